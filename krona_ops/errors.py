@@ -1,0 +1,75 @@
+"""The exceptions of the pack.
+
+::
+
+    KronaError
+    ├── ShapeError          factors, an update or a weight do not fit together
+    ├── AdapterFileError    a file cannot be opened, is no safetensors file, or is damaged
+    │   └── FormatError     the file is fine, but its tensors make no adapter that we can read or write
+    ├── CoverageError       an adapter and a model have no layer in common
+    ├── ConfigError         a setting, alone or with others, makes no sense
+    ├── DataError           the training pictures or captions cannot be used
+    └── TrainingError       a run had to stop; its state was kept
+        └── NonFiniteError  the loss or a gradient became NaN or infinite
+
+Each one says what was found, what was expected and what to do about it, and keeps these as attributes.
+"""
+
+from __future__ import annotations
+
+
+class KronaError(Exception):
+    """Base class of every error that the pack raises on purpose.
+
+    Args:
+        message: What is wrong, in one sentence, without the layer.
+        layer: The layer or file that it is about.
+        found: What was there.
+        expected: What should have been there.
+        remedy: What the user can do, a full sentence.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        layer: str | None = None,
+        found: object = None,
+        expected: object = None,
+        remedy: str | None = None,
+    ) -> None:
+        self.layer, self.found, self.expected, self.remedy = layer, found, expected, remedy
+        text = f"{layer}: {message}" if layer else message
+        super().__init__(f"{text} {remedy}" if remedy else text)
+
+
+class ShapeError(KronaError):
+    """Factors, an update or a weight do not fit together."""
+
+
+class AdapterFileError(KronaError):
+    """A file cannot be opened, is no safetensors file, or is damaged."""
+
+
+class FormatError(AdapterFileError):
+    """The tensors of a file make no adapter that we can read, or an adapter has no form that the format can hold."""
+
+
+class CoverageError(KronaError):
+    """An adapter and a model have no layer in common."""
+
+
+class ConfigError(KronaError):
+    """A setting, alone or together with others, makes no sense."""
+
+
+class DataError(KronaError):
+    """The training pictures or captions cannot be used."""
+
+
+class TrainingError(KronaError):
+    """A run had to stop; its state was kept."""
+
+
+class NonFiniteError(TrainingError):
+    """The loss or a gradient became NaN or infinite."""

@@ -1,0 +1,81 @@
+"""One side of a Kronecker product: a dense tensor, a low-rank pair, or a Tucker core with two sides."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
+class Factor(ABC):
+    """``A`` or ``B`` of one layer."""
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """``(out, in, *kernel)`` of the dense factor."""
+
+    @abstractmethod
+    def dense(self) -> Tensor:
+        """The factor as one tensor, in float32 or wider: half-precision files are computed with in full."""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Full(Factor):
+    """A factor stored as it is."""
+
+    value: Tensor
+    """``(out, in, *kernel)``."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.value.shape)
+
+    def dense(self) -> Tensor:
+        return _wide(self.value)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class LowRank(Factor):
+    """A factor ``up @ down``."""
+
+    up: Tensor
+    """``(out, rank)``."""
+    down: Tensor
+    """``(rank, in, *kernel)``."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.up.shape[0], *self.down.shape[1:])
+
+    def dense(self) -> Tensor:
+        return (_wide(self.up) @ _wide(self.down).flatten(1)).unflatten(1, self.down.shape[1:])
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Tucker(Factor):
+    """A convolution factor ``core ×₁ up ×₂ down`` (LyCORIS ``lokr_t2``)."""
+
+    core: Tensor
+    """``(rank_out, rank_in, *kernel)``."""
+    up: Tensor
+    """``(rank_out, out)``."""
+    down: Tensor
+    """``(rank_in, in)``."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.up.shape[1], self.down.shape[1], *self.core.shape[2:])
+
+    def dense(self) -> Tensor:
+        return torch.einsum("rs...,ro,si->oi...", _wide(self.core), _wide(self.up), _wide(self.down))

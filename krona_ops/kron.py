@@ -1,0 +1,145 @@
+"""The Kronecker product of two factors as a linear map: materialised, applied, transposed, added into a weight.
+
+``A`` is ``(out_a, in_a)``, ``B`` is ``(out_b, in_b, *kernel)``. Two layouts name the rows of ``ΔW (out, in, *kernel)``:
+
+- ``"kron"``: ``ΔW[m·out_b + k, i·in_b + j] = A[m, i]·B[k, j]``, which is ``torch.kron(A, B)`` (DiffuseKronA eq. 3, LoKr).
+- ``"shuffled"``: ``ΔW[k·out_a + m, i·in_b + j] = A[m, i]·B[k, j]``. The same values with the rows in ``(out_b, out_a)``
+  order: what the code released with DiffuseKronA computes, because it flattens row by row what the paper stacks by columns.
+
+Nothing here forms ``ΔW`` but `materialise`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .errors import ShapeError
+from .shapes import KronShape, Order
+
+Layout = Literal["kron", "shuffled"]
+CONVOLUTIONS = (F.linear, F.conv1d, F.conv2d, F.conv3d)
+
+
+def shape_of(a: Tensor, b: Tensor) -> KronShape:
+    """The sizes of a pair of factors.
+
+    Raises:
+        ShapeError: ``a`` is no matrix, or ``b`` has fewer than two dimensions.
+    """
+    if a.ndim != 2 or b.ndim < 2:
+        raise ShapeError(
+            f"Factors of shape {tuple(a.shape)} and {tuple(b.shape)} make no Kronecker product.",
+            found=(tuple(a.shape), tuple(b.shape)),
+            expected="A (out_a, in_a) and B (out_b, in_b, *kernel)",
+        )
+    return KronShape(a.shape[0], a.shape[1], b.shape[0], b.shape[1], tuple(b.shape[2:]))
+
+
+def materialise(a: Tensor, b: Tensor, layout: Layout = "kron") -> Tensor:
+    """``ΔW = A ⊗ B`` as a dense tensor ``(out_a·out_b, in_a·in_b, *kernel)``."""
+    rows = "mkij..." if layout == "kron" else "kmij..."
+    return torch.einsum(f"mi,kj...->{rows}", a, b).flatten(0, 1).flatten(1, 2)
+
+
+def add_(weight: Tensor, a: Tensor, b: Tensor, scale: float = 1.0, layout: Layout = "kron") -> Tensor:
+    """Add ``scale·ΔW`` into a weight in place, in one pass over it, without forming ``ΔW``.
+
+    Splitting a dimension is always a view, so this also writes through narrowed weights (one part of a fused layer).
+
+    Args:
+        weight: ``(out, in, *kernel)``, any strides; changed in place.
+
+    Returns:
+        ``weight``.
+
+    Raises:
+        ShapeError: The product does not have the weight's shape.
+    """
+    sizes = shape_of(a, b)
+    if tuple(weight.shape) != sizes.weight:
+        raise ShapeError(
+            f"A {tuple(a.shape)} ⊗ B {tuple(b.shape)} is {sizes.weight}, the weight is {tuple(weight.shape)}.",
+            found=sizes.weight,
+            expected=tuple(weight.shape),
+        )
+    window = (None,) * len(sizes.kernel)
+    blocks = weight.unflatten(1, (sizes.in_a, sizes.in_b))
+    if layout == "kron":
+        blocks = blocks.unflatten(0, (sizes.out_a, sizes.out_b))  # (out_a, out_b, in_a, in_b, *kernel)
+        blocks.addcmul_(a[(slice(None), None, slice(None), None, *window)], b[None, :, None], value=scale)
+    else:
+        blocks = blocks.unflatten(0, (sizes.out_b, sizes.out_a))  # (out_b, out_a, in_a, in_b, *kernel)
+        blocks.addcmul_(a[(None, slice(None), slice(None), None, *window)], b[:, None, None], value=scale)
+    return weight
+
+
+def apply(a: Tensor, b: Tensor, x: Tensor, layout: Layout = "kron", order: Order | None = None) -> Tensor:
+    """Multiply by a Kronecker product without forming it: ``y = ΔW x`` along the last axis.
+
+    Args:
+        a: ``(out_a, in_a)``.
+        b: ``(out_b, in_b)``.
+        x: ``(..., in_a·in_b)``.
+        order: Which factor meets ``x`` first; ``None`` takes the cheaper one.
+
+    Returns:
+        ``(..., out_a·out_b)``.
+    """
+    x = x.unflatten(-1, (a.shape[1], b.shape[1]))  # (..., in_a, in_b)
+    if (order or shape_of(a, b).cheapest_order) == "b first":
+        y = a @ (x @ b.mT)  # (..., in_a, out_b), then (..., out_a, out_b)
+    else:
+        y = (a @ x) @ b.mT  # (..., out_a, in_b), then (..., out_a, out_b)
+    return (y if layout == "kron" else y.mT).flatten(-2)
+
+
+def adjoint(a: Tensor, b: Tensor, y: Tensor, layout: Layout = "kron", order: Order | None = None) -> Tensor:
+    """Multiply by the transpose: ``x = ΔWᵀ y`` along the last axis, ``(..., out_a·out_b)`` to ``(..., in_a·in_b)``.
+
+    ``(A ⊗ B)ᵀ = Aᵀ ⊗ Bᵀ``; in the shuffled layout the rows are put back first.
+    """
+    if layout == "shuffled":
+        y = y.unflatten(-1, (b.shape[0], a.shape[0])).mT.flatten(-2)
+    return apply(a.mT, b.mT, y, "kron", order)
+
+
+def convolve(
+    a: Tensor,
+    b: Tensor,
+    x: Tensor,
+    layout: Layout = "kron",
+    order: Order | None = None,
+    *,
+    stride: int | Sequence[int] = 1,
+    padding: int | str | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+) -> Tensor:
+    """Convolve with a Kronecker product without forming it.
+
+    ``B`` slides over each group of ``in_b`` channels, ``A`` mixes the groups.
+
+    Args:
+        a: ``(out_a, in_a)``.
+        b: ``(out_b, in_b, *kernel)`` with one to three kernel axes.
+        x: ``(batch, in_a·in_b, *space)``.
+        stride, padding, dilation: As in `torch.nn.functional.conv2d`.
+
+    Returns:
+        ``(batch, out_a·out_b, *space')``.
+    """
+    sizes = shape_of(a, b)
+    slide = CONVOLUTIONS[len(sizes.kernel)]
+    x = x.unflatten(1, (sizes.in_a, sizes.in_b))  # (batch, in_a, in_b, *space)
+    first = order or sizes.cheapest_order
+    if first == "a first":
+        x = torch.einsum("mi,ni...->nm...", a, x)
+    y = slide(x.flatten(0, 1), b, stride=stride, padding=padding, dilation=dilation)
+    y = y.unflatten(0, x.shape[:2])  # (batch, in_a or out_a, out_b, *space')
+    if first == "b first":
+        y = torch.einsum("mi,ni...->nm...", a, y)
+    return (y if layout == "kron" else y.transpose(1, 2)).flatten(1, 2)
