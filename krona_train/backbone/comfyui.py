@@ -1,0 +1,279 @@
+"""Any diffusion model that ComfyUI has loaded, as a backbone. The one file of the trainer that imports comfy."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import comfy.conds
+import comfy.ldm.modules.attention
+import comfy.ldm.modules.diffusionmodules.openaimodel
+import comfy.model_management
+import comfy.sampler_helpers
+import comfy.samplers
+import torch
+from torch import Tensor, nn
+
+from krona_ops.errors import DataError
+from krona_ops.names import LayerName
+
+from .exact_gradients import OutOfPlaceAdd, gradient_ready
+from .protocol import Batch, Example
+
+log = logging.getLogger(__name__)
+
+FAMILIES = {
+    "SD15": "sd_v1", "SD20": "sd_v2", "SD21UnclipL": "sd_v2", "SD21UnclipH": "sd_v2",
+    "SDXL": "sdxl_base_v1-0", "SSD1B": "sdxl_base_v1-0", "Segmind_Vega": "sdxl_base_v1-0", "KOALA_700M": "sdxl_base_v1-0",
+    "KOALA_1B": "sdxl_base_v1-0", "SDXLRefiner": "sdxl_refiner_v1-0", "SD3": "sd3", "Flux": "flux1", "FluxSchnell": "flux1",
+}  # fmt: skip
+"""Host's model classes by the names that ``ss_base_model_version`` has in files of other trainers."""
+RESOLUTIONS = {"sd_v1": 512, "sd_v2": 768}
+"""Pixels at which a family was trained, where it is not 1024."""
+
+
+@dataclass(frozen=True)
+class PictureSize:
+    """How a training picture was cut, in pixels: what SDXL-type models are told about each picture."""
+
+    width: int
+    height: int
+    crop_left: int
+    crop_top: int
+    target_width: int
+    target_height: int
+
+    def entries(self) -> dict[str, int]:
+        """As the host's conditioning spells them (SDXL, Podell et al. 2023, section 2.2)."""
+        return {
+            "width": self.width, "height": self.height, "crop_w": self.crop_left, "crop_h": self.crop_top,
+            "target_width": self.target_width, "target_height": self.target_height,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TextCondition:
+    """An encoded caption, as the host's ``CONDITIONING`` holds it, and the size of the picture that it belongs to."""
+
+    embedding: Tensor
+    extras: Mapping[str, Any]
+    size: PictureSize
+
+
+def encode_captions(clip: Any, captions: Sequence[str]) -> dict[str, tuple[Tensor, Mapping[str, Any]]]:
+    """Encode each different caption once.
+
+    Args:
+        clip: The host's CLIP.
+
+    Returns:
+        ``{caption: (embedding (1, tokens, width), extras)}``.
+    """
+    encoded = {}
+    for caption in dict.fromkeys(captions):
+        entries = clip.encode_from_tokens_scheduled(clip.tokenize(caption))
+        encoded[caption] = (entries[0][0], entries[0][1])
+    return encoded
+
+
+def encode_picture(vae: Any, pixels: Tensor) -> Tensor:
+    """Encode one picture ``(height, width, 3)`` in [0, 1] with the host's VAE: ``(C, *space)``, not yet scaled for the model.
+
+    Raises:
+        DataError: The VAE gives NaN, which half-precision SDXL VAEs do.
+    """
+    latent = vae.encode(pixels[None])[0].float()
+    if not torch.isfinite(latent).all():
+        raise DataError(
+            "The VAE turns a picture into NaN.",
+            found="NaN latents",
+            expected="finite latents",
+            remedy="Start ComfyUI with --fp32-vae, or load a VAE that works in half precision.",
+        )
+    return latent
+
+
+def family_of(model: Any) -> str:
+    """The model's kind, in the words of ``ss_base_model_version`` where there is one, else the host's class name."""
+    name = type(model.model.model_config).__name__
+    return FAMILIES.get(name, name)
+
+
+def native_resolution(model: Any) -> int:
+    """The side in pixels of the pictures that the model was trained on."""
+    return RESOLUTIONS.get(family_of(model), 1024)
+
+
+class ComfyBackbone:
+    """The host's ``MODEL``. Its weights are not copied: inside `ready` they are seen through aliases that pass gradients.
+
+    Args:
+        model: The host's ``ModelPatcher``; patches that are on it (another adapter, say) are trained on top of.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._patcher = _trainable_clone(model)
+        self._conditions: dict[int, dict[str, Any]] = {}
+        self.family = family_of(model)
+
+    @property
+    def _net(self) -> Any:
+        return self._patcher.model
+
+    @property
+    def device(self) -> torch.device:
+        return self._patcher.load_device
+
+    def weights(self) -> Mapping[LayerName, tuple[int, ...]]:
+        modules = self._net.diffusion_model.named_modules(prefix="diffusion_model")
+        return {LayerName(name): shape for name, module in modules if (shape := layer_shape(module)) is not None}
+
+    def module(self, name: LayerName) -> nn.Module:
+        return self._net.get_submodule(name)
+
+    @contextmanager
+    def ready(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            stack.enter_context(torch.inference_mode(False))
+            stack.enter_context(torch.enable_grad())
+            # As the host's own trainer asks: room for activations first, and every weight of this model on the device.
+            comfy.model_management.load_models_gpu([self._patcher], memory_required=1e20, force_full_load=True)
+            self._patcher.pre_run()
+            stack.callback(self._patcher.cleanup)
+            stack.callback(self._conditions.clear)
+            stack.enter_context(gradient_ready(self._net))
+            stack.enter_context(_in_training())
+            if not isinstance(self._net.diffusion_model, comfy.ldm.modules.diffusionmodules.openaimodel.UNetModel):
+                stack.enter_context(OutOfPlaceAdd())  # UNets have no such additions and are spared the mode's cost
+            yield
+
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        latents = torch.stack([e.latent.clone() for e in examples]).to(self.device, torch.float32)
+        x0 = self._net.process_latent_in(latents)
+        return Batch(x0, tuple(self._condition(e.condition, latent[None]) for e, latent in zip(examples, x0, strict=True)))
+
+    def _condition(self, text: TextCondition, latent: Tensor) -> dict[str, Any]:
+        """What the model is told about one sample, as the host's condition objects; made once per picture."""
+        if id(text) not in self._conditions:
+            extras = {key: _usable(value) for key, value in text.extras.items()}
+            [entry] = comfy.sampler_helpers.convert_cond([[_usable(text.embedding), extras]])
+            entry.update(text.size.entries())
+            [entry] = comfy.samplers.encode_model_conds(
+                self._net.extra_conds,
+                [entry],
+                latent,
+                self.device,
+                "positive",
+                latent_image=latent,
+                denoise_mask=None,
+                seed=None,
+            )
+            self._conditions[id(text)] = {
+                key: value.process_cond(batch_size=1, area=None) for key, value in entry["model_conds"].items()
+            }
+        return self._conditions[id(text)]
+
+    def noise_levels(self, u: Tensor) -> Tensor:
+        sampling = self._net.model_sampling
+        if isinstance(sampling, comfy.samplers.comfy.model_sampling.ModelSamplingDiscrete):
+            return sampling.sigmas.to(u)[(u * len(sampling.sigmas)).long()]  # one of the T timesteps it was trained at
+        # The very ends are where x0 is known (weight infinite) or nothing is.
+        levels = [float(sampling.percent_to_sigma(1 - min(max(v, 1e-3), 1 - 1e-3))) for v in u.tolist()]
+        return torch.tensor(levels, dtype=u.dtype, device=u.device)
+
+    def add_noise(self, x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+        return self._net.model_sampling.noise_scaling(sigma, noise, x0, False)
+
+    def predict(self, x_t: Tensor, sigma: Tensor, conditions: Sequence[dict[str, Any]]) -> Tensor:
+        groups = _compatible(conditions)
+        if len(groups) == 1:
+            return self._predict_group(x_t, sigma, conditions)
+        predictions: list[Tensor] = [x_t] * len(conditions)
+        for group in groups:
+            for index, x0 in zip(
+                group, self._predict_group(x_t[group], sigma[group], [conditions[i] for i in group]), strict=True
+            ):
+                predictions[index] = x0
+        return torch.stack(predictions)
+
+    def _predict_group(self, x_t: Tensor, sigma: Tensor, conditions: Sequence[dict[str, Any]]) -> Tensor:
+        first, *rest = conditions
+        told = {key: value.concat([other[key] for other in rest]) if rest else value.cond for key, value in first.items()}
+        options = {
+            **self._patcher.model_options.get("transformer_options", {}),
+            "cond_or_uncond": [0] * len(conditions),
+            "sigmas": sigma,
+            "optimized_attention_override": _differentiable_attention,
+        }
+        return self._net.apply_model(x_t, sigma, transformer_options=options, **told)
+
+    def loss_weight(self, sigma: Tensor) -> Tensor:
+        # The host's x0 is affine in what the model predicts; its slope c(σ) turns x0 errors back into prediction errors.
+        one = torch.ones(len(sigma), 1, 1, 1, dtype=torch.float64, device=sigma.device)
+        denoised: Callable[..., Tensor] = self._net.model_sampling.calculate_denoised
+        slope = denoised(sigma.double(), one, 0 * one) - denoised(sigma.double(), 0 * one, 0 * one)
+        return (slope.flatten() ** -2).to(sigma.dtype)
+
+
+def layer_shape(module: nn.Module) -> tuple[int, ...] | None:
+    """``(out, in, *kernel)`` of a linear layer or convolution of the host, quantised or not; ``None`` for anything else."""
+    if hasattr(module, "in_features") and hasattr(module, "out_features"):
+        return (module.out_features, module.in_features)
+    if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        return tuple(module.weight.shape)
+    return None
+
+
+def _trainable_clone(model: Any) -> Any:
+    patcher = model
+    if model.is_dynamic():
+        log.info(
+            "KronA: training on a second copy of the model, because dynamic VRAM may move weights during the backward pass."
+        )
+        with torch.inference_mode(False):
+            patcher = model.clone(disable_dynamic=True)
+    else:
+        patcher = model.clone()
+    if patcher.model.get_dtype_inference() == torch.float16:
+        # fp16 gradients vanish without loss scaling; bf16 has the range of fp32 at the same size.
+        wide = torch.bfloat16 if comfy.model_management.should_use_bf16(patcher.load_device) else torch.float32
+        patcher.set_model_compute_dtype(wide)
+    return patcher
+
+
+@contextmanager
+def _in_training() -> Iterator[None]:
+    """The host leaves out operations without a gradient while its flag is set; it is one flag for the whole process."""
+    before = comfy.model_management.in_training
+    comfy.model_management.in_training = True
+    try:
+        yield
+    finally:
+        comfy.model_management.in_training = before
+
+
+def _differentiable_attention(chosen: Callable, *args: Any, **kwargs: Any) -> Tensor:
+    """PyTorch's attention whatever the host has chosen: some have no backward, and one cuts its work by free memory."""
+    return comfy.ldm.modules.attention.attention_pytorch(*args, **kwargs)
+
+
+def _usable(value: Any) -> Any:
+    """A tensor made under inference mode, copied so that autograd may save it."""
+    return value.clone() if isinstance(value, Tensor) else value
+
+
+def _compatible(conditions: Sequence[dict[str, Any]]) -> list[list[int]]:
+    """Samples that can share one forward pass: same kinds of conditions, of sizes that the host can join."""
+    groups: list[list[int]] = []
+    for index, condition in enumerate(conditions):
+        for group in groups:
+            other = conditions[group[0]]
+            if condition.keys() == other.keys() and all(other[key].can_concat(condition[key]) for key in condition):
+                group.append(index)
+                break
+        else:
+            groups.append([index])
+    return groups

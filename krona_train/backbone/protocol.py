@@ -1,0 +1,68 @@
+"""What a frozen model must offer to be trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor, device, nn
+
+from krona_ops.names import LayerName
+
+
+@dataclass(frozen=True)
+class Example:
+    """One picture with its caption, encoded."""
+
+    latent: Tensor
+    """``(C, *space)`` as the autoencoder gives it."""
+    condition: Any
+    """The encoded caption and what else the model is told about this picture; only the backbone looks inside."""
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some examples on the model's device, in the model's own latent scale."""
+
+    x0: Tensor
+    """``(B, C, *space)``, clean."""
+    conditions: tuple[Any, ...]
+    """One for each of the ``B`` samples."""
+
+
+class Backbone(Protocol):
+    """A frozen denoiser. ``ready`` must be entered around everything but ``weights``."""
+
+    family: str
+    """The kind of model, in the words that ``ss_base_model_version`` uses where there is one."""
+
+    def weights(self) -> Mapping[LayerName, tuple[int, ...]]:
+        """Shapes ``(out, in, *kernel)`` of the layers that can be adapted, in a fixed order."""
+
+    def ready(self) -> AbstractContextManager[None]:
+        """Put the model on its device, able to pass gradients; on leaving, everything is as it was."""
+
+    def module(self, name: LayerName) -> nn.Module:
+        """The layer of that name."""
+
+    @property
+    def device(self) -> device:
+        """Where the model computes."""
+
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        """Stack examples of equal size and scale their latents as the model expects."""
+
+    def noise_levels(self, u: Tensor) -> Tensor:
+        """``σ (B,)`` for uniform draws ``u (B,)`` in [0, 1): uniform in the model's own time."""
+
+    def add_noise(self, x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+        """``x_t`` from clean latents, noise of unit variance, and ``σ (B,)``."""
+
+    def predict(self, x_t: Tensor, sigma: Tensor, conditions: Sequence[Any]) -> Tensor:
+        """The denoised ``x0`` that the model sees in ``x_t``, each sample under its own condition."""
+
+    def loss_weight(self, sigma: Tensor) -> Tensor:
+        """``w(σ) (B,)`` such that ``w·‖x0_pred − x0‖²`` is the squared error of what the model itself predicts (ε, v or flow)."""

@@ -1,0 +1,94 @@
+"""A tiny denoiser on which the whole trainer runs in seconds, on a CPU, without ComfyUI: for tests and experiments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from krona_ops.names import LayerName
+
+from .protocol import Batch, Example
+
+
+class ToyAttention(nn.Module):
+    """Attention of ``width`` channels over a context of ``context_width``."""
+
+    def __init__(self, width: int, context_width: int) -> None:
+        super().__init__()
+        self.to_q = nn.Linear(width, width, bias=False)
+        self.to_k = nn.Linear(context_width, width, bias=False)
+        self.to_v = nn.Linear(context_width, width, bias=False)
+        self.to_out = nn.Sequential(nn.Linear(width, width))
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        """``(B, N, width)`` and ``(B, M, context_width)`` to ``(B, N, width)``."""
+        return self.to_out(F.scaled_dot_product_attention(self.to_q(x), self.to_k(context), self.to_v(context)))
+
+
+class ToyDenoiser(nn.Module):
+    """Predicts the flow ``noise − x0`` of ``(B, channels, h, w)`` latents from σ and a context."""
+
+    def __init__(self, channels: int, width: int, context_width: int) -> None:
+        super().__init__()
+        self.proj_in = nn.Linear(channels + 1, width)
+        self.attn1 = ToyAttention(width, width)
+        self.attn2 = ToyAttention(width, context_width)
+        self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+        self.proj_out = nn.Linear(width, channels)
+
+    def forward(self, x: Tensor, sigma: Tensor, context: Tensor) -> Tensor:
+        """``x (B, C, h, w)``, ``sigma (B,)``, ``context (B, M, context_width)`` to ``(B, C, h, w)``."""
+        tokens = x.flatten(2).mT  # (B, h·w, C)
+        tokens = self.proj_in(torch.cat([tokens, sigma[:, None, None].expand(*tokens.shape[:2], 1)], -1))
+        tokens = tokens + self.attn1(tokens, tokens)
+        tokens = tokens + self.attn2(tokens, context)
+        tokens = tokens + self.mlp(tokens)
+        return self.proj_out(tokens).mT.unflatten(2, x.shape[2:])
+
+
+class ToyBackbone:
+    """A `ToyDenoiser` as a backbone: rectified flow, conditions are ``(M, context_width)`` tensors."""
+
+    family = "toy"
+
+    def __init__(self, channels: int = 4, width: int = 48, context_width: int = 24, seed: int = 0) -> None:
+        self.net = ToyDenoiser(channels, width, context_width).requires_grad_(False)
+        rng = torch.Generator().manual_seed(seed)
+        for parameter in self.net.parameters():
+            spread = parameter.shape[-1] ** -0.5 if parameter.ndim > 1 else 0.0
+            parameter.copy_(torch.randn(parameter.shape, generator=rng) * spread)
+
+    @property
+    def device(self) -> torch.device:
+        return self.net.proj_in.weight.device
+
+    def weights(self) -> Mapping[LayerName, tuple[int, ...]]:
+        return {LayerName(n): tuple(m.weight.shape) for n, m in self.net.named_modules() if isinstance(m, nn.Linear)}
+
+    def module(self, name: LayerName) -> nn.Module:
+        return self.net.get_submodule(name)
+
+    @contextmanager
+    def ready(self) -> Iterator[None]:
+        with torch.inference_mode(False), torch.enable_grad():
+            yield
+
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        return Batch(torch.stack([e.latent for e in examples]).to(self.device), tuple(e.condition for e in examples))
+
+    def noise_levels(self, u: Tensor) -> Tensor:
+        return 0.001 + 0.998 * u
+
+    def add_noise(self, x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+        return torch.lerp(x0, noise, sigma.to(x0)[:, None, None, None])
+
+    def predict(self, x_t: Tensor, sigma: Tensor, conditions: Sequence[Tensor]) -> Tensor:
+        sigma = sigma.to(x_t)
+        return x_t - sigma[:, None, None, None] * self.net(x_t, sigma, torch.stack(list(conditions)).to(x_t))
+
+    def loss_weight(self, sigma: Tensor) -> Tensor:
+        return sigma**-2

@@ -1,0 +1,61 @@
+"""What happens during a training, as values; the node, the command line and the run folder all read the same ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from krona_ops import Adapter
+
+
+@dataclass(frozen=True)
+class Started:
+    """The layers are chosen, training begins."""
+
+    steps: int
+    layers: int
+    parameters: int
+    notes: tuple[str, ...]
+    """Lines that the user should read, such as factors that had to be adjusted."""
+
+
+@dataclass(frozen=True)
+class Stepped:
+    """One optimizer step is done."""
+
+    step: int
+    """1 for the first."""
+    steps: int
+    loss: float
+    """Mean over the step's samples, before the step."""
+    grad_norm: float
+    """Norm of all gradients together, before clipping."""
+    learning_rate: float
+    seconds: float
+    """Since the training began."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The training is over, after its last step or before."""
+
+    step: int
+    """Steps done."""
+    steps: int
+    adapter: Adapter
+    error: BaseException | None = None
+    """Why it ended early; ``None`` when all steps were done."""
+
+
+Event = Started | Stepped | Ended
+Sink = Callable[[Event], None]
+
+
+def to_all(*sinks: Sink) -> Sink:
+    """One sink that hands each event to several, in order."""
+
+    def sink(event: Event) -> None:
+        for each in sinks:
+            each(event)
+
+    return sink

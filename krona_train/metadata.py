@@ -1,0 +1,39 @@
+"""What a trained adapter says about itself in its file, in words that other programs read too."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+
+from .config import TrainConfig, to_dict
+
+SCHEMA = "1"
+
+
+def describe(config: TrainConfig, *, name: str, family: str, captions: Sequence[str], resolution: int) -> dict[str, str]:
+    """Metadata of a training: ``krona.*`` is complete, ``ss_*`` and ``modelspec.*`` are what managers and loaders show."""
+    rule = config.adapter.targets[0]
+    return {
+        "krona.schema": SCHEMA,
+        "krona.config": json.dumps(to_dict(config)),
+        "krona.layout": config.adapter.layout,
+        "ss_network_module": "krona",
+        "ss_network_args": json.dumps(
+            {"algo": "lokr", "factor_out": rule.factors[0], "factor_in": rule.factors[1], "layout": config.adapter.layout}
+        ),
+        "ss_base_model_version": family,
+        "ss_output_name": name,
+        "ss_learning_rate": str(config.optimizer.learning_rate),
+        "ss_optimizer": "AdamW",
+        "ss_max_train_steps": str(config.steps),
+        "ss_seed": str(config.seed),
+        "ss_num_train_images": str(len(captions)),
+        "ss_batch_size_per_device": str(config.batch_size),
+        "ss_resolution": f"({resolution}, {resolution})",
+        "ss_tag_frequency": json.dumps({name: dict(Counter(captions).most_common(64))}),
+        "modelspec.sai_model_spec": "1.0.1",
+        "modelspec.title": name,
+        "modelspec.implementation": "krona",
+        "modelspec.trigger_phrase": Counter(captions).most_common(1)[0][0] if captions else "",
+    }

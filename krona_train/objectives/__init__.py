@@ -1,0 +1,1 @@
+"""What a training minimises: one module each, ``(backbone, batch, draw) -> loss per sample (B,)``."""
