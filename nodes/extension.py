@@ -1,0 +1,27 @@
+"""What the pack registers with the host."""
+
+from __future__ import annotations
+
+from comfy_api.latest import ComfyExtension, io
+
+from .apply import KronaApply, KronaLoadApply
+from .dataset import KronaDataset
+from .host import paths, web
+from .load import KronaLoad
+from .save import KronaSave
+from .train import KronaTrain
+
+NODES = (KronaLoadApply, KronaLoad, KronaApply, KronaSave, KronaDataset, KronaTrain)
+
+
+class KronaExtension(ComfyExtension):
+    """The pack, as the host sees it."""
+
+    async def on_load(self) -> None:
+        """Tell the host where adapters and web files are."""
+        paths.register()
+        web.serve_web_folder()
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        """Every node, in the order of the menu."""
+        return list(NODES)

@@ -1,0 +1,1 @@
+"""Everything that touches the host: its models, folders, sockets and progress bars."""

@@ -1,0 +1,86 @@
+"""Where adapters and runs are kept, and how names from a graph become paths."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from pathlib import Path
+
+import folder_paths
+
+from krona_ops.errors import AdapterFileError
+from krona_ops.files import read_header
+
+KIND = "krona"
+_DEVICE_NAMES = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)$", re.IGNORECASE)
+
+
+def register() -> None:
+    """Add the adapter folders to the host's: ``models/krona``, ``output/krona``, and wherever LoRAs are."""
+    folders = [os.path.join(folder_paths.models_dir, KIND), os.path.join(folder_paths.get_output_directory(), KIND)]
+    for folder in [*folders, *folder_paths.get_folder_paths("loras")]:
+        folder_paths.add_model_folder_path(KIND, folder)
+    known, _ = folder_paths.folder_names_and_paths[KIND]
+    folder_paths.folder_names_and_paths[KIND] = (known, {".safetensors"})
+
+
+def adapter_files() -> list[str]:
+    """Names of all adapter files, relative to their folders, as a menu shows them."""
+    return folder_paths.get_filename_list(KIND)
+
+
+def adapter_path(name: str) -> Path:
+    """The file behind a name of `adapter_files`.
+
+    Raises:
+        AdapterFileError: There is no such file.
+    """
+    path = folder_paths.get_full_path(KIND, name) if name else None
+    if path is None:
+        raise AdapterFileError(
+            "There is no such adapter file.",
+            layer=name or "(no file chosen)",
+            found="nothing",
+            expected="a .safetensors file in models/krona, models/loras or output/krona",
+            remedy="Put the file into models/krona, press R in the browser to refresh the list, and choose it.",
+        )
+    return Path(path)
+
+
+def check_adapter(name: str) -> bool | str:
+    """For a node's ``validate_inputs``: whether the file is there and whole, or what is wrong with it."""
+    try:
+        read_header(adapter_path(name))
+    except AdapterFileError as error:
+        return str(error)
+    return True
+
+
+def adapter_fingerprint(name: str) -> tuple[str, int, int]:
+    """Changes when the file does, so that the host loads it again."""
+    stat = adapter_path(name).stat()
+    return (name, stat.st_mtime_ns, stat.st_size)
+
+
+def picture_folder(name: str) -> Path:
+    """A folder given by its full path, or by its name inside the host's input folder."""
+    path = Path(name.strip()).expanduser()
+    return path if path.is_absolute() else Path(folder_paths.get_input_directory()) / path
+
+
+def new_run_folder(name: str) -> Path:
+    """A folder under ``output/krona`` for a new run, not there yet; a name in use gets a number."""
+    parent = Path(folder_paths.get_output_directory()) / KIND
+    wanted = safe_name(name) or time.strftime("run-%Y%m%d-%H%M%S")
+    number, folder = 1, parent / wanted
+    while folder.exists():
+        number += 1
+        folder = parent / f"{wanted}-{number}"
+    return folder
+
+
+def safe_name(text: str) -> str:
+    """A user's text as one file or folder name that every system accepts; may be empty."""
+    name = re.sub(r"[^\w\- .]+", "-", text).strip(" .-")[:80].strip(" .-")
+    return f"{name}-" if _DEVICE_NAMES.match(name) else name

@@ -1,0 +1,65 @@
+"""An update as the host's patching machinery wants it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from comfy.weight_adapter import WeightAdapterBase
+from torch import Tensor
+
+from krona_ops.delta import Delta, map_tensors, tensors
+
+
+class KronaWeightAdapter(WeightAdapterBase):
+    """One layer's `Delta` behind the host's interface.
+
+    The host rebuilds adapters as ``type(v)(v.loaded_keys, moved_weights)`` and moves only tensors that stand in the
+    ``weights`` tuple itself. So that tuple holds everything: first the update's form, on the meta device, then its tensors.
+    """
+
+    name = "krona"
+
+    def __init__(self, loaded_keys: set[str], weights: tuple[Any, ...]) -> None:
+        self.loaded_keys = loaded_keys
+        self.weights = weights
+
+    @classmethod
+    def of(cls, delta: Delta) -> KronaWeightAdapter:
+        """The adapter of an update."""
+        return cls(set(), (map_tensors(delta, lambda t: t.to("meta")), *tensors(delta)))
+
+    @property
+    def delta(self) -> Delta:
+        """The update, with its tensors wherever the host has moved them."""
+        form, *values = self.weights
+        remaining = iter(values)
+        return map_tensors(form, lambda _: next(remaining))
+
+    def calculate_weight(
+        self,
+        weight: Tensor,
+        key: str,
+        strength: float,
+        strength_model: float,
+        offset: tuple[int, int, int] | None,
+        function: Callable[[Tensor], Tensor],
+        intermediate_dtype: torch.dtype = torch.float32,
+        original_weight: Any = None,
+    ) -> Tensor:
+        """Add ``strength · ΔW`` into ``weight (out, in, *kernel)`` in place, in float32 or the weight's own precision."""
+        delta = map_tensors(self.delta, lambda t: t.to(weight.device))
+        probe = torch.empty(weight.shape, device="meta")
+        if tuple(weight.shape) == delta.shape and function(probe) is probe:
+            return delta.add_to(weight, strength)
+        weight += function((strength * delta.dense()).reshape(weight.shape)).to(weight.dtype)
+        return weight
+
+    def h(self, x: Tensor, base_out: Tensor) -> Tensor:
+        """What the layer's output gains: the host's bypass mode sets the attributes that are read here."""
+        delta = map_tensors(self.delta, lambda t: t.to(x.device))
+        if not getattr(self, "is_conv", False):
+            return delta.apply(x) * self.multiplier
+        options = {name: self.kw_dict[name] for name in ("stride", "padding", "dilation")}
+        return delta.convolve(x, **options) * self.multiplier

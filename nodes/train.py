@@ -1,0 +1,145 @@
+"""Train an adapter."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from comfy_api.latest import io, ui
+
+from krona_ops import TargetRule
+from krona_ops.formats import lokr
+from krona_train import AdapterConfig, OptimizerConfig, TrainConfig
+from krona_train.data.pictures import Dataset
+from krona_train.plot import loss_curve
+
+from .host import paths
+from .host.patch import apply_adapter
+from .host.progress import Progress
+from .host.training import train_adapter
+from .host.types import CATEGORY, Krona
+from .host.types import KronaDataset as DatasetSocket
+
+DEFAULTS = TrainConfig()
+FACTORS = DEFAULTS.adapter.targets[0].factors
+
+
+class KronaTrain(io.ComfyNode):
+    """Model, pictures and captions to adapter."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="KronaTrain",
+            display_name="Train KronA",
+            category=CATEGORY,
+            description="Trains a Kronecker adapter (DiffuseKronA) on a few pictures. The defaults are the paper's best. "
+            "The result is also saved under output/krona, even when you cancel.",
+            search_aliases=["dreambooth", "lokr", "kronecker", "train lora", "finetune"],
+            inputs=[
+                io.Model.Input("model", tooltip="The model to adapt. It is not changed and not copied."),
+                io.Clip.Input("clip", tooltip="Encodes the captions, once."),
+                io.Vae.Input("vae", tooltip="Encodes the pictures, once."),
+                DatasetSocket.Input("dataset", tooltip="From KronA Dataset."),
+                io.String.Input(
+                    "name", default="my subject", tooltip="The run's folder below output/krona; a name in use gets a number."
+                ),
+                io.Int.Input(
+                    "steps",
+                    default=DEFAULTS.steps,
+                    min=1,
+                    max=1_000_000,
+                    tooltip="500 is enough for a simple subject, 1000 and more for a complex one. Too many copy the training pictures.",
+                ),
+                io.Float.Input(
+                    "learning_rate",
+                    default=DEFAULTS.optimizer.learning_rate,
+                    min=0.0,
+                    max=1.0,
+                    step=1e-5,
+                    round=1e-7,
+                    tooltip="5e-4 is the paper's best; 1e-4 to 1e-3 work. Higher copies the pictures and ignores the prompt, lower misses the subject.",
+                ),
+                io.Int.Input(
+                    "batch_size",
+                    default=DEFAULTS.batch_size,
+                    min=1,
+                    max=1024,
+                    tooltip="Pictures per step. More is smoother and needs more memory.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=DEFAULTS.seed,
+                    min=0,
+                    max=2**53 - 1,
+                    tooltip="The same seed and settings give the same adapter.",
+                ),
+                io.Int.Input(
+                    "factor_out",
+                    default=FACTORS[0],
+                    min=1,
+                    max=65536,
+                    tooltip="Rows of the small factor A (out). With factor_in it sets the size of the file: 64 × 4 is the paper's best, "
+                    "64 × 8 half its size, both small means a large file.",
+                    advanced=True,
+                ),
+                io.Int.Input(
+                    "factor_in",
+                    default=FACTORS[1],
+                    min=1,
+                    max=65536,
+                    tooltip="Columns of the small factor A (in); 2, 4 or 8 in the paper's best variants.",
+                    advanced=True,
+                ),
+            ],
+            outputs=[
+                Krona.Output(display_name="krona", tooltip="The trained adapter."),
+                io.Model.Output(display_name="model", tooltip="The model with the adapter applied at strength 1."),
+                io.Image.Output(display_name="loss curve"),
+                io.String.Output(display_name="run", tooltip="The run's folder: settings, metrics, adapter."),
+                io.LoraModel.Output(
+                    display_name="lora_model", tooltip="For ComfyUI's own Save LoRA and Load LoRA Model nodes."
+                ),
+                io.LossMap.Output(display_name="loss_map", tooltip="For ComfyUI's own Plot Loss Graph node."),
+            ],
+            hidden=[io.Hidden.unique_id],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        clip: Any,
+        vae: Any,
+        dataset: Dataset,
+        name: str,
+        steps: int,
+        learning_rate: float,
+        batch_size: int,
+        seed: int,
+        factor_out: int,
+        factor_in: int,
+    ) -> io.NodeOutput:
+        config = TrainConfig(
+            steps=steps,
+            batch_size=batch_size,
+            seed=seed,
+            adapter=AdapterConfig(targets=(TargetRule(factors=(factor_out, factor_in)),)),
+            optimizer=OptimizerConfig(learning_rate=learning_rate),
+        )
+        progress = Progress(steps, cls.hidden.unique_id)
+        adapter, run = train_adapter(model, clip, vae, dataset, config, paths.new_run_folder(name), progress)
+        curve = loss_curve(run.losses, f"{run.folder.name}: {steps} steps at {learning_rate:g}")
+        curve.save(run.folder / "loss.png")
+        picture = torch.from_numpy(np.asarray(curve, dtype=np.float32) / 255.0)[None]
+        return io.NodeOutput(
+            adapter,
+            apply_adapter(adapter, model).model,
+            picture,
+            str(run.folder),
+            lokr.write(adapter),
+            {"loss": run.losses},
+            ui=ui.PreviewImage(picture, cls=cls),
+        )

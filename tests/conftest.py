@@ -1,0 +1,34 @@
+"""What all tests share: the pack importable as ComfyUI imports it, and the real host on the CPU."""
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def pytest_configure(config):
+    """ComfyUI first on the path, as in its own process; the pack under a name of its own, so that `nodes` is the host's."""
+    comfyui = os.environ.get("COMFYUI_PATH")
+    if not comfyui:
+        raise pytest.UsageError("COMFYUI_PATH is not set. Run the tests with `make test`, which finds or installs ComfyUI.")
+    sys.path.insert(0, comfyui)
+    spec = importlib.util.spec_from_file_location("krona_pack", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["krona_pack"] = module
+    spec.loader.exec_module(module)
+
+
+@pytest.fixture(scope="session")
+def comfy():
+    """The host's `comfy` package, on the CPU."""
+    import comfy.cli_args
+
+    comfy.cli_args.args.cpu = True
+    import comfy.model_management
+    import comfy.sd
+
+    return comfy

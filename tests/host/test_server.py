@@ -1,0 +1,298 @@
+"""The whole way through a real server: train, save, load, apply, render; cancel; and every kind of bad input."""
+
+import io
+import json
+import pickle
+import re
+import shutil
+import threading
+from pathlib import Path
+
+import graphs
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors import safe_open
+
+from krona_ops import load as load_adapter
+from tools import tiny_models
+from tools.server import PromptRejected, RunFailed, RunInterrupted, Server
+
+ROOT = Path(__file__).resolve().parents[2]
+CHECKPOINT = "tiny.safetensors"
+NODES = ("KronaApply", "KronaDataset", "KronaLoad", "KronaLoadApply", "KronaSave", "KronaTrain")
+
+
+def lay_out(base):
+    """A ComfyUI base folder with the tiny checkpoint."""
+    (base / "models" / "checkpoints").mkdir(parents=True)
+    (base / "models" / "loras").mkdir()
+    (base / "models" / "checkpoints" / CHECKPOINT).symlink_to(tiny_models.cached("sd15"))
+    return base
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """ComfyUI with the pack under a folder name that is no Python name."""
+    base = lay_out(tmp_path_factory.mktemp("with pack"))
+    shutil.copytree(ROOT / "samples" / "krobot", base / "input" / "krobot")
+    with Server(base, packs={"comfyui-krona (test) 1.0": ROOT}, cpu=True) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def trained(server):
+    """One run of the whole graph: the result, and the path of the adapter that was saved."""
+    graph = {
+        "1": graphs.checkpoint(CHECKPOINT),
+        "2": graphs.dataset(folder="krobot"),
+        "3": graphs.train(),
+        "4": graphs.save(("3", 0)),
+        "5": {"class_type": "PreviewImage", "inputs": {"images": ["3", 2]}},
+        "6": {"class_type": "PreviewAny", "inputs": {"source": ["3", 3]}},
+        "7": {"class_type": "SaveLoRA", "inputs": {"lora": ["3", 4], "prefix": "loras/core"}},
+        "8": {"class_type": "PreviewImage", "inputs": {"images": ["2", 1]}},
+        **graphs.render(("3", 1), prefix="trained"),
+    }
+    result = server.client.run(graph)
+    [saved] = result.outputs["4"]["files"]
+    return result, server.base / "output" / saved["subfolder"] / saved["filename"]
+
+
+def pixels(server, result, node):
+    [file] = result.files(node)
+    return np.asarray(Image.open(io.BytesIO(server.client.view(**file))), dtype=np.int16)
+
+
+def rendered(server, extra, model):
+    return pixels(server, server.client.run({"1": graphs.checkpoint(CHECKPOINT), **extra, **graphs.render(model)}), "24")
+
+
+def test_the_pack_loads_without_a_warning(server):
+    log = server.log()
+    assert "IMPORT FAILED" not in log
+    ours = [line for line in log.splitlines() if "krona" in line.lower()]
+    assert not [line for line in ours if re.search(r"warn|error|fail|skip|traceback", line, re.IGNORECASE)], ours
+    known = server.client.object_info()
+    assert {name for name, info in known.items() if info["category"] == "KronA"} == set(NODES)
+
+
+def test_every_input_has_a_tooltip(server):
+    for name in NODES:
+        info = server.client.object_info(name)
+        inputs = {**info["input"].get("required", {}), **info["input"].get("optional", {})}
+        for label, (_, *options) in inputs.items():
+            if label not in ("model", "clip", "vae") or name == "KronaTrain":
+                assert options, f"{name}.{label}"
+                assert len(options[0].get("tooltip", "")) > 15, f"{name}.{label}"
+
+
+def test_the_server_lists_the_adapter_folder_and_serves_the_web_folder(server):
+    assert "krona" in server.client.get_json("/models")
+    assert b"KronaTrain" in server.client.get("/extensions/comfyui-krona%20(test)%201.0/docs/KronaTrain.md")
+
+
+def test_training_leaves_a_run_folder_an_adapter_and_pictures(server, trained):
+    result, file = trained
+    folder = Path(result.outputs["6"]["text"][0])
+    assert folder.parent == server.base / "output" / "krona"
+    assert {p.name for p in folder.iterdir()} == {"run.yaml", "metrics.jsonl", "adapter.safetensors", "loss.png"}
+    steps = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert steps == [1, 2, 3, 4]
+    saved, kept = load_adapter(file), load_adapter(folder / "adapter.safetensors")
+    assert dict(saved.layers) == dict(kept.layers)
+    assert saved.metadata["ss_base_model_version"] == "sd_v1"
+    assert json.loads(saved.metadata["ss_tag_frequency"]) == {"robot": {"a photo of sks robot": 5}}
+    assert json.loads(saved.metadata["prompt"])["3"]["class_type"] == "KronaTrain"
+    assert any(delta.b.value.any() for delta in saved.layers.values())
+    assert len(result.files("5")) == len(result.files("8")) == len(result.files("24")) == 1
+
+
+def test_progress_reaches_the_browser_step_by_step(trained):
+    result, _ = trained
+    values = [e.data["value"] for e in result.events if e.type == "progress" and e.data["node"] == "3"]
+    assert values[-1] == 4
+    assert values == sorted(values)
+
+
+def test_the_same_graph_queued_again_does_not_train_again(server, trained):
+    graph = {"1": graphs.checkpoint(CHECKPOINT), "2": graphs.dataset(folder="krobot"), "3": graphs.train()}
+    again = server.client.run(graph)
+    assert "3" in again.cached
+    assert len(list((server.base / "output" / "krona").glob("robot*/run.yaml"))) == 1
+
+
+def test_cores_own_file_of_the_lora_model_holds_the_same_adapter(server, trained):
+    _, file = trained
+    [core] = (server.base / "output" / "loras").glob("core*.safetensors")
+    assert dict(load_adapter(core).layers) == dict(load_adapter(file).layers)
+
+
+def test_the_trained_the_loaded_and_the_applied_model_draw_the_same_picture(server, trained):
+    result, file = trained
+    name = str(file.relative_to(server.base / "output" / "krona"))
+    loaded = rendered(server, {"9": graphs.load(name), "10": graphs.apply(("9", 0))}, ("10", 0))
+    in_one = rendered(server, {"9": graphs.load_apply(name)}, ("9", 0))
+    base = rendered(server, {}, ("1", 0))
+    assert np.abs(loaded - pixels(server, result, "24")).max() <= 1
+    assert np.array_equal(in_one, loaded)
+    assert np.abs(loaded - base).max() > 3
+    zero = rendered(server, {"9": graphs.load_apply(name, strength=0.0)}, ("9", 0))
+    assert np.array_equal(zero, base)
+    beside = rendered(server, {"9": graphs.load(name), "10": graphs.apply(("9", 0), mode="bypass")}, ("10", 0))
+    assert np.abs(beside - loaded).max() <= 1
+
+
+def test_comfyui_without_the_pack_draws_the_same_picture_from_the_file(server, trained, tmp_path):
+    _, file = trained
+    name = str(file.relative_to(server.base / "output" / "krona"))
+    ours = rendered(server, {"9": graphs.load_apply(name, strength=1.3)}, ("9", 0))
+    base = lay_out(tmp_path / "plain")
+    shutil.copy(file, base / "models" / "loras" / "robot.safetensors")
+    with Server(base, cpu=True) as plain:
+        assert "KronaLoad" not in plain.client.object_info()
+        theirs = rendered(plain, {"9": graphs.load_lora("robot.safetensors", strength=1.3)}, ("9", 0))
+        assert "lora key not loaded" not in plain.log()
+    assert np.abs(ours - theirs).max() <= 1
+
+
+def test_a_cancelled_training_stops_within_one_step_and_keeps_what_it_has(server):
+    client, steps, cancelled = server.client, [], threading.Event()
+
+    def cancel_at_three(event):
+        if event.type == "progress" and event.data["node"] == "3":
+            steps.append(event.data["value"])
+            if event.data["value"] >= 3 and not cancelled.is_set():
+                cancelled.set()
+                client.interrupt(event.data["prompt_id"])
+
+    graph = {
+        "1": graphs.checkpoint(CHECKPOINT),
+        "2": graphs.dataset(folder="krobot"),
+        "3": graphs.train(steps=600, name="cancelled", seed=5),
+    }
+    with pytest.raises(RunInterrupted):
+        client.run(graph, cancel_at_three)
+    folder = server.base / "output" / "krona" / "cancelled"
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    [kept] = folder.glob("adapter-stopped-at-*.safetensors")
+    assert int(re.search(r"(\d+)\.safetensors", kept.name).group(1)) == len(lines)
+    assert len(load_adapter(kept)) == 8
+    assert len(lines) < 600
+    assert str(kept) in server.log()
+
+
+def refused(server, graph):
+    with pytest.raises((PromptRejected, RunFailed)) as caught:
+        server.client.run(graph)
+    return str(caught.value)
+
+
+def validated(server, graph):
+    """The text of a refusal that came before anything of the graph ran."""
+    with pytest.raises(PromptRejected) as caught:
+        server.client.post(graph)
+    return str(caught.value)
+
+
+def training_graph(**changes):
+    return {"1": graphs.checkpoint(CHECKPOINT), "2": graphs.dataset(**changes), "3": graphs.train(name="bad")}
+
+
+def test_a_folder_without_pictures_is_refused_before_anything_runs(server):
+    (server.base / "input" / "empty").mkdir()
+    (server.base / "input" / "empty" / "notes.txt").write_text("none")
+    text = validated(server, training_graph(folder="empty"))
+    assert "There are no pictures in the folder" in text
+    assert "input/empty" in text
+    assert "There is no such folder" in validated(server, training_graph(folder="nowhere"))
+
+
+def test_an_unreadable_picture_is_left_out_with_a_warning_that_names_it(server):
+    folder = server.base / "input" / "mixed"
+    shutil.copytree(ROOT / "samples" / "krobot", folder)
+    (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n not a picture")
+    whole = (ROOT / "samples" / "krobot" / "beach.jpg").read_bytes()
+    (folder / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    result = server.client.run(
+        {"2": graphs.dataset(folder="mixed"), "8": {"class_type": "PreviewImage", "inputs": {"images": ["2", 1]}}}
+    )
+    assert result.status == "success"
+    log = server.log()
+    for name in ("broken.png", "cut.jpg"):
+        assert re.search(rf"left out .*{name}, it cannot be read", log)
+
+
+def test_a_folder_with_only_unreadable_pictures_is_refused(server):
+    folder = server.base / "input" / "unreadable"
+    folder.mkdir()
+    (folder / "a.png").write_bytes(b"no")
+    assert "None of the 1 pictures can be read" in validated(server, training_graph(folder="unreadable"))
+
+
+def test_an_empty_prompt_is_refused_before_anything_runs(server):
+    assert "The prompt is empty" in validated(server, training_graph(folder="krobot", prompt="  "))
+    assert "The prompt is empty" in validated(server, training_graph(prompt=""))
+
+
+def test_no_pictures_at_all_is_refused(server):
+    assert "There are no pictures" in refused(server, training_graph())
+
+
+def test_a_missing_truncated_or_foreign_file_is_refused_before_anything_runs(server, trained):
+    _, good = trained
+    folder = server.base / "models" / "krona"
+    folder.mkdir(exist_ok=True)
+    data = good.read_bytes()
+    (folder / "cut.safetensors").write_bytes(data[: len(data) // 2])
+    (folder / "text.safetensors").write_text("this is no safetensors file at all")
+    (folder / "pickle.safetensors").write_bytes(pickle.dumps({"a": 1}))
+    (folder / "empty.safetensors").write_bytes(b"")
+    (folder / "adapter.pt").write_bytes(pickle.dumps({"a": 1}))
+    for name in ("cut", "text", "pickle", "empty"):
+        text = validated(
+            server,
+            {"1": graphs.checkpoint(CHECKPOINT), "9": graphs.load_apply(f"{name}.safetensors"), **graphs.render(("9", 0))},
+        )
+        assert f"{name}.safetensors" in text
+        assert "This is no adapter that can be read" in text
+    listed = server.client.object_info("KronaLoad")["input"]["required"]["file"][1]["options"]
+    assert "adapter.pt" not in listed
+    for name in ("nowhere.safetensors", "../../../etc/passwd"):
+        text = validated(server, {"1": graphs.checkpoint(CHECKPOINT), "9": graphs.load_apply(name), **graphs.render(("9", 0))})
+        assert "There is no such adapter file" in text
+    text = validated(
+        server, {"1": graphs.checkpoint(CHECKPOINT), "9": graphs.load_apply("adapter.pt"), **graphs.render(("9", 0))}
+    )
+    assert ".pt files are never opened, they can run code" in text
+
+
+def test_a_checkpoint_is_no_adapter_and_an_adapter_for_another_base_names_the_layer(server):
+    from safetensors.torch import save_file
+    from torch import randn
+
+    folder = server.base / "models" / "krona"
+    folder.mkdir(exist_ok=True)
+    save_file({"model.diffusion_model.out.weight": randn(3, 2)}, folder / "checkpoint.safetensors")
+    layer = "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn1.to_q"
+    save_file({f"{layer}.lokr_w1": randn(4, 4), f"{layer}.lokr_w2": randn(160, 160)}, folder / "other.safetensors")
+
+    def graph(file):
+        return {"1": graphs.checkpoint(CHECKPOINT), "9": graphs.load_apply(file), **graphs.render(("9", 0))}
+
+    assert "No known adapter format" in refused(server, graph("checkpoint.safetensors"))
+    text = refused(server, graph("other.safetensors"))
+    assert f"{layer}: The file's update is 640 × 640, the model's weight is 320 × 320." in text
+
+
+def test_pictures_from_the_graph_can_be_trained_on_without_a_folder(server):
+    shutil.copy(ROOT / "samples" / "krobot" / "beach.jpg", server.base / "input" / "beach.jpg")
+    graph = {
+        "1": graphs.checkpoint(CHECKPOINT),
+        "8": {"class_type": "LoadImage", "inputs": {"image": "beach.jpg"}},
+        "2": graphs.dataset(images=["8", 0]),
+        "3": graphs.train(steps=1, name="graph"),
+    }
+    assert server.client.run(graph).status == "success"
+    with safe_open(server.base / "output" / "krona" / "graph" / "adapter.safetensors", "pt") as file:
+        assert file.metadata()["ss_num_train_images"] == "1"
