@@ -13,6 +13,7 @@ from krona_ops.errors import AdapterFileError
 from krona_ops.files import read_header
 
 KIND = "krona"
+SAMPLES = Path(__file__).resolve().parents[2] / "samples"
 _DEVICE_NAMES = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)$", re.IGNORECASE)
 
 
@@ -64,9 +65,12 @@ def adapter_fingerprint(name: str) -> tuple[str, int, int]:
 
 
 def picture_folder(name: str) -> Path:
-    """A folder given by its full path, or by its name inside the host's input folder."""
+    """A folder given by its full path, by its name inside the host's input folder, or one of the samples of this pack."""
     path = Path(name.strip()).expanduser()
-    return path if path.is_absolute() else Path(folder_paths.get_input_directory()) / path
+    if path.is_absolute():
+        return path
+    places = [Path(folder_paths.get_input_directory()) / path, SAMPLES / path]
+    return next((place for place in places if place.is_dir()), places[0])
 
 
 def new_run_folder(name: str) -> Path:

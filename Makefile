@@ -1,0 +1,30 @@
+# `make demo` and `make test` do everything on a fresh machine. Variables given to make reach the commands as environment:
+#   make demo CHECKPOINT=model.safetensors IMAGES=folder PROMPT="a photo of sks dog" STEPS=500
+#   make test ARGS="tests/ops -x"
+PYTHON ?= python3
+HOST = $(PYTHON) tools/host.py
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint serve clean
+
+help:   ## this list
+	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1|/' | awk -F'|' '{printf "%-12s %s\n", $$1, $$2}'
+
+setup:  ## find or install ComfyUI, and what the pack and its tests need (the others call it)
+	@$(HOST) setup
+
+demo: setup  ## train, save, load and apply an adapter in a real ComfyUI (CHECKPOINT= IMAGES= PROMPT= STEPS=)
+	@$(HOST) run tools/demo.py
+
+test: setup  ## all tests, those in the real ComfyUI included (ARGS= for pytest)
+	$(HOST) run -m pytest $(ARGS)
+
+lint: setup  ## ruff
+	$(HOST) run -m ruff check .
+
+serve: setup  ## ComfyUI with this pack in the foreground (ARGS="--port 8190 --base folder")
+	@$(HOST) run tools/server.py serve $(ARGS)
+
+clean:  ## remove what the demo and the tests left here (not the installed ComfyUI)
+	rm -rf demo-output .pytest_cache .hypothesis .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
