@@ -6,7 +6,7 @@
 """
 
 from .adapter import Adapter
-from .delta import Delta, Kron
+from .delta import Delta, Dora, Kron, Matrix, Sum
 from .factor import Factor, Full, LowRank, Tucker
 from .files import load, read_header, save
 from .names import LayerName
@@ -16,12 +16,15 @@ from .targets import Target, TargetRule, select
 __all__ = [
     "Adapter",
     "Delta",
+    "Dora",
     "Factor",
     "Full",
     "Kron",
     "KronShape",
     "LayerName",
     "LowRank",
+    "Matrix",
+    "Sum",
     "Target",
     "TargetRule",
     "Tucker",

@@ -184,7 +184,8 @@ def main() -> int:
             graph = graph_of(
                 APPLY,
                 client,
-                loader | {"KronaLoadApply": {"file": adapter.name}, "EmptyLatentImage": size, "KSampler": {"seed": settings.seed}},
+                loader
+                | {"KronaLoadApply": {"file": adapter.name}, "EmptyLatentImage": size, "KSampler": {"seed": settings.seed}},
             )
             graph["3"]["inputs"]["text"] = settings.prompt
             rendered = follow(client, graph, "KSampler", "sampling")

@@ -57,7 +57,14 @@ def apply() -> tuple[Graph, dict, dict]:
     sample = {"seed": 7, "steps": 20, "cfg": 7.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0}
     graph = {
         "1": node("CheckpointLoaderSimple", ckpt_name="sd_xl_base_1.0.safetensors"),
-        "2": node("KronaLoadApply", model=["1", 0], clip=["1", 1], file="robot_00001_.safetensors", strength_model=1.0, strength_clip=1.0),
+        "2": node(
+            "KronaLoadApply",
+            model=["1", 0],
+            clip=["1", 1],
+            file="robot_00001_.safetensors",
+            strength_model=1.0,
+            strength_clip=1.0,
+        ),
         "3": node("CLIPTextEncode", clip=["2", 1], text="a photo of sks robot"),
         "4": node("CLIPTextEncode", clip=["2", 1], text=""),
         "5": node("EmptyLatentImage", width=1024, height=1024, batch_size=1),

@@ -59,7 +59,9 @@ def to_api(workflow: Mapping[str, Any], object_info: Mapping[str, Any]) -> Graph
     return graph
 
 
-def to_workflow(graph: Graph, object_info: Mapping[str, Any], layout: Mapping[str, tuple[int, int]], notes: Mapping[str, Any]) -> dict:
+def to_workflow(
+    graph: Graph, object_info: Mapping[str, Any], layout: Mapping[str, tuple[int, int]], notes: Mapping[str, Any]
+) -> dict:
     """The workflow that the editor shows for a graph.
 
     Args:
@@ -68,7 +70,10 @@ def to_workflow(graph: Graph, object_info: Mapping[str, Any], layout: Mapping[st
         notes: ``{title: (text, position, size)}`` of the notes beside the nodes.
     """
     links: list[list] = []
-    nodes = {key: _node(key, graph[key], object_info[graph[key]["class_type"]], layout[key], order) for order, key in enumerate(graph)}
+    nodes = {
+        key: _node(key, graph[key], object_info[graph[key]["class_type"]], layout[key], order)
+        for order, key in enumerate(graph)
+    }
     for key, entry in graph.items():
         for slot, socket in enumerate(nodes[key]["inputs"]):
             value = entry["inputs"].get(socket["name"])
@@ -99,7 +104,8 @@ def _node(key: str, entry: Mapping[str, Any], info: Mapping[str, Any], position:
         if has_control:
             values.append(_AFTER_GENERATE)
     inputs = [
-        {"name": name, "type": kind, "link": None, **({"shape": 7} if optional else {})} for name, kind, optional in sockets(info)
+        {"name": name, "type": kind, "link": None, **({"shape": 7} if optional else {})}
+        for name, kind, optional in sockets(info)
     ]
     inputs += [
         {"name": name, "type": "STRING", "link": None, "widget": {"name": name}}

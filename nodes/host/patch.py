@@ -71,7 +71,7 @@ def _apply(patcher: Any, updates: dict[Site, list[Delta]], strength: float, mode
         module = patcher.model.get_submodule(site.module)
         wants_bypass = mode == "bypass" or (mode == "auto" and is_quantised(module.weight))
         for delta in deltas:
-            if wants_bypass and can_bypass(site, delta, module):
+            if wants_bypass and not delta.needs_weight and can_bypass(site, delta, module):
                 bypassed.append(Entry(site, delta, strength))
             else:
                 merged.append((site, delta))
