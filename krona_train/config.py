@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ import yaml
 from krona_ops.errors import ConfigError
 from krona_ops.kron import Layout
 from krona_ops.targets import TargetRule
+
+_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         hint = next((kind for kind in arguments if kind is type(value)), hint)
     if origin is Literal and value in arguments:
         return value
+    if hint is float and isinstance(value, str) and _NUMBER.fullmatch(value):
+        value = float(value)  # YAML 1.1 reads 1e-4 as text, because it has no point
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     if isinstance(hint, type) and type(value) is hint:

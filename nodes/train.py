@@ -73,6 +73,7 @@ class KronaTrain(io.ComfyNode):
                     default=DEFAULTS.seed,
                     min=0,
                     max=2**53 - 1,
+                    control_after_generate=False,  # the editor's new seed after each run would train again each time
                     tooltip="The same seed and settings give the same adapter.",
                 ),
                 io.Int.Input(

@@ -41,9 +41,8 @@ def train() -> tuple[Graph, dict, dict]:
         ),
         "4": node("KronaSave", krona=["3", 0], filename_prefix="krona/robot"),
         "5": node("PreviewImage", images=["2", 1]),
-        "6": node("PreviewImage", images=["3", 2]),
     }  # fmt: skip
-    layout = {"1": (40, 60), "2": (40, 240), "3": (440, 60), "4": (840, 60), "5": (440, 480), "6": (840, 240)}
+    layout = {"1": (40, 60), "2": (40, 240), "3": (440, 60), "4": (840, 60), "5": (840, 240)}
     text = (
         "**Train a Kronecker adapter on a few pictures**\n\n1. Choose a checkpoint.\n2. Put 3 to 5 pictures of your subject into "
         "`input/my-folder` and write that name into *folder* (or a full path).\n3. Write what they show: a rare word (`sks`) and the kind "

@@ -21,7 +21,8 @@ def widgets(info: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
         for name, (kind, *options) in info["input"].get(section, {}).items():
             settings = options[0] if options else {}
             if (isinstance(kind, list) or kind in WIDGETS) and not settings.get("forceInput"):
-                yield name, bool(settings.get("control_after_generate"))
+                # The editor adds the control to anything called a seed, unless the node says no.
+                yield name, bool(settings.get("control_after_generate", name in ("seed", "noise_seed")))
 
 
 def sockets(info: Mapping[str, Any]) -> Iterator[tuple[str, str, bool]]:

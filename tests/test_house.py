@@ -1,0 +1,89 @@
+"""The direction of dependencies, as docs/architecture.md draws it; and proof that this test can fail."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+STDLIB = set(sys.stdlib_module_names)
+HOST = {"comfy", "comfy_api", "comfy_execution", "folder_paths", "server", "aiohttp", "comfy_extras", "node_helpers"}
+MAY_IMPORT = {
+    "krona_ops": STDLIB | {"krona_ops", "numpy", "torch", "safetensors"},
+    "krona_train": STDLIB | {"krona_train", "krona_ops", "numpy", "torch", "PIL", "yaml", "matplotlib"},
+    "nodes": STDLIB | HOST | {"krona_train", "krona_ops", "numpy", "torch", "tqdm", "PIL", "matplotlib"},
+}
+ALSO = {"krona_train/backbone/comfyui.py": {"comfy"}}
+"""The one file of the trainer that knows the host."""
+
+
+def imports(tree):
+    """(top-level module, level of a relative import, line) of every import, those inside functions included."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name.split(".")[0], 0, node.lineno
+        elif isinstance(node, ast.ImportFrom):
+            yield (node.module or "").split(".")[0], node.level, node.lineno
+
+
+def violations(package, files):
+    found = []
+    for name, source in files.items():
+        allowed = MAY_IMPORT[package] | ALSO.get(name, set())
+        depth = len(Path(name).parts) - 1
+        for module, level, line in imports(ast.parse(source)):
+            if level == 0 and module not in allowed:
+                found.append(f"{name}:{line} imports {module}")
+            if level > depth:
+                found.append(f"{name}:{line} reaches out of {package}")
+    return found
+
+
+def files_of(package):
+    return {str(p.relative_to(ROOT)): p.read_text(encoding="utf-8") for p in sorted((ROOT / package).rglob("*.py"))}
+
+
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_each_package_imports_only_what_it_may(package):
+    assert violations(package, files_of(package)) == []
+
+
+@pytest.mark.parametrize(
+    ("package", "name", "source"),
+    [
+        ("krona_ops", "krona_ops/kron.py", "import comfy"),
+        ("krona_ops", "krona_ops/kron.py", "def f():\n    from krona_train import fit"),
+        ("krona_ops", "krona_ops/formats/x.py", "from ...nodes import host"),
+        ("krona_train", "krona_train/loop.py", "import comfy.model_management"),
+        ("krona_train", "krona_train/loop.py", "import nodes"),
+        ("nodes", "nodes/host/keys.py", "import nodes"),
+        ("nodes", "nodes/load.py", "import diffusers"),
+    ],
+)
+def test_the_rule_can_be_broken(package, name, source):
+    assert len(violations(package, {name: source})) == 1
+
+
+def test_the_entry_file_imports_nothing_on_its_own():
+    tree = ast.parse((ROOT / "__init__.py").read_text(encoding="utf-8"))
+    assert [type(n).__name__ for n in tree.body] == ["Expr", "Assign", "AsyncFunctionDef", "Assign"]
+
+
+def test_no_tensor_or_print_waits_at_import_time():
+    """Module level holds names and constants only: no calls into torch, no print anywhere in the packages."""
+    calls, prints = [], []
+    for package in MAY_IMPORT:
+        for name, source in files_of(package).items():
+            tree = ast.parse(source)
+            for node in tree.body:
+                for inner in ast.walk(node) if isinstance(node, ast.Assign | ast.Expr | ast.AnnAssign) else ():
+                    if isinstance(inner, ast.Call) and ast.unparse(inner.func).startswith("torch."):
+                        calls.append(f"{name}:{inner.lineno}")
+            if not name.endswith("__main__.py"):
+                prints += [
+                    f"{name}:{n.lineno}" for n in ast.walk(tree) if isinstance(n, ast.Call) and ast.unparse(n.func) == "print"
+                ]
+    assert calls == []
+    assert prints == []

@@ -1,0 +1,47 @@
+"""The shipped workflows: what the editor opens and what the server runs are the same graph."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tools.make_workflows import APPLY, FOLDER, TRAIN, apply, train
+from tools.server import PACK, Server
+from tools.workflow import to_api, to_workflow
+
+
+@pytest.fixture(scope="module")
+def object_info(tmp_path_factory):
+    with Server(tmp_path_factory.mktemp("base"), packs={"krona": PACK}, cpu=True) as server:
+        return server.client.object_info()
+
+
+@pytest.mark.parametrize(("name", "made"), [(TRAIN, train), (APPLY, apply)])
+def test_a_shipped_workflow_is_the_graph_that_is_written_down(object_info, name, made):
+    graph, layout, notes = made()
+    workflow = json.loads((FOLDER / name).read_text(encoding="utf-8"))
+    assert workflow == json.loads(json.dumps(to_workflow(graph, object_info, layout, notes)))
+    assert to_api(workflow, object_info) == graph
+
+
+def test_the_demo_runs_to_its_end_and_says_where_everything_is(tmp_path):
+    settings = {"STEPS": "3", "OUT": str(tmp_path / "out")}
+    env = {k: v for k, v in os.environ.items() if k not in ("CHECKPOINT", "IMAGES", "PROMPT")} | settings
+    done = subprocess.run([sys.executable, PACK / "tools" / "demo.py"], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "tiny RANDOM model" in done.stdout
+    for name in ("adapter.safetensors", "loss.png", "dataset.png", "before.png", "after.png", "before-after.png"):
+        assert (tmp_path / "out" / name).stat().st_size > 1000
+        assert str(tmp_path / "out" / name) in done.stdout
+
+
+@pytest.mark.parametrize(("name", "value"), [("CHECKPOINT", "nowhere.safetensors"), ("IMAGES", "nowhere")])
+def test_the_demo_refuses_what_is_not_there_at_once(tmp_path, name, value):
+    env = {**os.environ, name: str(tmp_path / value), "OUT": str(tmp_path)}
+    done = subprocess.run([sys.executable, PACK / "tools" / "demo.py"], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert str(tmp_path / value) in done.stderr
+    assert Path(tmp_path / "comfyui").exists() is False
