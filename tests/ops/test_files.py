@@ -1,12 +1,12 @@
 """Files on disk: only whole safetensors files are read, and writing is all or nothing."""
 
+import contextlib
 import json
 import os
 import signal
 import struct
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import pytest
@@ -80,7 +80,7 @@ def test_a_truncated_file_is_refused_at_every_length(file):
 
 
 def test_a_missing_file_says_so(tmp_path):
-    with pytest.raises(AdapterFileError, match="cannot be opened: No such file"):
+    with pytest.raises(AdapterFileError, match=r"cannot be opened: No such file"):
         load(tmp_path / "none.safetensors")
 
 
@@ -93,15 +93,13 @@ def test_a_mutated_file_raises_only_our_errors(tmp_path_factory, data):
     for _ in range(data.draw(st.integers(1, 4))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     path.write_bytes(content)
-    try:
+    with contextlib.suppress(KronaError):
         load(path)
-    except KronaError:
-        pass
 
 
 def test_a_file_of_something_else_is_named(tmp_path):
     save_file({"model.weight": torch.zeros(2)}, tmp_path / "model.safetensors")
-    with pytest.raises(FormatError, match="No known adapter format: it holds model.weight"):
+    with pytest.raises(FormatError, match=r"No known adapter format: it holds model\.weight"):
         load(tmp_path / "model.safetensors")
 
 
