@@ -9,7 +9,12 @@ import torch
 from comfy.weight_adapter import WeightAdapterBase
 from torch import Tensor
 
-from krona_ops.delta import Delta, map_tensors, tensors
+from krona_ops.delta import Delta, Sum, map_tensors, tensors
+
+
+def summed(deltas: list[Delta]) -> Delta:
+    """Several updates of one weight as one."""
+    return deltas[0] if len(deltas) == 1 else Sum(tuple(deltas))
 
 
 class KronaWeightAdapter(WeightAdapterBase):

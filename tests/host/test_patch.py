@@ -53,21 +53,23 @@ def test_merge_and_bypass_give_the_same_prediction(sd15, load, predict, random_a
     assert (merged - base).norm() > 1e-3 * base.norm()
 
 
+@pytest.mark.parametrize("count", [2, 3, 10])
 @pytest.mark.parametrize("mode", ["merge", "bypass"])
-def test_adapters_in_a_row_add_up_and_leave_no_trace(sd15, load, predict, random_adapter, mode):
+def test_adapters_in_a_row_add_up_and_leave_no_trace(sd15, load, predict, random_adapter, mode, count):
     from krona_pack.nodes.host.patch import apply_adapter
 
     base, state = predict(load(sd15)), weights(sd15.model)
     attributes = {name: set(module.__dict__) for name, module in sd15.model.named_modules()}
-    adapters = [random_adapter(sd15, seed) for seed in range(3)]
+    adapters = [random_adapter(sd15, seed, layout=("kron", "shuffled")[seed % 2], size=0.05) for seed in range(count)]
+    strengths = [(0.5, -0.3, 1.0, 0.7)[n % 4] for n in range(count)]
     stacked = sd15
-    for adapter, strength in zip(adapters, (0.5, -0.3, 1.0), strict=True):
+    for adapter, strength in zip(adapters, strengths, strict=True):
         stacked = apply_adapter(adapter, stacked, strength_model=strength, mode=mode).model
     together = predict(load(stacked))
 
     dense = {
-        name: (delta.dense() * 0.5 - adapters[1].layers[name].dense() * 0.3 + adapters[2].layers[name].dense())
-        for name, delta in adapters[0].layers.items()
+        name: sum(s * adapter.layers[name].dense() for adapter, s in zip(adapters, strengths, strict=True))
+        for name in adapters[0].layers
     }
     oracle = sd15.clone()
     oracle.add_patches({f"{name}.weight": ("diff", (value,)) for name, value in dense.items()})

@@ -1,0 +1,80 @@
+"""An adapter whose strength changes while a picture is sampled."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from krona_ops import Adapter
+
+from .host.schedule import CURVES, Curve, scheduled_hooks, strengths
+from .host.types import CATEGORY, Krona
+
+
+class KronaSchedule(io.ComfyNode):
+    """Adapter and strengths to hooks."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        progress = {"min": 0.0, "max": 1.0, "step": 0.01}
+        strength = {"min": -100.0, "max": 100.0, "step": 0.01}
+        return io.Schema(
+            node_id="KronaSchedule",
+            display_name="Schedule KronA",
+            category=CATEGORY,
+            description="Changes an adapter's strength while a picture is sampled: strong at first shapes the composition, "
+            "strong at the end the details. Connect the hooks to Cond Set Props or Set CLIP Hooks.",
+            search_aliases=["lora schedule", "strength over time", "hooks", "keyframes"],
+            inputs=[
+                Krona.Input("krona", tooltip="The adapter, from Load KronA or Train KronA."),
+                io.Model.Input(
+                    "model", tooltip="The model that will be sampled, without this adapter on it. It only tells the names."
+                ),
+                io.Clip.Input("clip", optional=True, tooltip="Connect it when the adapter also adapts the text encoder."),
+                io.Hooks.Input("prev_hooks", optional=True, tooltip="Hooks to add these to."),
+                io.Float.Input(
+                    "strength_start", default=1.0, **strength, tooltip="Strength from the first step until 'start'."
+                ),
+                io.Float.Input("strength_end", default=0.0, **strength, tooltip="Strength from 'end' to the last step."),
+                io.Float.Input(
+                    "start", default=0.0, **progress, tooltip="When the strength begins to change: 0 is pure noise."
+                ),
+                io.Float.Input("end", default=1.0, **progress, tooltip="When it has arrived: 1 is the finished picture."),
+                io.Combo.Input(
+                    "curve",
+                    options=list(CURVES),
+                    default="linear",
+                    tooltip="linear: evenly. ease: slowly at both ends. step: all at once, at 'end'.",
+                ),
+                io.Int.Input(
+                    "keyframes",
+                    default=8,
+                    min=0,
+                    max=100,
+                    tooltip="How many values in between. Each one is merged into the weights when its time comes; more is smoother and slower.",
+                    advanced=True,
+                ),
+            ],
+            outputs=[
+                io.Hooks.Output(display_name="hooks"),
+                io.String.Output(display_name="report", tooltip="How many of the adapter's layers the model has."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        krona: Adapter,
+        model: Any,
+        strength_start: float,
+        strength_end: float,
+        start: float,
+        end: float,
+        curve: Curve,
+        keyframes: int,
+        clip: Any = None,
+        prev_hooks: Any = None,
+    ) -> io.NodeOutput:
+        pairs = strengths(strength_start, strength_end, start, end, curve, keyframes)
+        return io.NodeOutput(*scheduled_hooks(krona, pairs, model, clip, prev_hooks))

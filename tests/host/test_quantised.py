@@ -1,0 +1,88 @@
+"""Adapters on quantised bases: merged as well as the format lets, bypassed exactly, taken off without a trace."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+FORMATS = ["float8_e4m3fn", "mxfp8", "int8_tensorwise", "nvfp4"]
+
+
+@pytest.fixture(params=FORMATS)
+def quantised(request, comfy, sd15_file, tmp_path):
+    """The tiny model with every attention and MLP weight quantised by the host's own classes; and the format."""
+    from comfy.quant_ops import QUANT_ALGOS, QuantizedTensor
+
+    state = {}
+    for key, value in load_file(sd15_file).items():
+        inside = "transformer_blocks" in key and key.endswith(".weight") and value.ndim == 2
+        if not inside or (request.param == "nvfp4" and "attn2.to_k" in key):  # packed, its width would hide the model's kind
+            state[key] = value
+            continue
+        layout = QUANT_ALGOS[request.param]["comfy_tensor_layout"]
+        quantised = QuantizedTensor.from_float(value.to(torch.bfloat16), layout, scale="recalculate")
+        state.update(quantised.state_dict(key))
+        told = json.dumps({"format": request.param}).encode()
+        state[key.removesuffix("weight") + "comfy_quant"] = torch.tensor(list(told), dtype=torch.uint8)
+    save_file({k: v.contiguous() for k, v in state.items()}, tmp_path / "q.safetensors")
+    with torch.inference_mode():
+        file = str(tmp_path / "q.safetensors")
+        return comfy.sd.load_checkpoint_guess_config(file, output_vae=False, output_clip=False)[0], request.param
+
+
+def dequantised(net):
+    found = {}
+    for name, module in net.named_modules():
+        if hasattr(module, "weight") and "attn" in name and getattr(module, "in_features", None):
+            weight = module.weight
+            found[name] = (weight.dequantize() if hasattr(weight, "dequantize") else weight).float().clone()
+    return found
+
+
+def test_auto_bypasses_and_the_prediction_is_that_of_the_unquantised_sum(quantised, load, predict, random_adapter):
+    """The oracle: the dequantised weights plus ΔW, in plain float32 layers."""
+    from krona_pack.nodes.host.bypass import KEY
+    from krona_pack.nodes.host.patch import apply_adapter
+
+    model, kind = quantised
+    adapter = random_adapter(model, size=0.002)
+    base = predict(load(model))
+    applied = apply_adapter(adapter, model).model
+    bypassed = {entry.site.module for entry in applied.injections[KEY][0].entries}
+    assert len(bypassed) >= len(adapter) - 1
+    changed = predict(load(applied))
+    for name, delta in adapter.layers.items():
+        module, x = model.model.get_submodule(name), torch.randn(3, delta.shape[1])
+        with torch.inference_mode():
+            shift = module(x.to(torch.float32)) - type(module).forward(module, x.to(torch.float32))
+        if name in bypassed:
+            assert (shift - x @ delta.dense().T).norm() <= 2e-2 * shift.norm(), kind  # the layer may compute in bf16
+    assert not torch.equal(changed, base)
+    assert torch.equal(predict(load(model)), base)
+
+
+def test_merging_changes_the_weight_as_far_as_the_format_can_hold_it_and_comes_off_again(quantised, load, random_adapter):
+    from krona_pack.nodes.host.patch import apply_adapter
+
+    model, kind = quantised
+    before = dequantised(load(model))
+    adapter = random_adapter(model, size=1.0)
+    after = dequantised(load(apply_adapter(adapter, model, mode="merge").model))
+    for name, delta in adapter.layers.items():
+        got, wanted = (after[name] - before[name]).flatten(), delta.dense().flatten()
+        cosine = torch.nn.functional.cosine_similarity(got, wanted, 0)
+        assert cosine > (0.8 if kind == "nvfp4" else 0.95), (kind, name, cosine)
+    assert all(torch.equal(value, before[name]) for name, value in dequantised(load(model)).items())
+
+
+def test_bypassed_adapters_stack_on_quantised_weights(quantised, load, predict, random_adapter):
+    from krona_pack.nodes.host.patch import apply_adapter
+
+    model, _ = quantised
+    first, second = random_adapter(model, 0, size=0.02), random_adapter(model, 1, size=0.02)
+    together = predict(load(apply_adapter(second, apply_adapter(first, model).model).model))
+    other_way = predict(load(apply_adapter(first, apply_adapter(second, model).model).model))
+    alone = predict(load(apply_adapter(first, model).model))
+    assert torch.allclose(together, other_way, rtol=1e-3, atol=1e-3 * together.abs().max().item())
+    assert not torch.allclose(together, alone, rtol=1e-3, atol=1e-3 * together.abs().max().item())
