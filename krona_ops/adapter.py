@@ -21,6 +21,8 @@ class Adapter:
     """Updates by layer name, as the file spells it; a file of another dialect keeps its names until it meets a model."""
     metadata: Mapping[str, str] = field(default_factory=dict)
     """What a safetensors header holds under ``__metadata__``."""
+    notes: tuple[str, ...] = ()
+    """What the reader decided, for the user: how the scale was found, what it left out. No part of the value: not compared."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", MappingProxyType(dict(self.layers)))

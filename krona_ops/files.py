@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -16,101 +16,91 @@ from safetensors.torch import save as to_bytes
 
 from .adapter import Adapter
 from .errors import AdapterFileError, FormatError
-from .formats import FORMATS, lokr
+from .formats import detect
+from .formats.encode import Encoded, encode
+from .formats.layers import Rename
+from .formats.scale import ScaleRule, check_rule
+from .header import SIDECAR, Header, read_header, unreadable
 
-MAX_HEADER_BYTES = 100_000_000
-"""The safetensors library's own limit."""
-PICKLE_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".pkl")
-
-
-@dataclass(frozen=True)
-class Header:
-    """What a safetensors file says about itself; no tensor is read for it."""
-
-    shapes: dict[str, tuple[int, ...]]
-    metadata: dict[str, str]
+__all__ = ["Encoded", "Header", "encode", "load", "read_header", "save", "write_atomically"]
 
 
-def read_header(path: str | os.PathLike[str]) -> Header:
-    """Read and check the header of a safetensors file, and that the file is as long as the header says.
+def load(path: str | os.PathLike[str], scale_rule: ScaleRule = "auto") -> Adapter:
+    """Load an adapter file of any known format; `Adapter.notes` says what was decided on the way.
 
-    Raises:
-        AdapterFileError: The file is missing, no safetensors file (pickles are never opened), or cut short.
-    """
-    path = Path(path)
-    if path.suffix.lower() != ".safetensors":
-        pickled = path.suffix.lower() in PICKLE_SUFFIXES
-        raise _unreadable(
-            path,
-            f"{path.suffix or 'no suffix'} files are never opened" + (", they can run code." if pickled else "."),
-            "Convert it to safetensors with the program that made it." if pickled else "Choose a .safetensors file.",
-        )
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            return _parse_header(path, file, size)
-    except OSError as error:
-        raise _unreadable(
-            path, f"the file cannot be opened: {error.strerror or error}.", "Check that it exists and may be read."
-        ) from error
-
-
-def _parse_header(path: Path, file: IO[bytes], size: int) -> Header:
-    damaged = "Get the file again; this copy is damaged or no safetensors file."
-    length = int.from_bytes(file.read(8), "little")
-    if size < 8 or not 2 <= length <= min(MAX_HEADER_BYTES, size - 8):
-        raise _unreadable(path, f"a header of {length} bytes is not possible in a file of {size} bytes.", damaged)
-    try:
-        entries = json.loads(file.read(length))
-        metadata = entries.pop("__metadata__", None) or {}
-        shapes = {key: tuple(int(n) for n in entry["shape"]) for key, entry in entries.items()}
-        end = max((int(entry["data_offsets"][1]) for entry in entries.values()), default=0)
-        if not all(isinstance(value, str) for value in metadata.values()):
-            raise TypeError("metadata that is not text")
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
-        raise _unreadable(path, f"its header makes no sense ({type(error).__name__}).", damaged) from error
-    if 8 + length + end != size:
-        raise _unreadable(path, f"the header speaks of {8 + length + end} bytes, the file has {size}.", damaged)
-    return Header(shapes, metadata)
-
-
-def load(path: str | os.PathLike[str]) -> Adapter:
-    """Load an adapter file.
+    Args:
+        scale_rule: How strong the update is, where "auto" guesses wrongly; see `krona_ops.formats.scale`.
 
     Raises:
         AdapterFileError: The file cannot be read (see `read_header`).
-        FormatError: It holds no adapter of a known format.
+        FormatError: It holds no adapter of a known format, or a damaged one.
+        ConfigError: There is no such scale rule.
     """
+    rule = check_rule(scale_rule)
     header = read_header(path)
-    reader = next((f for f in FORMATS if f.sniff(header.shapes)), None)
-    if reader is None:
-        sample = ", ".join(list(header.shapes)[:3]) or "no tensors"
-        raise FormatError(
-            f"No known adapter format: it holds {sample}{', …' if len(header.shapes) > 3 else ''}",
-            layer=str(path),
-            found=sample,
-            expected=" or ".join(f.NAME for f in FORMATS),
-            remedy="Is it a checkpoint or another kind of file?",
-        )
     try:
-        tensors = load_file(path)
+        reader = detect(header)
+        return reader.read(load_file(path), header, rule)
     except (SafetensorError, OSError) as error:
-        raise _unreadable(Path(path), f"its tensors cannot be read: {error}.", "Get the file again.") from error
-    try:
-        return reader.read(tensors, header.metadata)
+        raise unreadable(Path(path), f"its tensors cannot be read: {error}.", "Get the file again.") from error
     except FormatError as error:
         raise FormatError(f"{error}", layer=str(path), found=error.found, expected=error.expected) from error
 
 
-def save(adapter: Adapter, path: str | os.PathLike[str]) -> Path:
-    """Save an adapter in ComfyUI's LoKr format: either the whole file appears under its name, or nothing changes.
+def save(
+    adapter: Adapter,
+    path: str | os.PathLike[str],
+    format: str = "lokr",
+    *,
+    rank: int | None = None,
+    rename: Rename | None = None,
+) -> Path:
+    """Save an adapter: either the whole file appears under its name, or nothing changes.
+
+    Args:
+        format: "lokr" (ComfyUI's own loaders read it), "kohya", "peft", "lora" (diffusers, PEFT), "kohya-lora", "diffusekrona".
+        rank: For the two LoRA formats: what is no LoRA yet is converted to at most this rank, see `encode` for the error.
+        rename: What a layer is called in the file, where only the model knows; names are kept otherwise.
 
     Raises:
-        FormatError: LoKr cannot hold one of the layers.
+        FormatError: The format cannot hold one of the layers.
         AdapterFileError: The folder cannot be written, or the disk is full.
     """
-    payload = to_bytes(lokr.write(adapter), metadata={"format": "pt", **adapter.metadata})
-    return write_atomically(path, lambda file: file.write(payload))
+    encoded = encode(adapter, format, rank=rank, rename=rename)
+    path = Path(path)
+    beside = path.with_name(SIDECAR)
+    if encoded.sidecar is not None:
+        _require_own_folder(beside, encoded.sidecar)
+    write_atomically(path, lambda file: _write_tensors(file, encoded))
+    if encoded.sidecar is not None:
+        write_atomically(beside, lambda file: file.write(str(encoded.sidecar).encode()))
+    return path
+
+
+def _write_tensors(file: IO[bytes], encoded: Encoded) -> None:
+    """A safetensors file whose metadata holds the hash of its tensors, as kohya's and the managers do."""
+    plain = to_bytes(dict(encoded.tensors))
+    start = 8 + int.from_bytes(plain[:8], "little")
+    values = memoryview(plain)[start:]
+    digest = hashlib.sha256(values).hexdigest()
+    metadata = {"format": "pt", **encoded.metadata, "sshs_model_hash": digest, "modelspec.hash_sha256": f"0x{digest}"}
+    header = json.dumps({"__metadata__": metadata, **json.loads(plain[8:start])}).encode()
+    header += b" " * (-len(header) % 8)
+    file.write(len(header).to_bytes(8, "little"))
+    file.write(header)
+    file.write(values)
+
+
+def _require_own_folder(path: Path, text: str) -> None:
+    """Two PEFT adapters in one folder would share their settings, so another one's are not overwritten."""
+    if path.exists() and path.read_text(encoding="utf-8", errors="replace") != text:
+        raise AdapterFileError(
+            "The folder holds the settings of another PEFT adapter.",
+            layer=str(path),
+            found=path.name,
+            expected="a folder of its own",
+            remedy="PEFT wants one folder per adapter; choose a new one.",
+        )
 
 
 def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], object]) -> Path:
@@ -152,13 +142,3 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
-
-
-def _unreadable(path: Path, reason: str, remedy: str) -> AdapterFileError:
-    return AdapterFileError(
-        f"This is no adapter that can be read: {reason}",
-        layer=str(path),
-        found=reason,
-        expected="a safetensors file",
-        remedy=remedy,
-    )

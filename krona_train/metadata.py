@@ -6,6 +6,8 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 
+from krona_ops.metadata import modelspec
+
 from .config import TrainConfig, to_dict
 
 SCHEMA = "1"
@@ -32,8 +34,5 @@ def describe(config: TrainConfig, *, name: str, family: str, captions: Sequence[
         "ss_batch_size_per_device": str(config.batch_size),
         "ss_resolution": f"({resolution}, {resolution})",
         "ss_tag_frequency": json.dumps({name: dict(Counter(captions).most_common(64))}),
-        "modelspec.sai_model_spec": "1.0.1",
-        "modelspec.title": name,
-        "modelspec.implementation": "krona",
-        "modelspec.trigger_phrase": Counter(captions).most_common(1)[0][0] if captions else "",
+        **modelspec(title=name, trigger=Counter(captions).most_common(1)[0][0] if captions else ""),
     }

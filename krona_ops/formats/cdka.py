@@ -1,0 +1,29 @@
+"""CDKA with its own tensor names: sums of Kronecker products (see `krona_ops.formats.kinds.cdka`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from ..adapter import Adapter
+from ..header import Header
+from . import layers, parts
+from .scale import ScaleRule
+
+NAME = "cdka"
+
+
+def sniff(header: Header) -> bool:
+    """Whether a file holds CDKA layers and no LoKr ones."""
+    methods = parts.methods(header.shapes)
+    return "cdka" in methods and "lokr" not in methods
+
+
+def read(tensors: Mapping[str, Tensor], header: Header, rule: ScaleRule = "auto") -> Adapter:
+    """The adapter in the file's tensors.
+
+    Raises:
+        FormatError: See `krona_ops.formats.layers.read`.
+    """
+    return layers.read(tensors, header, rule)

@@ -1,0 +1,28 @@
+"""Plain differences: core's and LyCORIS's ``diff`` and ``diff_b``, and ``w_norm`` and ``b_norm`` of norms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from ..adapter import Adapter
+from ..header import Header
+from . import layers, parts
+from .scale import ScaleRule
+
+NAME = "diff"
+
+
+def sniff(header: Header) -> bool:
+    """Whether a file holds differences and nothing else."""
+    return parts.methods(header.shapes) == {"diff"}
+
+
+def read(tensors: Mapping[str, Tensor], header: Header, rule: ScaleRule = "auto") -> Adapter:
+    """The adapter in the file's tensors.
+
+    Raises:
+        FormatError: See `krona_ops.formats.layers.read`.
+    """
+    return layers.read(tensors, header, rule)

@@ -1,0 +1,111 @@
+"""An adapter in the tensors of one format, with what was lost on the way: nothing, or an error that is told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from torch import Tensor
+
+from ..adapter import Adapter
+from ..delta import Delta, Dora, Matrix
+from ..errors import ConfigError, FormatError, KronaError
+from ..factor import LowRank, Tucker
+from ..low_rank import to_low_rank
+from ..metadata import MODELSPEC, network_facts
+from ..names import LayerName
+from . import diffusekrona, kohya, lokr, lora, peft
+from .layers import Rename
+
+WRITERS = {module.NAME: module for module in (lokr, kohya, peft, lora, diffusekrona)}
+LORA = {"lora": lora, "kohya-lora": kohya}
+"""The formats in which everything becomes a LoRA first."""
+FORMATS: tuple[str, ...] = (*WRITERS, *(name for name in LORA if name not in WRITERS))
+"""What `krona_ops.save` can write."""
+RECIPE = ("ss_network_module", "ss_network_args", "ss_network_dim", "ss_network_alpha")
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What goes into a file."""
+
+    tensors: Mapping[str, Tensor]
+    metadata: Mapping[str, str]
+    sidecar: str | None = None
+    """The text of ``adapter_config.json``, which belongs beside a PEFT file."""
+    errors: Mapping[LayerName, float] = field(default_factory=dict)
+    """By layer, how far a converted update is from the adapter's, ``‖ΔW − written‖ / ‖ΔW‖``; exact layers are not listed."""
+
+
+def encode(adapter: Adapter, format: str = "lokr", *, rank: int | None = None, rename: Rename | None = None) -> Encoded:
+    """The tensors and metadata of an adapter in a format.
+
+    Args:
+        rank: For LoRA formats; updates that are LoRAs of at most this rank stay as they are, others become the nearest one.
+        rename: What a layer is called in the file; ``None`` keeps names, or makes kohya's.
+
+    Raises:
+        FormatError: The format cannot hold one of the layers.
+        ConfigError: There is no such format, or it needs a rank.
+    """
+    if format not in FORMATS:
+        raise ConfigError(
+            f'There is no format "{format}" to write.', found=format, expected=" or ".join(FORMATS), remedy='Take "lokr".'
+        )
+    errors: dict[LayerName, float] = {}
+    if format in LORA:
+        adapter, errors = as_lora(adapter, rank)
+    module = LORA.get(format) or WRITERS[format]
+    options = {} if rename is None else {"rename": rename}
+    sidecar = peft.sidecar(adapter, **options) if module is peft else None
+    tensors = module.write(adapter, **options)
+    return Encoded(tensors, _metadata(adapter, sidecar), sidecar, errors)
+
+
+def _metadata(adapter: Adapter, sidecar: str | None) -> dict[str, str]:
+    """What the adapter says about itself, and what every file should say. A recipe that the file names is left whole."""
+    facts = {} if any(key in adapter.metadata for key in RECIPE) else network_facts(adapter)
+    standard = {"modelspec.sai_model_spec": MODELSPEC, "modelspec.implementation": "krona", **facts}
+    found = {**standard, **adapter.metadata}
+    return found if sidecar is None else {**found, "adapter_config": sidecar}
+
+
+def as_lora(adapter: Adapter, rank: int | None) -> tuple[Adapter, dict[LayerName, float]]:
+    """Every update of a matrix as a LoRA, by its structure where it has one (`krona_ops.low_rank`).
+
+    Returns:
+        The adapter, and by layer the relative error where an update was converted.
+
+    Raises:
+        ConfigError: A layer has to be converted and no rank is given, or it is not positive.
+        FormatError: A DoRA update of something other than a LoRA, which no LoRA file holds.
+    """
+    if rank is not None and rank < 1:
+        raise ConfigError(f"A rank of {rank} is not possible.", found=rank, expected="1 or more", remedy="Take 16.")
+    layers, errors = {}, {}
+    for name, delta in adapter.layers.items():
+        layers[name] = delta
+        if len(delta.shape) > 1 and not _is_lora(delta, rank):
+            layers[name], errors[name] = _convert(name, delta, rank)
+    return replace(adapter, layers=layers), errors
+
+
+def _is_lora(delta: Delta, rank: int | None) -> bool:
+    inner = delta.delta if isinstance(delta, Dora) else delta
+    factor = inner.factor if isinstance(inner, Matrix) else None
+    return isinstance(factor, LowRank | Tucker) and (rank is None or isinstance(delta, Dora) or factor.down.shape[0] <= rank)
+
+
+def _convert(name: LayerName, delta: Delta, rank: int | None) -> tuple[Delta, float]:
+    if rank is None:
+        raise ConfigError(
+            "It is no LoRA yet, and no rank to convert it to was chosen.",
+            layer=name,
+            found=type(delta).__name__,
+            expected="a rank",
+            remedy="Choose one; 16 to 64 are usual, and the error of each layer is told.",
+        )
+    try:
+        return to_low_rank(delta, rank)
+    except KronaError as error:
+        raise FormatError(str(error), layer=name, found=error.found, expected=error.expected) from error

@@ -1,0 +1,82 @@
+"""LoRA and LoCon: ``ΔW = up @ down · scale``, with a ``mid`` convolution between the two where LyCORIS has one."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ...delta import Matrix
+from ...factor import Factor, Full, LowRank, Tucker
+from ..scale import Sizes
+from .layer import Layer, times
+from .lokr import number
+
+PARTS = frozenset({"lora_up", "lora_down", "lora_mid", "lora_bias"})
+
+
+def read(layer: Layer) -> Matrix:
+    """The update in a layer's LoRA tensors: ``up (out, r, 1…)``, ``down (r, in, *kernel)``, and perhaps ``mid (r, s, *kernel)``.
+
+    Raises:
+        FormatError: A tensor is missing or does not fit.
+    """
+    up, down = layer.pair("lora_up", "lora_down")
+    if not 2 <= down.ndim <= 5 or not _is_pointwise(up) or up.shape[1] != (middle_rank := _middle(layer, down))[0]:
+        raise layer.error(
+            f"lora_up ({times(up.shape)}) and lora_down ({times(down.shape)}) share no rank.",
+            (tuple(up.shape), tuple(down.shape)),
+            "lora_up (out, rank), lora_down (rank, in)",
+        )
+    rank = middle_rank[1]
+    scale = layer.scale(Sizes(layer.name, "lora", layer.alpha, rank))
+    return Matrix(_factor(layer, up.flatten(1), down), scale)
+
+
+def bias(layer: Layer, scale: float) -> Matrix | None:
+    """The update of the bias that PEFT trains with ``lora_bias``: it is scaled like the weight's."""
+    if not layer.has("lora_bias"):
+        return None
+    value = layer.tensor("lora_bias")
+    if value.ndim != 1:
+        raise layer.error(f"lora_B.bias is {times(value.shape)}.", tuple(value.shape), "a vector")
+    return Matrix(Full(value), scale)
+
+
+def _middle(layer: Layer, down: Tensor) -> tuple[int, int]:
+    """The rank towards ``up`` and the one towards ``down``."""
+    if not layer.has("lora_mid"):
+        return down.shape[0], down.shape[0]
+    mid = layer.tensor("lora_mid")
+    if not 3 <= mid.ndim <= 5 or mid.shape[1] != down.shape[0] or not _is_pointwise(down):
+        raise layer.error(
+            f"lora_mid ({times(mid.shape)}) does not fit lora_down ({times(down.shape)}).",
+            tuple(mid.shape),
+            "lora_mid (rank, rank, *kernel), lora_down (rank, in, 1, …)",
+        )
+    return mid.shape[0], down.shape[0]
+
+
+def _factor(layer: Layer, up: Tensor, down: Tensor) -> Factor:
+    if layer.has("lora_mid"):
+        return Tucker(layer.tensor("lora_mid"), up.mT, down.flatten(1))
+    return LowRank(up, down)
+
+
+def _is_pointwise(tensor: Tensor) -> bool:
+    return 2 <= tensor.ndim <= 5 and all(n == 1 for n in tensor.shape[2:])
+
+
+def write(delta: Matrix) -> dict[str, Tensor] | None:
+    """``lora_up``, ``lora_down``, perhaps ``lora_mid``, and ``alpha``; ``None`` where the update is no LoRA."""
+    factor = delta.factor
+    if isinstance(factor, LowRank):
+        up = factor.up.reshape(*factor.up.shape, *(1,) * (factor.down.ndim - 2))
+        return {"lora_up": up, "lora_down": factor.down, "alpha": number(delta.scale * factor.down.shape[0])}
+    if isinstance(factor, Tucker):
+        ones = (1,) * (factor.core.ndim - 2)
+        return {
+            "lora_up": factor.up.mT.reshape(*factor.up.mT.shape, *ones),
+            "lora_down": factor.down.reshape(*factor.down.shape, *ones),
+            "lora_mid": factor.core,
+            "alpha": number(delta.scale * factor.down.shape[0]),
+        }
+    return None

@@ -1,0 +1,194 @@
+"""From a file's tensors to an adapter, layer by layer, whatever methods they mix; and back."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from ..adapter import Adapter
+from ..delta import Delta, Dora, Kron, Matrix, Sum
+from ..errors import FormatError, ShapeError
+from ..factor import Full
+from ..header import Header
+from ..names import LayerName
+from . import parts, scale
+from .kinds import cdka, dora, loha, lokr, lora
+from .kinds.layer import Layer, times, whole
+from .scale import Resolved, ScaleRule, Sizes, Trainer
+
+METHODS = (lokr, loha, lora, cdka)
+"""The ways to store an update of a weight; a new one is a module in `kinds` and its names in `parts`."""
+BIAS = ".bias"
+"""The update of a layer's bias is a layer of its own, under this name."""
+Rename = Callable[[LayerName], str]
+"""What a layer is called in the file; only the host knows the other dialects' names of its layers."""
+
+
+@dataclass
+class _Reasons:
+    """How often each reason decided a scale."""
+
+    rule: ScaleRule
+    trainer: Trainer
+    counts: Counter[str] = field(default_factory=Counter)
+    has_values: bool = True
+    """Whether tensors have values; from the header alone no scale is known."""
+
+    def resolve(self, sizes: Sizes) -> Resolved:
+        if not self.has_values:
+            return Resolved(1.0, "")
+        resolved = scale.resolve(self.rule, sizes, self.trainer)
+        self.counts[resolved.reason] += 1
+        return resolved
+
+    def notes(self) -> tuple[str, ...]:
+        return tuple(f"{n} layer{'s' if n > 1 else ''}: {reason}." for reason, n in self.counts.most_common())
+
+
+def read(tensors: Mapping[str, Tensor], header: Header, rule: ScaleRule = "auto") -> Adapter:
+    """The adapter in a file's tensors; each layer in whatever method it is stored.
+
+    Raises:
+        FormatError: A tensor belongs to no layer, a layer is incomplete, or its parts do not fit together.
+    """
+    grouped, ignored = parts.group(tensors)
+    trainer = Trainer.of(header)
+    reasons = _Reasons(rule, trainer, has_values=not any(t.is_meta for t in tensors.values()))
+    found: dict[LayerName, Delta] = {}
+    for name, keys in grouped.items():
+        layer = Layer(name, {part: tensors[key] for part, key in keys.items()}, reasons.resolve)
+        for target, delta in _read_layer(layer):
+            _put(found, LayerName(target), delta)
+    notes = reasons.notes()
+    if ignored:
+        notes += (f"{len(ignored)} tensors are no updates of layers and were left out: {', '.join(ignored[:3])}.",)
+    return Adapter(found, scale.neutral(header.metadata, trainer), notes)
+
+
+def _put(found: dict[LayerName, Delta], name: LayerName, delta: Delta) -> None:
+    """Add an update; two of one weight are summed."""
+    try:
+        found[name] = Sum((found[name], delta)) if name in found else delta
+    except ShapeError as error:
+        raise FormatError(f"Two updates of it differ in shape. {error}", layer=name, found=error.found) from error
+
+
+def _read_layer(layer: Layer) -> Iterable[tuple[str, Delta]]:
+    """The updates of a layer's weight and of its bias."""
+    present = layer.parts.keys()
+    methods = [method for method in METHODS if method.PARTS & present]
+    if len(methods) > 1:
+        raise layer.error("It is stored in two methods at once.", sorted(present), "one method")
+    if not methods and present & {"alpha", "dora_scale", "magnitude", "scalar"}:
+        raise layer.error(
+            f"It has {' and '.join(sorted(present))}, but no update.", sorted(present), "the tensors of an update too"
+        )
+    try:
+        if methods:
+            delta = methods[0].read(layer)
+            if isinstance(delta, Matrix) and (bias := lora.bias(layer, delta.scale)):
+                yield f"{layer.name}{BIAS}", bias
+            yield layer.name, dora.read(layer, delta)
+        yield from _read_plain(layer)
+    except ShapeError as error:
+        raise layer.error(str(error), error.found, error.expected) from error
+
+
+def _read_plain(layer: Layer) -> Iterable[tuple[str, Delta]]:
+    """Updates that are stored as they are: core's and LyCORIS's ``diff``, the weights of norms, biases."""
+    for part in ("diff", "w_norm"):
+        if layer.has(part):
+            yield layer.name, Matrix(whole(layer, part, (1, 5)))
+    for part in ("diff_b", "b_norm"):
+        if layer.has(part):
+            yield f"{layer.name}{BIAS}", Matrix(whole(layer, part, (1, 1)))
+
+
+def write(adapter: Adapter, rename: Rename = str, *, norms: bool = False) -> dict[str, Tensor]:
+    """The tensors of an adapter with LyCORIS's part names: ``lokr_*``, ``hada_*``, ``lora_*``, ``diff``, ``dora_scale``.
+
+    Args:
+        rename: What a layer is called in the file.
+        norms: Whether the weights of norms are called ``w_norm`` and ``b_norm``, as LyCORIS does, instead of ``diff``.
+
+    Raises:
+        FormatError: These tensors cannot hold a layer, or two layers would have one name.
+    """
+    tensors: dict[str, Tensor] = {}
+    for name, delta in adapter.layers.items():
+        for key, tensor in _write_layer(adapter, name, delta, rename, norms).items():
+            if key in tensors:
+                raise FormatError(
+                    f'Two layers would be called "{key.partition(".")[0]}" in the file.',
+                    layer=name,
+                    found=key,
+                    expected="names that differ",
+                    remedy="Save in a format that keeps the dots in names, such as lokr.",
+                )
+            tensors[key] = tensor.contiguous()
+    return tensors
+
+
+def _write_layer(adapter: Adapter, name: LayerName, delta: Delta, rename: Rename, norms: bool) -> dict[str, Tensor]:
+    if len(delta.shape) == 1:
+        weight = LayerName(name.removesuffix(BIAS))
+        is_norm = norms and weight in adapter.layers and len(adapter.layers[weight].shape) == 1
+        ends = {(True, True): "b_norm", (True, False): "w_norm", (False, True): "diff_b", (False, False): "diff"}
+        end = ends[is_norm or (norms and not name.endswith(BIAS)), name.endswith(BIAS)]
+        return {f"{rename(weight)}.{end}": exactly(name, delta)}
+    return {f"{rename(name)}.{SPELLED.get(part, part)}": tensor for part, tensor in parts_of(name, delta).items()}
+
+
+SPELLED = {"lora_up": "lora_up.weight", "lora_down": "lora_down.weight", "lora_mid": "lora_mid.weight"}
+
+
+def parts_of(name: str, delta: Delta) -> dict[str, Tensor]:
+    """The tensors that hold an update of a weight exactly, by LyCORIS's part names.
+
+    Raises:
+        FormatError: There are none.
+    """
+    if isinstance(delta, Dora):
+        if delta.strength != 1.0 or isinstance(delta.delta, Dora | Sum):
+            raise cannot_hold(name, f"a DoRA update at strength {delta.strength:g}", "Save it at strength 1 and scale on use.")
+        return {**parts_of(name, delta.delta), **dora.write(delta)}
+    if isinstance(delta, Kron) and delta.layout == "kron":
+        return lokr.write(delta)
+    if isinstance(delta, Matrix):
+        return loha.write(delta) or lora.write(delta) or {"diff": exactly(name, delta)}
+    raise cannot_hold(name, describe(delta), "Save in another format: as LoRA with a rank, or DiffuseKronA for that layout.")
+
+
+def exactly(name: str, delta: Delta) -> Tensor:
+    """A stored dense update with its scale in it.
+
+    Raises:
+        FormatError: It is not stored as one tensor.
+    """
+    if not isinstance(delta, Matrix) or not isinstance(delta.factor, Full):
+        raise cannot_hold(name, describe(delta), "Compress or convert it first.")
+    value = delta.factor.value
+    return value if delta.scale == 1.0 else lokr.times_number(value, delta.scale)
+
+
+def cannot_hold(name: str, found: str, remedy: str, what: str = "This format") -> FormatError:
+    """The error of a writer whose format has no place for an update."""
+    return FormatError(
+        f"{what} cannot hold the update, which is {found}.", layer=name, found=found, expected="another update", remedy=remedy
+    )
+
+
+def describe(delta: Delta) -> str:
+    """What an update is, for a message."""
+    if isinstance(delta, Kron):
+        return f"a Kronecker product {times(delta.a.shape)} ⊗ {times(delta.b.shape)} in the {delta.layout} layout"
+    if isinstance(delta, Sum):
+        return f"a sum of {len(delta.terms)} updates"
+    if isinstance(delta, Dora):
+        return f"{describe(delta.delta)} with a DoRA norm"
+    if isinstance(delta, Matrix):
+        return f"a matrix stored as {type(delta.factor).__name__} of {times(delta.shape)}"
+    return type(delta).__name__

@@ -1,0 +1,29 @@
+"""LoHa: the elementwise product of two low-rank matrices (LyCORIS)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from ..adapter import Adapter
+from ..header import Header
+from . import layers, parts
+from .scale import ScaleRule
+
+NAME = "loha"
+
+
+def sniff(header: Header) -> bool:
+    """Whether a file holds LoHa layers and no Kronecker ones."""
+    methods = parts.methods(header.shapes)
+    return "hada" in methods and not methods & {"lokr", "cdka"}
+
+
+def read(tensors: Mapping[str, Tensor], header: Header, rule: ScaleRule = "auto") -> Adapter:
+    """The adapter in the file's tensors, as exact updates.
+
+    Raises:
+        FormatError: See `krona_ops.formats.layers.read`.
+    """
+    return layers.read(tensors, header, rule)

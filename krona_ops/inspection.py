@@ -1,0 +1,95 @@
+"""What is in an adapter file, told from its header alone: a list of a thousand files is scanned without reading a tensor."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from .adapter import Adapter
+from .delta import Delta, Dora, Kron, Matrix, Sum
+from .errors import FormatError
+from .factor import Factor, Full, Hadamard, LowRank, Tucker
+from .formats import detect
+from .header import read_header
+from .names import LayerName
+
+
+@dataclass(frozen=True)
+class LayerFacts:
+    """One layer's update, as the header tells it."""
+
+    name: LayerName
+    method: str
+    """``LoKr``, ``DiffuseKronA``, ``LoRA``, ``LoHa``, ``diff``, ``sum``; with ``+DoRA`` where it has a norm."""
+    shape: tuple[int, ...]
+    """``(out, in, *kernel)`` of ``ΔW``; a decomposed convolution may be flattened."""
+    factors: tuple[tuple[int, ...], ...]
+    """Shapes of ``A`` and ``B`` of a Kronecker product."""
+    rank: int | None
+    """Of the low-rank part; ``None`` where everything is whole."""
+    parameters: int
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a file holds."""
+
+    format: str
+    layers: tuple[LayerFacts, ...]
+    metadata: Mapping[str, str]
+    dtypes: Mapping[str, int]
+    """How many tensors there are of each element type, by the header's names."""
+    bytes: int
+    """Size of the file."""
+
+    @property
+    def parameters(self) -> int:
+        """Stored numbers of all layers."""
+        return sum(layer.parameters for layer in self.layers)
+
+
+def inspect_header(path: str | os.PathLike[str]) -> Inspection:
+    """Format, layers, factors, ranks and metadata of an adapter file; no tensor is read.
+
+    Raises:
+        AdapterFileError: The file cannot be read (see `krona_ops.read_header`).
+        FormatError: It holds no adapter of a known format, or an incomplete one.
+    """
+    header = read_header(path)
+    try:
+        module = detect(header)
+        adapter: Adapter = module.read(header.placeholders(), header)
+    except FormatError as error:
+        raise FormatError(f"{error}", layer=str(path), found=error.found, expected=error.expected) from error
+    facts = tuple(_facts(name, delta) for name, delta in adapter.layers.items())
+    return Inspection(module.NAME, facts, header.metadata, Counter(header.dtypes.values()), Path(path).stat().st_size)
+
+
+def _facts(name: LayerName, delta: Delta) -> LayerFacts:
+    inner = delta.delta if isinstance(delta, Dora) else delta
+    method = _method(inner) + ("+DoRA" if isinstance(delta, Dora) else "")
+    kron = inner.terms[0] if isinstance(inner, Sum) else inner
+    factors = (kron.a.shape, kron.b.shape) if isinstance(kron, Kron) else ()
+    return LayerFacts(name, method, delta.shape, factors, _rank(inner), delta.parameters)
+
+
+def _method(delta: Delta) -> str:
+    if isinstance(delta, Kron):
+        return "LoKr" if delta.layout == "kron" else "DiffuseKronA"
+    if isinstance(delta, Matrix):
+        return "diff" if isinstance(delta.factor, Full) else "LoHa" if isinstance(delta.factor, Hadamard) else "LoRA"
+    return "sum"
+
+
+def _rank(delta: Delta) -> int | None:
+    found = [_factor_rank(getattr(delta, side)) for side in ("b", "a", "factor") if hasattr(delta, side)]
+    return next((rank for rank in found if rank), None)
+
+
+def _factor_rank(factor: Factor) -> int | None:
+    if isinstance(factor, Hadamard):
+        return _factor_rank(factor.left)
+    return factor.down.shape[0] if isinstance(factor, LowRank | Tucker) else None

@@ -1,0 +1,101 @@
+"""What a file says about itself in words that other programs read: kohya's ``ss_*`` and Stability's ``modelspec.*``.
+
+Managers show the title, the trigger words, the base model and the thumbnail of a file from these entries.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+
+from .adapter import Adapter
+from .delta import Delta, Dora, Kron, Sum
+from .errors import ConfigError
+from .factor import LowRank, Tucker
+
+MODELSPEC = "1.0.1"
+_IMAGES = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg", b"RIFF": "image/webp", b"GIF8": "image/gif"}
+
+
+def modelspec(*, title: str, trigger: str = "") -> dict[str, str]:
+    """The entries of the ModelSpec that every file of ours has."""
+    return {
+        "modelspec.sai_model_spec": MODELSPEC,
+        "modelspec.title": title,
+        "modelspec.implementation": "krona",
+        "modelspec.trigger_phrase": trigger,
+    }
+
+
+def with_standard_metadata(
+    adapter: Adapter,
+    *,
+    title: str | None = None,
+    base_model: str | None = None,
+    trigger: str | None = None,
+    description: str | None = None,
+    author: str | None = None,
+    license: str | None = None,
+    tags: tuple[str, ...] = (),
+    thumbnail: bytes | None = None,
+) -> Adapter:
+    """The adapter with the metadata that managers show. What it already says is kept where nothing new is given.
+
+    Args:
+        base_model: As kohya spells it: ``sdxl_base_v1-0``, ``sd_v1``, ….
+        trigger: The words that call up what was trained.
+        thumbnail: The bytes of a PNG, JPEG, WebP or GIF picture.
+
+    Raises:
+        ConfigError: The thumbnail is no such picture.
+    """
+    given = {
+        "modelspec.title": title,
+        "ss_output_name": title,
+        "ss_base_model_version": base_model,
+        "modelspec.trigger_phrase": trigger,
+        "modelspec.description": description,
+        "modelspec.author": author,
+        "modelspec.license": license,
+        "modelspec.tags": ", ".join(tags) or None,
+        "modelspec.thumbnail": _data_uri(thumbnail) if thumbnail is not None else None,
+    }
+    known = {"modelspec.sai_model_spec": MODELSPEC, "modelspec.implementation": "krona", **network_facts(adapter)}
+    return adapter.with_metadata(**{**known, **adapter.metadata, **{k: v for k, v in given.items() if v is not None}})
+
+
+def network_facts(adapter: Adapter) -> dict[str, str]:
+    """kohya's words for the kind and size of a network. The scale is in the tensors; none of these changes it on reading."""
+    methods = sorted({_method(delta) for delta in adapter.layers.values()})
+    ranks = [rank for delta in adapter.layers.values() if (rank := _rank(delta))]
+    facts = {"ss_network_module": "krona", "ss_network_args": json.dumps({"algo": "+".join(methods)})}
+    if ranks:
+        facts |= {"ss_network_dim": str(max(ranks)), "ss_network_alpha": str(max(ranks))}
+    return facts
+
+
+def _method(delta: Delta) -> str:
+    if isinstance(delta, Dora):
+        return _method(delta.delta)
+    if isinstance(delta, Kron):
+        return "lokr"
+    if isinstance(delta, Sum):
+        return "sum"
+    return "lora" if _rank(delta) else "full"
+
+
+def _rank(delta: Delta) -> int | None:
+    factor = getattr(delta, "factor", None)
+    return factor.down.shape[0] if isinstance(factor, LowRank | Tucker) else None
+
+
+def _data_uri(picture: bytes) -> str:
+    kind = next((kind for start, kind in _IMAGES.items() if picture.startswith(start)), None)
+    if kind is None:
+        raise ConfigError(
+            "The thumbnail is no picture that managers show.",
+            found=picture[:8],
+            expected="PNG, JPEG, WebP or GIF",
+            remedy="Give the bytes of such a file.",
+        )
+    return f"data:{kind};base64,{base64.b64encode(picture).decode('ascii')}"

@@ -1,0 +1,78 @@
+"""Some rows of an update: what a file that keeps q, k and v in one weight means for a model that keeps them apart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import final
+
+from torch import Tensor
+
+from .delta import Delta, Dora, Kron, Matrix, Sum
+from .errors import ShapeError
+from .factor import Factor, Full, Hadamard, LowRank, Tucker
+
+
+def rows(delta: Delta, start: int, length: int) -> Delta:
+    """Rows ``start`` to ``start + length`` of ``ΔW (out, in, *kernel)``, exactly, and without forming it.
+
+    Raises:
+        ShapeError: The rows depend on the others: a DoRA norm per input is taken over all of them.
+    """
+    if isinstance(delta, Sum):
+        return Sum(tuple(rows(term, start, length) for term in delta.terms))
+    if isinstance(delta, Dora):
+        if not delta.is_per_output:
+            raise ShapeError(
+                "A DoRA norm per input of a fused weight cannot be divided among its parts.",
+                found=tuple(delta.magnitude.shape),
+                expected=f"({delta.shape[0]}, 1): a norm per output",
+            )
+        return replace(delta, delta=rows(delta.delta, start, length), magnitude=delta.magnitude[start : start + length])
+    if isinstance(delta, Matrix):
+        return replace(delta, factor=_factor_rows(delta.factor, start, length))
+    if isinstance(delta, Kron) and delta.layout == "kron":
+        block = delta.sizes.out_b  # row i of A makes rows i·out_b to (i + 1)·out_b
+        if start % block == 0 and length % block == 0:
+            return replace(delta, a=_factor_rows(delta.a, start // block, length // block))
+    return Rows(delta, start, length)
+
+
+def _factor_rows(factor: Factor, start: int, length: int) -> Factor:
+    if isinstance(factor, Full):
+        return Full(factor.value[start : start + length])
+    if isinstance(factor, LowRank):
+        return replace(factor, up=factor.up[start : start + length])
+    if isinstance(factor, Tucker):
+        return replace(factor, up=factor.up[:, start : start + length])
+    if isinstance(factor, Hadamard):
+        return Hadamard(_factor_rows(factor.left, start, length), _factor_rows(factor.right, start, length))
+    raise TypeError(f"Rows of a {type(factor).__name__} are not known.")
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Rows(Delta):
+    """Rows of an update whose factors cannot be cut there: computed whole, then cut."""
+
+    whole: Delta
+    start: int
+    length: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.length, *self.whole.shape[1:])
+
+    def dense(self) -> Tensor:
+        return self.whole.dense().narrow(0, self.start, self.length)
+
+    def scaled(self, scale: float) -> Rows:
+        return replace(self, whole=self.whole.scaled(scale))
+
+    def add_to(self, weight: Tensor, strength: float = 1.0) -> Tensor:
+        return weight.add_(self.dense(), alpha=strength)
+
+    def apply(self, x: Tensor) -> Tensor:
+        return self.whole.apply(x).narrow(-1, self.start, self.length)
+
+    def convolve(self, x: Tensor, **options: object) -> Tensor:
+        return self.whole.convolve(x, **options).narrow(1, self.start, self.length)

@@ -1,0 +1,123 @@
+"""Official DiffuseKronA files: from the formula of their code, since their authors' library has no package."""
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from krona_ops import Adapter, Full, Kron, load, save
+from krona_ops.errors import FormatError
+from krona_ops.formats import detect
+from krona_ops.header import Header
+
+BLOCK = "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn{}.processor.to_{}_lora"
+
+
+def official_delta(down, up):
+    """facts: ``dW[m·a1 + k, i·b2 + j] = down[i, k] · up[m, j]``."""
+    (a2, a1), (b1, b2) = down.shape, up.shape
+    return torch.einsum("ik,mj->mkij", down, up).reshape(b1 * a1, a2 * b2)
+
+
+def official_forward(x, down, up):
+    """The released code on ``(tokens, in)``: view as (a2, b2), ``up @ (X @ down)``, flattened row by row."""
+    (a2, _), (_, b2) = down.shape, up.shape
+    return (up @ (x.reshape(-1, a2, b2).transpose(1, 2) @ down)).flatten(1)
+
+
+def official_file(path, width=(10, 12), context=15, a=(2, 3)):
+    """One attention block: self-attention, and cross-attention whose keys and values see a wider context."""
+    torch.manual_seed(0)
+    tensors = {}
+    for attention in (1, 2):
+        for projection in ("q", "k", "v", "out"):
+            wide = context if attention == 2 and projection in "kv" else width[1]
+            stem = BLOCK.format(attention, projection)
+            tensors[f"{stem}.down.weight"] = torch.randn(a[1], a[0])
+            tensors[f"{stem}.up.weight"] = torch.randn(width[0] // a[0], wide // a[1])
+    save_file(tensors, path, {"format": "pt"})
+    return tensors
+
+
+def test_the_fixture_of_the_facts(tmp_path):
+    stem = BLOCK.format(1, "q")
+    down, up = torch.tensor([[1.0, 2], [3, 4], [5, 6]]), torch.tensor([[1.0, 10], [100, 1000]])
+    save_file({f"{stem}.down.weight": down, f"{stem}.up.weight": up}, tmp_path / "x.safetensors")
+    (delta,) = load(tmp_path / "x.safetensors").layers.values()
+    rows = [[1, 10, 3, 30, 5, 50], [2, 20, 4, 40, 6, 60], [100, 1000, 300, 3000, 500, 5000], [200, 2000, 400, 4000, 600, 6000]]
+    assert torch.equal(delta.dense(), torch.tensor(rows, dtype=torch.float32))
+
+
+def test_every_layer_is_what_the_released_code_computes(tmp_path):
+    tensors = official_file(tmp_path / "x.safetensors")
+    adapter = load(tmp_path / "x.safetensors")
+    assert len(adapter) == 8
+    assert "official DiffuseKronA, shuffled layout" in adapter.notes[0]
+    for name, delta in adapter.layers.items():
+        down, up = tensors[f"{name}_lora.down.weight"], tensors[f"{name}_lora.up.weight"]
+        assert torch.equal(delta.dense(), official_delta(down, up))
+        x = torch.randn(4, delta.shape[1])
+        torch.testing.assert_close(delta.apply(x), official_forward(x, down, up))
+
+
+def test_the_file_round_trips_bit_for_bit(tmp_path):
+    tensors = official_file(tmp_path / "x.safetensors")
+    save(load(tmp_path / "x.safetensors"), tmp_path / "y.safetensors", "diffusekrona")
+    again = load_file(tmp_path / "y.safetensors")
+    assert again.keys() == tensors.keys()
+    assert all(torch.equal(again[key], tensors[key]) for key in again)
+
+
+def shapes(a, widths, contexts=()):
+    """Header shapes of a file with code factors ``a = (a1, a2)``."""
+    found = {}
+    for number, (out, into) in enumerate([(w, w) for w in widths] + [(w, c) for w in widths for c in contexts]):
+        stem = f"unet.b.{number}.attn1.processor.to_q_lora"
+        found |= {f"{stem}.down.weight": (a[1], a[0]), f"{stem}.up.weight": (out // a[0], into // a[1])}
+    return found
+
+
+@pytest.mark.parametrize("a", [(64, 8), (64, 4), (4, 64), (8, 32), (2, 32)])
+@pytest.mark.parametrize(
+    ("widths", "contexts"), [((640, 1280), (2048,)), ((320, 640, 1280), (768,)), ((320, 640, 1280), (1024,))]
+)
+def test_it_is_told_from_a_lora_by_the_shapes(a, widths, contexts):
+    """SD 2 with 32: the cross-attention's 1024 = 32 · 32 looks like a LoRA of rank 32, but not the layers beside it."""
+    assert detect(Header(shapes(a, widths, contexts), {})).NAME == "diffusekrona"
+
+
+@pytest.mark.parametrize("rank", [1, 4, 64])
+def test_a_lora_with_the_same_names_stays_a_lora(rank):
+    found = {}
+    for number, width in enumerate((320, 640, 1280)):
+        stem = f"unet.b.{number}.attn1.processor.to_q_lora"
+        found |= {f"{stem}.down.weight": (rank, width), f"{stem}.up.weight": (width, rank)}
+    assert detect(Header(found, {})).NAME == "lora"
+
+
+def test_a_missing_half_is_named(tmp_path):
+    tensors = official_file(tmp_path / "x.safetensors")
+    del tensors[f"{BLOCK.format(2, 'v')}.up.weight"]
+    save_file(tensors, tmp_path / "x.safetensors")
+    with pytest.raises(FormatError, match=r"attn2.processor.to_v: up is missing"):
+        load(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("name", "delta", "reason"),
+    [
+        ("unet.a.attn1.processor.to_q", Kron(Full(torch.ones(2, 2)), Full(torch.ones(3, 3))), "in the kron layout"),
+        ("unet.a.mlp", Kron(Full(torch.ones(2, 2)), Full(torch.ones(3, 3)), 1.0, "shuffled"), "only hold attention processors"),
+    ],
+)
+def test_what_it_cannot_hold_is_an_error(name, delta, reason, tmp_path):
+    with pytest.raises(FormatError, match=reason):
+        save(Adapter({name: delta}), tmp_path / "x.safetensors", "diffusekrona")
+
+
+def test_a_scale_goes_into_the_small_factor(tmp_path):
+    tensors = official_file(tmp_path / "x.safetensors")
+    save(load(tmp_path / "x.safetensors").scaled(0.5), tmp_path / "y.safetensors", "diffusekrona")
+    stem = BLOCK.format(1, "k")
+    again = load_file(tmp_path / "y.safetensors")
+    assert torch.equal(again[f"{stem}.down.weight"], tensors[f"{stem}.down.weight"] / 2)
+    assert torch.equal(again[f"{stem}.up.weight"], tensors[f"{stem}.up.weight"])
