@@ -89,6 +89,7 @@ def can_bypass(site: Site, delta: Delta, module: nn.Module) -> bool:
     """Whether an update can run beside its layer: a linear layer or a plain convolution, whole or some of its outputs."""
     kernel = getattr(module, "kernel_size", None)
     is_plain = kernel is None or (module.groups == 1 and module.padding_mode == "zeros" and len(delta.shape) == 2 + len(kernel))
+    is_plain = is_plain and site.function is None
     return is_plain and (kernel is not None or len(delta.shape) == 2) and (site.offset is None or site.offset[0] == 0)
 
 

@@ -1,11 +1,16 @@
-"""Which weight of which model each layer of an adapter belongs to; checked before anything is patched."""
+"""Which weight of which model each layer of an adapter belongs to; checked before anything is patched.
+
+The host's own key map is asked first. What it does not know is looked up by its flat name (`name_index`), must have the shape of
+the weight, and is refused where it fits two.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
-from math import prod
-from typing import Any
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Literal
 
 import comfy.lora
 from torch import nn
@@ -13,125 +18,220 @@ from torch import nn
 from krona_ops import Adapter
 from krona_ops.delta import Delta
 from krona_ops.errors import CoverageError, ShapeError
-from krona_train.backbone.comfyui import family_of, layer_shape
+from krona_ops.families import guess
+from krona_ops.names import Spelling, spellings
+from krona_ops.reshape import fits, reshaped
+from krona_ops.rows import rows
+from krona_train.backbone.comfyui import family_of
 
-Offset = tuple[int, int, int]
-"""``(dimension, start, length)``: the part of a fused weight that a layer is."""
+from .name_index import NameIndex, Place, of_encoder
+from .sites import Offset, Site, key_map, weight_shape
 
+__all__ = ["Offset", "Resolution", "Site", "grouped", "resolve"]
 
-@dataclass(frozen=True)
-class Site:
-    """One weight, or a part of a fused one."""
+Pairs = tuple[tuple[Site, Delta], ...]
 
-    key: str
-    """As in the model's state dict, ``.weight`` included."""
-    offset: Offset | None = None
-
-    @property
-    def module(self) -> str:
-        """The layer's path."""
-        return self.key.removesuffix(".weight")
-
-    @property
-    def patch_key(self) -> str | tuple[str, Offset]:
-        """As the host's ``add_patches`` wants it."""
-        return self.key if self.offset is None else (self.key, self.offset)
+NO_CLIP = "it belongs to a text encoder; connect the CLIP"
+NO_MODEL = "it belongs to the diffusion model; connect the MODEL"
+UNKNOWN = ""
+"""Nothing to say but that no weight has this name."""
 
 
 @dataclass(frozen=True)
 class Resolution:
     """Where the layers of an adapter go."""
 
-    model: tuple[tuple[Site, Delta], ...]
-    clip: tuple[tuple[Site, Delta], ...]
+    model: Pairs
+    clip: Pairs
     unmatched: tuple[str, ...]
     """Layers that neither the model nor the text encoder has."""
     model_name: str = ""
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    """Why a layer is unmatched, where there is more to say than that no weight has its name."""
+    layers: int = 0
+    """Layers of the adapter; a fused one may have gone to several weights."""
+    clip_layers: int = 0
 
     def report(self) -> str:
-        """One line for the user: how much of the adapter was used."""
-        total = len(self.model) + len(self.clip) + len(self.unmatched)
-        line = f"{total - len(self.unmatched)} of {total} layers matched"
-        if self.clip:
-            line += f" ({len(self.clip)} in the text encoder)"
+        """One line for the user: how much of the adapter was used, and why the rest was not."""
+        line = f"{self.layers - len(self.unmatched)} of {self.layers} layers matched"
+        if self.clip_layers:
+            line += f" ({self.clip_layers} in the text encoder)"
         if self.unmatched:
-            line += (
-                f"; {len(self.unmatched)} unmatched: {', '.join(self.unmatched[:4])}{', …' if len(self.unmatched) > 4 else ''}"
-            )
+            line += f"; {len(self.unmatched)} unmatched: {_some(self.unmatched)}"
+        for reason, count in Counter(self.reasons.values()).most_common():
+            line += f"; {count} of them: {reason}" if count < len(self.unmatched) else f": {reason}"
         return line + "."
 
 
 def resolve(adapter: Adapter, model: Any = None, clip: Any = None) -> Resolution:
-    """Find the weight of every layer by the host's own key map and check that the shapes fit.
+    """Find the weight of every layer and check that the shapes fit.
 
     Args:
         model: The host's ``MODEL``, or ``None``.
         clip: The host's ``CLIP``, or ``None``.
 
     Raises:
-        ShapeError: A layer's update does not have the shape of its weight: the adapter is for another base model.
+        ShapeError: A layer that the host knows by its very name has another shape than its weight: the adapter is for another
+            base model.
         CoverageError: Not one layer was found.
     """
-    in_model, in_clip, unmatched = [], [], []
-    model_map = _key_map(comfy.lora.model_lora_keys_unet, model.model) if model is not None else {}
-    clip_map = _key_map(comfy.lora.model_lora_keys_clip, clip.cond_stage_model) if clip is not None else {}
+    parts = [_Part("model", model.model)] if model is not None else []
+    parts += [_Part("text encoder", clip.cond_stage_model)] if clip is not None else []
+    found: dict[str, list[tuple[Site, Delta]]] = {"model": [], "text encoder": []}
+    reasons: dict[str, str] = {}
+    clip_layers = 0
     for name, delta in adapter.layers.items():
-        if name in model_map:
-            in_model.append((_checked(name, delta, model_map[name], model.model), delta))
-        elif name in clip_map:
-            in_clip.append((_checked(name, delta, clip_map[name], clip.cond_stage_model), delta))
+        match = _by_host(name, delta, parts) or _by_name(name, delta, parts)
+        if isinstance(match, str):
+            reasons[str(name)] = match
         else:
-            unmatched.append(str(name))
+            found[match.part.kind] += match.pairs
+            clip_layers += match.part.kind == "text encoder"
     family = family_of(model) if model is not None else "text encoder"
-    if not in_model and not in_clip:
-        trained_on = adapter.metadata.get("ss_base_model_version")
-        raise CoverageError(
-            f"None of the adapter's {len(adapter)} layers exists in this {family} model"
-            + (f"; the file says it was trained on {trained_on}." if trained_on else "."),
-            layer=unmatched[0] if unmatched else None,
-            found=trained_on or "other layer names",
-            expected=family,
-            remedy="Load the checkpoint that the adapter was trained for.",
-        )
-    return Resolution(tuple(in_model), tuple(in_clip), tuple(unmatched), family)
+    if len(reasons) == len(adapter):
+        raise _nothing_found(adapter, family, reasons)
+    told = {name: reason for name, reason in reasons.items() if reason}
+    pairs = (tuple(found["model"]), tuple(found["text encoder"]))
+    return Resolution(*pairs, tuple(reasons), family, told, len(adapter), clip_layers)
 
 
-def _key_map(make: Any, model: nn.Module) -> dict[str, Site]:
-    sites = {}
-    for name, target in make(model, {}).items():
-        key, offset = (target, None) if isinstance(target, str) else (target[0], target[1])
-        if key.endswith(".weight"):
-            sites[name] = Site(key, offset)
-    return sites
+class _Part:
+    """The diffusion model, or the text encoders."""
+
+    def __init__(self, kind: Literal["model", "text encoder"], net: nn.Module) -> None:
+        self.kind, self.net = kind, net
+        make = comfy.lora.model_lora_keys_unet if kind == "model" else comfy.lora.model_lora_keys_clip
+        self.host_names = key_map(make, net)
+
+    @cached_property
+    def index(self) -> NameIndex:
+        if self.kind == "model":
+            return NameIndex.of_model(self.net, self.host_names)
+        return NameIndex.of_text_encoders(self.net)
+
+    def shape(self, site: Site) -> tuple[int, ...]:
+        return weight_shape(site, self.net)
 
 
-def _checked(name: str, delta: Delta, site: Site, model: nn.Module) -> Site:
-    shape = _weight_shape(site, model)
-    flat = (shape[0], prod(shape[1:]))
-    if delta.shape not in (shape, flat):
-        raise ShapeError(
-            f"The file's update is {_times(delta.shape)}, the model's weight is {_times(shape)}.",
-            layer=name,
-            found=delta.shape,
-            expected=shape,
-            remedy="The adapter was trained for another base model; load the checkpoint that it was trained for.",
-        )
-    return site
+@dataclass(frozen=True)
+class _Match:
+    part: _Part
+    pairs: Pairs
 
 
-def _weight_shape(site: Site, model: nn.Module) -> tuple[int, ...]:
-    module = model.get_submodule(site.module)
-    shape = list(layer_shape(module) or module.weight.shape)
-    if site.offset is not None:
-        shape[site.offset[0]] = site.offset[2]
-    return tuple(shape)
+def _by_host(name: str, delta: Delta, parts: list[_Part]) -> _Match | None:
+    for part in parts:
+        site = part.host_names.get(name) or _bias(name, part)
+        if site is not None:
+            shape = part.shape(site)
+            if not fits(delta.shape, shape):
+                raise ShapeError(
+                    f"The file's update is {_times(delta.shape)}, the model's weight is {_times(shape)}.",
+                    layer=name,
+                    found=delta.shape,
+                    expected=shape,
+                    remedy="The adapter was trained for another base model; load the checkpoint that it was trained for.",
+                )
+            return _Match(part, ((site, reshaped(delta, shape)),))
+    return None
+
+
+def _bias(name: str, part: _Part) -> Site | None:
+    """The bias of a layer, which goes by the layer's name and ``.bias``."""
+    site = part.host_names.get(name.removesuffix(".bias")) if name.endswith(".bias") else None
+    if site is None or getattr(part.net.get_submodule(site.module), "bias", None) is None:
+        return None
+    return replace(site, key=f"{site.module}.bias")
+
+
+def _by_name(name: str, delta: Delta, parts: list[_Part]) -> _Match | str:
+    """By normalised name and shape; or why not."""
+    meaning = spellings(name)
+    asked = [part for part in parts if meaning.owner in (None, part.kind)]
+    if not asked:
+        return NO_CLIP if meaning.owner == "text encoder" else NO_MODEL
+    reason = UNKNOWN
+    matches: list[_Match] = []
+    for part in asked:
+        answer = _in_part(meaning, delta, part)
+        if isinstance(answer, str):
+            reason = reason or answer
+        else:
+            matches.append(answer)
+    if len(matches) > 1:
+        return f"its name fits both {matches[0].pairs[0][0]} and {matches[1].pairs[0][0]}"
+    return matches[0] if matches else reason
+
+
+def _in_part(meaning: Spelling, delta: Delta, part: _Part) -> _Match | str:
+    reason = UNKNOWN
+    for places in part.index.find(meaning.names):
+        if part.kind == "text encoder" and meaning.encoder:
+            places = of_encoder(places, meaning.encoder)
+        fitting = [place for place in places if _place_fits(place, delta, part)]
+        if len(fitting) > 1:
+            return f"its name fits both {fitting[0][0]} and {fitting[1][0]}"
+        if fitting:
+            try:
+                return _Match(part, _divided(fitting[0], delta, part))
+            except ShapeError as error:
+                return str(error)
+        reason = reason or _misfit(places[0], delta, part)
+    return reason
+
+
+def _place_fits(place: Place, delta: Delta, part: _Part) -> bool:
+    shapes = [part.shape(site) for site in place]
+    return len({shape[1:] for shape in shapes}) == 1 and fits(delta.shape, (sum(shape[0] for shape in shapes), *shapes[0][1:]))
+
+
+def _divided(place: Place, delta: Delta, part: _Part) -> Pairs:
+    """The update in the shape of its weight; of several weights, cut into the rows of each, in order."""
+    shapes = [part.shape(site) for site in place]
+    whole = reshaped(delta, (sum(shape[0] for shape in shapes), *shapes[0][1:]))
+    if len(place) == 1:
+        return ((place[0], whole),)
+    starts = [sum(shape[0] for shape in shapes[:i]) for i in range(len(place))]
+    return tuple((site, rows(whole, start, shape[0])) for site, start, shape in zip(place, starts, shapes, strict=True))
+
+
+def _misfit(place: Place, delta: Delta, part: _Part) -> str:
+    shapes = " and ".join(_times(part.shape(site)) for site in place)
+    return f"its update is {_times(delta.shape)}, {_some(tuple(map(str, place)))} {'is' if len(place) == 1 else 'are'} {shapes}"
+
+
+def _nothing_found(adapter: Adapter, family: str, reasons: Mapping[str, str]) -> CoverageError:
+    trained_on = adapter.metadata.get("ss_base_model_version")
+    looks_like = guess({str(name): delta.shape for name, delta in adapter.layers.items()})
+    told = [f"the file says it was trained on {trained_on}"] if trained_on else []
+    told += [f"its layers look like {looks_like}"] if looks_like else []
+    reason = next((reason for reason in reasons.values() if reason), "")
+    if reason in (NO_CLIP, NO_MODEL) and set(reasons.values()) == {reason}:
+        what, remedy = ("text encoder", "CLIP") if reason == NO_CLIP else ("diffusion model", "MODEL")
+        message = f"All of the adapter's {len(adapter)} layers belong to a {what}, and none is connected"
+        remedy = f"Connect the {remedy}."
+    else:
+        message = f"None of the adapter's {len(adapter)} layers exists in this {family} model"
+        remedy = "Load the checkpoint that the adapter was trained for."
+    return CoverageError(
+        f"{message}; {', '.join(told)}." if told else f"{message}.",
+        layer=next(iter(reasons), None),
+        found=trained_on or looks_like or "other layer names",
+        expected=family,
+        remedy=remedy,
+    )
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return f"{', '.join(names[:4])}{', …' if len(names) > 4 else ''}"
 
 
 def _times(shape: tuple[int, ...]) -> str:
     return " × ".join(map(str, shape))
 
 
-def grouped(pairs: tuple[tuple[Site, Delta], ...]) -> Mapping[Site, list[Delta]]:
+def grouped(pairs: Pairs) -> Mapping[Site, list[Delta]]:
     """Updates by weight: a file may name one weight twice, in two dialects."""
     groups: dict[Site, list[Delta]] = {}
     for site, delta in pairs:

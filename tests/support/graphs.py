@@ -1,4 +1,16 @@
-"""Small graphs in the host's API format."""
+"""Small graphs in the host's API format, and the folder of a host to run them in."""
+
+from tools import tiny_models
+
+CHECKPOINT = "tiny.safetensors"
+
+
+def lay_out(base):
+    """A ComfyUI base folder with the tiny checkpoint."""
+    (base / "models" / "checkpoints").mkdir(parents=True)
+    (base / "models" / "loras").mkdir()
+    (base / "models" / "checkpoints" / CHECKPOINT).symlink_to(tiny_models.cached("sd15"))
+    return base
 
 
 def link(node, output=0):
@@ -62,3 +74,7 @@ def load_apply(file, strength=1.0):
 
 def load_lora(file, strength=1.0):
     return {"class_type": "LoraLoaderModelOnly", "inputs": {"model": link(1), "lora_name": file, "strength_model": strength}}
+
+
+def node(kind, **inputs):
+    return {"class_type": kind, "inputs": inputs}

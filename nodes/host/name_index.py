@@ -1,0 +1,175 @@
+"""A model's layers by every name that some tool has for them: the second look, where the host's own key map knows a name not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch import nn
+
+from krona_ops.names import Projection, aliases, flat, part_names, projection, renamed, split_names
+from krona_train.backbone.comfyui import layer_shape
+
+from .sites import Site
+
+Place = tuple[Site, ...]
+"""Where a layer goes: one weight, or several where the file keeps in one what the model keeps apart, in the file's order of rows."""
+
+_ROOT = "diffusion_model."
+_HOST_PREFIXES = (
+    "lora_unet_", "lora_prior_unet_", "lora_transformer_", "lycoris_", "base_model.model.", "diffusion_model.", "transformer.", "unet.",
+)  # fmt: skip
+_ENCODERS = ("clip_l", "clip_g", "clip_h", "t5xxl", "t5xl", "t5base")
+"""The order in which trainers count text encoders; others follow."""
+
+
+class NameIndex:
+    """Flat names (`krona_ops.names.flat`) to places, the surer ones apart from those that diffusers' habits suggest."""
+
+    def __init__(self) -> None:
+        self._sure: dict[str, dict[Place, None]] = {}
+        self._likely: dict[str, dict[Place, None]] = {}
+
+    @classmethod
+    def of_model(cls, model: nn.Module, host_names: Mapping[str, Site]) -> NameIndex:
+        """Of a diffusion model: its own module paths, the host's names under any prefix, and what other tools call its layers."""
+        index = cls()
+        layers = _layers(model, _ROOT)
+        for path in layers:
+            index._add(path, Site(f"{_ROOT}{path}.weight"))
+        for name, site in dict.fromkeys((_bare(name), site) for name, site in host_names.items()):
+            index._add(name, site)
+        for path in layers:
+            for alias in aliases(path):
+                index._suggest(alias, Site(f"{_ROOT}{path}.weight"))
+        for path, kind in _fused(layers):
+            for name, site in _parts(path, kind, layers):
+                index._suggest(name, site)
+        return index
+
+    @classmethod
+    def of_text_encoders(cls, model: nn.Module) -> NameIndex:
+        """Of all text encoders of a ``CLIP``: their paths with and without what the host and the library put in front."""
+        index = cls()
+        for path in _layers(model, ""):
+            site = Site(f"{path}.weight")
+            index._add(path, site)
+            _, found, inner = path.partition(".transformer.")
+            while found:
+                index._add(inner, site)
+                found = next(
+                    (part for part in ("text_model.", "model.", "language_model.", "bert.") if inner.startswith(part)), ""
+                )
+                inner = inner.removeprefix(found)
+        return index
+
+    def find(self, names: tuple[str, ...]) -> Iterator[list[Place]]:
+        """Places that one of a layer's names may mean, the surest group first; the order of the groups decides."""
+        for table in (self._sure, self._likely):
+            places = {place: None for name in names for place in table.get(renamed(name), ())}
+            if places:
+                yield list(places)
+        apart = {place: None for name in names for place in self._apart(name)}
+        if apart:
+            yield list(apart)
+
+    def _apart(self, name: str) -> Iterator[Place]:
+        """The places of a fused layer's parts."""
+        for parts in split_names(name):
+            found = [self._single(part) for part in parts]
+            if None not in found:
+                yield _joined(tuple(site for site in found if site))
+
+    def _single(self, name: str) -> Site | None:
+        for table in (self._sure, self._likely):
+            places = table.get(name)
+            if places:
+                return next(iter(places))[0] if len(places) == 1 else None
+        return None
+
+    def _add(self, name: str, site: Site) -> None:
+        self._sure.setdefault(flat(name), {})[(site,)] = None
+
+    def _suggest(self, name: str, site: Site) -> None:
+        self._likely.setdefault(flat(name), {})[(site,)] = None
+
+
+def encoder_of(place: Place) -> str:
+    """The text encoder that a place is in."""
+    return place[0].key.partition(".")[0]
+
+
+def of_encoder(places: list[Place], number: int) -> list[Place]:
+    """Those in the text encoder that a trainer counts as the ``number``-th, among the encoders that have such a layer at all."""
+    encoders = sorted({encoder_of(place) for place in places}, key=lambda e: (_ENCODERS.index(e) if e in _ENCODERS else 99, e))
+    wanted = encoders[min(number, len(encoders)) - 1]
+    return [place for place in places if encoder_of(place) == wanted]
+
+
+def _bare(name: str) -> str:
+    for prefix in _HOST_PREFIXES:
+        if name.startswith(prefix):
+            return name[len(prefix) :]
+    return name
+
+
+def _layers(model: nn.Module, root: str) -> dict[str, tuple[int, ...]]:
+    return {
+        path[len(root) :]: shape
+        for path, module in model.named_modules()
+        if path.startswith(root) and (shape := layer_shape(module)) is not None
+    }
+
+
+def _fused(layers: Mapping[str, Any]) -> Iterator[tuple[str, Projection]]:
+    for path in layers:
+        kind = projection(path)
+        if kind in ("qkv", "kv"):
+            yield path, kind
+
+
+def _parts(path: str, kind: Projection, layers: Mapping[str, tuple[int, ...]]) -> Iterator[tuple[str, Site]]:
+    """The names of a fused weight's parts, each with its rows; nothing where it is not known how the rows are divided."""
+    sizes = _sizes(path, kind, layers)
+    if sizes is None:
+        return
+    starts = {part: sum(sizes[:i]) for i, part in enumerate(kind)}
+    key = f"{_ROOT}{path}.weight"
+    for name, part in part_names(path, kind):
+        yield name, Site(key, (0, starts[part], sizes[kind.index(part)]))
+    if ".linear1" in path:
+        yield f"{path}_qkv", Site(key, (0, 0, sum(sizes)))
+
+
+def _sizes(path: str, kind: Projection, layers: Mapping[str, tuple[int, ...]]) -> tuple[int, ...] | None:
+    """Rows of q, k and v. The output's input is as wide as q; k and v are as wide, or narrower where heads share them."""
+    total, width = layers[path][:2]
+    if path.endswith(".linear1"):  # a Flux-type single block, the MLP's half behind q, k and v
+        return (width, width, width) if total > 3 * width else None
+    parent = path.rpartition(".")[0]
+    inner = {layers[other][1] for other in _siblings(parent, layers) if projection(other) == "out"}
+    q = inner.pop() if len(inner) == 1 else total // 3
+    rest = total if kind == "kv" else total - q
+    if rest % 2 or rest <= 0 or q % (rest // 2):
+        return None
+    return (rest // 2, rest // 2) if kind == "kv" else (q, rest // 2, rest // 2)
+
+
+def _siblings(parent: str, layers: Mapping[str, Any]) -> Iterator[str]:
+    for leaf in ("proj", "out", "to_out", "to_out.0", "out_proj", "o", "o_proj", "proj_x", "to_add_out", "output_proj"):
+        if f"{parent}.{leaf}" in layers:
+            yield f"{parent}.{leaf}"
+
+
+def _joined(sites: tuple[Site, ...]) -> Place:
+    """The parts as one piece where they lie one behind the other in one weight."""
+    offsets = [site.offset for site in sites]
+    if len({site.key for site in sites}) > 1 or None in offsets:
+        return sites
+    start = offsets[0][1]  # type: ignore[index]
+    length = 0
+    for _, begin, size in offsets:  # type: ignore[misc]
+        if begin != start + length:
+            return sites
+        length += size
+    return (Site(sites[0].key, (0, start, length)),)

@@ -1,0 +1,72 @@
+"""Weights of the host's models, or parts of them, that a layer of an adapter changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import comfy.utils
+from torch import Tensor, nn
+
+from krona_train.backbone.comfyui import layer_shape
+
+Offset = tuple[int, int, int]
+"""``(dimension, start, length)``: the part of a fused weight that a layer is."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """One weight, or a part of a fused one."""
+
+    key: str
+    """As in the model's state dict, ``.weight`` included."""
+    offset: Offset | None = None
+    function: Callable[[Tensor], Tensor] | None = None
+    """What the host does to an update before it adds it: diffusers keeps the halves of a modulation the other way round."""
+
+    @property
+    def module(self) -> str:
+        """The layer's path."""
+        return self.key.rpartition(".")[0]
+
+    @property
+    def patch_key(self) -> str | tuple:
+        """As the host's ``add_patches`` wants it."""
+        if self.function is not None:
+            return (self.key, self.offset, self.function)
+        return self.key if self.offset is None else (self.key, self.offset)
+
+    def __str__(self) -> str:
+        if self.offset is None:
+            return self.module
+        _, start, length = self.offset
+        return f"{self.module}[{start}:{start + length}]"
+
+
+def key_map(make: Callable[[nn.Module, dict], Mapping[str, Any]], model: nn.Module) -> dict[str, Site]:
+    """The host's own names of a model's weights, from one of ``comfy.lora.model_lora_keys_*``.
+
+    Left out are weights that this model has not (for SD3.5 ComfyUI names a second attention in every block), and parts that reach
+    beyond their weight: for Lumina 2, whose q is wider than its k and v, ComfyUI 0.30 counts all as wide as q.
+    """
+    sites, present = {}, model.state_dict().keys()
+    for name, target in make(model, {}).items():
+        site = Site(target) if isinstance(target, str) else Site(*target)
+        if site.key.endswith(".weight") and site.key in present and (site.offset is None or _is_inside(site, model)):
+            sites[name] = site
+    return sites
+
+
+def _is_inside(site: Site, model: nn.Module) -> bool:
+    dimension, start, length = site.offset  # type: ignore[misc]
+    return start + length <= weight_shape(Site(site.key), model)[dimension]
+
+
+def weight_shape(site: Site, model: nn.Module) -> tuple[int, ...]:
+    """The shape of a weight or of the part of it, ``(out, in, *kernel)``; ``(out,)`` for biases and norms."""
+    shape = layer_shape(model.get_submodule(site.module)) if site.key.endswith(".weight") else None
+    sizes = list(shape or comfy.utils.get_attr(model, site.key).shape)
+    if site.offset is not None:
+        sizes[site.offset[0]] = site.offset[2]
+    return tuple(sizes)

@@ -1,0 +1,299 @@
+"""Every name that some tool writes, on every model family of the host."""
+
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import dialects
+import families
+import name_table
+import pytest
+import text_encoders
+import torch
+from name_table import update
+
+from krona_ops import Adapter, Full, Kron, Matrix
+from krona_ops.errors import CoverageError, ShapeError
+from krona_ops.names import projection
+from krona_ops.rows import rows
+
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "formats.md"
+
+
+@pytest.fixture(scope="module")
+def resolve(comfy):
+    from krona_pack.nodes.host.keys import resolve
+
+    return resolve
+
+
+@pytest.fixture(scope="module")
+def counts(resolve):
+    """Of every family, made once: the test of the table reads them again."""
+    models, encoders = {}, {}
+
+    def of(family):
+        if family not in models:
+            models[family] = dict(name_table.model_counts(family, resolve))
+        return models[family]
+
+    def of_encoder(name):
+        if name not in encoders:
+            encoders[name] = dict(name_table.encoder_counts(name, resolve))
+        return encoders[name]
+
+    return SimpleNamespace(model=of, encoder=of_encoder)
+
+
+def test_the_table_has_every_family_of_the_host(comfy):
+    assert not families.missing()
+
+
+@pytest.mark.parametrize("family", families.FAMILIES)
+def test_every_dialect_finds_every_attention_layer(counts, family):
+    for dialect, count in counts.model(family).items():
+        assert not count.wrong, (dialect, count.wrong[:5])
+        assert count.pack == count.layers >= count.core
+    assert counts.model(family)["diffusion_model."].layers > 0
+
+
+@pytest.mark.parametrize("name", text_encoders.TEXT_ENCODERS)
+def test_every_dialect_finds_every_attention_layer_of_the_text_encoders(counts, name):
+    for dialect, count in counts.encoder(name).items():
+        assert not count.wrong, (dialect, count.wrong[:5])
+    assert counts.encoder(name)["text_encoders."].layers > 0
+
+
+def test_the_table_in_the_document_is_up_to_date(counts):
+    text = DOCUMENT.read_text(encoding="utf-8")
+    found = text[text.index(name_table.BEGIN) : text.index(name_table.END) + len(name_table.END)]
+    assert found == name_table.make(counts.model, counts.encoder), "run: python3 tools/host.py run tools/make_names_table.py"
+
+
+DIFFUSERS = {
+    "SD3": "SD3Transformer2DModel",
+    "AuraFlow": "AuraFlowTransformer2DModel",
+    "PixArtSigma": "PixArtTransformer2DModel",
+    "Flux": "FluxTransformer2DModel",
+    "Chroma": "ChromaTransformer2DModel",
+    "Flux2": "Flux2Transformer2DModel",
+    "Lumina2": "Lumina2Transformer2DModel",
+    "ZImage": "ZImageTransformer2DModel",
+    "Krea2": "Krea2Transformer2DModel",
+    "QwenImage": "QwenImageTransformer2DModel",
+    "ErnieImage": "ErnieImageTransformer2DModel",
+    "Ideogram4": "Ideogram4Transformer2DModel",
+    "JoyImage": "JoyImageEditTransformer3DModel",
+    "MiniMaxH3": "MiniMaxH3Transformer3DModel",
+    "Kandinsky5": "Kandinsky5Transformer3DModel",
+    "ACEStep15": "AceStepTransformer1DModel",
+    "HunyuanVideo": "HunyuanVideoTransformer3DModel",
+    "HunyuanVideo15": "HunyuanVideo15Transformer3DModel",
+    "HunyuanImage21": "HunyuanImageTransformer2DModel",
+    "WAN21_T2V": "WanTransformer3DModel",
+    "CosmosT2V": "CosmosTransformer3DModel",
+    "CosmosT2IPredict2": "CosmosTransformer3DModel",
+    "GenmoMochi": "MochiTransformer3DModel",
+    "CogVideoX_T2V": "CogVideoXTransformer3DModel",
+    "LTXV": "LTXVideoTransformer3DModel",
+    "LTXAV": "LTX2VideoTransformer3DModel",
+    "StableAudio": "StableAudioDiTModel",
+    "StableAudio3": "StableAudio3DiTModel",
+    "Stable_Cascade_C": "StableCascadeUNet",
+}
+
+
+@pytest.mark.parametrize("family", DIFFUSERS)
+def test_diffusers_names_are_those_of_diffusers_own_classes(comfy, family):
+    """The oracle of the other tests is a table; here the library itself says what its attention layers are called."""
+    diffusers = pytest.importorskip("diffusers")
+    cls = getattr(diffusers, DIFFUSERS[family], None)
+    if cls is None:
+        pytest.skip(f"diffusers {diffusers.__version__} has no {DIFFUSERS[family]}")
+    with torch.device("meta"):
+        theirs = cls()
+    pattern = re.compile(r"\d+(?=\.)")
+    linear = [name for name, module in theirs.named_modules() if isinstance(module, torch.nn.Linear)]
+    wanted = {pattern.sub("#", name) for name in linear if projection(name) and not name.startswith("latent_adapter")}
+    net = families.build(family).model
+    known = {pattern.sub("#", name) for name in (*dialects.diffusers(family, net), *dialects.native(net))}
+    assert wanted
+    assert wanted <= known
+
+
+@pytest.fixture(scope="module")
+def krea2(comfy):
+    return families.build("Krea2")
+
+
+@pytest.fixture(scope="module")
+def sdxl(comfy):
+    return families.build("SDXL")
+
+
+@pytest.fixture(scope="module")
+def sdxl_clip(comfy):
+    return text_encoders.build("SDXL")
+
+
+def test_a_fused_layer_goes_to_the_weights_that_the_model_keeps_apart(resolve, krea2):
+    """ComfyUI #16234: a LoKr of one `attn_to_qkv` for Krea 2, whose k and v are narrower than its q."""
+    delta = Kron(Full(torch.randn(48, 4)), Full(torch.randn(192, 1536)))  # (9216, 6144)
+    resolution = resolve(Adapter({"lycoris_transformer_blocks_1_attn_to_qkv": delta}), krea2)
+    keys = [site.key for site, _ in resolution.model]
+    assert keys == [f"diffusion_model.blocks.1.attn.w{part}.weight" for part in "qkv"]
+    assert [part.shape for _, part in resolution.model] == [(6144, 6144), (1536, 6144), (1536, 6144)]
+    parts = torch.cat([part.a.dense() for _, part in resolution.model])  # cut between rows of A, so still Kronecker products
+    assert torch.equal(parts, delta.a.dense())
+    assert resolution.report() == "1 of 1 layers matched."
+
+
+def test_rows_that_no_factor_can_be_cut_at_are_merged_by_the_host_and_run_beside_the_layer(comfy):
+    from krona_pack.nodes.host.weight_adapter import KronaWeightAdapter
+
+    whole = Kron(Full(torch.randn(4, 5)), Full(torch.randn(9, 7)), layout="shuffled")
+    part = rows(whole, 12, 12)
+    adapter, weight = KronaWeightAdapter.of(part), torch.randn(12, 35)
+    merged = comfy.lora.calculate_weight([(0.6, adapter, 1.0, None, None)], weight.clone(), "key")
+    torch.testing.assert_close(merged, weight + 0.6 * whole.dense()[12:24], rtol=0, atol=1e-5)
+    x = torch.randn(3, 35)
+    torch.testing.assert_close(part.apply(x), x @ whole.dense()[12:24].T, rtol=1e-4, atol=1e-4)
+
+
+def test_a_fused_layer_goes_to_the_fused_weight_whatever_it_is_called(resolve, comfy):
+    flux = families.build("Flux")
+    adapter = Adapter({"transformer.transformer_blocks.0.attn.to_qkv": update((9216, 3072))})
+    [(site, _)] = resolve(adapter, flux).model
+    assert site.key == "diffusion_model.double_blocks.0.img_attn.qkv.weight"
+    assert site.offset in (None, (0, 0, 9216))
+
+
+def test_narrow_keys_and_values_have_their_own_rows(resolve, comfy):
+    lumina = families.build("Lumina2")
+    names = {
+        f"diffusion_model.layers.0.attention.to_{part}": update((height, 2304))
+        for part, height in zip("qkv", (2304, 768, 768), strict=True)
+    }
+    sites = [site for site, _ in resolve(Adapter(names), lumina).model]
+    assert [site.offset for site in sites] == [(0, 0, 2304), (0, 2304, 768), (0, 3072, 768)]
+
+
+def test_a_function_of_the_host_is_kept(resolve, comfy):
+    sd3 = families.build("SD3")
+    [(site, _)] = resolve(Adapter({"transformer.norm_out.linear": update((3072, 1536))}), sd3).model
+    assert site.key == "diffusion_model.final_layer.adaLN_modulation.1.weight"
+    halves = torch.arange(4.0)[:, None]
+    assert site.function(halves).flatten().tolist() == [2, 3, 0, 1]
+    assert site.patch_key == (site.key, None, site.function)
+
+
+def test_a_layer_whose_host_function_cannot_be_obeyed_beside_it_is_merged(resolve, comfy):
+    from krona_pack.nodes.host.bypass import can_bypass
+
+    sd3 = families.build("SD3")
+    [(site, delta)] = resolve(Adapter({"transformer.norm_out.linear": update((3072, 1536))}), sd3).model
+    assert not can_bypass(site, delta, sd3.model.get_submodule(site.module))
+
+
+def test_a_bias_goes_by_its_layers_name(resolve, comfy):
+    flux = families.build("Flux")
+    adapter = Adapter({"transformer.transformer_blocks.0.attn.to_out.0.bias": Matrix(Full(torch.zeros(3072)))})
+    [(site, _)] = resolve(adapter, flux).model
+    assert site.key == "diffusion_model.double_blocks.0.img_attn.proj.bias"
+
+
+def test_a_flattened_or_pointwise_update_takes_the_shape_of_its_weight(resolve, comfy):
+    unet = families.build("SD15")
+    name = "diffusion_model.input_blocks.1.1.proj_in"
+    [(_, delta)] = resolve(Adapter({name: Kron(Full(torch.randn(8, 4)), Full(torch.randn(40, 80)))}), unet).model
+    assert delta.shape == (320, 320, 1, 1)
+
+
+def test_a_name_that_fits_two_weights_is_refused_with_both(resolve, comfy):
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.diffusion_model = torch.nn.ModuleDict({"a_b": torch.nn.ModuleDict({"c": torch.nn.Linear(3, 5)})})
+            self.diffusion_model["a"] = torch.nn.ModuleDict({"b_c": torch.nn.Linear(3, 5), "d": torch.nn.Linear(3, 5)})
+            self.model_config = SimpleNamespace(unet_config={})
+
+    net = SimpleNamespace(model=Net())
+    adapter = Adapter({"lycoris_a_b_c": update((5, 3)), "lycoris_a_d": update((5, 3))})
+    resolution = resolve(adapter, net)
+    assert resolution.report() == (
+        "1 of 2 layers matched; 1 unmatched: lycoris_a_b_c: its name fits both diffusion_model.a_b.c and diffusion_model.a.b_c."
+    )
+
+
+def test_a_name_that_only_looks_like_the_models_must_have_its_shape(resolve, sdxl):
+    good = "lycoris_middle_block_1_transformer_blocks_0_attn1_to_q"
+    bad = "lycoris_middle_block_1_transformer_blocks_0_attn2_to_k"
+    resolution = resolve(Adapter({good: update((1280, 1280)), bad: update((1280, 768))}), sdxl)
+    assert resolution.unmatched == (bad,)
+    assert resolution.report() == (
+        f"1 of 2 layers matched; 1 unmatched: {bad}: its update is 1280 × 768, "
+        "diffusion_model.middle_block.1.transformer_blocks.0.attn2.to_k is 1280 × 2048."
+    )
+
+
+def test_a_name_of_the_hosts_own_with_another_shape_is_an_error(resolve, sdxl):
+    name = "diffusion_model.middle_block.1.transformer_blocks.0.attn2.to_k"
+    with pytest.raises(ShapeError, match=r"update is 1280 × 768, the model's weight is 1280 × 2048\. .* another base model"):
+        resolve(Adapter({name: update((1280, 768))}), sdxl)
+
+
+def test_the_two_text_encoders_of_sdxl_are_told_apart(resolve, sdxl, sdxl_clip):
+    path = "text_model_encoder_layers_3_self_attn_q_proj"
+    widths = {"lora_te1_": 768, "lora_te2_": 1280, "lycoris_text_encoder_2_": 1280, "base_model.model.": 768}
+    adapter = Adapter({prefix + path: update((width, width)) for prefix, width in widths.items()})
+    resolution = resolve(adapter, sdxl, sdxl_clip)
+    encoders = [site.key.split(".")[0] for site, _ in resolution.clip]
+    assert encoders == ["clip_l", "clip_g", "clip_g", "clip_l"]
+    assert resolution.report() == "4 of 4 layers matched (4 in the text encoder)."
+
+
+def test_layers_of_a_text_encoder_without_one_say_what_to_connect(resolve, sdxl):
+    text = "lora_te1_text_model_encoder_layers_3_self_attn_q_proj"
+    both = Adapter(
+        {"diffusion_model.middle_block.1.transformer_blocks.0.attn1.to_q": update((1280, 1280)), text: update((768, 768))}
+    )
+    expected = f"1 of 2 layers matched; 1 unmatched: {text}: it belongs to a text encoder; connect the CLIP."
+    assert resolve(both, sdxl).report() == expected
+    with pytest.raises(CoverageError) as caught:
+        resolve(Adapter({text: update((768, 768))}), sdxl)
+    assert str(caught.value) == (
+        f"{text}: All of the adapter's 1 layers belong to a text encoder, and none is connected; "
+        "its layers look like a text encoder (CLIP-L, as in SD1.5 and SDXL). Connect the CLIP."
+    )
+
+
+def test_nothing_found_says_which_base_model_the_layers_fit(resolve, krea2):
+    adapter = Adapter(
+        {"lora_unet_input_blocks_4_1_transformer_blocks_0_attn2_to_k": update((640, 2048))},
+        {"ss_base_model_version": "sdxl_base_v1-0"},
+    )
+    with pytest.raises(CoverageError) as caught:
+        resolve(adapter, krea2)
+    assert str(caught.value) == (
+        "lora_unet_input_blocks_4_1_transformer_blocks_0_attn2_to_k: None of the adapter's 1 layers exists in this Krea2 model; "
+        "the file says it was trained on sdxl_base_v1-0, its layers look like SDXL (cross attention width 2048). "
+        "Load the checkpoint that the adapter was trained for."
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "offset"),
+    [
+        ("double_blocks.0.processor.qkv_lora1", "double_blocks.0.img_attn.qkv", None),
+        ("double_blocks.0.processor.proj_lora2", "double_blocks.0.txt_attn.proj", None),
+        ("single_blocks.1.processor.qkv_lora", "single_blocks.1.linear1", (0, 0, 9216)),
+        ("single_blocks.1.processor.proj_lora", "single_blocks.1.linear2", None),
+    ],
+)
+def test_the_processors_of_flux_loras_are_understood(resolve, comfy, name, key, offset):
+    flux = families.build("Flux")
+    height, width = {"linear1": (9216, 3072), "linear2": (3072, 15360), "qkv": (9216, 3072), "proj": (3072, 3072)}[
+        key.split(".")[-1]
+    ]
+    [(site, _)] = resolve(Adapter({name: update((height, width))}), flux).model
+    assert (site.key, site.offset) == (f"diffusion_model.{key}.weight", offset)
