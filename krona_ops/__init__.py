@@ -8,7 +8,7 @@
 from .adapter import Adapter
 from .delta import Delta, Dora, Kron, Matrix, Sum
 from .factor import Factor, Full, LowRank, Tucker
-from .files import load, read_header, save
+from .files import encode, load, read_header, save
 from .names import LayerName
 from .shapes import KronShape
 from .targets import Target, TargetRule, select
@@ -28,6 +28,7 @@ __all__ = [
     "Target",
     "TargetRule",
     "Tucker",
+    "encode",
     "load",
     "read_header",
     "save",

@@ -1,0 +1,199 @@
+"""The same functions at a prompt: ``python -m krona_ops inspect|convert|blend|compress FILE…``.
+
+The result goes to stdout. What is wrong goes to stderr in one line, with exit status 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
+
+from .adapter import Adapter
+from .blend import METHODS, blend
+from .compress import ErrorReport, compress, forms_within
+from .errors import ConfigError, KronaError
+from .files import load, save
+from .formats.encode import FORMATS, LORA, as_lora
+from .formats.scale import ScaleRule
+from .forms import Form, Forms, KronForm, LowRankForm
+from .inspection import inspect_header
+from .kron import Layout
+from .report import By, report, report_of_header
+from .targets import PAPER_FACTORS
+from .weights import PRESETS, apply_weights, describe_unmatched, parse_weights
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except KronaError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # the reader of a pipe has seen enough
+        sys.stderr.close()
+    return 0
+
+
+def _inspect(options: argparse.Namespace) -> None:
+    for n, path in enumerate(options.files):
+        inspection = inspect_header(path)
+        found = report(load(path, options.scale_rule)) if options.tensors else report_of_header(inspection)
+        dtypes = ", ".join(f"{count} {dtype}" for dtype, count in inspection.dtypes.items())
+        print("\n" * (n > 0) + f"{path}: {inspection.format}, {len(found.layers)} layers, {found.parameters:,} parameters, "
+              f"{inspection.bytes / 1e6:.2f} MB ({dtypes})")  # fmt: skip
+        for note in found.notes:
+            print(f"  {note}")
+        print(found.table(options.by))
+
+
+def _convert(options: argparse.Namespace) -> None:
+    adapter = load(options.file, options.scale_rule)
+    weights = parse_weights(PRESETS.get(options.weights, options.weights))
+    for line in describe_unmatched(adapter, weights):
+        print(line)
+    _write(apply_weights(adapter, weights).scaled(options.strength), options)
+
+
+def _blend(options: argparse.Namespace) -> None:
+    weighted = [_weighted(argument) for argument in options.files]
+    adapters = {path: load(path, options.scale_rule) for path in dict.fromkeys(path for path, _ in weighted)}
+    pairs = [(adapters[path], weight) for path, weight in weighted]
+    exact = options.method == "sum"
+    form = None if exact else _form(options)
+    blended = blend(
+        pairs, normalise=options.normalise, method=options.method, density=options.density, seed=options.seed, form=form
+    )
+    if exact and (form := _form(options)):
+        blended, lost = compress(blended, form)
+        _tell(lost)
+    _write(blended, options)
+
+
+def _compress(options: argparse.Namespace) -> None:
+    adapter = load(options.file, options.scale_rule)
+    forms: Forms = _form(options) or KronForm()
+    if options.parameters is not None or options.error is not None:
+        candidates = {"candidates": [options.factors]} if options.factors else {}
+        forms = forms_within(
+            adapter,
+            parameters=options.parameters,
+            error=options.error,
+            max_terms=options.terms,
+            layout=options.layout,
+            **candidates,
+        )
+    compressed, lost = compress(adapter, forms)
+    _tell(lost)
+    if options.by_layer:
+        for layer in lost.layers:
+            print(f"{layer.error:10.3g}  {layer.name}")
+    _write(compressed, options)
+
+
+def _form(options: argparse.Namespace) -> Form | None:
+    """What the options ask layers to be brought into; ``None`` where they ask for nothing."""
+    if options.factors:
+        return KronForm(options.factors, options.terms, options.layout)
+    if getattr(options, "to_rank", None):
+        return LowRankForm(options.to_rank)
+    return KronForm(PAPER_FACTORS, options.terms, options.layout) if options.terms > 1 else None
+
+
+def _write(adapter: Adapter, options: argparse.Namespace) -> None:
+    output = Path(options.output)
+    if output.exists() and not options.overwrite:
+        raise ConfigError(
+            "The file exists.",
+            layer=str(output),
+            found="a file",
+            expected="a new name",
+            remedy="Add --overwrite to replace it.",
+        )
+    if options.format in LORA:
+        adapter, errors = as_lora(adapter, options.rank)
+        if errors:
+            worst = max(errors, key=lambda name: errors[name])
+            print(f"{len(errors)} layers became LoRAs, largest relative error {errors[worst]:.3g} in {worst}")
+    save(adapter, output, options.format)
+    size = output.stat().st_size
+    print(f"{output}: {options.format}, {len(adapter)} layers, {adapter.parameters:,} parameters, {size / 1e6:.2f} MB")
+
+
+def _tell(lost: ErrorReport) -> None:
+    print(lost)
+
+
+def _weighted(argument: str) -> tuple[str, float]:
+    """``FILE`` or ``FILE=WEIGHT``."""
+    path, equals, weight = argument.rpartition("=")
+    try:
+        return (path, float(weight)) if equals else (argument, 1.0)
+    except ValueError:
+        return argument, 1.0
+
+
+def _factors(text: str) -> tuple[int, int]:
+    try:
+        out_a, in_a = (int(part) for part in text.lower().replace("×", "x").split("x"))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text} are no factors; out × in, for example 64x4") from error
+    return out_a, in_a
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "python -m krona_ops", description="Kronecker adapters: look at them, convert, add, compress."
+    )
+    commands = parser.add_subparsers(required=True, metavar="command")
+    reading = argparse.ArgumentParser(add_help=False)
+    reading.add_argument("--scale-rule", choices=get_args(ScaleRule), default="auto", help="how strong the update is (auto)")
+    writing = argparse.ArgumentParser(add_help=False)
+    writing.add_argument("-o", "--output", required=True, metavar="FILE", help="the .safetensors file to write")
+    writing.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
+    writing.add_argument("--format", choices=FORMATS, default="lokr", help="of the file (lokr)")
+    writing.add_argument("--rank", type=int, help="of a LoRA format, for layers that are no LoRA yet")
+    forming = argparse.ArgumentParser(add_help=False)
+    forming.add_argument("--factors", type=_factors, metavar="OUTxIN", help="nearest Kronecker product with A of this shape")
+    forming.add_argument("--terms", type=int, default=1, help="products per layer (1; more do not fit into a LoKr file)")
+    forming.add_argument("--layout", choices=get_args(Layout), default="kron", help="order of the rows (kron)")
+    forming.add_argument("--to-rank", type=int, help="nearest LoRA of this rank instead")
+
+    command = commands.add_parser("inspect", parents=[reading], help="what is in a file; reads its header only")
+    command.add_argument("files", nargs="+", metavar="FILE")
+    command.add_argument("--tensors", action="store_true", help="read the tensors too: norms and effective ranks")
+    command.add_argument("--by", choices=get_args(By), default="block", help="a line per layer, block or role (block)")
+    command.set_defaults(run=_inspect)
+
+    command = commands.add_parser("convert", parents=[reading, writing], help="write a file in another format")
+    command.add_argument("file", metavar="FILE")
+    command.add_argument("--strength", type=float, default=1.0, help="multiply everything (1)")
+    command.add_argument("--weights", default="", help='strengths by name: "q=0.3, input_blocks.4=0", or a preset\'s name')
+    command.set_defaults(run=_convert)
+
+    command = commands.add_parser("blend", parents=[reading, writing, forming], help="a weighted sum of files")
+    command.add_argument("files", nargs="+", metavar="FILE[=WEIGHT]")
+    command.add_argument("--normalise", action="store_true", help="divide by the sum of the weights")
+    command.add_argument("--method", choices=METHODS, default="sum", help="how disagreements are settled (sum: exact)")
+    command.add_argument("--density", type=float, default=0.5, help="part of each update that ties and dare keep (0.5)")
+    command.add_argument("--seed", type=int, default=0, help="of the random choice of dare (0)")
+    command.set_defaults(run=_blend)
+
+    command = commands.add_parser(
+        "compress", parents=[reading, writing, forming], help="the nearest adapter with fewer parameters"
+    )
+    command.add_argument("file", metavar="FILE")
+    budget = command.add_mutually_exclusive_group()
+    budget.add_argument("--parameters", type=int, help="choose factors per layer so that all have this many at most")
+    budget.add_argument("--error", type=float, help="choose factors per layer so that this relative error remains at most")
+    command.add_argument("--by-layer", action="store_true", help="tell the error of each layer")
+    command.set_defaults(run=_compress)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

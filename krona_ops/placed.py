@@ -1,0 +1,40 @@
+"""An update of some rows as an update of the whole weight, zero elsewhere: q, k and v of a model that keeps them in one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from .delta import Delta, Kron, Matrix, Sum
+from .factor import Factor, Full, LowRank
+
+
+def placed(delta: Delta, start: int, total: int) -> Delta:
+    """``(total, in, *kernel)`` with ``delta`` in the rows from ``start`` on, exactly; structured where the rows fall on factor rows.
+
+    Raises:
+        KronaError: It is a DoRA update that has to be formed.
+    """
+    if isinstance(delta, Sum):
+        return Sum(tuple(placed(term, start, total) for term in delta.terms))
+    if isinstance(delta, Matrix) and isinstance(delta.factor, Full | LowRank):
+        return replace(delta, factor=_padded(delta.factor, start, total))
+    if isinstance(delta, Kron) and delta.layout == "kron" and isinstance(delta.a, Full | LowRank):
+        block = delta.sizes.out_b  # row i of A makes rows i·out_b to (i + 1)·out_b
+        if start % block == 0 and total % block == 0:
+            return replace(delta, a=_padded(delta.a, start // block, total // block))
+    return Matrix(Full(_rows(delta.dense(), start, total)))
+
+
+def _padded(factor: Factor, start: int, total: int) -> Factor:
+    if isinstance(factor, LowRank):
+        return replace(factor, up=_rows(factor.up, start, total))
+    return Full(_rows(factor.value, start, total))  # type: ignore[attr-defined]
+
+
+def _rows(tensor: Tensor, start: int, total: int) -> Tensor:
+    whole = torch.zeros(total, *tensor.shape[1:], dtype=tensor.dtype, device=tensor.device)
+    whole[start : start + len(tensor)] = tensor
+    return whole
