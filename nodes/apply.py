@@ -5,14 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from comfy_api.latest import io
-from server import PromptServer
 
 from krona_ops import Adapter, load
+from krona_ops.formats.scale import ScaleRule
+from krona_ops.weights import Weights
 
 from .host import paths
 from .host.patch import MODES, Mode, apply_adapter
-from .host.types import CATEGORY, Krona
-from .load import file_input
+from .host.text import tell
+from .host.types import CATEGORY, Krona, KronaWeightsSocket
+from .load import file_input, scale_input
+from .scale import weighted
 
 
 def strength_inputs() -> list[io.Input]:
@@ -44,12 +47,6 @@ def clip_input() -> io.Input:
     return io.Clip.Input("clip", optional=True, tooltip="Connect it when the adapter also adapts the text encoder.")
 
 
-def tell(report: str, node_id: str | None) -> None:
-    """Show a line on a node."""
-    if node_id is not None:
-        PromptServer.instance.send_progress_text(report, node_id)
-
-
 class KronaLoadApply(io.ComfyNode):
     """File to patched model."""
 
@@ -66,6 +63,7 @@ class KronaLoadApply(io.ComfyNode):
                 clip_input(),
                 file_input(),
                 *strength_inputs(),
+                scale_input(),
             ],
             outputs=[
                 io.Model.Output(display_name="model"),
@@ -84,10 +82,18 @@ class KronaLoadApply(io.ComfyNode):
         return paths.adapter_fingerprint(file)
 
     @classmethod
-    def execute(cls, model: Any, file: str, strength_model: float, strength_clip: float, clip: Any = None) -> io.NodeOutput:
-        adapter = load(paths.adapter_path(file))
+    def execute(
+        cls,
+        model: Any,
+        file: str,
+        strength_model: float,
+        strength_clip: float,
+        clip: Any = None,
+        scale: ScaleRule = "auto",
+    ) -> io.NodeOutput:
+        adapter = load(paths.adapter_path(file), scale)
         applied = apply_adapter(adapter, model, clip, strength_model, strength_clip)
-        tell(applied.report, cls.hidden.unique_id)
+        tell("\n".join((applied.report, *adapter.notes)), cls.hidden.unique_id)
         return io.NodeOutput(applied.model, applied.clip, adapter)
 
 
@@ -115,6 +121,9 @@ class KronaApply(io.ComfyNode):
                     "exact on quantised models (fp8, int8, nvfp4), a little slower. auto: bypass for quantised layers only.",
                     advanced=True,
                 ),
+                KronaWeightsSocket.Input(
+                    "weights", optional=True, tooltip="Strengths by block and projection, from KronA Weights."
+                ),
             ],
             outputs=[
                 io.Model.Output(display_name="model"),
@@ -126,8 +135,17 @@ class KronaApply(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model: Any, krona: Adapter, strength_model: float, strength_clip: float, mode: Mode, clip: Any = None
+        cls,
+        model: Any,
+        krona: Adapter,
+        strength_model: float,
+        strength_clip: float,
+        mode: Mode,
+        clip: Any = None,
+        weights: Weights | None = None,
     ) -> io.NodeOutput:
-        applied = apply_adapter(krona, model, clip, strength_model, strength_clip, mode)
-        tell(applied.report, cls.hidden.unique_id)
-        return io.NodeOutput(applied.model, applied.clip, applied.report)
+        adapter, acting = weighted(krona, weights)
+        applied = apply_adapter(adapter, model, clip, strength_model, strength_clip, mode)
+        report = f"{applied.report}\n{acting}".strip()
+        tell(report, cls.hidden.unique_id)
+        return io.NodeOutput(applied.model, applied.clip, report)

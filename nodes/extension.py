@@ -5,13 +5,35 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from .apply import KronaApply, KronaLoadApply
+from .blend import KronaBlend
+from .compress import KronaCompress, KronaConvert, KronaExtract
 from .dataset import KronaDataset
 from .host import paths, web
+from .inspect import KronaInspect
 from .load import KronaLoad
 from .save import KronaSave
+from .scale import KronaScale, KronaWeights
+from .schedule import KronaSchedule
+from .stack import KronaStack
 from .train import KronaTrain
 
-NODES = (KronaLoadApply, KronaLoad, KronaApply, KronaSave, KronaDataset, KronaTrain)
+NODES = (
+    KronaLoadApply,
+    KronaLoad,
+    KronaApply,
+    KronaWeights,
+    KronaSchedule,
+    KronaScale,
+    KronaBlend,
+    KronaCompress,
+    KronaExtract,
+    KronaConvert,
+    KronaSave,
+    KronaInspect,
+    KronaStack,
+    KronaDataset,
+    KronaTrain,
+)
 
 
 class KronaExtension(ComfyExtension):

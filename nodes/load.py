@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from comfy_api.latest import io
 
 from krona_ops import load
+from krona_ops.formats.scale import RULES, ScaleRule
 
 from .host import paths
+from .host.text import tell
 from .host.types import CATEGORY, Krona
 
 
@@ -16,6 +20,19 @@ def file_input() -> io.Combo.Input:
         "file",
         options=paths.adapter_files(),
         tooltip="A .safetensors adapter from models/krona, models/loras or output/krona.",
+    )
+
+
+def scale_input() -> io.Combo.Input:
+    """How strong the update is, where a file does not say it clearly."""
+    return io.Combo.Input(
+        "scale",
+        options=list(RULES),
+        default="auto",
+        optional=True,
+        tooltip="How strong the file's update is at strength 1. auto follows the program that wrote it; the node says what it decided and why. "
+        "Choose another rule only if the effect is plainly too strong or too weak.",
+        advanced=True,
     )
 
 
@@ -30,8 +47,9 @@ class KronaLoad(io.ComfyNode):
             category=CATEGORY,
             description="Loads a Kronecker adapter (LoKr) file as a value that other KronA nodes scale, blend, apply or save.",
             search_aliases=["lokr", "kronecker", "lora", "lycoris"],
-            inputs=[file_input()],
+            inputs=[file_input(), scale_input()],
             outputs=[Krona.Output(display_name="krona", tooltip="The adapter, not applied to anything yet.")],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -39,9 +57,11 @@ class KronaLoad(io.ComfyNode):
         return paths.check_adapter(file)
 
     @classmethod
-    def fingerprint_inputs(cls, file: str) -> object:
+    def fingerprint_inputs(cls, file: str, **kwargs: Any) -> object:
         return paths.adapter_fingerprint(file)
 
     @classmethod
-    def execute(cls, file: str) -> io.NodeOutput:
-        return io.NodeOutput(load(paths.adapter_path(file)))
+    def execute(cls, file: str, scale: ScaleRule = "auto") -> io.NodeOutput:
+        adapter = load(paths.adapter_path(file), scale)
+        tell("\n".join((f"{len(adapter)} layers, {adapter.parameters:,} parameters.", *adapter.notes)), cls.hidden.unique_id)
+        return io.NodeOutput(adapter)

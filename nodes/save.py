@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
+import io as bytes_io
 import json
 from pathlib import Path
+from typing import Any
 
 import folder_paths
+import numpy as np
+import torch
 from comfy.cli_args import args
 from comfy_api.latest import io
+from PIL import Image
 
 from krona_ops import Adapter, save
+from krona_ops.errors import ConfigError
+from krona_ops.metadata import with_standard_metadata
 
+from .host.canonical import canonical
+from .host.diffusers_names import renamer
 from .host.types import CATEGORY, Krona
+
+FORMATS = {
+    "ComfyUI LoKr": ("lokr", None),
+    "kohya / LyCORIS LoKr": ("kohya", None),
+    "PEFT LoKr": ("peft", "peft"),
+    "LoRA (kohya)": ("kohya-lora", None),
+    "LoRA (diffusers)": ("lora", "diffusers"),
+    "DiffuseKronA (official)": ("diffusekrona", "processor"),
+}
+"""What the menu says: the format, and the style of names that only the model knows."""
+THUMBNAIL = 256
 
 
 class KronaSave(io.ComfyNode):
@@ -33,6 +53,33 @@ class KronaSave(io.ComfyNode):
                     tooltip="Folder and name below ComfyUI's output folder; a number is added, nothing is overwritten. "
                     "Files below krona/ appear in the KronA loaders, files below loras/ also in Load LoRA.",
                 ),
+                io.Combo.Input(
+                    "format",
+                    options=list(FORMATS),
+                    default="ComfyUI LoKr",
+                    optional=True,
+                    tooltip="ComfyUI LoKr: exact, for ComfyUI. kohya: exact, for other programs. LoRA: for everything that knows no LoKr, cut off at "
+                    "'rank'. PEFT and diffusers names need the model. What a format cannot hold is an error, never a silent loss.",
+                    advanced=True,
+                ),
+                io.Int.Input(
+                    "rank",
+                    default=32,
+                    min=1,
+                    max=4096,
+                    optional=True,
+                    tooltip="For the LoRA formats: higher is closer and larger.",
+                    advanced=True,
+                ),
+                io.String.Input(
+                    "trigger_words",
+                    default="",
+                    optional=True,
+                    tooltip="The words that call up the subject; LoRA managers show them. Empty keeps what the adapter says.",
+                    advanced=True,
+                ),
+                io.Image.Input("thumbnail", optional=True, tooltip="A picture that LoRA managers show for the file."),
+                io.Model.Input("model", optional=True, tooltip="Needed for formats with the layer names of diffusers."),
             ],
             outputs=[io.String.Output(display_name="file", tooltip="The path of the file that was written.")],
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
@@ -40,12 +87,43 @@ class KronaSave(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, krona: Adapter, filename_prefix: str) -> io.NodeOutput:
+    def execute(
+        cls,
+        krona: Adapter,
+        filename_prefix: str,
+        format: str = "ComfyUI LoKr",
+        rank: int = 32,
+        trigger_words: str = "",
+        thumbnail: torch.Tensor | None = None,
+        model: Any = None,
+    ) -> io.NodeOutput:
+        kind, style = FORMATS[format]
+        if style is not None and model is None:
+            raise ConfigError(
+                f"{format} has the layer names of diffusers, which only the model knows.",
+                layer="Save KronA",
+                found="no model",
+                expected="a model",
+                remedy="Connect the model that the adapter is for.",
+            )
+        adapter = krona if model is None else canonical(krona, model)
+        picture = jpeg(thumbnail) if thumbnail is not None else None
+        adapter = with_standard_metadata(adapter, trigger=trigger_words.strip() or None, thumbnail=picture)
         folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
             filename_prefix, folder_paths.get_output_directory()
         )
-        path = save(krona.with_metadata(**cls._workflow()), Path(folder) / f"{name}_{counter:05}_.safetensors")
-        return io.NodeOutput(str(path), ui={"files": [{"filename": path.name, "subfolder": subfolder, "type": "output"}]})
+        path = Path(folder) / f"{name}_{counter:05}_.safetensors"
+        if kind == "peft":  # PEFT keeps its settings in a file of one name, so each adapter has a folder
+            path = Path(folder) / f"{name}_{counter:05}_" / "adapter_model.safetensors"
+        path = save(
+            adapter.with_metadata(**cls._workflow()),
+            path,
+            kind,
+            rank=rank,
+            rename=renamer(model, style) if style is not None else None,
+        )
+        shown = Path(subfolder) / path.parent.name if kind == "peft" else Path(subfolder)
+        return io.NodeOutput(str(path), ui={"files": [{"filename": path.name, "subfolder": str(shown), "type": "output"}]})
 
     @classmethod
     def _workflow(cls) -> dict[str, str]:
@@ -54,3 +132,13 @@ class KronaSave(io.ComfyNode):
             return {}
         entries = {"prompt": cls.hidden.prompt, **(cls.hidden.extra_pnginfo or {})}
         return {name: json.dumps(value) for name, value in entries.items() if value is not None}
+
+
+def jpeg(image: torch.Tensor) -> bytes:
+    """The first picture of an ``IMAGE`` batch ``(count, height, width, 3)`` as a small JPEG."""
+    pixels = (image[0, ..., :3].clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+    small = Image.fromarray(np.ascontiguousarray(pixels))
+    small.thumbnail((THUMBNAIL, THUMBNAIL))
+    buffer = bytes_io.BytesIO()
+    small.save(buffer, "JPEG", quality=85)
+    return buffer.getvalue()

@@ -9,12 +9,12 @@ import torch
 from comfy_api.latest import io, ui
 
 from krona_ops import TargetRule
-from krona_ops.formats import lokr
 from krona_train import AdapterConfig, OptimizerConfig, TrainConfig
 from krona_train.data.pictures import Dataset
 from krona_train.plot import loss_curve
 
 from .host import paths
+from .host.lora_model import to_lora_model
 from .host.patch import apply_adapter
 from .host.progress import Progress
 from .host.training import train_adapter
@@ -140,7 +140,7 @@ class KronaTrain(io.ComfyNode):
             apply_adapter(adapter, model).model,
             picture,
             str(run.folder),
-            lokr.write(adapter),
+            to_lora_model(adapter),
             {"loss": run.losses},
             ui=ui.PreviewImage(picture, cls=cls),
         )

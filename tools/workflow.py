@@ -97,10 +97,17 @@ def to_workflow(
     }  # fmt: skip
 
 
+def _default(info: Mapping[str, Any], name: str) -> Any:
+    kind, *options = {**info["input"].get("required", {}), **info["input"].get("optional", {})}[name]
+    settings = options[0] if options else {}
+    choices = kind if isinstance(kind, list) else settings.get("options", [None])
+    return settings.get("default", choices[0] if choices else None)
+
+
 def _node(key: str, entry: Mapping[str, Any], info: Mapping[str, Any], position: tuple[int, int], order: int) -> dict:
     values: list[Any] = []
     for name, has_control in widgets(info):
-        value = entry["inputs"].get(name)
+        value = entry["inputs"].get(name, _default(info, name))
         values.append("" if isinstance(value, list) else value)
         if has_control:
             values.append(_AFTER_GENERATE)

@@ -6,5 +6,9 @@ Krona = io.Custom("KRONA")
 """A `krona_ops.Adapter`."""
 KronaDataset = io.Custom("KRONA_DATASET")
 """A `krona_train.data.pictures.Dataset`."""
+KronaWeightsSocket = io.Custom("KRONA_WEIGHTS")
+"""A `krona_ops.weights.Weights`."""
 
 CATEGORY = "KronA"
+LoraStack = io.Custom("LORA_STACK")
+"""What other packs hand around: a list of ``(file name, strength of the model, strength of the text encoder)``."""

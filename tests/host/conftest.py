@@ -1,10 +1,14 @@
 """Tiny models in the host, and adapters that fit them."""
 
+import shutil
+
 import pytest
 import torch
+from graphs import lay_out
 
 from krona_ops import Adapter, Full, Kron, TargetRule, select
 from tools import tiny_models
+from tools.server import PACK, Server
 
 
 @pytest.fixture(scope="session")
@@ -63,3 +67,12 @@ def predict():
             return net.apply_model(x, torch.tensor([1.5, 0.4]), c_crossattn=context)
 
     return _predict
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    """ComfyUI with the pack under a folder name that is no Python name."""
+    base = lay_out(tmp_path_factory.mktemp("with pack"))
+    shutil.copytree(PACK / "samples" / "krobot", base / "input" / "krobot")
+    with Server(base, packs={"comfyui-krona (test) 1.0": PACK}, cpu=True) as running:
+        yield running

@@ -11,33 +11,18 @@ from pathlib import Path
 import graphs
 import numpy as np
 import pytest
+from graphs import CHECKPOINT, lay_out
 from PIL import Image
 from safetensors import safe_open
 
 from krona_ops import load as load_adapter
-from tools import tiny_models
 from tools.server import PromptRejected, RunFailed, RunInterrupted, Server
 
 ROOT = Path(__file__).resolve().parents[2]
-CHECKPOINT = "tiny.safetensors"
-NODES = ("KronaApply", "KronaDataset", "KronaLoad", "KronaLoadApply", "KronaSave", "KronaTrain")
-
-
-def lay_out(base):
-    """A ComfyUI base folder with the tiny checkpoint."""
-    (base / "models" / "checkpoints").mkdir(parents=True)
-    (base / "models" / "loras").mkdir()
-    (base / "models" / "checkpoints" / CHECKPOINT).symlink_to(tiny_models.cached("sd15"))
-    return base
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """ComfyUI with the pack under a folder name that is no Python name."""
-    base = lay_out(tmp_path_factory.mktemp("with pack"))
-    shutil.copytree(ROOT / "samples" / "krobot", base / "input" / "krobot")
-    with Server(base, packs={"comfyui-krona (test) 1.0": ROOT}, cpu=True) as running:
-        yield running
+NODES = (
+    *("KronaApply", "KronaBlend", "KronaCompress", "KronaConvert", "KronaDataset", "KronaExtract", "KronaInspect", "KronaLoad"),
+    *("KronaLoadApply", "KronaSave", "KronaScale", "KronaSchedule", "KronaStack", "KronaTrain", "KronaWeights"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +74,7 @@ def test_every_input_has_a_tooltip(server):
 
 def test_the_server_lists_the_adapter_folder_and_serves_the_web_folder(server):
     assert "krona" in server.client.get_json("/models")
-    assert b"KronaTrain" in server.client.get("/extensions/comfyui-krona%20(test)%201.0/docs/KronaTrain.md")
+    assert b"# Train KronA" in server.client.get("/extensions/comfyui-krona%20(test)%201.0/docs/KronaTrain.md")
 
 
 def test_training_leaves_a_run_folder_an_adapter_and_pictures(server, trained):

@@ -1,0 +1,185 @@
+"""Several adapters as one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from comfy_api.latest import io
+
+from krona_ops import Adapter
+from krona_ops.blend import METHODS, Method, blend
+from krona_ops.errors import ConfigError
+from krona_ops.forms import DenseForm, Form, KronForm, LowRankForm
+from krona_ops.targets import PAPER_FACTORS
+
+from .host.canonical import canonical
+from .host.types import CATEGORY, Krona
+
+AS_THEY_ARE, KRONECKER, LORA, DENSE = "as it is", "Kronecker product", "LoRA", "dense"
+
+
+def form_inputs(default: str, exact: bool = True) -> list[io.Input]:
+    """The form that an adapter is brought into."""
+    forms = [AS_THEY_ARE, KRONECKER, LORA, DENSE] if exact else [KRONECKER, LORA, DENSE]
+    return [
+        io.Combo.Input(
+            "form",
+            options=forms,
+            default=default,
+            tooltip="as it is: exact, every term is kept. Kronecker product: small, and a LoKr file holds it. LoRA: any loader reads it. "
+            "dense: exact, and as large as the model's layers.",
+        ),
+        io.Int.Input(
+            "factor_out",
+            default=PAPER_FACTORS[0],
+            min=1,
+            max=65536,
+            tooltip="Kronecker: rows of the small factor A.",
+            advanced=True,
+        ),
+        io.Int.Input(
+            "factor_in",
+            default=PAPER_FACTORS[1],
+            min=1,
+            max=65536,
+            tooltip="Kronecker: columns of the small factor A.",
+            advanced=True,
+        ),
+        io.Int.Input(
+            "terms",
+            default=1,
+            min=1,
+            max=64,
+            tooltip="Kronecker: products per layer. One fits into a LoKr file; more are closer to the original.",
+            advanced=True,
+        ),
+        io.Int.Input(
+            "rank", default=32, min=1, max=4096, tooltip="LoRA: its rank. Higher is closer and larger.", advanced=True
+        ),
+    ]
+
+
+def form_of(form: str, factor_out: int, factor_in: int, terms: int, rank: int) -> Form | None:
+    """What `form_inputs` say; ``None`` leaves every layer as it is."""
+    return {
+        AS_THEY_ARE: None,
+        KRONECKER: KronForm((factor_out, factor_in), terms),
+        LORA: LowRankForm(rank),
+        DENSE: DenseForm(),
+    }[form]
+
+
+class KronaBlend(io.ComfyNode):
+    """Adapters to one adapter."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="KronaBlend",
+            display_name="Blend KronA",
+            category=CATEGORY,
+            description="Adds any number of adapters of any formats into one, exactly unless you choose another method or form.",
+            search_aliases=["merge lora", "combine", "ties", "dare", "sum"],
+            inputs=[
+                io.Autogrow.Input(
+                    "adapters",
+                    template=io.Autogrow.TemplatePrefix(
+                        Krona.Input("krona", tooltip="An adapter; a new socket appears when you connect one."),
+                        prefix="krona",
+                        min=1,
+                        max=64,
+                    ),
+                ),
+                io.String.Input(
+                    "strengths",
+                    default="",
+                    tooltip="One number for each adapter in order, separated by commas: 1, 0.5, -0.2. Missing ones are 1.",
+                ),
+                io.Combo.Input(
+                    "method",
+                    options=list(METHODS),
+                    default="sum",
+                    tooltip="sum: exact. ties: keeps the largest changes and settles opposite ones by majority, which helps when adapters "
+                    "fight. dare: drops changes at random and strengthens the rest.",
+                ),
+                io.Boolean.Input(
+                    "normalise",
+                    default=False,
+                    tooltip="Divide by the sum of the strengths, so that blending does not make it stronger.",
+                ),
+                io.Float.Input(
+                    "density",
+                    default=0.5,
+                    min=0.01,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="ties and dare: the part of each adapter's changes that is kept.",
+                    advanced=True,
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=2**53 - 1,
+                    control_after_generate=False,
+                    tooltip="dare: which changes are dropped.",
+                    advanced=True,
+                ),
+                *form_inputs(AS_THEY_ARE),
+                io.Model.Input(
+                    "model",
+                    optional=True,
+                    tooltip="Connect it when the adapters name their layers in different ways; it tells which are the same.",
+                ),
+            ],
+            outputs=[Krona.Output(display_name="krona")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        adapters: Mapping[str, Adapter],
+        strengths: str,
+        method: Method,
+        normalise: bool,
+        density: float,
+        seed: int,
+        form: str,
+        factor_out: int,
+        factor_in: int,
+        terms: int,
+        rank: int,
+        model: Any = None,
+    ) -> io.NodeOutput:
+        values = [a for a in adapters.values() if a is not None]
+        if model is not None:
+            values = [canonical(a, model) for a in values]
+        pairs = list(zip(values, numbers(strengths, len(values)), strict=True))
+        wanted = form_of(form, factor_out, factor_in, terms, rank)
+        return io.NodeOutput(blend(pairs, normalise=normalise, method=method, density=density, seed=seed, form=wanted))
+
+
+def numbers(text: str, count: int) -> list[float]:
+    """As many strengths as there are adapters.
+
+    Raises:
+        ConfigError: A part is no number, or there are more numbers than adapters.
+    """
+    try:
+        found = [float(part) for part in text.replace(";", ",").split(",") if part.strip()]
+    except ValueError as error:
+        raise ConfigError(
+            f'The strengths "{text}" are no list of numbers.',
+            found=text,
+            expected="numbers separated by commas",
+            remedy="For example: 1, 0.5",
+        ) from error
+    if len(found) > count:
+        raise ConfigError(
+            f"There are {len(found)} strengths for {count} adapters.",
+            found=len(found),
+            expected=f"at most {count}",
+            remedy="Remove the extra numbers, or connect the missing adapters.",
+        )
+    return found + [1.0] * (count - len(found))

@@ -1,0 +1,57 @@
+"""What diffusers and the official DiffuseKronA call a model's layers; only the host's own key map knows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import comfy.lora
+
+from krona_ops import LayerName
+from krona_ops.errors import FormatError
+
+from .sites import Site, key_map
+
+PREFIXES = ("unet.", "transformer.")
+
+
+def diffusers_names(model: Any) -> dict[str, str]:
+    """``{host's name: diffusers' name}``, prefix included, for the layers that diffusers keeps in one weight too.
+
+    Args:
+        model: The host's ``MODEL``.
+    """
+    names: dict[str, str] = {}
+    for name, site in key_map(comfy.lora.model_lora_keys_unet, model.model).items():
+        if name.startswith(PREFIXES) and site == Site(site.key):
+            plain = name.replace(".processor.to_", ".to_")
+            names[site.module] = f"{plain}.0" if plain.endswith(".to_out") else plain
+    return names
+
+
+def renamer(model: Any, style: str) -> Callable[[LayerName], str]:
+    """A function that renames the host's layers as a format wants them.
+
+    Args:
+        style: ``"diffusers"`` (``unet.….to_q``), ``"peft"`` (the same without prefix) or ``"processor"`` (``unet.….processor.to_q``).
+
+    Raises:
+        FormatError: From the function: diffusers keeps this layer in other pieces than ComfyUI.
+    """
+    names = diffusers_names(model)
+
+    def rename(name: LayerName) -> str:
+        found = names.get(name)
+        if found is None:
+            raise FormatError(
+                "diffusers has no single weight for this layer of this model.",
+                layer=name,
+                found=name,
+                expected="a layer that diffusers keeps whole",
+                remedy="Save it for ComfyUI, or leave the layer out with KronA Weights.",
+            )
+        if style == "processor":
+            return found.removesuffix(".0").replace(".to_", ".processor.to_")
+        return found.partition(".")[2] if style == "peft" else found
+
+    return rename

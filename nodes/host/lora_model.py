@@ -1,0 +1,40 @@
+"""Adapters as ComfyUI's own ``LORA_MODEL``: a dict of tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from torch import Tensor
+
+from krona_ops import Adapter, Kron, Matrix
+from krona_ops.delta import Delta
+from krona_ops.factor import Full
+from krona_ops.formats import detect, lokr
+from krona_ops.header import Header
+
+
+def from_lora_model(tensors: Mapping[str, Tensor]) -> Adapter:
+    """The adapter in a ``LORA_MODEL``.
+
+    Raises:
+        FormatError: It holds nothing that is known.
+    """
+    header = Header.of(tensors, {})
+    return detect(header).read(dict(tensors), header)
+
+
+def to_lora_model(adapter: Adapter) -> dict[str, Tensor]:
+    """The tensors that ComfyUI's own nodes apply to the same effect.
+
+    What no tensor of theirs can hold (a sum of several products, the shuffled layout) becomes a dense difference.
+
+    Raises:
+        FormatError: A layer has an update that depends on the base model's weight in a way that ComfyUI does not know.
+    """
+    return lokr.write(replace(adapter, layers={name: _plain(delta) for name, delta in adapter.layers.items()}))
+
+
+def _plain(delta: Delta) -> Delta:
+    is_held = isinstance(delta, Matrix) or (isinstance(delta, Kron) and delta.layout == "kron") or delta.needs_weight
+    return delta if is_held else Matrix(Full(delta.dense()))

@@ -1,0 +1,104 @@
+"""How strongly which parts of an adapter act."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from krona_ops import Adapter
+from krona_ops.errors import KronaError
+from krona_ops.weights import PRESETS, Weights, apply_weights, describe_unmatched, parse_weights
+
+from .host.types import CATEGORY, Krona, KronaWeightsSocket
+
+
+class KronaWeights(io.ComfyNode):
+    """Text to strengths by name."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="KronaWeights",
+            display_name="KronA Weights",
+            category=CATEGORY,
+            description="Strengths for parts of an adapter by name: blocks, projections, patterns. Connect it to Apply KronA or Scale KronA.",
+            search_aliases=["block weight", "lbw", "lora block weight", "layers"],
+            inputs=[
+                io.Combo.Input(
+                    "preset",
+                    options=list(PRESETS),
+                    default="all",
+                    tooltip="Where to start from: which parts of the adapter act at all. Cross attention follows the prompt, "
+                    "self attention the shapes.",
+                ),
+                io.String.Input(
+                    "rules",
+                    default="",
+                    multiline=True,
+                    tooltip="selector=strength, separated by commas or lines; the last one that matches a layer counts. Selectors: default, "
+                    "q, k, v, out, self, cross, text_encoder, a block such as input_blocks.4 or double_blocks.0-7, a pattern such as *.attn2.*, "
+                    "or /regular expression/. Example: input_blocks.4=0.5, *.attn2.*=0, q=0.3",
+                ),
+                KronaWeightsSocket.Input(
+                    "weights", optional=True, tooltip="Other weights; the rules of this node count after theirs."
+                ),
+            ],
+            outputs=[KronaWeightsSocket.Output(display_name="weights")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, rules: str = "") -> bool | str:
+        try:
+            parse_weights(rules)
+        except KronaError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(cls, preset: str, rules: str, weights: Weights | None = None) -> io.NodeOutput:
+        own = parse_weights(PRESETS[preset]) + parse_weights(rules)
+        return io.NodeOutput(own if weights is None else weights + own)
+
+
+class KronaScale(io.ComfyNode):
+    """Adapter to a stronger or weaker one."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="KronaScale",
+            display_name="Scale KronA",
+            category=CATEGORY,
+            description="Multiplies an adapter by a number, exactly; with weights connected, each part by its own. Negative numbers turn it around.",
+            search_aliases=["strength", "multiply", "negate"],
+            inputs=[
+                Krona.Input("krona", tooltip="The adapter, from Load KronA or Train KronA."),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=-1000.0,
+                    max=1000.0,
+                    step=0.01,
+                    tooltip="1 changes nothing, 0.5 halves what the adapter does, −1 makes it undo itself.",
+                ),
+                KronaWeightsSocket.Input(
+                    "weights", optional=True, tooltip="Strengths by block and projection, from KronA Weights."
+                ),
+            ],
+            outputs=[
+                Krona.Output(display_name="krona"),
+                io.String.Output(display_name="report", tooltip="How many layers act, and which rules matched none."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, krona: Adapter, strength: float, weights: Weights | None = None) -> io.NodeOutput:
+        return io.NodeOutput(*weighted(krona.scaled(strength), weights))
+
+
+def weighted(adapter: Adapter, weights: Weights | None) -> tuple[Adapter, str]:
+    """The adapter with strengths by name, and what they did, for the user; empty without weights."""
+    if weights is None:
+        return adapter, ""
+    result = apply_weights(adapter, weights)
+    lines = (f"{len(result)} of {len(adapter)} layers act.", *describe_unmatched(adapter, weights))
+    return result, "\n".join(lines)
