@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from krona_ops import Adapter, Full, Kron, save
+from krona_ops import Adapter, Dora, Full, Kron, save
 from krona_ops.errors import CoverageError, ShapeError
 
 LAYER = "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn1.to_q"
@@ -236,3 +236,112 @@ def test_auto_bypasses_what_merging_would_round_away(sd15, random_adapter):
     mixed = apply_adapter(adapter, sd15).model
     assert len(mixed.patches) == len(adapter) - 1
     assert [entry.site.module for entry in mixed.injections[KEY][0].entries] == [LAYER]
+
+
+def test_dora_is_merged_also_in_bypass_mode_because_it_needs_the_weight(sd15, load, predict, random_adapter):
+    """Core's bypass leaves the norm out without a word (73 % off in a test)."""
+    from krona_pack.nodes.host.patch import apply_adapter
+
+    rng = torch.Generator().manual_seed(2)
+    plain = random_adapter(sd15)
+    adapter = Adapter({n: Dora(d, torch.rand(d.shape[0], 1, generator=rng) + 0.5) for n, d in plain.layers.items()})
+    base = weights(load(sd15))
+    expected = predict(load(apply_adapter(adapter, sd15, strength_model=0.6, mode="merge").model))
+    patched = apply_adapter(adapter, sd15, strength_model=0.6, mode="bypass").model
+    assert_close(predict(load(patched)), expected, rtol=0, atol=0)
+    got, delta = weights(load(patched))[f"{LAYER}.weight"].double(), adapter.layers[LAYER]
+    moved = base[f"{LAYER}.weight"].double() + delta.delta.dense().double()
+    wanted = delta.magnitude.double() * moved / moved.norm(dim=1, keepdim=True)
+    assert_close(got, base[f"{LAYER}.weight"].double() + 0.6 * (wanted - base[f"{LAYER}.weight"].double()), rtol=0, atol=1e-6)
+
+
+@pytest.fixture
+def flux(comfy):
+    from tools import tiny_models
+
+    with torch.inference_mode():
+        return comfy.sd.load_checkpoint_guess_config(str(tiny_models.cached("flux")), output_vae=False, output_clip=False)[0]
+
+
+def test_parts_of_a_fused_weight_are_merged_and_bypassed_alike(comfy, flux, load):
+    """Core's bypass skips such layers with a warning; its key map gives them as parts of the fused weight."""
+    from krona_pack.nodes.host.bypass import KEY
+    from krona_pack.nodes.host.canonical import canonical
+    from krona_pack.nodes.host.patch import apply_adapter
+
+    rng = torch.Generator().manual_seed(0)
+    width = 128
+    names = [f"transformer.transformer_blocks.0.attn.to_{p}" for p in "qkv"]
+    names += [f"transformer.single_transformer_blocks.0.attn.to_{p}" for p in "qk"]
+    adapter = Adapter(
+        {
+            n: Kron(Full(torch.randn(8, 4, generator=rng)), Full(torch.randn(width // 8, width // 4, generator=rng) * 0.02))
+            for n in names
+        }
+    )
+    module, x = "diffusion_model.double_blocks.0.img_attn.qkv", torch.randn(2, 5, width, generator=rng)
+
+    def output(model):
+        with torch.inference_mode():
+            return load(model).get_submodule(module)(x)
+
+    base = output(flux)
+    merged = apply_adapter(adapter, flux, strength_model=0.7, mode="merge").model
+    beside = apply_adapter(adapter, flux, strength_model=0.7, mode="bypass").model
+    assert len(beside.injections[KEY][0].entries) == 5
+    whole = apply_adapter(canonical(adapter, flux), flux, strength_model=0.7, mode="merge").model
+    dense = torch.cat([adapter.layers[n].dense() for n in names[:3]])
+    expected = base.double() + 0.7 * x.double() @ dense.double().T
+    scale = expected.abs().max().item()
+    for model in (merged, beside, whole):
+        assert_close(
+            output(model).double(), expected, rtol=0, atol=2e-2 * scale if base.dtype != torch.float32 else 1e-5 * scale
+        )
+    assert torch.equal(output(flux), base)
+
+
+def test_text_encoder_layers_go_to_the_clip_with_their_own_strength(comfy):
+    from krona_pack.nodes.host.patch import apply_adapter
+
+    from krona_ops.errors import CoverageError
+    from tools import tiny_models
+
+    with torch.inference_mode():
+        model, clip, *_ = comfy.sd.load_checkpoint_guess_config(str(tiny_models.cached("sd15")), output_vae=False)
+    rng = torch.Generator().manual_seed(0)
+    layer = "text_model.encoder.layers.3.self_attn.q_proj"
+    adapter = Adapter(
+        {f"lora_te_{layer.replace('.', '_')}": Kron(Full(torch.randn(8, 4, generator=rng)), Full(torch.randn(96, 192)))}
+    )
+    with pytest.raises(CoverageError, match="belong to a text encoder, and none is connected"):
+        apply_adapter(adapter, model)
+    applied = apply_adapter(adapter, model, clip, strength_model=0.0, strength_clip=0.5)
+    assert applied.report == "1 of 1 layers matched (1 in the text encoder)."
+    key = f"clip_l.transformer.{layer}.weight"
+    with torch.inference_mode():
+        before = clip.cond_stage_model.state_dict()[key].float().clone()
+        tokens = clip.tokenize("a photo")
+        base = clip.encode_from_tokens(tokens)
+        changed = applied.clip.encode_from_tokens(tokens)
+        comfy.model_management.load_models_gpu([applied.clip.patcher])
+        after = clip.cond_stage_model.state_dict()[key].float().clone()
+    wanted = before + 0.5 * next(iter(adapter.layers.values())).dense()
+    assert_close(after, wanted, rtol=0, atol=2e-3 * wanted.abs().max().item())  # stored in half precision
+    assert not torch.equal(base, changed)
+
+
+def test_biases_and_norms_change_too(sd15, load):
+    from krona_pack.nodes.host.patch import apply_adapter
+
+    from krona_ops import Matrix
+
+    block = "diffusion_model.input_blocks.1.1.transformer_blocks.0"
+    changes = {f"{block}.attn1.to_out.0.bias": torch.randn(320), f"{block}.norm1": torch.randn(320)}
+    base = weights(load(sd15))
+    model = apply_adapter(
+        Adapter({n: Matrix(Full(v)) for n, v in changes.items()}), sd15, strength_model=2.0, mode="bypass"
+    ).model
+    patched = weights(load(model))
+    for name, change in changes.items():
+        key = name if name.endswith(".bias") else f"{name}.weight"
+        assert_close(patched[key], base[key] + 2 * change, rtol=0, atol=1e-6)
