@@ -5,7 +5,7 @@ PYTHON ?= python3
 HOST = $(PYTHON) tools/host.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint serve clean
+.PHONY: help setup demo test bench lint serve clean
 
 help:   ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1|/' | awk -F'|' '{printf "%-12s %s\n", $$1, $$2}'
@@ -18,6 +18,9 @@ demo: setup  ## train, save, load and apply an adapter in a real ComfyUI (CHECKP
 
 test: setup  ## all tests, those in the real ComfyUI included (ARGS= for pytest)
 	$(HOST) run -m pytest $(ARGS)
+
+bench: setup ## the benchmarks; each writes benchmarks/results/<name>-<machine>.json
+	$(HOST) run benchmarks/blend.py
 
 lint: setup  ## ruff
 	$(HOST) run -m ruff check .

@@ -176,6 +176,10 @@ def exactly(name: str, delta: Delta) -> Tensor:
 
 def cannot_hold(name: str, found: str, remedy: str, what: str = "This format") -> FormatError:
     """The error of a writer whose format has no place for an update."""
+    if found.startswith("a sum of"):
+        remedy = (
+            "Bring each layer into one product first (compress, or a blend with a form), or save it as a LoRA of some rank."
+        )
     return FormatError(
         f"{what} cannot hold the update, which is {found}.", layer=name, found=found, expected="another update", remedy=remedy
     )
