@@ -26,6 +26,7 @@ import numpy as np  # noqa: E402
 from PIL import Image, ImageDraw, ImageFont  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
+from krona_ops import read_header  # noqa: E402
 from tools import tiny_models  # noqa: E402
 from tools.make_workflows import APPLY, FOLDER, TRAIN  # noqa: E402
 from tools.server import Client, ClientError, Event, Result, Server, ServerFailed  # noqa: E402
@@ -180,7 +181,8 @@ def main() -> int:
         shutil.copy(adapter, settings.out / "adapter.safetensors")
 
         with clock.step("loading and applying the adapter, rendering before and after"):
-            size = {"width": 256, "height": 256} if settings.is_random else {}
+            side = 256 if settings.is_random else trained_side(adapter)
+            size = {"width": side, "height": side}
             graph = graph_of(
                 APPLY,
                 client,
@@ -212,6 +214,11 @@ def main() -> int:
         print(f"  {settings.out / name}   {what}")
     print("\nSeconds: " + ", ".join(f"{what} {seconds:.1f}" for what, seconds in clock.seconds.items()))
     return 0
+
+
+def trained_side(adapter: Path) -> int:
+    """The side of the training pictures, as the adapter's file says: what the model was made for."""
+    return int(read_header(adapter).metadata["ss_resolution"].strip("()").split(",")[0])
 
 
 def metrics_of(base: Path) -> Path:

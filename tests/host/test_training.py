@@ -289,3 +289,44 @@ def test_a_model_without_attention_projections_by_name_is_an_error_not_a_silent_
 
     with pytest.raises(CoverageError, match="is a target"):
         fit(backbone, examples(1), TrainConfig(adapter=AdapterConfig(targets=(TargetRule(pattern="xyz"),))))
+
+
+def test_sdxl_is_told_the_size_and_the_cut_of_each_picture(comfy):
+    from krona_train.backbone.comfyui import ComfyBackbone, PictureSize, TextCondition
+    from tools import tiny_models
+
+    with torch.inference_mode():
+        file = str(tiny_models.cached("sdxl", clip=False, vae=False))
+        model = comfy.sd.load_checkpoint_guess_config(file, output_vae=False, output_clip=False)[0]
+        rng = torch.Generator().manual_seed(0)
+        sizes = [PictureSize(640, 480, 11, 0, 64, 64), PictureSize(90, 120, 0, 7, 64, 64)]
+        data = [
+            Example(
+                torch.randn(4, 8, 8, generator=rng),
+                TextCondition(
+                    torch.randn(1, 77, 2048, generator=rng), {"pooled_output": torch.randn(1, 1280, generator=rng)}, size
+                ),
+            )
+            for size in sizes
+        ]
+    backbone, told = ComfyBackbone(model), []
+    assert backbone.family == "sdxl_base_v1-0"
+    with backbone.ready():
+        batch = backbone.collate(data)
+        assert_close(batch.x0, torch.stack([e.latent for e in data]).clone() * 0.13025)
+        hook = backbone.module("diffusion_model").register_forward_pre_hook(
+            lambda module, args, kwargs: told.append(kwargs["y"]), with_kwargs=True
+        )
+        denoising(backbone, batch, draw(backbone, batch.x0, 0, range(2)))
+        hook.remove()
+    for row, example, size in zip(told[0], data, sizes, strict=True):
+        numbers = [size.height, size.width, size.crop_top, size.crop_left, size.target_height, size.target_width]
+        # The sinusoidal embedding of SDXL (Podell et al. 2023, section 2.2), written out.
+        frequencies = torch.exp(-torch.log(torch.tensor(10000.0)) * torch.arange(128) / 128)
+        angles = torch.tensor(numbers, dtype=torch.float32)[:, None] * frequencies
+        expected = torch.cat(
+            [example.condition.extras["pooled_output"][0], torch.cat([angles.cos(), angles.sin()], 1).flatten()]
+        )
+        assert_close(row, expected, rtol=1e-4, atol=1e-4)
+    adapter = fit(backbone, data, TrainConfig(steps=2, batch_size=2))
+    assert len(adapter) == len([n for n in backbone.weights() if "attn" in n])
