@@ -6,13 +6,14 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
+from torch import Tensor
 
 from .adapter import Adapter
 from .errors import AdapterFileError, FormatError
@@ -101,6 +102,29 @@ def _require_own_folder(path: Path, text: str) -> None:
             expected="a folder of its own",
             remedy="PEFT wants one folder per adapter; choose a new one.",
         )
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: str | os.PathLike[str], metadata: Mapping[str, str]) -> Path:
+    """Write any tensors as a safetensors file: either the whole file appears under its name, or nothing changes.
+
+    Raises:
+        AdapterFileError: The folder cannot be written, or the disk is full.
+    """
+    payload = to_bytes({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata={"format": "pt", **metadata})
+    return write_atomically(path, lambda file: file.write(payload))
+
+
+def load_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, checked first.
+
+    Raises:
+        AdapterFileError: The file cannot be read (see `read_header`).
+    """
+    read_header(path)
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise unreadable(Path(path), f"its tensors cannot be read: {error}.", "Get the file again.") from error
 
 
 def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], object]) -> Path:

@@ -64,14 +64,20 @@ class TrainConfig:
     """Optimizer steps. Paper: 500 are enough for a simple subject, 1000 and more for a complex one or long prompts."""
     batch_size: int = 1
     """Pictures per step, each with its own caption, noise and noise level."""
+    accumulate: int = 1
+    """Batches per step: their gradients are averaged. The effect of a larger batch without its memory."""
     seed: int = 0
     """Everything random comes from it: the factors' start, the order of the pictures, the noise and its levels."""
+    save_every: int = 100
+    """Steps between saved states; a run can go on from the newest one, bit for bit. 0 saves at the end only."""
+    keep_states: int = 2
+    """How many of the newest states are kept."""
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
 
     def __post_init__(self) -> None:
-        _require_positive(self, "steps", "batch_size")
-        _require_not_negative(self, "seed")
+        _require_positive(self, "steps", "batch_size", "accumulate", "keep_states")
+        _require_not_negative(self, "seed", "save_every")
 
 
 def _require_positive(config: object, *names: str) -> None:

@@ -7,12 +7,16 @@ from dataclasses import dataclass
 
 from krona_ops import Adapter
 
+from .state import TrainState
+
 
 @dataclass(frozen=True)
 class Started:
     """The layers are chosen, training begins."""
 
     steps: int
+    done: int
+    """Steps that an earlier part of this run has done; 0 for a new one."""
     layers: int
     parameters: int
     notes: tuple[str, ...]
@@ -36,6 +40,13 @@ class Stepped:
 
 
 @dataclass(frozen=True)
+class Saved:
+    """It is time to keep the state."""
+
+    state: TrainState
+
+
+@dataclass(frozen=True)
 class Ended:
     """The training is over, after its last step or before."""
 
@@ -43,11 +54,13 @@ class Ended:
     """Steps done."""
     steps: int
     adapter: Adapter
+    state: TrainState
+    """From which it can go on."""
     error: BaseException | None = None
     """Why it ended early; ``None`` when all steps were done."""
 
 
-Event = Started | Stepped | Ended
+Event = Started | Stepped | Saved | Ended
 Sink = Callable[[Event], None]
 
 

@@ -9,9 +9,11 @@ import torch
 from comfy_api.latest import io, ui
 
 from krona_ops import TargetRule
+from krona_ops.errors import KronaError
 from krona_train import AdapterConfig, OptimizerConfig, TrainConfig
 from krona_train.data.pictures import Dataset
 from krona_train.plot import loss_curve
+from krona_train.state import TrainState, newest
 
 from .host import paths
 from .host.lora_model import to_lora_model
@@ -22,6 +24,7 @@ from .host.types import CATEGORY, Krona
 from .host.types import KronaDataset as DatasetSocket
 
 DEFAULTS = TrainConfig()
+NEW = "(new run)"
 FACTORS = DEFAULTS.adapter.targets[0].factors
 
 
@@ -93,6 +96,33 @@ class KronaTrain(io.ComfyNode):
                     tooltip="Columns of the small factor A (in); 2, 4 or 8 in the paper's best variants.",
                     advanced=True,
                 ),
+                io.Combo.Input(
+                    "resume",
+                    options=[NEW, *paths.runs()],
+                    default=NEW,
+                    optional=True,
+                    tooltip="Go on with a run that was cancelled, or with a finished one for more steps: exactly as if it had never stopped. "
+                    "Everything but 'steps' must be as it was.",
+                    advanced=True,
+                ),
+                io.Int.Input(
+                    "accumulate",
+                    default=DEFAULTS.accumulate,
+                    min=1,
+                    max=1024,
+                    optional=True,
+                    tooltip="Batches per step: smoother, like a larger batch, without its memory; each step takes as many times longer.",
+                    advanced=True,
+                ),
+                io.Int.Input(
+                    "save_every",
+                    default=DEFAULTS.save_every,
+                    min=0,
+                    max=1_000_000,
+                    optional=True,
+                    tooltip="Steps between saved states, from which the run can go on after a crash. 0 saves at the end and on cancel only.",
+                    advanced=True,
+                ),
             ],
             outputs=[
                 Krona.Output(display_name="krona", tooltip="The trained adapter."),
@@ -109,6 +139,15 @@ class KronaTrain(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, resume: str = NEW) -> bool | str:
+        try:
+            if resume != NEW:
+                TrainState.load(newest(paths.run_folder(resume)))
+        except KronaError as error:
+            return str(error)
+        return True
+
+    @classmethod
     def execute(
         cls,
         model: Any,
@@ -122,16 +161,23 @@ class KronaTrain(io.ComfyNode):
         seed: int,
         factor_out: int,
         factor_in: int,
+        resume: str = NEW,
+        accumulate: int = DEFAULTS.accumulate,
+        save_every: int = DEFAULTS.save_every,
     ) -> io.NodeOutput:
         config = TrainConfig(
             steps=steps,
             batch_size=batch_size,
+            accumulate=accumulate,
             seed=seed,
+            save_every=save_every,
             adapter=AdapterConfig(targets=(TargetRule(factors=(factor_out, factor_in)),)),
             optimizer=OptimizerConfig(learning_rate=learning_rate),
         )
         progress = Progress(steps, cls.hidden.unique_id)
-        adapter, run = train_adapter(model, clip, vae, dataset, config, paths.new_run_folder(name), progress)
+        folder = paths.new_run_folder(name) if resume == NEW else paths.run_folder(resume)
+        state = None if resume == NEW else TrainState.load(newest(folder))
+        adapter, run = train_adapter(model, clip, vae, dataset, config, folder, progress, state)
         curve = loss_curve(run.losses, f"{run.folder.name}: {steps} steps at {learning_rate:g}")
         curve.save(run.folder / "loss.png")
         picture = torch.from_numpy(np.asarray(curve, dtype=np.float32) / 255.0)[None]

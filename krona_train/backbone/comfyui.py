@@ -21,7 +21,7 @@ from krona_ops.errors import DataError
 from krona_ops.names import LayerName
 
 from .exact_gradients import OutOfPlaceAdd, gradient_ready
-from .protocol import Batch, Example
+from .protocol import Batch, Example, sampled_fingerprint
 
 log = logging.getLogger(__name__)
 
@@ -133,6 +133,12 @@ class ComfyBackbone:
 
     def module(self, name: LayerName) -> nn.Module:
         return self._net.get_submodule(name)
+
+    def fingerprint(self) -> str:
+        named = ((name, self.module(name).weight) for name in self.weights())
+        return sampled_fingerprint(
+            (name, w.dequantize() if hasattr(w, "dequantize") and type(w.data) is not Tensor else w) for name, w in named
+        )
 
     @contextmanager
     def ready(self) -> Iterator[None]:

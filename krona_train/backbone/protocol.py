@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -33,6 +34,17 @@ class Batch:
     """One for each of the ``B`` samples."""
 
 
+def sampled_fingerprint(weights: Iterable[tuple[str, Tensor]]) -> str:
+    """A hash of names, shapes and up to 64 evenly spread numbers of each weight: quick, and different for other weights."""
+    digest = hashlib.sha256()
+    for name, weight in weights:
+        flat = weight.detach().reshape(-1)
+        sample = flat[:: max(1, flat.numel() // 64)][:64].float().cpu()
+        digest.update(f"{name} {tuple(weight.shape)} ".encode())
+        digest.update(sample.numpy().tobytes())
+    return digest.hexdigest()
+
+
 class Backbone(Protocol):
     """A frozen denoiser. ``ready`` must be entered around everything but ``weights``."""
 
@@ -41,6 +53,9 @@ class Backbone(Protocol):
 
     def weights(self) -> Mapping[LayerName, tuple[int, ...]]:
         """Shapes ``(out, in, *kernel)`` of the layers that can be adapted, in a fixed order."""
+
+    def fingerprint(self) -> str:
+        """Differs for models with other weights; called inside `ready`."""
 
     def ready(self) -> AbstractContextManager[None]:
         """Put the model on its device, able to pass gradients; on leaving, everything is as it was."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from krona_ops.names import LayerName
 
-from .protocol import Batch, Example
+from .protocol import Batch, Example, sampled_fingerprint
 
 
 class ToyAttention(nn.Module):
@@ -71,6 +71,9 @@ class ToyBackbone:
 
     def module(self, name: LayerName) -> nn.Module:
         return self.net.get_submodule(name)
+
+    def fingerprint(self) -> str:
+        return sampled_fingerprint(self.net.named_parameters())
 
     @contextmanager
     def ready(self) -> Iterator[None]:

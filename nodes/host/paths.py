@@ -84,6 +84,30 @@ def new_run_folder(name: str) -> Path:
     return folder
 
 
+def runs() -> list[str]:
+    """Runs that can go on, the newest first."""
+    parent = Path(folder_paths.get_output_directory()) / KIND
+    found = {path.parent: path.stat().st_mtime for path in parent.glob("*/state-*.safetensors")}
+    return [folder.name for folder in sorted(found, key=lambda folder: found[folder], reverse=True)]
+
+
+def run_folder(name: str) -> Path:
+    """The folder of a run that can go on.
+
+    Raises:
+        AdapterFileError: There is no such run, or it has no saved state.
+    """
+    if name not in runs():
+        raise AdapterFileError(
+            "There is no run of this name to go on with.",
+            layer=name,
+            found="no saved state",
+            expected="a folder in output/krona with a state-….safetensors file",
+            remedy="Press R in the browser to refresh the list, and choose again.",
+        )
+    return Path(folder_paths.get_output_directory()) / KIND / name
+
+
 def safe_name(text: str) -> str:
     """A user's text as one file or folder name that every system accepts; may be empty."""
     name = re.sub(r"[^\w\- .]+", "-", text).strip(" .-")[:80].strip(" .-")

@@ -30,6 +30,7 @@ class Progress:
         self._console = tqdm(total=steps, desc="KronA", unit="step", dynamic_ncols=True)
         self._node_id = node_id
         self._told = 0.0
+        self._done_before = 0
 
     def __call__(self, event: Event) -> None:
         """Show one event.
@@ -38,6 +39,8 @@ class Progress:
             InterruptProcessingException: The user has pressed cancel.
         """
         if isinstance(event, Started):
+            self._done_before = event.done
+            self._console.update(event.done)
             log.info("KronA: training %s parameters in %d layers.", f"{event.parameters:,}", event.layers)
             for note in event.notes:
                 log.info("KronA: %s", note)
@@ -55,6 +58,6 @@ class Progress:
         if self._node_id is None or (now - self._told < SECONDS_BETWEEN_TEXTS and event.step < event.steps):
             return
         self._told = now
-        left = event.seconds / event.step * (event.steps - event.step)
+        left = event.seconds / (event.step - self._done_before) * (event.steps - event.step)
         text = f"step {event.step} of {event.steps}, loss {event.loss:.4f}, {left:.0f} s left"
         PromptServer.instance.send_progress_text(text, self._node_id)

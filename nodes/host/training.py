@@ -24,21 +24,29 @@ from krona_train.data.pictures import Dataset, crop
 from krona_train.events import Sink, to_all
 from krona_train.metadata import describe
 from krona_train.run import Run
+from krona_train.state import TrainState
 
 log = logging.getLogger(__name__)
 
 
 def train_adapter(
-    model: Any, clip: Any, vae: Any, dataset: Dataset, config: TrainConfig, folder: Path, progress: Sink
+    model: Any,
+    clip: Any,
+    vae: Any,
+    dataset: Dataset,
+    config: TrainConfig,
+    folder: Path,
+    progress: Sink,
+    resume: TrainState | None = None,
 ) -> tuple[Adapter, Run]:
     """Train on the host's models; the result is on disk before this returns, also when it raises in the middle.
 
     Args:
-        folder: The new run's folder.
+        folder: The run's folder; new, or that of the run that goes on.
         progress: Gets every event after the run's folder has.
 
     Raises:
-        ConfigError: The checkpoint has no text encoder or no VAE.
+        ConfigError: The checkpoint has no text encoder or no VAE, or the run to go on with belongs to something else.
         InterruptProcessingException: The user cancelled; what was trained so far is in the folder.
     """
     for part, what in ((clip, "text encoder (CLIP)"), (vae, "VAE")):
@@ -54,7 +62,7 @@ def train_adapter(
     metadata = describe(config, name=folder.name, family=family_of(model), captions=dataset.captions, resolution=resolution)
     run = Run(folder, config, metadata)
     try:
-        adapter = fit(ComfyBackbone(model), examples, config, to_all(run, progress))
+        adapter = fit(ComfyBackbone(model), examples, config, to_all(run, progress), resume)
     except BaseException as error:
         if run.adapter_file is not None:
             log.warning("KronA: training stopped early (%s); what was trained is in %s", type(error).__name__, run.adapter_file)

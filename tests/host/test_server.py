@@ -81,7 +81,8 @@ def test_training_leaves_a_run_folder_an_adapter_and_pictures(server, trained):
     result, file = trained
     folder = Path(result.outputs["6"]["text"][0])
     assert folder.parent == server.base / "output" / "krona"
-    assert {p.name for p in folder.iterdir()} == {"run.yaml", "metrics.jsonl", "adapter.safetensors", "loss.png"}
+    written = {"run.yaml", "metrics.jsonl", "adapter.safetensors", "loss.png", "state-00000004.safetensors"}
+    assert {p.name for p in folder.iterdir()} == written
     steps = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert steps == [1, 2, 3, 4]
     saved, kept = load_adapter(file), load_adapter(folder / "adapter.safetensors")
@@ -165,6 +166,52 @@ def test_a_cancelled_training_stops_within_one_step_and_keeps_what_it_has(server
     assert len(load_adapter(kept)) == 8
     assert len(lines) < 600
     assert str(kept) in server.log()
+
+
+def test_a_cancelled_and_a_finished_run_go_on_as_if_they_had_never_stopped(server):
+    client = server.client
+
+    def graph(**changes):
+        return {"1": graphs.checkpoint(CHECKPOINT), "2": graphs.dataset(folder="krobot"), "3": graphs.train(seed=9, **changes)}
+
+    def result(name):
+        return dict(load_adapter(server.base / "output" / "krona" / name / "adapter.safetensors").layers)
+
+    client.run(graph(name="whole", steps=7))
+    client.run(graph(name="parts", steps=3))
+    client.run(graph(name="parts", steps=5, resume="parts"))
+
+    def cancel(event):
+        if event.type == "progress" and event.data["node"] == "3":
+            client.interrupt(event.data["prompt_id"])
+
+    with pytest.raises(RunInterrupted):
+        client.run(graph(name="parts", steps=400, resume="parts"), cancel)
+    done = len((server.base / "output" / "krona" / "parts" / "metrics.jsonl").read_text().splitlines())
+    assert 5 < done < 400
+    client.run(graph(name="parts", steps=done + 2, resume="parts"))
+    client.run(graph(name="whole", steps=done + 2, resume="whole"))
+    assert result("parts") == result("whole")
+    assert (server.base / "output" / "krona" / "parts" / "loss.png").exists()
+    assert not (server.base / "output" / "krona" / "parts-2").exists()
+
+
+def test_going_on_with_something_else_is_an_error_that_names_it(server, trained):
+    def graph(**changes):
+        return {
+            "1": graphs.checkpoint(CHECKPOINT),
+            "2": graphs.dataset(folder="krobot"),
+            "3": graphs.train(resume="robot", **changes),
+        }
+
+    assert "has done 4 steps already" in refused(server, graph(steps=4))
+    assert "The saved training has seed = 0" in refused(server, graph(steps=9, seed=1))
+    other = graph(steps=9)
+    other["2"] = graphs.dataset(folder="krobot", prompt="another")
+    assert "had other pictures or captions" in refused(server, other)
+    missing = graph(steps=9)
+    missing["3"]["inputs"]["resume"] = "nowhere"
+    assert "There is no run of this name" in validated(server, missing)
 
 
 def refused(server, graph):

@@ -1,0 +1,257 @@
+"""A training that stops and goes on is the training that never stopped: bitwise, after any stop, kill -9 included."""
+
+import contextlib
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from test_loop import config, examples
+from torch.testing import assert_close
+
+from krona_ops import TargetRule, load
+from krona_ops.errors import AdapterFileError, ConfigError, NonFiniteError
+from krona_train import AdapterConfig, OptimizerConfig, TrainConfig, fit
+from krona_train.backbone.protocol import Example
+from krona_train.backbone.toy import ToyBackbone
+from krona_train.events import Ended, Saved, Stepped
+from krona_train.run import Run
+from krona_train.state import TrainState, newest, states
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def settings(**changes):
+    return config(**{"steps": 12, "batch_size": 2, "accumulate": 2, "save_every": 1, **changes})
+
+
+def record(settings, resume=None, stop_after=None, backbone=None, data=None):
+    events = []
+
+    def sink(event):
+        events.append(event)
+        if isinstance(event, Stepped) and event.step == stop_after:
+            raise KeyboardInterrupt
+
+    with contextlib.suppress(KeyboardInterrupt):
+        fit(backbone or ToyBackbone(), data or examples(), settings, sink, resume)
+    return events
+
+
+@pytest.mark.parametrize("k", [1, 2, 5, 8, 11])
+def test_k_steps_and_the_rest_are_bitwise_all_steps(k, tmp_path):
+    whole = record(settings())
+    stopped = record(settings(), stop_after=k)[-1]
+    state = TrainState.load(stopped.state.save(tmp_path / "state.safetensors"))
+    rest = record(settings(), resume=state)
+    assert rest[0].done == k
+    losses = [e.loss for e in whole if isinstance(e, Stepped)]
+    assert [e.loss for e in rest if isinstance(e, Stepped)] == losses[k:]
+    assert rest[-1].adapter == whole[-1].adapter
+    ours, theirs = rest[-1].state.tensors, whole[-1].state.tensors
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+    assert any(key.startswith("optimizer.") for key in theirs)
+
+
+def test_a_finished_run_goes_on_for_more_steps():
+    short = record(settings(steps=7))[-1]
+    assert record(settings(steps=12), resume=short.state)[-1].adapter == record(settings())[-1].adapter
+
+
+def test_accumulating_is_a_larger_batch():
+    small = record(settings(batch_size=1, accumulate=4, steps=5))[-1].adapter
+    large = record(settings(batch_size=4, accumulate=1, steps=5))[-1].adapter
+    for name, delta in large.layers.items():
+        assert_close(small.layers[name].dense(), delta.dense(), rtol=1e-3, atol=1e-6)
+
+
+def test_states_come_as_often_as_asked_and_looking_changes_nothing():
+    events = record(settings(save_every=4))
+    assert [e.state.step for e in events if isinstance(e, Saved)] == [4, 8]
+    assert events[-1].adapter == record(settings(save_every=0))[-1].adapter
+    assert [e for e in record(settings(save_every=0)) if isinstance(e, Saved)] == []
+
+
+CHANGES = {
+    "seed": (settings(seed=1), "has seed = 0"),
+    "batch_size": (settings(batch_size=3), "has batch_size = 2"),
+    "accumulate": (settings(accumulate=1), "has accumulate = 2"),
+    "targets": (settings(adapter=AdapterConfig(targets=(TargetRule(factors=(4, 4)),))), "has adapter = "),
+    "rate": (settings(optimizer=OptimizerConfig(learning_rate=1e-3)), "has optimizer = "),
+    "steps": (settings(steps=5), "has done 5 steps already"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_going_on_with_other_settings_is_an_error_that_names_them(name):
+    state = record(settings(steps=5))[-1].state
+    changed, message = CHANGES[name]
+    with pytest.raises(ConfigError, match=message):
+        fit(ToyBackbone(), examples(), changed, resume=state)
+
+
+def test_another_base_or_other_pictures_are_refused():
+    state = record(settings(steps=5))[-1].state
+    with pytest.raises(ConfigError, match="had another base model"):
+        fit(ToyBackbone(seed=1), examples(), settings(), resume=state)
+    with pytest.raises(ConfigError, match="had other pictures or captions"):
+        fit(ToyBackbone(), examples(4), settings(), resume=state)
+    other = [Example(e.latent, e.condition, e.caption.upper()) for e in examples()]
+    with pytest.raises(ConfigError, match="had other pictures or captions"):
+        fit(ToyBackbone(), other, settings(), resume=state)
+
+
+def test_a_state_of_other_layers_is_refused_by_name():
+    narrow, wide = ToyBackbone(width=48), ToyBackbone(width=64)
+    state = record(settings(steps=5), backbone=narrow)[-1].state
+    forged = TrainState(
+        5, state.tensors, settings(), wide.fingerprint(), record(settings(steps=5), backbone=wide)[-1].state.data
+    )
+    with pytest.raises(ConfigError, match=r"attn1\.to_q\.b: The saved training adapts other layers, or with other factors"):
+        fit(wide, examples(), settings(), resume=forged)
+
+
+def test_what_is_no_state_is_refused(tmp_path):
+    path = tmp_path / "state-00000001.safetensors"
+    with pytest.raises(AdapterFileError, match="cannot be opened"):
+        TrainState.load(path)
+    run = Run(tmp_path / "run", settings(steps=2), {})
+    fit(ToyBackbone(), examples(), settings(steps=2), run)
+    with pytest.raises(AdapterFileError, match="no saved training of this version"):
+        TrainState.load(run.adapter_file)
+    whole = newest(run.folder).read_bytes()
+    path.write_bytes(whole[:-10])
+    with pytest.raises(AdapterFileError, match="can be read"):
+        TrainState.load(path)
+
+
+def test_nan_leaves_the_state_of_the_last_good_step():
+    data = examples()
+    data[3] = Example(data[3].latent * torch.nan, data[3].condition, data[3].caption)
+    events = []
+    with pytest.raises(NonFiniteError):
+        fit(ToyBackbone(), data, settings(batch_size=1, accumulate=1), events.append)
+    ended = events[-1]
+    assert isinstance(ended, Ended)
+    assert all(torch.isfinite(t).all() for t in ended.state.tensors.values())
+    assert ended.state.step == ended.step < 5
+
+
+def test_a_run_folder_keeps_the_newest_states_and_its_history_when_it_goes_on(tmp_path):
+    whole = Run(tmp_path / "whole", settings(), {})
+    fit(ToyBackbone(), examples(), settings(), whole)
+    assert [p.name for p in states(whole.folder)] == ["state-00000011.safetensors", "state-00000012.safetensors"]
+
+    folder = tmp_path / "parts"
+    first = Run(folder, settings(), {})
+
+    def stop(event):
+        first(event)
+        if isinstance(event, Stepped) and event.step == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(ToyBackbone(), examples(), settings(), stop)
+    assert first.adapter_file.name == "adapter-stopped-at-000007.safetensors"
+    newest(folder).unlink()  # as if the last save had not been reached: step 7 is done again
+    second = Run(folder, settings(), {})
+    fit(ToyBackbone(), examples(), settings(), second, TrainState.load(newest(folder)))
+    assert second.losses == whole.losses
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["loss"]) for line in lines] == list(enumerate(whole.losses, 1))
+    assert dict(load(second.adapter_file).layers) == dict(load(whole.adapter_file).layers)
+    assert not list(folder.glob("adapter-stopped-*"))
+
+
+PROGRAM = """
+import sys
+sys.path[:0] = ["tests/train", "."]
+from pathlib import Path
+from test_state import settings
+from test_loop import examples
+from krona_train import fit
+from krona_train.backbone.toy import ToyBackbone
+from krona_train.run import Run
+from krona_train.state import TrainState, newest
+folder = Path(sys.argv[1])
+state = newest(folder)
+config = settings(steps=100, keep_states=2)
+run = Run(folder, config, {})
+def sink(event):
+    print(type(event).__name__, flush=True)
+    run(event)
+fit(ToyBackbone(), examples(), config, sink, TrainState.load(state) if state else None)
+"""
+KILLS = 20
+
+
+def test_killed_twenty_times_the_finished_adapter_is_bitwise_that_of_a_run_in_peace(tmp_path):
+    """Each kill comes after a random number of events and a random moment more, wherever the run is then."""
+    expected = fit(ToyBackbone(), examples(), settings(steps=100, keep_states=2))
+    rng, folder, reached = torch.Generator().manual_seed(1), tmp_path / "run", []
+    for _ in range(KILLS):
+        process = subprocess.Popen([sys.executable, "-c", PROGRAM, str(folder)], stdout=subprocess.PIPE, cwd=ROOT)
+        for _ in range(int(torch.randint(1, 10, (), generator=rng))):
+            assert process.stdout.readline(), "the run ended by itself"
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(float(torch.rand((), generator=rng)) * 0.02)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        state = newest(folder)
+        assert len(states(folder)) <= 3  # the kill may come between writing one and deleting the oldest
+        if state is not None:
+            reached.append(TrainState.load(state).step)
+        else:
+            shutil.rmtree(folder, ignore_errors=True)  # killed before the first state: nothing to go on from
+    assert reached == sorted(reached)
+    assert 0 < reached[-1] < 100
+    subprocess.run([sys.executable, "-c", PROGRAM, str(folder)], check=True, cwd=ROOT, capture_output=True)
+    assert dict(load(folder / "adapter.safetensors").layers) == dict(expected.layers)
+    assert len((folder / "metrics.jsonl").read_text().splitlines()) == 100
+
+
+FULL = """
+import resource, signal, sys
+sys.path[:0] = ["tests/train", "."]
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+from pathlib import Path
+from test_state import settings
+from test_loop import examples
+from krona_ops.errors import AdapterFileError
+from krona_train import fit
+from krona_train.backbone.toy import ToyBackbone
+from krona_train.events import Saved
+from krona_train.run import Run
+run = Run(Path(sys.argv[1]), settings(), {})
+def sink(event):
+    if isinstance(event, Saved) and event.state.step == 5:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+    run(event)
+try:
+    fit(ToyBackbone(), examples(), settings(), sink)
+except AdapterFileError as error:
+    print(error)
+"""
+
+
+def test_a_full_disk_stops_the_training_and_the_state_before_it_still_goes_on(tmp_path):
+    folder = tmp_path / "run"
+    done = subprocess.run([sys.executable, "-c", FULL, str(folder)], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert "cannot be written: File too large" in done.stdout
+    assert newest(folder).name == "state-00000004.safetensors"
+    assert not list(folder.glob(".*.part"))
+    rest = Run(folder, settings(), {})
+    adapter = fit(ToyBackbone(), examples(), settings(), rest, TrainState.load(newest(folder)))
+    assert adapter == record(settings())[-1].adapter
+
+
+def test_settings_of_states_are_checked():
+    with pytest.raises(ConfigError, match="accumulate is 0"):
+        TrainConfig(accumulate=0)
+    with pytest.raises(ConfigError, match="keep_states is 0"):
+        TrainConfig(keep_states=0)
