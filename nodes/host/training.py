@@ -66,8 +66,8 @@ def train_adapter(
     except BaseException as error:
         if run.adapter_file is not None:
             log.warning("KronA: training stopped early (%s); what was trained is in %s", type(error).__name__, run.adapter_file)
-        if isinstance(error, KronaError) and run.adapter_file is not None:
-            error.add_note(f"What was trained is in {run.adapter_file}")
+            if isinstance(error, KronaError):
+                error.args = (f"{error} What was trained is in {run.folder}; choose it in 'resume' to go on.",)
         raise
     return adapter.with_metadata(**metadata, ss_steps=str(config.steps)), run
 

@@ -330,3 +330,26 @@ def test_sdxl_is_told_the_size_and_the_cut_of_each_picture(comfy):
         assert_close(row, expected, rtol=1e-4, atol=1e-4)
     adapter = fit(backbone, data, TrainConfig(steps=2, batch_size=2))
     assert len(adapter) == len([n for n in backbone.weights() if "attn" in n])
+
+
+def test_an_error_in_the_middle_says_where_what_was_trained_is(comfy, tmp_path):
+    """A learning rate at which the loss becomes infinite within a few steps, through the function behind the node."""
+    from krona_pack.nodes.host.training import train_adapter
+
+    from krona_ops import load
+    from krona_ops.errors import NonFiniteError
+    from krona_train.data.pictures import Dataset, from_tensor
+    from krona_train.state import newest
+    from tools import tiny_models
+
+    with torch.inference_mode():
+        model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(str(tiny_models.cached("sd15")))
+        pictures = from_tensor(torch.rand(2, 64, 64, 3, generator=torch.Generator().manual_seed(0)), "a photo")
+        settings = TrainConfig(steps=50, optimizer=OptimizerConfig(learning_rate=1e12))
+        folder = tmp_path / "run"
+        with pytest.raises(NonFiniteError) as caught:
+            train_adapter(model, clip, vae, Dataset(pictures, 64), settings, folder, lambda event: None)
+    assert f"What was trained is in {folder}; choose it in 'resume' to go on." in str(caught.value)
+    [kept] = folder.glob("adapter-stopped-at-*.safetensors")
+    assert len(load(kept)) == 8
+    assert newest(folder) is not None
