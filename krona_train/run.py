@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from krona_ops import save
 from krona_ops.files import write_atomically
@@ -15,6 +17,7 @@ from .events import Ended, Event, Saved, Started, Stepped
 from .state import TrainState, states
 
 METRICS = "metrics.jsonl"
+log = logging.getLogger(__name__)
 
 
 class Run:
@@ -51,9 +54,10 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=event.done > 0)
         write_atomically(self.folder / "run.yaml", lambda file: file.write(to_yaml(self._config).encode()))
         if event.done:  # steps after the state were lost with whatever ended the run; they are done again
-            lines = (self.folder / METRICS).read_text(encoding="utf-8").splitlines()[: event.done]
-            self.losses = [json.loads(line)["loss"] for line in lines]
-            write_atomically(self.folder / METRICS, lambda file: file.write("".join(f"{line}\n" for line in lines).encode()))
+            rows = history(self.folder / METRICS, event.done)
+            self.losses = [row["loss"] for row in rows]
+            text = "".join(f"{json.dumps(row)}\n" for row in rows)
+            write_atomically(self.folder / METRICS, lambda file: file.write(text.encode()))
 
     def _keep(self, state: TrainState) -> None:
         state.save(self.folder / f"state-{state.step:08}.safetensors")
@@ -69,3 +73,32 @@ class Run:
         if complete:
             for stopped in self.folder.glob("adapter-stopped-at-*.safetensors"):
                 stopped.unlink()
+
+
+def history(metrics: Path, done: int) -> list[dict[str, Any]]:
+    """The metrics of the first ``done`` steps, as far as they can be read.
+
+    Unlike states, metrics are not forced to the disk: after a power cut the last lines may be missing or damaged, which
+    must not keep the training itself from going on.
+    """
+    rows = []
+    lines = metrics.read_bytes().splitlines() if metrics.exists() else []
+    for line in lines:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if (
+            isinstance(row, dict)
+            and isinstance(row.get("step"), int)
+            and row["step"] <= done
+            and isinstance(row.get("loss"), float)
+        ):
+            rows.append(row)
+    if len(rows) != done:
+        log.warning(
+            "KronA: the metrics of %d of %d steps are lost; the training goes on from its state all the same.",
+            done - len(rows),
+            done,
+        )
+    return rows

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import comfy.lora
-import comfy.model_management
 import torch
+from comfy.quant_ops import QuantizedTensor
 from torch import Tensor
 
 from krona_train.backbone.comfyui import family_of
@@ -15,23 +15,32 @@ from krona_train.backbone.comfyui import family_of
 class WeightsOf:
     """Gives a parameter by name, patches included, in float32 on the CPU.
 
+    The host's own list of weights and patches fails on quantised models: it takes a layer's scales for weights.
+
     Args:
         model: The host's ``MODEL``; nothing is loaded and nothing on it is changed.
     """
 
     def __init__(self, model: Any) -> None:
-        self._patches = model.get_key_patches("diffusion_model.")
+        self._model = model
+        self._weights = dict(model.model.diffusion_model.named_parameters(prefix="diffusion_model"))
         self.family = family_of(model)
 
     @property
     def names(self) -> list[str]:
         """Every parameter of the diffusion model."""
-        return list(self._patches)
+        return list(self._weights)
 
     def __call__(self, name: str) -> Tensor:
-        """One parameter."""
-        (weight, convert), *patches = self._patches[name]
-        # A quantised weight is told how to become numbers by its layer; float32 as in the host's own merging.
-        value = comfy.model_management.cast_to_device(weight, torch.device("cpu"), torch.float32, copy=True)
-        value = convert(value, inplace=True)
+        """One parameter; where a loaded model has patches merged into it, from the copy that the host keeps without them."""
+        weight = self._weights[name]
+        if name in self._model.backup:
+            weight = self._model.backup[name].weight
+        elif name in self._model.hook_backup:
+            weight = self._model.hook_backup[name][0]
+        plain = (
+            weight.dequantize() if isinstance(weight, QuantizedTensor) or isinstance(weight.data, QuantizedTensor) else weight
+        )
+        value = plain.detach().to("cpu", torch.float32, copy=True)
+        patches = self._model.patches.get(name, [])
         return comfy.lora.calculate_weight(patches, value, name) if patches else value

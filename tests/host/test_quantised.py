@@ -86,3 +86,27 @@ def test_bypassed_adapters_stack_on_quantised_weights(quantised, load, predict, 
     alone = predict(load(apply_adapter(first, model).model))
     assert torch.allclose(together, other_way, rtol=1e-3, atol=1e-3 * together.abs().max().item())
     assert not torch.allclose(together, alone, rtol=1e-3, atol=1e-3 * together.abs().max().item())
+
+
+def test_weights_are_given_as_they_act_with_patches_and_whether_loaded_or_not(quantised, load, random_adapter):
+    """For KronaExtract: the host's own list of weights raises on quantised models (no attribute 'weight_scale')."""
+    from krona_pack.nodes.host.patch import apply_adapter
+    from krona_pack.nodes.host.weights_of import WeightsOf
+
+    from krona_ops.extract import extract
+    from krona_ops.forms import DenseForm
+
+    model, _ = quantised
+    with torch.inference_mode():
+        plain = dequantised(model.model)
+        weights = WeightsOf(model)
+        assert all(torch.equal(weights(f"{name}.weight"), value) for name, value in plain.items())
+        adapter = random_adapter(model, size=0.01)
+        tuned = apply_adapter(adapter, model, strength_model=0.5, mode="merge").model
+        for prepare in (lambda: None, lambda: load(tuned), lambda: load(model)):
+            prepare()
+            found, _ = extract(WeightsOf(tuned), WeightsOf(model), DenseForm(), names=WeightsOf(model).names)
+            assert found.layers.keys() == adapter.layers.keys()
+            for name, delta in adapter.layers.items():
+                wanted = 0.5 * delta.dense()
+                assert (found.layers[name].dense() - wanted).norm() <= 1e-4 * wanted.norm()

@@ -168,6 +168,24 @@ def test_a_run_folder_keeps_the_newest_states_and_its_history_when_it_goes_on(tm
     assert not list(folder.glob("adapter-stopped-*"))
 
 
+@pytest.mark.parametrize("damage", [None, b"", b"\x00\x00\x00", b'{"step": 3, "lo'])
+def test_lost_or_damaged_metrics_do_not_keep_a_run_from_going_on(tmp_path, damage, caplog):
+    """What a power cut may leave of a file that is not forced to the disk at every step."""
+    folder = tmp_path / "run"
+    fit(ToyBackbone(), examples(), settings(steps=5), Run(folder, settings(steps=5), {}))
+    metrics = folder / "metrics.jsonl"
+    if damage is None:
+        metrics.unlink()
+    else:
+        metrics.write_bytes(b"".join(metrics.read_bytes().splitlines(keepends=True)[:2]) + damage)
+    rest = Run(folder, settings(), {})
+    adapter = fit(ToyBackbone(), examples(), settings(), rest, TrainState.load(newest(folder)))
+    assert adapter == record(settings())[-1].adapter
+    assert f"metrics of {5 if damage is None else 3} of 5 steps are lost" in caplog.text
+    steps = [json.loads(line)["step"] for line in metrics.read_text().splitlines()]
+    assert steps == ([] if damage is None else [1, 2]) + list(range(6, 13))
+
+
 PROGRAM = """
 import sys
 sys.path[:0] = ["tests/train", "."]
