@@ -18,30 +18,56 @@ from krona_ops.targets import TargetRule
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 
 
+Optimizer = Literal["adamw", "adamw8bit", "prodigy", "schedulefree"]
+Schedule = Literal["constant", "linear", "cosine", "cosine_with_restarts", "polynomial"]
+Weighting = Literal["none", "min_snr", "debiased", "p2"]
+Levels = Literal["uniform", "logit_normal", "mode", "shifted"]
+Distance = Literal["l2", "huber"]
+Checkpointing = Literal["none", "blocks", "offloaded"]
+Compute = Literal["auto", "bf16", "fp16", "fp32"]
+
+
 @dataclass(frozen=True)
 class AdapterConfig:
     """What is trained."""
 
+    kind: Literal["kronecker", "lora"] = "kronecker"
+    """``kronecker`` is ΔW = A ⊗ B. ``lora`` is the low-rank baseline, with diffusers' start, to compare with."""
     targets: tuple[TargetRule, ...] = (TargetRule(),)
     """Which layers, with which factors; the first rule that matches a layer counts. Default: every attention's q, k, v and
     out at 64 × 4, the paper's best (DiffuseKronA, Table 2)."""
     layout: Layout = "kron"
     """``kron`` is the Kronecker product of the paper, which every LoKr loader reads. ``shuffled`` is what the released
     DiffuseKronA code computes."""
+    rank: int = 4
+    """Of a LoRA; 4 is the paper's baseline. A Kronecker adapter has factors instead."""
+    alpha: float = 4.0
+    """Of a LoRA, whose update is multiplied by alpha / rank. diffusers sets both alike."""
+    text_encoder: bool = False
+    """Adapt the text encoder's attention too. The paper's SD 1.4 numbers do (0.52 M parameters), its SDXL numbers do not."""
 
     def __post_init__(self) -> None:
         if not self.targets:
             raise ConfigError(
                 "There is no target rule.", found=0, expected="at least one", remedy="Leave the targets at their default."
             )
+        _require_positive(self, "rank", "alpha")
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
     """How the factors move: AdamW, as in the released DiffuseKronA recipe."""
 
+    name: Optimizer = "adamw"
+    """``adamw8bit`` needs the package bitsandbytes, ``prodigy`` prodigyopt, ``schedulefree`` schedulefree."""
     learning_rate: float = 5e-4
-    """Paper: 5e-4; favourable from 1e-4 to 1e-3 (DiffuseKronA, Fig. 16)."""
+    """Paper: 5e-4; favourable from 1e-4 to 1e-3 (DiffuseKronA, Fig. 16). Prodigy finds its own: give it 1."""
+    rate_a: float = 1.0
+    """The learning rate of the factors that start random (``A``; a LoRA's down) is multiplied by this."""
+    rate_b: float = 1.0
+    """The same for those that start at zero (``B``; a LoRA's up). 16 is LoRA+ (Hayou et al. 2024)."""
+    rate_text: float = 1.0
+    """The same for the text encoder's factors, on top of the other two."""
     weight_decay: float = 1e-2
     """Decoupled weight decay."""
     betas: tuple[float, float] = (0.9, 0.999)
@@ -50,10 +76,182 @@ class OptimizerConfig:
     """Added to the root of the second moment."""
     max_grad_norm: float = 1.0
     """The gradient of all factors together is scaled down to this norm; 0 leaves it as it is."""
+    schedule: Schedule = "constant"
+    """How the learning rate goes on after the warmup, over all steps of the run; diffusers' schedules of these names."""
+    warmup: int = 0
+    """Steps in which the learning rate rises from 0."""
+    cycles: int = 1
+    """Restarts of ``cosine_with_restarts``."""
+    power: float = 1.0
+    """Of ``polynomial``."""
 
     def __post_init__(self) -> None:
-        _require_positive(self, "learning_rate", "eps")
-        _require_not_negative(self, "weight_decay", "max_grad_norm")
+        _require_positive(self, "learning_rate", "eps", "cycles", "power")
+        _require_not_negative(self, "weight_decay", "max_grad_norm", "warmup", "rate_a", "rate_b", "rate_text")
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """What the training minimises, and at which noise levels."""
+
+    distance: Distance = "l2"
+    """``l2`` is the mean squared error. ``huber`` is pseudo-Huber: less pull from single wrong places in a picture."""
+    huber_c: float = 0.1
+    """Errors well above this count linearly instead of squared (diffusers' ``huber_c``)."""
+    weighting: Weighting = "none"
+    """How noise levels count. ``none``: as the model predicts (Ho et al. 2020). ``min_snr``: Hang et al. 2023. ``debiased``:
+    Yu et al. 2024. ``p2``: Choi et al. 2022."""
+    snr_gamma: float = 5.0
+    """γ of min-SNR."""
+    p2_gamma: float = 1.0
+    """γ of P2; its k is 1."""
+    levels: Levels = "uniform"
+    """Which noise levels are drawn, in the model's own time: ``uniform``, ``logit_normal`` and ``mode`` (Esser et al. 2024),
+    ``shifted`` (towards more noise, for large pictures)."""
+    level_mean: float = 0.0
+    """Of ``logit_normal``."""
+    level_std: float = 1.0
+    """Of ``logit_normal``."""
+    level_scale: float = 1.29
+    """Of ``mode``: Esser et al. 2024, eq. 20; 0 is uniform."""
+    level_shift: float = 3.0
+    """Of ``shifted``: t becomes shift · t / (1 + (shift − 1) · t); above 1 is more noise."""
+    noise_offset: float = 0.0
+    """Each channel's noise is shifted as a whole by this much, at random: lets ε-models learn very dark and bright pictures."""
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "huber_c", "snr_gamma", "level_std", "level_shift")
+        _require_not_negative(self, "p2_gamma", "level_scale", "noise_offset")
+
+
+@dataclass(frozen=True)
+class PriorConfig:
+    """Keep what the model knows about the subject's class (Ruiz et al. 2022: prior preservation)."""
+
+    weight: float = 0.0
+    """Of the prior loss against the subject's. 0 is off, as in the released DiffuseKronA recipe; 1 is DreamBooth's."""
+    source: Literal["model", "pictures"] = "model"
+    """``model``: the frozen model's own prediction on the class prompt is the target, no pictures needed. ``pictures``:
+    class pictures, from a folder or made by the model before the training."""
+
+    def __post_init__(self) -> None:
+        _require_not_negative(self, "weight")
+
+
+@dataclass(frozen=True)
+class EmaConfig:
+    """An exponential moving average of the factors (diffusers' ``EMAModel``); where it is on, it is the result."""
+
+    decay: float = 0.0
+    """Per step, close to 1; 0 is off. 0.999 averages over about a thousand steps, and starts lower by itself."""
+
+    def __post_init__(self) -> None:
+        _require_not_negative(self, "decay")
+        if self.decay >= 1:
+            raise ConfigError(
+                f"decay is {self.decay}.", found=self.decay, expected="below 1", remedy="0.99 for 500 steps, 0 for none."
+            )
+
+
+@dataclass(frozen=True)
+class MemoryConfig:
+    """What the training costs in memory; the adapter is the same up to rounding."""
+
+    checkpointing: Checkpointing = "none"
+    """``blocks`` keeps only each block's input and computes it again for the gradient: much less memory, a third slower.
+    ``offloaded`` keeps even those in the computer's memory."""
+    compute: Compute = "auto"
+    """The model's arithmetic; factors are always float32. ``auto`` is the model's own, with bf16 or fp32 instead of fp16."""
+    offload: bool = False
+    """Leave the model's weights in the computer's memory and bring each layer over when it computes: for a model that does
+    not fit the GPU. Together with checkpointing, or the gradient holds them all the same."""
+    compile: bool = False
+    """``torch.compile`` the model's blocks: slow to start, faster afterwards where a compiler is installed."""
+
+
+@dataclass(frozen=True)
+class PreviewConfig:
+    """Pictures drawn with the adapter as it stands, to watch; they never change the training."""
+
+    every: int = 0
+    """Steps between previews; 0 draws none. One more set is drawn at the end."""
+    prompts: tuple[str, ...] = ()
+    """One picture each; none takes the first caption of the pictures that are trained on."""
+    negative: str = ""
+    """What the pictures shall not show."""
+    width: int = 0
+    """In pixels; 0 takes the size of training."""
+    height: int = 0
+    """In pixels; 0 takes the size of training."""
+    steps: int = 20
+    """Of the sampler."""
+    guidance: float = 7.0
+    """Classifier-free guidance; the paper draws with 7. Distilled models want 1."""
+    sampler: str = "euler"
+    """The host's name of the sampler."""
+    scheduler: str = "normal"
+    """The host's name of the noise schedule."""
+    seed: int = 0
+    """Of the noise that previews start from, the same for every preview so that they can be compared."""
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "steps", "guidance")
+        _require_not_negative(self, "every", "width", "height", "seed")
+
+
+@dataclass(frozen=True)
+class ValidationConfig:
+    """The loss on pictures that are kept out of the training, always at the same noise."""
+
+    every: int = 0
+    """Steps between validations; 0 makes none, and all pictures are trained on."""
+    pictures: int = 1
+    """How many pictures are kept out, drawn by the run's seed."""
+    levels: int = 8
+    """Fixed noise levels per picture, evenly spread."""
+    patience: int = 0
+    """Stop after this many validations without a new best; 0 never does."""
+
+    def __post_init__(self) -> None:
+        _require_not_negative(self, "every", "patience")
+        _require_positive(self, "pictures", "levels")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """How pictures and captions become what is trained on."""
+
+    resolution: int = 0
+    """Side in pixels of a square of the same area; 0 takes the size that the model was trained at."""
+    buckets: bool = True
+    """Keep each picture's shape: it is cut as little as possible, to one of a set of sizes of about the same area. Off cuts squares."""
+    bucket_step: int = 64
+    """Sides of the buckets are multiples of this many pixels."""
+    crops: int = 1
+    """Different cuts of each picture; 1 takes the middle, more spread over what does not fit."""
+    flip: bool = False
+    """Train on mirrored pictures too. Not for faces, text, or anything with a left and a right."""
+    masks: bool = False
+    """Only where a mask is white is learnt: a picture's own transparency, or ``dog-mask.png`` next to ``dog.png``."""
+    caption_dropout: float = 0.0
+    """Share of samples whose caption is left empty; keeps guidance without a prompt working."""
+    shuffles: int = 0
+    """Orders of each caption's comma-separated parts to train with; 0 leaves captions as they are."""
+    keep_tags: int = 1
+    """Parts at a caption's start that stay in place when the others are shuffled."""
+    cache: bool = True
+    """Keep encoded pictures and captions on disk, for the next run."""
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "bucket_step", "crops")
+        _require_not_negative(self, "resolution", "shuffles", "keep_tags")
+        if not 0 <= self.caption_dropout <= 1:
+            raise ConfigError(
+                f"caption_dropout is {self.caption_dropout}.",
+                found=self.caption_dropout,
+                expected="from 0 to 1",
+                remedy="0.1 is usual, 0 is off.",
+            )
 
 
 @dataclass(frozen=True)
@@ -74,10 +272,51 @@ class TrainConfig:
     """How many of the newest states are kept."""
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    prior: PriorConfig = field(default_factory=PriorConfig)
+    ema: EmaConfig = field(default_factory=EmaConfig)
+    memory: MemoryConfig = field(default_factory=MemoryConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    preview: PreviewConfig = field(default_factory=PreviewConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
 
     def __post_init__(self) -> None:
         _require_positive(self, "steps", "batch_size", "accumulate", "keep_states")
         _require_not_negative(self, "seed", "save_every")
+        _require_compatible(self)
+
+
+def _require_compatible(config: TrainConfig) -> None:
+    """Settings that are fine alone and make no sense together."""
+    optimizer = config.optimizer
+    if optimizer.name == "schedulefree" and optimizer.schedule != "constant":
+        raise ConfigError(
+            f"A schedule-free optimizer has no schedule, but {optimizer.schedule} is set.",
+            found=optimizer.schedule,
+            expected="constant",
+            remedy="Take another optimizer, or the schedule constant.",
+        )
+    if optimizer.name == "prodigy" and optimizer.learning_rate < 0.1:
+        raise ConfigError(
+            f"Prodigy finds the learning rate itself, and multiplies it by {optimizer.learning_rate}.",
+            found=optimizer.learning_rate,
+            expected="1, or close to it",
+            remedy="Set the learning rate to 1.",
+        )
+    if optimizer.warmup >= config.steps:
+        raise ConfigError(
+            f"A warmup of {optimizer.warmup} steps leaves nothing of {config.steps} steps.",
+            found=optimizer.warmup,
+            expected=f"less than {config.steps}",
+            remedy="A twentieth of the steps is plenty.",
+        )
+    if config.validation.patience and not config.validation.every:
+        raise ConfigError(
+            "Early stopping needs a validation loss to watch.",
+            found=0,
+            expected="validation.every above 0",
+            remedy="Validate every 50 steps or so, or set patience to 0.",
+        )
 
 
 def _require_positive(config: object, *names: str) -> None:

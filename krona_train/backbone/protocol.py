@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, device, nn
 
 from krona_ops.names import LayerName
@@ -18,10 +19,26 @@ class Example:
     """One picture with its caption, encoded."""
 
     latent: Tensor
-    """``(C, *space)`` as the autoencoder gives it."""
+    """``(C, *space)`` as the autoencoder gives it; may be mapped from a file."""
     condition: Any
     """The encoded caption and what else the model is told about this picture; only the backbone looks inside."""
     caption: str = ""
+    mask: Tensor | None = None
+    """``(*space)``, how much each place counts, from 0 to 1; ``None`` counts all alike."""
+    class_condition: Any = None
+    """As ``condition``, for the caption that names only the subject's class; for prior preservation without pictures."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One picture of the data set, in all the forms in which it may be trained on."""
+
+    forms: tuple[Example, ...]
+    """Cuts, mirror images and orders of the caption, all of one size; each time one is drawn, all equally likely."""
+    uncaptioned: tuple[Example, ...] = ()
+    """The same with an empty caption, drawn instead as often as captions are dropped."""
+    repeats: int = 1
+    """How often per epoch."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +49,19 @@ class Batch:
     """``(B, C, *space)``, clean."""
     conditions: tuple[Any, ...]
     """One for each of the ``B`` samples."""
+    mask: Tensor | None = None
+    """``(B, 1, *space)``, how much each place counts; ``None`` where no sample has a mask."""
+    class_conditions: tuple[Any, ...] = ()
+    """One for each of the ``B`` samples, or none."""
+
+
+def stack_masks(examples: Sequence[Example], device: device) -> Tensor | None:
+    """The masks of a batch as ``(B, 1, *space)``, ones where a sample has none; ``None`` where none has."""
+    if all(example.mask is None for example in examples):
+        return None
+    space = examples[0].latent.shape[1:]
+    masks = [torch.ones(space) if e.mask is None else e.mask.float() for e in examples]
+    return torch.stack(masks).unsqueeze(1).to(device)
 
 
 def sampled_fingerprint(weights: Iterable[tuple[str, Tensor]]) -> str:
@@ -63,6 +93,15 @@ class Backbone(Protocol):
     def module(self, name: LayerName) -> nn.Module:
         """The layer of that name."""
 
+    def is_text(self, name: LayerName) -> bool:
+        """Whether the layer belongs to a text encoder."""
+
+    def blocks(self) -> Sequence[nn.Module]:
+        """The parts that follow one another, for gradient checkpointing: each is called as a module, inputs to outputs."""
+
+    def release_memory(self) -> None:
+        """Give back what a step that failed has left behind."""
+
     @property
     def device(self) -> device:
         """Where the model computes."""
@@ -78,6 +117,9 @@ class Backbone(Protocol):
 
     def predict(self, x_t: Tensor, sigma: Tensor, conditions: Sequence[Any]) -> Tensor:
         """The denoised ``x0`` that the model sees in ``x_t``, each sample under its own condition."""
+
+    def snr(self, sigma: Tensor) -> Tensor:
+        """``(B,)``, the signal's power over the noise's in ``x_t``, for data and noise of unit variance."""
 
     def loss_weight(self, sigma: Tensor) -> Tensor:
         """``w(σ) (B,)`` such that ``w·‖x0_pred − x0‖²`` is the squared error of what the model itself predicts (ε, v or flow)."""

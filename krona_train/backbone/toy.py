@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from krona_ops.names import LayerName
 
-from .protocol import Batch, Example, sampled_fingerprint
+from .protocol import Batch, Example, sampled_fingerprint, stack_masks
 
 
 class ToyAttention(nn.Module):
@@ -72,6 +73,15 @@ class ToyBackbone:
     def module(self, name: LayerName) -> nn.Module:
         return self.net.get_submodule(name)
 
+    def is_text(self, name: LayerName) -> bool:
+        return False
+
+    def blocks(self) -> Sequence[nn.Module]:
+        return (self.net.attn1, self.net.attn2, self.net.mlp)
+
+    def release_memory(self) -> None:
+        gc.collect()
+
     def fingerprint(self) -> str:
         return sampled_fingerprint(self.net.named_parameters())
 
@@ -81,7 +91,9 @@ class ToyBackbone:
             yield
 
     def collate(self, examples: Sequence[Example]) -> Batch:
-        return Batch(torch.stack([e.latent for e in examples]).to(self.device), tuple(e.condition for e in examples))
+        x0 = torch.stack([e.latent for e in examples]).to(self.device)
+        classes = tuple(e.class_condition for e in examples if e.class_condition is not None)
+        return Batch(x0, tuple(e.condition for e in examples), stack_masks(examples, self.device), classes)
 
     def noise_levels(self, u: Tensor) -> Tensor:
         return 0.001 + 0.998 * u
@@ -92,6 +104,9 @@ class ToyBackbone:
     def predict(self, x_t: Tensor, sigma: Tensor, conditions: Sequence[Tensor]) -> Tensor:
         sigma = sigma.to(x_t)
         return x_t - sigma[:, None, None, None] * self.net(x_t, sigma, torch.stack(list(conditions)).to(x_t))
+
+    def snr(self, sigma: Tensor) -> Tensor:
+        return ((1 - sigma) / sigma) ** 2
 
     def loss_weight(self, sigma: Tensor) -> Tensor:
         return sigma**-2

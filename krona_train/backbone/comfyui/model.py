@@ -1,11 +1,11 @@
-"""Any diffusion model that ComfyUI has loaded, as a backbone. The one file of the trainer that imports comfy."""
+"""Any diffusion model that ComfyUI has loaded, as a backbone."""
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import comfy.conds
@@ -17,94 +17,14 @@ import comfy.samplers
 import torch
 from torch import Tensor, nn
 
-from krona_ops.errors import DataError
 from krona_ops.names import LayerName
 
-from .exact_gradients import OutOfPlaceAdd, gradient_ready
-from .protocol import Batch, Example, sampled_fingerprint
+from ..exact_gradients import OutOfPlaceAdd, gradient_ready
+from ..protocol import Batch, Example, sampled_fingerprint, stack_masks
+from .encode import TextCondition
+from .families import family_of
 
 log = logging.getLogger(__name__)
-
-FAMILIES = {
-    "SD15": "sd_v1", "SD20": "sd_v2", "SD21UnclipL": "sd_v2", "SD21UnclipH": "sd_v2",
-    "SDXL": "sdxl_base_v1-0", "SSD1B": "sdxl_base_v1-0", "Segmind_Vega": "sdxl_base_v1-0", "KOALA_700M": "sdxl_base_v1-0",
-    "KOALA_1B": "sdxl_base_v1-0", "SDXLRefiner": "sdxl_refiner_v1-0", "SD3": "sd3", "Flux": "flux1", "FluxSchnell": "flux1",
-}  # fmt: skip
-"""Host's model classes by the names that ``ss_base_model_version`` has in files of other trainers."""
-RESOLUTIONS = {"sd_v1": 512, "sd_v2": 768}
-"""Pixels at which a family was trained, where it is not 1024."""
-
-
-@dataclass(frozen=True)
-class PictureSize:
-    """How a training picture was cut, in pixels: what SDXL-type models are told about each picture."""
-
-    width: int
-    height: int
-    crop_left: int
-    crop_top: int
-    target_width: int
-    target_height: int
-
-    def entries(self) -> dict[str, int]:
-        """As the host's conditioning spells them (SDXL, Podell et al. 2023, section 2.2)."""
-        return {
-            "width": self.width, "height": self.height, "crop_w": self.crop_left, "crop_h": self.crop_top,
-            "target_width": self.target_width, "target_height": self.target_height,
-        }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class TextCondition:
-    """An encoded caption, as the host's ``CONDITIONING`` holds it, and the size of the picture that it belongs to."""
-
-    embedding: Tensor
-    extras: Mapping[str, Any]
-    size: PictureSize
-
-
-def encode_captions(clip: Any, captions: Sequence[str]) -> dict[str, tuple[Tensor, Mapping[str, Any]]]:
-    """Encode each different caption once.
-
-    Args:
-        clip: The host's CLIP.
-
-    Returns:
-        ``{caption: (embedding (1, tokens, width), extras)}``.
-    """
-    encoded = {}
-    for caption in dict.fromkeys(captions):
-        entries = clip.encode_from_tokens_scheduled(clip.tokenize(caption))
-        encoded[caption] = (entries[0][0], entries[0][1])
-    return encoded
-
-
-def encode_picture(vae: Any, pixels: Tensor) -> Tensor:
-    """Encode one picture ``(height, width, 3)`` in [0, 1] with the host's VAE: ``(C, *space)``, not yet scaled for the model.
-
-    Raises:
-        DataError: The VAE gives NaN, which half-precision SDXL VAEs do.
-    """
-    latent = vae.encode(pixels[None])[0].float()
-    if not torch.isfinite(latent).all():
-        raise DataError(
-            "The VAE turns a picture into NaN.",
-            found="NaN latents",
-            expected="finite latents",
-            remedy="Start ComfyUI with --fp32-vae, or load a VAE that works in half precision.",
-        )
-    return latent
-
-
-def family_of(model: Any) -> str:
-    """The model's kind, in the words of ``ss_base_model_version`` where there is one, else the host's class name."""
-    name = type(model.model.model_config).__name__
-    return FAMILIES.get(name, name)
-
-
-def native_resolution(model: Any) -> int:
-    """The side in pixels of the pictures that the model was trained on."""
-    return RESOLUTIONS.get(family_of(model), 1024)
 
 
 class ComfyBackbone:
@@ -134,6 +54,16 @@ class ComfyBackbone:
     def module(self, name: LayerName) -> nn.Module:
         return self._net.get_submodule(name)
 
+    def is_text(self, name: LayerName) -> bool:
+        return not name.startswith("diffusion_model.")
+
+    def blocks(self) -> Sequence[nn.Module]:
+        return ()
+
+    def release_memory(self) -> None:
+        gc.collect()
+        comfy.model_management.soft_empty_cache()
+
     def fingerprint(self) -> str:
         named = ((name, self.module(name).weight) for name in self.weights())
         return sampled_fingerprint(
@@ -159,7 +89,10 @@ class ComfyBackbone:
     def collate(self, examples: Sequence[Example]) -> Batch:
         latents = torch.stack([e.latent.clone() for e in examples]).to(self.device, torch.float32)
         x0 = self._net.process_latent_in(latents)
-        return Batch(x0, tuple(self._condition(e.condition, latent[None]) for e, latent in zip(examples, x0, strict=True)))
+        pairs = list(zip(examples, x0, strict=True))
+        conditions = tuple(self._condition(e.condition, latent[None]) for e, latent in pairs)
+        classes = tuple(self._condition(e.class_condition, x[None]) for e, x in pairs if e.class_condition is not None)
+        return Batch(x0, conditions, stack_masks(examples, self.device), classes)
 
     def _condition(self, text: TextCondition, latent: Tensor) -> dict[str, Any]:
         """What the model is told about one sample, as the host's condition objects; made once per picture."""
@@ -215,6 +148,13 @@ class ComfyBackbone:
             "optimized_attention_override": _differentiable_attention,
         }
         return self._net.apply_model(x_t, sigma, transformer_options=options, **told)
+
+    def snr(self, sigma: Tensor) -> Tensor:
+        # x_t of clean ones alone and of noise alone are the amplitudes of the two in x_t.
+        one = torch.ones(len(sigma), 1, 1, 1, dtype=torch.float64, device=sigma.device)
+        signal = self._net.model_sampling.noise_scaling(sigma.double(), 0 * one, one, False)
+        noise = self._net.model_sampling.noise_scaling(sigma.double(), one, 0 * one, False)
+        return (signal / noise).square().flatten().to(sigma.dtype)
 
     def loss_weight(self, sigma: Tensor) -> Tensor:
         # The host's x0 is affine in what the model predicts; its slope c(σ) turns x0 errors back into prediction errors.

@@ -1,0 +1,25 @@
+"""What kind of model the host has loaded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+FAMILIES = {
+    "SD15": "sd_v1", "SD20": "sd_v2", "SD21UnclipL": "sd_v2", "SD21UnclipH": "sd_v2",
+    "SDXL": "sdxl_base_v1-0", "SSD1B": "sdxl_base_v1-0", "Segmind_Vega": "sdxl_base_v1-0", "KOALA_700M": "sdxl_base_v1-0",
+    "KOALA_1B": "sdxl_base_v1-0", "SDXLRefiner": "sdxl_refiner_v1-0", "SD3": "sd3", "Flux": "flux1", "FluxSchnell": "flux1",
+}  # fmt: skip
+"""Host's model classes by the names that ``ss_base_model_version`` has in files of other trainers."""
+RESOLUTIONS = {"sd_v1": 512, "sd_v2": 768}
+"""Pixels at which a family was trained, where it is not 1024."""
+
+
+def family_of(model: Any) -> str:
+    """The model's kind, in the words of ``ss_base_model_version`` where there is one, else the host's class name."""
+    name = type(model.model.model_config).__name__
+    return FAMILIES.get(name, name)
+
+
+def native_resolution(model: Any) -> int:
+    """The side in pixels of the pictures that the model was trained on."""
+    return RESOLUTIONS.get(family_of(model), 1024)
