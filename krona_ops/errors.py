@@ -10,7 +10,8 @@
     ├── ConfigError         a setting, alone or with others, makes no sense
     ├── DataError           the training pictures or captions cannot be used
     └── TrainingError       a run had to stop; its state was kept
-        └── NonFiniteError  the loss or a gradient became NaN or infinite
+        ├── NonFiniteError   the loss or a gradient became NaN or infinite
+        └── OutOfMemoryError a step does not fit, not even in the smallest way
 
 Each one says what was found, what was expected and what to do about it, and keeps these as attributes.
 """
@@ -73,3 +74,7 @@ class TrainingError(KronaError):
 
 class NonFiniteError(TrainingError):
     """The loss or a gradient became NaN or infinite."""
+
+
+class OutOfMemoryError(TrainingError):
+    """A step does not fit in memory, not even computed in the smallest way."""

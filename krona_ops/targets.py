@@ -24,6 +24,8 @@ class TargetRule:
     """Which attention projections; empty takes every layer that ``pattern`` finds, attention or not."""
     pattern: str = ""
     """A regular expression that must be found in the layer's name; empty matches all."""
+    rate: float = 1.0
+    """These layers' learning rate is multiplied by this."""
 
     def __post_init__(self) -> None:
         if min(self.factors) < 1:
@@ -32,6 +34,13 @@ class TargetRule:
                 found=self.factors,
                 expected="two positive integers, out × in",
                 remedy="Take 64 × 4, the paper's best, to start with.",
+            )
+        if self.rate < 0:
+            raise ConfigError(
+                f"A target rule's rate is {self.rate}.",
+                found=self.rate,
+                expected="0 or more",
+                remedy="1 learns as fast as the learning rate says.",
             )
         try:
             re.compile(self.pattern)
@@ -58,6 +67,8 @@ class Target:
     sizes: KronShape
     wanted: tuple[int, int]
     """The factors that the rule asked for."""
+    rate: float = 1.0
+    """The learning rate is multiplied by this."""
 
     @property
     def is_adjusted(self) -> bool:
@@ -75,7 +86,7 @@ def select(weights: Mapping[LayerName, tuple[int, ...]], rules: tuple[TargetRule
         CoverageError: No rule matches any layer.
     """
     targets = tuple(
-        Target(name, split(shape, rule.factors), rule.factors)
+        Target(name, split(shape, rule.factors), rule.factors, rule.rate)
         for name, shape in weights.items()
         if (rule := next((r for r in rules if r.matches(name)), None)) is not None
     )

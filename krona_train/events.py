@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from PIL.Image import Image
+
 from krona_ops import Adapter
 
 from .state import TrainState
@@ -40,6 +42,35 @@ class Stepped:
 
 
 @dataclass(frozen=True)
+class Noted:
+    """Something that the user should know, in a sentence."""
+
+    step: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Previewed:
+    """Pictures drawn with the adapter as it stands."""
+
+    step: int
+    pictures: tuple[Image, ...]
+    """One per prompt."""
+
+
+@dataclass(frozen=True)
+class Validated:
+    """The loss on the pictures that are kept out."""
+
+    step: int
+    loss: float
+    is_best: bool
+    """Lower than ever before in this run."""
+    adapter: Adapter
+    """As it was measured."""
+
+
+@dataclass(frozen=True)
 class Saved:
     """It is time to keep the state."""
 
@@ -57,10 +88,10 @@ class Ended:
     state: TrainState
     """From which it can go on."""
     error: BaseException | None = None
-    """Why it ended early; ``None`` when all steps were done."""
+    """Why it ended early; ``None`` when it ended as it should."""
 
 
-Event = Started | Stepped | Saved | Ended
+Event = Started | Stepped | Noted | Previewed | Validated | Saved | Ended
 Sink = Callable[[Event], None]
 
 

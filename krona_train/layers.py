@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from krona_ops import kron
-from krona_ops.delta import Kron
+from krona_ops.delta import Kron, Matrix
 from krona_ops.errors import ConfigError
-from krona_ops.factor import Full
+from krona_ops.factor import Full, LowRank
 from krona_ops.kron import Layout
 from krona_ops.targets import Target
+
+from .config import AdapterConfig
 
 
 class KronLayer(nn.Module):
@@ -39,10 +43,78 @@ class KronLayer(nn.Module):
 
     def delta(self) -> Kron:
         """The update as a value, a copy that further training does not change."""
-        return Kron(Full(self.a.detach().clone().cpu()), Full(self.b.detach().clone().cpu()), layout=self.layout)
+        return Kron(Full(_copy(self.a)), Full(_copy(self.b)), layout=self.layout)
+
+    def random_and_zero(self) -> tuple[nn.Parameter, nn.Parameter]:
+        """The factor that starts random and the one that starts at zero."""
+        return self.a, self.b
 
 
-def forward_with(layer: Callable[..., Tensor], module: nn.Module, name: str) -> Callable[..., Tensor]:
+class LoraLayer(nn.Module):
+    """``ΔW = (alpha / rank) · up @ down`` with ``down ~ N(0, 1/rank²)`` and ``up = 0``: diffusers' LoRA (``"gaussian"`` start).
+
+    The baseline of the paper, trained by the same loop to compare with. A convolution's ``down`` has its kernel, ``up`` is 1 × 1.
+    """
+
+    def __init__(self, target: Target, rank: int, alpha: float, generator: torch.Generator) -> None:
+        super().__init__()
+        sizes = target.sizes
+        self.scale = alpha / rank
+        self.down = nn.Parameter(torch.randn(rank, sizes.in_features, *sizes.kernel, generator=generator) / rank)
+        self.up = nn.Parameter(torch.zeros(sizes.out_features, rank))
+
+    def forward(self, x: Tensor, convolution: dict[str, object] | None = None) -> Tensor:
+        """``ΔW x`` in the dtype of ``x``; ``convolution`` holds stride, padding and dilation for a convolution."""
+        down, up = self.down.to(x.dtype), self.up.to(x.dtype)
+        if convolution is None:
+            return F.linear(F.linear(x, down), up) * self.scale
+        convolve = kron.CONVOLUTIONS[down.ndim - 2]
+        hidden = convolve(x, down, **convolution)  # type: ignore[arg-type]
+        return convolve(hidden, up.reshape(*up.shape, *[1] * (down.ndim - 2))) * self.scale
+
+    def delta(self) -> Matrix:
+        """The update as a value, a copy that further training does not change."""
+        return Matrix(LowRank(_copy(self.up), _copy(self.down)), self.scale)
+
+    def random_and_zero(self) -> tuple[nn.Parameter, nn.Parameter]:
+        """The factor that starts random and the one that starts at zero."""
+        return self.down, self.up
+
+
+Layer = KronLayer | LoraLayer
+"""What can be trained."""
+
+
+def build_layer(target: Target, config: AdapterConfig, generator: torch.Generator) -> Layer:
+    """Fresh factors for one target."""
+    if config.kind == "lora":
+        return LoraLayer(target, config.rank, config.alpha, generator)
+    return KronLayer(target, config.layout, generator)
+
+
+class Switch:
+    """Turns all layers of an adapter off for a while: the same model without it, and no second copy."""
+
+    def __init__(self) -> None:
+        self.is_on = True
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        """Inside, the layers add nothing."""
+        before, self.is_on = self.is_on, False
+        try:
+            yield
+        finally:
+            self.is_on = before
+
+
+def _copy(parameter: nn.Parameter) -> Tensor:
+    return parameter.detach().clone().cpu()
+
+
+def forward_with(
+    layer: Callable[..., Tensor], module: nn.Module, name: str, switch: Switch | None = None
+) -> Callable[..., Tensor]:
     """``forward(original, x, ...)`` of ``module`` with the output of ``layer`` added, for `krona_train.inject`.
 
     Raises:
@@ -52,7 +124,8 @@ def forward_with(layer: Callable[..., Tensor], module: nn.Module, name: str) -> 
     extra = layer if options is None else partial(layer, convolution=options)
 
     def forward(original: Callable[..., Tensor], x: Tensor, *args: object, **kwargs: object) -> Tensor:
-        return original(x, *args, **kwargs) + extra(x)
+        y = original(x, *args, **kwargs)
+        return y + extra(x) if switch is None or switch.is_on else y
 
     return forward
 

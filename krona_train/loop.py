@@ -3,134 +3,119 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from PIL.Image import Image
 
 from krona_ops import Adapter, LayerName, select
-from krona_ops.errors import DataError, NonFiniteError
-from krona_ops.targets import describe_adjustments
+from krona_ops.errors import NonFiniteError
+from krona_ops.targets import Target, describe_adjustments
 
-from .backbone.protocol import Backbone, Example, sampled_fingerprint
-from .config import AdapterConfig, OptimizerConfig, TrainConfig
+from .backbone.protocol import Backbone, Example, Item
+from .config import TrainConfig
 from .events import Ended, Saved, Sink, Started, Stepped
 from .inject import patched
-from .layers import KronLayer, forward_with
-from .noise import draw
-from .objectives.denoising import denoising
-from .randomness import generator, picture
+from .layers import Layer, Switch, forward_with
+from .look import Look
+from .memory import Plan
+from .progress import Progress
+from .runtime import OneProcess, Runtime
+from .samples import Samples, as_items, fingerprint
 from .state import TrainState
-
-Layers = Mapping[LayerName, KronLayer]
+from .step import Batches, backward_that_fits
+from .trainee import Trainee
+from .validation import keep_out
 
 
 def fit(
     backbone: Backbone,
-    examples: Sequence[Example],
+    data: Sequence[Item | Example],
     config: TrainConfig,
     sink: Sink = lambda event: None,
     resume: TrainState | None = None,
+    *,
+    class_data: Sequence[Item | Example] = (),
+    preview: Callable[[], Sequence[Image]] | None = None,
+    runtime: Runtime | None = None,
 ) -> Adapter:
     """Train an adapter and return it; the backbone is left as it was found, whatever happens.
 
     Args:
-        examples: The encoded pictures; each is seen once per epoch, in a new order each time.
+        data: The encoded pictures; each is seen once per epoch, in a new order each time.
         sink: Gets every event. An exception that it raises (an interrupt) stops the training like any other; the
             factors as they stood after the last whole step are in the `Ended` event that follows.
         resume: Go on from here: the result is, bit for bit, that of a training that never stopped.
+        class_data: Encoded pictures of the subject's class, for prior preservation with pictures.
+        preview: Draws pictures with the adapter as it stands.
+        runtime: The processes that train together; each calls ``fit`` with the same arguments.
 
     Raises:
         DataError: There are no examples.
         CoverageError: No layer of the backbone is a target.
         ConfigError: The state to go on from belongs to other settings, another base model or other pictures.
         NonFiniteError: The loss or its gradient became NaN or infinite; the factors are those from before.
+        OutOfMemoryError: A step does not fit even in the smallest way.
     """
-    if not examples:
-        raise DataError(
-            "There is nothing to train on.", found=0, expected="at least one picture", remedy="Add pictures to the data set."
-        )
+    runtime = runtime or OneProcess()
+    items, held_out = keep_out(as_items(data), config)
     targets = select(backbone.weights(), config.adapter.targets)
+    batches = Batches(
+        Samples(items, config, runtime.number, runtime.count),
+        Samples(as_items(class_data), config, runtime.number, runtime.count, "class order") if class_data else None,
+    )
     with backbone.ready():
-        layers = build_layers(targets, config.adapter, config.seed, backbone.device)
-        parameters = [p for layer in layers.values() for p in layer.parameters()]
-        optimizer = build_optimizer(parameters, config.optimizer)
-        base, data = backbone.fingerprint(), fingerprint(examples)
-        done = 0
-        if resume is not None:
-            resume.require_same(config, base, data)
-            resume.restore(layers, optimizer)
-            done = resume.step
-        sink(Started(config.steps, done, len(layers), sum(p.numel() for p in parameters), describe_adjustments(targets)))
+        trainee = Trainee(targets, learning_rates(backbone, targets, config), config, backbone.device)
+        progress = Progress(Plan(config.memory.checkpointing))
+        base, seen = backbone.fingerprint(), fingerprint((*as_items(data), *as_items(class_data or data)))
 
         def state() -> TrainState:
-            return TrainState.capture(done, layers, optimizer, config, base, data)
+            tensors, numbers = trainee.capture()
+            told = {**numbers, **progress.numbers(), "processes": runtime.count}
+            return TrainState(progress.done, tensors, told, config, base, seen)
 
+        if resume is not None:
+            resume.require_same(config, base, seen, runtime.count)
+            trainee.restore(resume.tensors, resume.numbers)
+            progress.restore(resume)
+        count = sum(p.numel() for p in trainee.parameters)
+        sink(Started(config.steps, progress.done, len(targets), count, describe_adjustments(targets)))
+        look = Look(backbone, trainee, held_out, config, preview, runtime, sink)
         began = time.monotonic()
         try:
-            with attached(backbone, layers):
-                for step in range(done + 1, config.steps + 1):
-                    loss = backward(backbone, examples, config, step)
-                    grad_norm = torch.nn.utils.clip_grad_norm_(parameters, config.optimizer.max_grad_norm or torch.inf)
-                    check_finite(step, loss=loss, gradient=grad_norm)
-                    optimizer.step()
-                    optimizer.zero_grad()
-                    done = step
-                    seconds = time.monotonic() - began
-                    sink(Stepped(step, config.steps, loss.item(), grad_norm.item(), config.optimizer.learning_rate, seconds))
+            with attached(backbone, trainee.layers, trainee.switch):
+                while look(progress) and progress.done < config.steps:
+                    step = progress.done + 1
+                    loss = runtime.mean(backward_that_fits(backbone, trainee, batches, config, progress, runtime, sink))
+                    runtime.average_gradients(trainee.parameters)
+                    grad_norm = trainee.clip()
+                    check_finite(step, loss=loss, gradient=loss if trainee.scaler.is_enabled() else grad_norm)
+                    rate = trainee.step(progress.done)
+                    progress.done = step
+                    sink(Stepped(step, config.steps, loss.item(), grad_norm.item(), rate, time.monotonic() - began))
                     if config.save_every and step % config.save_every == 0 and step < config.steps:
                         sink(Saved(state()))
         except BaseException as error:
-            sink(Ended(done, config.steps, collect(layers), state(), error))
+            sink(Ended(progress.done, config.steps, trainee.result(), state(), error))
             raise
-        adapter = collect(layers)
-        sink(Ended(done, config.steps, adapter, state()))
+        adapter = trainee.result()
+        sink(Ended(progress.done, config.steps, adapter, state()))
         return adapter
 
 
-def backward(backbone: Backbone, examples: Sequence[Example], config: TrainConfig, step: int) -> Tensor:
-    """Gradients of one step: the mean over its ``accumulate`` batches of ``batch_size`` samples; returns the mean loss."""
-    total = torch.zeros((), device=backbone.device)
-    first = (step - 1) * config.accumulate * config.batch_size
-    for start in range(first, first + config.accumulate * config.batch_size, config.batch_size):
-        numbers = range(start, start + config.batch_size)
-        batch = backbone.collate([examples[picture(config.seed, n, len(examples))] for n in numbers])
-        loss = denoising(backbone, batch, draw(backbone, batch.x0, config.seed, numbers)).mean() / config.accumulate
-        loss.backward()
-        total += loss.detach()
-    return total
-
-
-def build_optimizer(parameters: Sequence[torch.nn.Parameter], config: OptimizerConfig) -> torch.optim.Optimizer:
-    """AdamW as the settings say."""
-    return torch.optim.AdamW(
-        parameters, lr=config.learning_rate, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay
-    )
-
-
-def fingerprint(examples: Sequence[Example]) -> str:
-    """A hash of the pictures and captions that are trained on, in their order."""
-    return sampled_fingerprint((example.caption, example.latent) for example in examples)
-
-
-def build_layers(targets: Sequence, config: AdapterConfig, seed: int, device: torch.device) -> Layers:
-    """Fresh factors for every target, drawn in the targets' order from the seed alone."""
-    rng = generator(seed, "factors")
-    return {target.name: KronLayer(target, config.layout, rng).to(device) for target in targets}
+def learning_rates(backbone: Backbone, targets: Sequence[Target], config: TrainConfig) -> dict[str, float]:
+    """For each layer, what its learning rate is multiplied by."""
+    text = config.optimizer.rate_text
+    return {target.name: target.rate * (text if backbone.is_text(target.name) else 1.0) for target in targets}
 
 
 @contextmanager
-def attached(backbone: Backbone, layers: Layers) -> Iterator[None]:
+def attached(backbone: Backbone, layers: Mapping[LayerName, Layer], switch: Switch | None = None) -> Iterator[None]:
     """The backbone computes with the layers' updates inside the block, and without them after it."""
     modules = {name: backbone.module(name) for name in layers}
-    with patched({modules[name]: forward_with(layer, modules[name], name) for name, layer in layers.items()}):
+    with patched({modules[name]: forward_with(layer, modules[name], name, switch) for name, layer in layers.items()}):
         yield
-
-
-def collect(layers: Layers) -> Adapter:
-    """The factors as they stand, as an adapter."""
-    return Adapter({name: layer.delta() for name, layer in layers.items()})
 
 
 def check_finite(step: int, **values: torch.Tensor) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,7 +10,8 @@ import torch
 from torch import Tensor
 
 from .backbone.protocol import Backbone
-from .randomness import generator
+from .config import ObjectiveConfig
+from .randomness import Stream, generator
 
 
 @dataclass(frozen=True)
@@ -19,20 +21,50 @@ class Draw:
     sigma: Tensor
     """``(B,)`` noise levels in the model's own parameter."""
     noise: Tensor
-    """``(B, C, *space)``, unit variance."""
+    """``(B, C, *space)``, unit variance (more, with a noise offset)."""
 
 
-def draw(backbone: Backbone, x0: Tensor, seed: int, numbers: Sequence[int]) -> Draw:
+def draw(
+    backbone: Backbone,
+    x0: Tensor,
+    seed: int,
+    numbers: Sequence[int],
+    config: ObjectiveConfig | None = None,
+    stream: Stream = "noise",
+) -> Draw:
     """Noise level and noise for each sample, from the seed and the sample's number alone.
 
     Args:
         x0: ``(B, C, *space)`` clean latents.
         numbers: ``B`` sample numbers, counted from the start of the training.
+        config: Which levels are drawn, and the noise's offset.
     """
-    levels, noises = [], []
+    config = config or ObjectiveConfig()
+    times, noises = [], []
     for number in numbers:
-        rng = generator(seed, "noise", number)
-        levels.append(torch.rand((), generator=rng))
+        rng = generator(seed, stream, number)
+        times.append(warp(torch.rand((), generator=rng), config))
         noises.append(torch.randn(x0.shape[1:], generator=rng))
-    sigma = backbone.noise_levels(torch.stack(levels).to(x0.device))
-    return Draw(sigma, torch.stack(noises).to(x0))
+        if config.noise_offset:
+            # One number per channel (Guttenberg 2023, "Diffusion with offset noise").
+            shift = torch.randn(x0.shape[1], *[1] * (x0.ndim - 2), generator=rng)
+            noises[-1] = noises[-1] + config.noise_offset * shift
+    return Draw(backbone.noise_levels(torch.stack(times).to(x0.device)), torch.stack(noises).to(x0))
+
+
+def warp(u: Tensor, config: ObjectiveConfig) -> Tensor:
+    """A uniform number in [0, 1) to a time of the wanted density, 0 clean and 1 noise.
+
+    Densities: logit-normal and mode are sections 3.1 of Esser et al. 2024 (Stable Diffusion 3), the latter eq. 20;
+    shifted is their eq. 23. The results stay in [0, 1).
+    """
+    if config.levels == "uniform":
+        return u
+    if config.levels == "shifted":
+        t = config.level_shift * u / (1 + (config.level_shift - 1) * u)
+    elif config.levels == "logit_normal":
+        u = u.double()  # the quantile function needs the distance from 1, which float32 has not got
+        t = torch.sigmoid(config.level_mean + config.level_std * torch.special.ndtri(u.clamp(1e-9, 1 - 1e-9))).float()
+    else:
+        t = 1 - u - config.level_scale * (torch.cos(math.pi / 2 * u) ** 2 - 1 + u)
+    return t.clamp(0, 1 - 2**-24)

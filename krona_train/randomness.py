@@ -6,21 +6,16 @@ on any number of devices. Draws are made on the CPU, so that they do not depend 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 
-_STREAMS = {"factors": 0, "order": 1, "noise": 2}
+Stream = Literal["factors", "order", "noise", "buckets", "forms", "class order", "class noise", "validation"]
+_STREAMS: dict[str, int] = {name: number for number, name in enumerate(get_args(Stream))}
 
 
-def generator(seed: int, stream: Literal["factors", "order", "noise"], number: int = 0) -> torch.Generator:
-    """The generator for one purpose and one number; different ones are independent."""
-    state = np.random.SeedSequence([seed, _STREAMS[stream], number]).generate_state(1, np.uint64)[0]
+def generator(seed: int, stream: Stream, *numbers: int) -> torch.Generator:
+    """The generator for one purpose and some numbers; different ones are independent."""
+    state = np.random.SeedSequence([seed, _STREAMS[stream], *(numbers or (0,))]).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state) >> 1)  # manual_seed takes 63 bits on every torch
-
-
-def picture(seed: int, number: int, count: int) -> int:
-    """Which of ``count`` pictures the training's sample ``number`` is: each picture once per epoch, in a new order each time."""
-    epoch, position = divmod(number, count)
-    return int(torch.randperm(count, generator=generator(seed, "order", epoch))[position])

@@ -7,8 +7,8 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import torch
 from torch import Tensor
 
 from krona_ops.errors import AdapterFileError, ConfigError
@@ -18,8 +18,8 @@ from krona_ops.header import read_header
 from .config import TrainConfig, from_dict, to_dict
 
 KIND = "krona.train-state"
-SCHEMA = "1"
-MAY_CHANGE = ("steps", "save_every", "keep_states")
+SCHEMA = "2"
+MAY_CHANGE = ("steps", "save_every", "keep_states", "memory", "preview")
 """Settings of a run that may differ when it goes on; all others decide what the next step would have been."""
 
 
@@ -30,63 +30,16 @@ class TrainState:
     step: int
     """Optimizer steps done."""
     tensors: Mapping[str, Tensor]
-    """``factors.<layer>.a``, ``factors.<layer>.b``, and ``optimizer.<index>.<name>`` in the order of the factors."""
+    """``factors.<layer>.<factor>``, ``optimizer.<index>.<name>`` in the order of the factors, ``ema.<layer>.<factor>``."""
+    numbers: Mapping[str, Any]
+    """Plain numbers of the optimizer, the average, and of the loop itself, as JSON holds them."""
     config: TrainConfig
     base: str
     """Fingerprint of the frozen model."""
     data: str
     """Fingerprint of the encoded pictures and captions."""
 
-    @classmethod
-    def capture(
-        cls,
-        step: int,
-        layers: Mapping[str, torch.nn.Module],
-        optimizer: torch.optim.Optimizer,
-        config: TrainConfig,
-        base: str,
-        data: str,
-    ) -> TrainState:
-        """A copy of what is there now; further training does not change it."""
-        tensors = {
-            f"factors.{name}.{which}": getattr(layer, which).detach().cpu().clone()
-            for name, layer in layers.items()
-            for which in ("a", "b")
-        }
-        for index, values in optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{name}": value.detach().cpu().clone() for name, value in values.items()}
-        return cls(step, tensors, config, base, data)
-
-    def restore(self, layers: Mapping[str, torch.nn.Module], optimizer: torch.optim.Optimizer) -> None:
-        """Put everything back, bit for bit.
-
-        Raises:
-            ConfigError: The layers are not those of the state.
-        """
-        wanted = {f"factors.{name}.{which}": getattr(layer, which) for name, layer in layers.items() for which in ("a", "b")}
-        stored = {key: value for key, value in self.tensors.items() if key.startswith("factors.")}
-        different = next(
-            (k for k in (*wanted, *stored) if k not in wanted or k not in stored or wanted[k].shape != stored[k].shape), None
-        )
-        if different is not None:
-            raise ConfigError(
-                "The saved training adapts other layers, or with other factors.",
-                layer=different.removeprefix("factors."),
-                found=tuple(stored[different].shape) if different in stored else "no such layer in the saved training",
-                expected=tuple(wanted[different].shape) if different in wanted else "no such layer now",
-                remedy="Go on with the targets and factors that it began with, or start a new run.",
-            )
-        with torch.no_grad():
-            for key, parameter in wanted.items():
-                parameter.copy_(stored[key])
-        moments: dict[int, dict[str, Tensor]] = {}
-        for key, value in self.tensors.items():
-            if key.startswith("optimizer."):
-                _, index, name = key.split(".", 2)
-                moments.setdefault(int(index), {})[name] = value.clone()
-        optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
-
-    def require_same(self, config: TrainConfig, base: str, data: str) -> None:
+    def require_same(self, config: TrainConfig, base: str, data: str, processes: int = 1) -> None:
         """Refuse to go on with something else than what was begun.
 
         Raises:
@@ -95,11 +48,22 @@ class TrainState:
         before, now = to_dict(self.config), to_dict(config)
         changed = next((key for key in before if key not in MAY_CHANGE and before[key] != now[key]), None)
         if changed is not None:
+            was, is_now = before[changed], now[changed]
+            if isinstance(was, dict):  # name the one setting inside
+                inner = next(key for key in was if was[key] != is_now[key])
+                changed, was, is_now = f"{changed}.{inner}", was[inner], is_now[inner]
             raise ConfigError(
-                f"The saved training has {changed} = {before[changed]}.",
-                found=now[changed],
-                expected=before[changed],
+                f"The saved training has {changed} = {was}.",
+                found=is_now,
+                expected=was,
                 remedy=f"Set {changed} back to go on, or start a new run.",
+            )
+        if processes != self.numbers["processes"]:
+            raise ConfigError(
+                f"The saved training ran in {self.numbers['processes']} processes, which share out the batches.",
+                found=processes,
+                expected=self.numbers["processes"],
+                remedy="Go on with as many, or start a new run.",
             )
         for what, was, is_now in (("base model", self.base, base), ("pictures or captions", self.data, data)):
             if was != is_now:
@@ -128,6 +92,7 @@ class TrainState:
         told = {
             "krona.kind": KIND, "krona.schema": SCHEMA, "krona.step": str(self.step),
             "krona.config": json.dumps(to_dict(self.config)), "krona.base": self.base, "krona.data": self.data,
+            "krona.numbers": json.dumps(self.numbers),
         }  # fmt: skip
         return save_tensors(self.tensors, path, told)
 
@@ -150,7 +115,8 @@ class TrainState:
             )
         tensors = load_tensors(path)
         config = from_dict(TrainConfig, json.loads(told["krona.config"]))
-        return cls(int(told["krona.step"]), tensors, config, told["krona.base"], told["krona.data"])
+        numbers = json.loads(told["krona.numbers"])
+        return cls(int(told["krona.step"]), tensors, numbers, config, told["krona.base"], told["krona.data"])
 
 
 def states(folder: Path) -> Sequence[Path]:

@@ -3,31 +3,108 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from krona_ops.errors import TrainingError
 
-class OutOfPlaceAdd(TorchFunctionMode):
-    """Turns ``a += b`` into ``a = a + b`` wherever a gradient flows.
+_NO_WRITES = {"requires_grad_", "set_", "resize_", "rename_", "share_memory_"}
+_PURE = {"add_": torch.add, "sub_": torch.sub, "mul_": torch.mul, "div_": torch.div}
 
-    Flux-type blocks add to their residual stream in place. Autograd then refuses, or, with gradient checkpointing, gives
-    gradients that are 4 to 28 % wrong. Python rebinds the name on the left of ``+=`` to whatever the addition returns, so
-    returning a new tensor is enough. Writes into a slice (``a[:, :n] += b``) stay what they are; autograd handles those.
+
+class FreshWrites(TorchFunctionMode):
+    """Operations in place write to fresh memory wherever a gradient flows, so that what was saved for it stays as it was.
+
+    Flux-type blocks add to their residual stream in place (``img += …``), LTX-type blocks with ``x.addcmul_(…)``. Autograd then
+    refuses, or, with gradient checkpointing, gives gradients that are 4 to 28 % wrong. Here the tensor gets memory of its own
+    just before such a write, and keeps its identity: whoever holds it sees the new values, what was saved keeps the old ones.
+    (Returning a new tensor instead is exact for ``+=``, which rebinds the name, and loses the update of a bare ``x.add_(y)``.)
+
+    It needs everything that is saved to be an alias: see `exact_in_place`. Gradient checkpointing saves aliases by itself.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        if (
-            getattr(func, "__name__", "") in ("add_", "__iadd__")
-            and not kwargs
-            and torch.is_grad_enabled()
-            and any(isinstance(arg, Tensor) and arg.requires_grad for arg in args)
-        ):
-            return args[0] + args[1]
-        return func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        target = _written(func, args, kwargs) if torch.is_grad_enabled() else None
+        if target is None or not _flows(target, args, kwargs):
+            return func(*args, **kwargs)
+        if _is_one_of_several_views(target):
+            # Autograd refuses any write into these, so the code can only have worked with the name rebound.
+            pure = _PURE.get(func.__name__)
+            return func(*args, **kwargs) if pure is None else pure(*args, **kwargs)
+        _give_own_memory(target)
+        with torch.autograd._unsafe_preserve_version_counter(target):  # nobody has saved the fresh memory
+            return func(*args, **kwargs)
+
+
+@contextmanager
+def exact_in_place() -> Iterator[None]:
+    """Gradients inside are exact, whatever the model writes in place.
+
+    Raises:
+        TrainingError: In the backward pass, where something was overwritten after all.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(torch.autograd.graph.saved_tensors_hooks(_pack, _unpack))
+        stack.enter_context(FreshWrites())
+        yield
+
+
+def _pack(tensor: Tensor) -> tuple[Tensor, int]:
+    """Autograd hands an alias to this hook; without it, it keeps the very tensor that is about to get other memory."""
+    return tensor, tensor._version
+
+
+def _unpack(saved: tuple[Tensor, int]) -> Tensor:
+    tensor, version = saved
+    if tensor._version != version:
+        raise TrainingError(
+            f"A tensor of shape {tuple(tensor.shape)} was overwritten before its gradient was computed.",
+            found=f"version {tensor._version}",
+            expected=f"version {version}",
+            remedy="The gradients of this model would be wrong; please report it with the model's name.",
+        )
+    return tensor
+
+
+def _written(func: Any, args: tuple, kwargs: dict) -> Tensor | None:
+    """The tensor that a call writes into, if any."""
+    name = getattr(func, "__name__", "")
+    if isinstance(kwargs.get("out"), Tensor):
+        return kwargs["out"]
+    in_place = name == "__setitem__" or (name.endswith("_") and not name.startswith("_")) or kwargs.get("inplace")
+    if not in_place or name in _NO_WRITES or not args or not isinstance(args[0], Tensor):
+        return None
+    return args[0]
+
+
+def _flows(target: Tensor, args: tuple, kwargs: dict) -> bool:
+    if (target.is_leaf and target.requires_grad) or not target.is_floating_point():
+        return False
+    tensors = (value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
+    return any(tensor.requires_grad for tensor in tensors)
+
+
+def _is_one_of_several_views(tensor: Tensor) -> bool:
+    return tensor._is_view() and type(tensor.grad_fn).__name__.startswith(("Split", "Unbind"))
+
+
+def _give_own_memory(tensor: Tensor) -> None:
+    """Move a tensor, with the one that it is a view of, to memory that nothing else refers to."""
+    base = tensor._base if tensor._is_view() else None
+    if base is None:
+        tensor.data = tensor.data.clone()
+        return
+    fresh = base.data.clone()
+    if fresh.stride() != base.stride():
+        return  # a base with overlapping elements cannot be written into anyway
+    offset = tensor.storage_offset() - base.storage_offset()
+    base.data = fresh
+    tensor.data = fresh.as_strided(tensor.shape, tensor.stride(), offset)
 
 
 @contextmanager

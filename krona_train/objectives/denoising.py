@@ -1,19 +1,50 @@
-"""The ordinary denoising loss: squared error of what the model itself predicts, ε, v or flow."""
+"""The ordinary denoising loss: error of what the model itself predicts, ε, v or flow."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
 from ..backbone.protocol import Backbone, Batch
+from ..config import ObjectiveConfig
 from ..noise import Draw
+from .weighting import weighting
 
 
-def denoising(backbone: Backbone, batch: Batch, draw: Draw) -> Tensor:
+def denoising(backbone: Backbone, batch: Batch, draw: Draw, config: ObjectiveConfig | None = None) -> Tensor:
     """``mean ‖ε_pred − ε‖²`` per sample (v or flow where the model predicts those), as ``(B,)``.
 
     Hosts hand out the denoised ``x0``; since ``x0_pred − x0`` is the prediction's error times a function of σ, the exact
     weight ``w(σ)`` gives the same number for every kind of model (Ho et al. 2020, eq. 14; DiffuseKronA, eq. 1).
     """
+    config = config or ObjectiveConfig()
     x_t = backbone.add_noise(batch.x0, draw.noise, draw.sigma)
-    error = backbone.predict(x_t, draw.sigma, batch.conditions) - batch.x0
-    return backbone.loss_weight(draw.sigma) * error.square().flatten(1).mean(1)
+    prediction = backbone.predict(x_t, draw.sigma, batch.conditions)
+    return error(backbone, prediction, batch.x0, draw.sigma, batch.mask, config)
+
+
+def error(
+    backbone: Backbone, prediction: Tensor, target: Tensor, sigma: Tensor, mask: Tensor | None, config: ObjectiveConfig
+) -> Tensor:
+    """Weighted distance ``(B,)`` of two denoised pictures, in units of what the model predicts.
+
+    Args:
+        prediction: ``(B, C, *space)``.
+        target: ``(B, C, *space)``.
+        mask: ``(B, 1, *space)``; the mean is taken over what it lets count.
+    """
+    slope = backbone.loss_weight(sigma)
+    difference = (prediction - target).float()
+    if config.distance == "l2":
+        distance = mean(difference.square(), mask) * slope
+    else:
+        # Pseudo-Huber with diffusers' scale: 2c(√(e² + c²) − c) is e² for small errors e and 2c|e| for large ones.
+        squared = difference.square() * slope.reshape(-1, *[1] * (difference.ndim - 1))
+        distance = mean(2 * config.huber_c * ((squared + config.huber_c**2).sqrt() - config.huber_c), mask)
+    return distance * weighting(config, backbone.snr(sigma), slope)
+
+
+def mean(values: Tensor, mask: Tensor | None) -> Tensor:
+    """Mean per sample ``(B,)`` of ``(B, C, *space)``, weighted by ``(B, 1, *space)``."""
+    if mask is None:
+        return values.flatten(1).mean(1)
+    return (values * mask).flatten(1).sum(1) / (mask.flatten(1).sum(1) * values.shape[1])

@@ -81,8 +81,8 @@ CHANGES = {
     "seed": (settings(seed=1), "has seed = 0"),
     "batch_size": (settings(batch_size=3), "has batch_size = 2"),
     "accumulate": (settings(accumulate=1), "has accumulate = 2"),
-    "targets": (settings(adapter=AdapterConfig(targets=(TargetRule(factors=(4, 4)),))), "has adapter = "),
-    "rate": (settings(optimizer=OptimizerConfig(learning_rate=1e-3)), "has optimizer = "),
+    "targets": (settings(adapter=AdapterConfig(targets=(TargetRule(factors=(4, 4)),))), "has adapter.targets = "),
+    "rate": (settings(optimizer=OptimizerConfig(learning_rate=1e-3)), "has optimizer.learning_rate = 0.01"),
     "steps": (settings(steps=5), "has done 5 steps already"),
 }
 
@@ -110,7 +110,7 @@ def test_a_state_of_other_layers_is_refused_by_name():
     narrow, wide = ToyBackbone(width=48), ToyBackbone(width=64)
     state = record(settings(steps=5), backbone=narrow)[-1].state
     forged = TrainState(
-        5, state.tensors, settings(), wide.fingerprint(), record(settings(steps=5), backbone=wide)[-1].state.data
+        5, state.tensors, state.numbers, settings(), wide.fingerprint(), record(settings(steps=5), backbone=wide)[-1].state.data
     )
     with pytest.raises(ConfigError, match=r"attn1\.to_q\.b: The saved training adapts other layers, or with other factors"):
         fit(wide, examples(), settings(), resume=forged)

@@ -1,0 +1,294 @@
+"""Pictures from the host's own sampler, drawn without a trace on anything random."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import comfy.ldm.modules.attention
+import comfy.model_patcher
+import comfy.samplers
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from krona_ops.errors import ConfigError, NonFiniteError
+
+from ...config import PreviewConfig
+from .encode import encode_captions
+
+log = logging.getLogger(__name__)
+
+
+class Encoded(Protocol):
+    """An encoded text; `Prompt` is one, and so is `TextCondition`."""
+
+    @property
+    def embedding(self) -> Tensor:
+        """``(1, tokens, width)``."""
+
+    @property
+    def extras(self) -> Mapping[str, Any]:
+        """What else the text encoder gave, as in the host's ``CONDITIONING``."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prompt:
+    """A text to draw, encoded."""
+
+    text: str
+    embedding: Tensor
+    """``(1, tokens, width)``."""
+    extras: Mapping[str, Any]
+
+
+def encode_prompts(clip: Any, texts: Sequence[str]) -> tuple[Prompt, ...]:
+    """One `Prompt` per text; each different text is encoded once.
+
+    Args:
+        clip: The host's CLIP.
+    """
+    encoded = encode_captions(clip, texts)
+    return tuple(Prompt(text, *encoded[text]) for text in texts)
+
+
+def check_sampler(config: PreviewConfig) -> None:
+    """Whether the host has the sampler and the scheduler, which it would otherwise exchange for others without a word.
+
+    Raises:
+        ConfigError: It lacks one of them; the message lists those that it has.
+    """
+    for what, name, known in (
+        ("sampler", config.sampler, comfy.samplers.KSampler.SAMPLERS),
+        ("scheduler", config.scheduler, comfy.samplers.KSampler.SCHEDULERS),
+    ):
+        if name not in known:
+            raise ConfigError(
+                f"ComfyUI has no {what} of this name.",
+                layer=f"preview.{what}",
+                found=name,
+                expected=", ".join(known),
+                remedy=f"Choose one of these; {getattr(PreviewConfig(), what)} works for every model.",
+            )
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How a picture is drawn, apart from what is on it."""
+
+    width: int
+    """In pixels; cut down to what the model's latents can hold."""
+    height: int
+    steps: int
+    guidance: float
+    sampler: str
+    scheduler: str
+
+    @classmethod
+    def of(cls, config: PreviewConfig, size: tuple[int, int]) -> Drawing:
+        """As the settings say.
+
+        Args:
+            size: Width and height in pixels, where the settings leave them open.
+
+        Raises:
+            ConfigError: The host lacks the sampler or the scheduler.
+        """
+        check_sampler(config)
+        width, height = config.width or size[0], config.height or size[1]
+        return cls(width, height, config.steps, config.guidance, config.sampler, config.scheduler)
+
+
+def sample(
+    model: Any,
+    positive: Encoded,
+    negative: Encoded,
+    *,
+    width: int,
+    height: int,
+    steps: int,
+    guidance: float,
+    sampler: str,
+    scheduler: str,
+    seed: int,
+    vae: Any,
+) -> Image.Image:
+    """Draw one picture: what the host's KSampler and VAE Decode nodes give for the same seed.
+
+    Args:
+        model: The host's ``ModelPatcher``; a video model draws one frame.
+        vae: The host's VAE.
+
+    Returns:
+        An RGB picture of about ``width × height`` pixels.
+
+    Raises:
+        ConfigError: The model draws no pictures.
+        NonFiniteError: The picture is NaN.
+        InterruptProcessingException: The user has pressed cancel.
+    """
+    drawing = Drawing(width, height, steps, guidance, sampler, scheduler)
+    return decode_picture(vae, sample_latent(model, positive, negative, drawing, seed))
+
+
+def sample_latent(model: Any, positive: Encoded, negative: Encoded, drawing: Drawing, seed: int) -> Tensor:
+    """One sampled latent, in the VAE's scale: ``(1, C, height, width)``, or ``(1, C, 1, height, width)`` of a video model.
+
+    Every random number comes from the seed; the process's own generators are as before afterwards.
+
+    Raises:
+        ConfigError: The model draws no pictures.
+        InterruptProcessingException: The user has pressed cancel.
+    """
+    shape = latent_shape(model, drawing.width, drawing.height)
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    guider = comfy.samplers.CFGGuider(model)
+    guider.model_options = _with_steady_attention(model.model_options)
+    guider.set_conds(*([[text.embedding, dict(text.extras)]] for text in (positive, negative)))
+    guider.set_cfg(drawing.guidance)
+    schedule = comfy.samplers.KSampler(model, drawing.steps, model.load_device, drawing.sampler, drawing.scheduler)
+    method = comfy.samplers.sampler_object(drawing.sampler)
+    # As the host's nodes run; what is made here is thrown away, so nothing of it can reach a backward pass.
+    with torch.inference_mode(), _randomness_put_back(model.load_device):
+        torch.manual_seed(seed)  # a few samplers draw from the process's generator
+        return guider.sample(noise, torch.zeros(shape), method, schedule.sigmas, disable_pbar=True, seed=seed).cpu()
+
+
+def decode_picture(vae: Any, latent: Tensor) -> Image.Image:
+    """The first frame of a latent ``(1, C, *space)`` as an RGB picture.
+
+    Raises:
+        NonFiniteError: The picture is NaN.
+    """
+    with torch.inference_mode(), _randomness_put_back(vae.device):
+        pixels = vae.decode(latent).float().cpu()  # (1, [frames,] height, width, 3)
+    frame = pixels.reshape(-1, *pixels.shape[-3:])[0, ..., :3]
+    if not torch.isfinite(frame).all():
+        sampled = bool(torch.isfinite(latent).all())
+        raise NonFiniteError(
+            "The VAE turns a sampled picture into NaN." if sampled else "The model draws NaN.",
+            found="NaN",
+            expected="a picture",
+            remedy="Start ComfyUI with --fp32-vae, or load a VAE that works in half precision."
+            if sampled
+            else "Lower the learning rate or the guidance.",
+        )
+    return Image.fromarray((frame.clamp(0, 1) * 255).round().to(torch.uint8).numpy().astype(np.uint8))
+
+
+def latent_shape(model: Any, width: int, height: int) -> tuple[int, ...]:
+    """Shape of the latent of one picture, by the model's own latent format.
+
+    Raises:
+        ConfigError: The model makes something else than pictures, such as sound.
+    """
+    kind = model.get_model_object("latent_format")
+    if kind.latent_dimensions not in (2, 3):
+        raise ConfigError(
+            "The model draws no pictures.",
+            found=type(kind).__name__,
+            expected="a latent of two or three dimensions",
+            remedy="Turn previews and class pictures off for this model.",
+        )
+    space = [max(1, side // kind.spacial_downscale_ratio) for side in (height, width)]
+    return (1, kind.latent_channels, *([1] * (kind.latent_dimensions - 2)), *space)
+
+
+@dataclass(frozen=True, eq=False)
+class ComfyPreviewer:
+    """Draws every prompt with the model as it stands; the same noise each time. A `krona_train.preview.Previewer`.
+
+    Where a text encoder is trained too, encode the texts anew for each set: ``dataclasses.replace(previewer, conditions=…)()``.
+    """
+
+    model: Any
+    """The ``ModelPatcher`` that is trained on (the backbone's, which is another one than the graph's under dynamic VRAM)."""
+    vae: Any
+    conditions: Sequence[Encoded]
+    """One picture each."""
+    negative: Encoded
+    config: PreviewConfig
+    size: tuple[int, int]
+    """Width and height in pixels, where the settings leave them open."""
+    paused: Callable[[], AbstractContextManager[Any]] = nullcontext
+    """Entered around the drawing: makes the model fit for sampling while it is being trained."""
+
+    def __post_init__(self) -> None:
+        Drawing.of(self.config, self.size)
+        latent_shape(self.model, *self.size)
+
+    def __call__(self) -> tuple[Image.Image, ...]:
+        """One picture per prompt; prompt ``n`` starts from the noise of seed ``config.seed + n``.
+
+        Raises:
+            InterruptProcessingException: The user has pressed cancel.
+        """
+        drawing = Drawing.of(self.config, self.size)
+        with self.paused():
+            # All latents first: on a small GPU the VAE takes the model's place, once instead of once per picture.
+            latents = [
+                sample_latent(self.model, text, self.negative, drawing, self.config.seed + number)
+                for number, text in enumerate(self.conditions)
+            ]
+            return tuple(_decode_or_black(self.vae, latent, drawing) for latent in latents)
+
+
+def class_painter(
+    model: Any, vae: Any, prompt: Encoded, negative: Encoded, config: PreviewConfig, size: tuple[int, int]
+) -> Callable[[int], Image.Image]:
+    """From a number to a picture of the prompt, for `krona_train.class_pictures`: number ``n`` is seed ``n``.
+
+    Args:
+        config: How to draw; its prompts and its seed do not count.
+        size: Width and height in pixels, where the settings leave them open.
+
+    Raises:
+        ConfigError: The host lacks the sampler or the scheduler, or the model draws no pictures.
+    """
+    drawing = Drawing.of(config, size)
+    latent_shape(model, *size)
+
+    def draw(number: int) -> Image.Image:
+        return decode_picture(vae, sample_latent(model, prompt, negative, drawing, number))
+
+    return draw
+
+
+def _decode_or_black(vae: Any, latent: Tensor, drawing: Drawing) -> Image.Image:
+    """A preview that fails must not end a training that goes well."""
+    try:
+        return decode_picture(vae, latent)
+    except NonFiniteError as error:
+        log.warning("KronA: a preview is black, because it is no picture: %s", error)
+        return Image.new("RGB", (drawing.width, drawing.height))
+
+
+@contextmanager
+def _randomness_put_back(device: torch.device) -> Iterator[None]:
+    """Afterwards the process's random generators are bitwise as they were; some samplers seed them all."""
+    if device.type in ("cuda", "xpu", "mps"):
+        kind, devices = device.type, range(torch.get_device_module(device.type).device_count())
+    else:
+        kind, devices = "cuda", range(0)
+    with torch.random.fork_rng(devices, device_type=kind):
+        yield
+
+
+def _with_steady_attention(options: dict[str, Any]) -> dict[str, Any]:
+    """The model's options; with PyTorch's attention where the host's own cuts its work by the memory that happens to be free.
+
+    Two pictures of the same weights would differ otherwise. What the user has set, and every fast kernel, stays.
+    """
+    attention = comfy.ldm.modules.attention
+    options = comfy.model_patcher.create_model_options_clone(options)
+    if attention.optimized_attention in (attention.attention_split, attention.attention_sub_quad):
+        options.setdefault("transformer_options", {}).setdefault("optimized_attention_override", _pytorch_attention)
+    return options
+
+
+def _pytorch_attention(chosen: Callable, *args: Any, **kwargs: Any) -> Tensor:
+    return comfy.ldm.modules.attention.attention_pytorch(*args, **kwargs)

@@ -1,0 +1,97 @@
+"""Which sizes pictures are trained at, and where each picture is cut: integers only, no pixels.
+
+Aspect-ratio buckets as NovelAI introduced them and SDXL was trained with (Podell et al. 2023, section 2.3).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from math import log
+
+STEP = 8
+"""Pixels per side of one place of a latent; every size is a multiple of it."""
+WIDEST = 4.0
+"""Longer side over shorter side of the most elongated bucket."""
+
+Size = tuple[int, int]
+"""Width and height in pixels."""
+
+
+@dataclass(frozen=True)
+class View:
+    """One cut of a picture that was scaled to cover what is trained on, all in pixels."""
+
+    width: int
+    """Of the cut: what is trained on."""
+    height: int
+    scaled_width: int
+    """Of the whole picture after scaling."""
+    scaled_height: int
+    left: int
+    """Of the cut in the scaled picture, which is mirrored first where `flip` says so."""
+    top: int
+    flip: bool = False
+
+    @property
+    def kept(self) -> float:
+        """The share of the picture's area that is left."""
+        return self.width * self.height / (self.scaled_width * self.scaled_height)
+
+
+@lru_cache(maxsize=64)
+def bucket_sizes(resolution: int, step: int = 64) -> tuple[Size, ...]:
+    """All sizes ``(width, height)`` of at most ``resolution²`` pixels: multiples of ``step``, up to 4 times as long as wide.
+
+    Each is as high as its width allows, or as wide as its height allows. The square is always one of them.
+    """
+    side = square_side(resolution)
+    step = min(step, side)
+    found = {(side, side)}
+    for width in range(step, int(side * WIDEST**0.5) + step, step):
+        height = side * side // width // step * step
+        if height and max(width, height) <= WIDEST * min(width, height):
+            found |= {(width, height), (height, width)}
+    return tuple(sorted(found))
+
+
+def square_side(resolution: int) -> int:
+    """The side of the square of a resolution: whole places of a latent."""
+    return max(STEP, resolution // STEP * STEP)
+
+
+def nearest_size(width: int, height: int, sizes: tuple[Size, ...]) -> Size:
+    """The size whose shape is nearest to a picture's, which is the one that cuts least off; of two, the larger."""
+    return min(sizes, key=lambda size: (round(abs(log(width * size[1] / (height * size[0]))), 9), -size[0] * size[1]))
+
+
+def views(
+    width: int, height: int, resolution: int, *, buckets: bool = True, step: int = 64, crops: int = 1, flip: bool = False
+) -> tuple[View, ...]:
+    """How a picture is cut, all cuts of one size: spread evenly over what does not fit, one cut from the middle.
+
+    There are fewer cuts where fewer different ones exist. With ``flip`` each is followed by its mirror image.
+
+    Args:
+        width: Of the picture, in its own pixels.
+        height: Of the picture, in its own pixels.
+    """
+    side = square_side(resolution)
+    wide, high = nearest_size(width, height, bucket_sizes(resolution, step)) if buckets else (side, side)
+    scale = max(wide / width, high / height)
+    scaled = (max(wide, round(width * scale)), max(high, round(height * scale)))
+    count = min(crops, max(scaled[0] - wide, scaled[1] - high) + 1)
+    places = zip(_spread(scaled[0] - wide, count), _spread(scaled[1] - high, count), strict=True)
+    straight = [View(wide, high, *scaled, left, top) for left, top in dict.fromkeys(places)]
+    return tuple(view for one in straight for view in ((one, mirrored(one)) if flip else (one,)))
+
+
+def mirrored(view: View) -> View:
+    """The view whose pixels are those of ``view``, mirrored: the picture is mirrored first and cut on the other side."""
+    left = view.scaled_width - view.width - view.left
+    return View(view.width, view.height, view.scaled_width, view.scaled_height, left, view.top, not view.flip)
+
+
+def _spread(excess: int, count: int) -> list[int]:
+    """``count`` places from 0 to ``excess``; a single one is the middle."""
+    return [excess // 2] if count == 1 else [round(excess * n / (count - 1)) for n in range(count)]

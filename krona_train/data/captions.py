@@ -1,0 +1,80 @@
+"""What can be made of a caption: other orders of its parts, and the caption of its subject's class."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from math import factorial, prod
+
+import torch
+
+from krona_ops.errors import DataError
+
+CLASS_REMEDY = (
+    'Fill in class_prompt, what the subject is a kind of ("a photo of a dog"), '
+    'or trigger, the rare word that stands for it and that every caption contains ("sks").'
+)
+
+
+def orders(caption: str, count: int, keep: int = 1, seed: int = 0) -> tuple[str, ...]:
+    """``count`` different orders of a caption's comma-separated parts; the first is the caption as it is.
+
+    There are fewer where fewer exist. They depend on the caption and the seed alone.
+
+    Args:
+        keep: Parts at the start that stay in place.
+    """
+    parts = [part.strip() for part in caption.split(",") if part.strip()]
+    fixed, loose = parts[:keep], parts[keep:]
+    possible = factorial(len(loose)) // prod(map(factorial, Counter(loose).values()))
+    digest = hashlib.sha256(f"{seed} {caption}".encode()).digest()
+    rng = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+    found = {tuple(loose): caption}
+    while len(found) < min(count, possible):
+        order = tuple(loose[n] for n in torch.randperm(len(loose), generator=rng).tolist())
+        found.setdefault(order, ", ".join([*fixed, *order]))
+    return tuple(found.values())
+
+
+def class_caption(caption: str, trigger: str, class_prompt: str) -> str:
+    """The caption that names only the subject's class: the class prompt, or the caption without the trigger.
+
+    Raises:
+        DataError: Neither is known, or the caption does not contain the trigger, or nothing else.
+    """
+    if class_prompt.strip():
+        return class_prompt.strip()
+    if not trigger.strip():
+        raise DataError(
+            "Keeping what the model knows about the subject's class needs the name of that class.",
+            layer=f'caption "{_short(caption)}"',
+            found="neither class_prompt nor trigger",
+            expected="one of them",
+            remedy=CLASS_REMEDY,
+        )
+    without = without_trigger(caption, trigger)
+    if not without or without == caption.strip():
+        raise DataError(
+            f'The trigger "{trigger.strip()}" is {"all there is" if not without else "not"} in the caption, '
+            "so the caption of the subject's class is not known.",
+            layer=f'caption "{_short(caption)}"',
+            found=caption,
+            expected="the trigger among other words",
+            remedy=f"{CLASS_REMEDY} Upper and lower case do not matter.",
+        )
+    return without
+
+
+def without_trigger(caption: str, trigger: str) -> str:
+    """The caption with the trigger's whole words taken out, and commas and spaces put in order."""
+    words = r"\s+".join(map(re.escape, trigger.split()))
+    left = re.sub(rf"(?<!\w){words}(?!\w)", " ", caption, flags=re.IGNORECASE)
+    if left == caption:
+        return caption.strip()
+    parts = (" ".join(part.split()) for part in left.split(","))
+    return ", ".join(part for part in parts if part)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:59]}…"

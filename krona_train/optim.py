@@ -1,0 +1,91 @@
+"""What moves the factors: optimizers from their own packages, diffusers' learning-rate schedules and moving average."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from krona_ops.errors import ConfigError
+
+from .config import EmaConfig, OptimizerConfig
+from .layers import Layer
+
+PACKAGES = {"adamw8bit": "bitsandbytes", "prodigy": "prodigyopt", "schedulefree": "schedulefree"}
+"""Optimizers that a package of their own brings."""
+
+
+def parameter_groups(layers: Mapping[str, Layer], rates: Mapping[str, float], config: OptimizerConfig) -> list[dict[str, Any]]:
+    """The factors by learning rate: those that start random, those that start at zero, and whatever a target rule sets apart.
+
+    Args:
+        rates: For each layer, what its learning rate is multiplied by.
+    """
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, layer in layers.items():
+        for parameter, rate in zip(layer.random_and_zero(), (config.rate_a, config.rate_b), strict=True):
+            groups.setdefault(config.learning_rate * rate * rates[name], []).append(parameter)
+    return [{"params": parameters, "lr": rate} for rate, parameters in groups.items()]
+
+
+def build_optimizer(groups: Iterable[Mapping[str, Any]], config: OptimizerConfig) -> torch.optim.Optimizer:
+    """The optimizer of the settings.
+
+    Raises:
+        ConfigError: It comes in a package that is not installed.
+    """
+    shared = {"lr": config.learning_rate, "betas": config.betas, "weight_decay": config.weight_decay}
+    parameters = [dict(group) for group in groups]
+    if config.name == "adamw":
+        return torch.optim.AdamW(parameters, eps=config.eps, **shared)
+    package = _package(config.name)
+    if config.name == "adamw8bit":
+        return package.optim.AdamW8bit(parameters, eps=config.eps, **shared)
+    if config.name == "prodigy":
+        # As Prodigy's authors set it for diffusion models: decoupled decay, bias correction, no warmup to safeguard.
+        options = {"decouple": True, "use_bias_correction": True, "safeguard_warmup": config.warmup > 0}
+        return package.Prodigy(parameters, eps=config.eps, **options, **shared)
+    return package.AdamWScheduleFree(parameters, eps=config.eps, warmup_steps=config.warmup, **shared)
+
+
+def _package(name: str) -> Any:
+    try:
+        return importlib.import_module(PACKAGES[name])
+    except ImportError as error:
+        raise ConfigError(
+            f"The optimizer {name} needs the package {PACKAGES[name]}, which cannot be loaded: {error}.",
+            found="no such package",
+            expected=PACKAGES[name],
+            remedy=f"Install it in ComfyUI's Python (pip install {PACKAGES[name]}), or take adamw.",
+        ) from error
+
+
+def learning_rate_factor(config: OptimizerConfig, optimizer: torch.optim.Optimizer, steps: int) -> Callable[[int], float]:
+    """``factor(steps done)``, what every learning rate is multiplied by in the next step: diffusers' schedule of that name.
+
+    A function of the step alone, so that nothing about it needs saving.
+    """
+    if config.name == "schedulefree":
+        return lambda done: 1.0
+    from diffusers.optimization import get_scheduler
+
+    name = "constant_with_warmup" if config.schedule == "constant" else config.schedule
+    cycles = {"num_cycles": config.cycles} if name == "cosine_with_restarts" else {}
+    # The schedule writes its start into the optimizer that it is made for; ours is set anew in every step.
+    probe = torch.optim.SGD([nn.Parameter(torch.zeros(()))], lr=optimizer.defaults["lr"])
+    scheduler = get_scheduler(
+        name, probe, num_warmup_steps=config.warmup, num_training_steps=steps, power=config.power, **cycles
+    )
+    return scheduler.lr_lambdas[0]
+
+
+def build_average(parameters: Sequence[nn.Parameter], config: EmaConfig) -> Any:
+    """diffusers' ``EMAModel`` over the parameters, ``None`` where the settings want none."""
+    if not config.decay:
+        return None
+    from diffusers.training_utils import EMAModel
+
+    return EMAModel(parameters, decay=config.decay)

@@ -1,0 +1,35 @@
+"""Where a training is."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from .memory import Plan
+from .state import TrainState
+from .validation import Best
+
+
+@dataclass
+class Progress:
+    """What a loop remembers from step to step."""
+
+    plan: Plan
+    """How a step is computed."""
+    done: int = 0
+    """Optimizer steps."""
+    looked: int = -1
+    """The step after which the last look was; looking at one step twice would count it twice."""
+    best: Best = field(default_factory=Best)
+
+    def numbers(self) -> dict[str, Any]:
+        """For a saved state."""
+        return {"looked": self.looked, "best": dataclasses.asdict(self.best), "plan": dataclasses.asdict(self.plan)}
+
+    def restore(self, state: TrainState) -> None:
+        """Stand where the state was saved; a plan that was made smaller stays so unless the settings ask for less yet."""
+        self.done, self.looked = state.step, state.numbers["looked"]
+        self.best = Best(**state.numbers["best"])
+        if self.plan.checkpointing == state.config.memory.checkpointing:
+            self.plan = Plan(**state.numbers["plan"])

@@ -1,0 +1,92 @@
+"""One process, or many that train together: the only things that they must tell each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+
+class Runtime(Protocol):
+    """The processes of a training, each with its own copy of the model and of the factors."""
+
+    number: int
+    """Of this process, from 0; the one with 0 writes."""
+    count: int
+    """Processes that train together."""
+
+    def average_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Replace each gradient by its mean over all processes."""
+
+    def mean(self, value: Tensor) -> Tensor:
+        """The mean of a number over all processes."""
+
+    def any(self, claim: bool) -> bool:
+        """Whether it holds in one of the processes."""
+
+    def from_first(self, value: Any) -> Any:
+        """The value that the first process has."""
+
+
+class OneProcess:
+    """Nobody to talk to."""
+
+    number, count = 0, 1
+
+    def average_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        return None
+
+    def mean(self, value: Tensor) -> Tensor:
+        return value
+
+    def any(self, claim: bool) -> bool:
+        return claim
+
+    def from_first(self, value: Any) -> Any:
+        return value
+
+
+class Accelerated:
+    """The processes that ``accelerate launch`` has started.
+
+    Factors are few, so they are not wrapped: after the backward pass their gradients travel once, in one piece.
+    """
+
+    def __init__(self) -> None:
+        from accelerate import PartialState
+
+        self._state = PartialState()
+        self.number, self.count = self._state.process_index, self._state.num_processes
+        self.device: torch.device = self._state.device
+
+    def average_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        if self.count == 1:
+            return
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        flat = torch.cat([g.reshape(-1) for g in gradients])
+        torch.distributed.all_reduce(flat)
+        flat /= self.count
+        for parameter, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+            parameter.grad = part.view_as(parameter).clone()
+
+    def mean(self, value: Tensor) -> Tensor:
+        if self.count == 1:
+            return value
+        total = value.detach().clone()
+        torch.distributed.all_reduce(total)
+        return total / self.count
+
+    def any(self, claim: bool) -> bool:
+        return self.mean(torch.tensor(float(claim), device=self.device)).item() > 0
+
+    def from_first(self, value: Any) -> Any:
+        from accelerate.utils import broadcast_object_list
+
+        return broadcast_object_list([value])[0] if self.count > 1 else value
+
+    def close(self) -> None:
+        """Say goodbye to the others."""
+        if self.count > 1:
+            self._state.destroy_process_group()

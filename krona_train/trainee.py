@@ -1,0 +1,186 @@
+"""Everything that moves in a training: factors, optimizer, average; captured and put back bit for bit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from krona_ops import Adapter, LayerName
+from krona_ops.errors import ConfigError
+from krona_ops.targets import Target
+
+from .config import AdapterConfig, TrainConfig
+from .layers import Layer, Switch, build_layer
+from .optim import build_average, build_optimizer, learning_rate_factor, parameter_groups
+from .randomness import generator
+
+Layers = Mapping[LayerName, Layer]
+
+
+def build_layers(targets: Sequence[Target], config: AdapterConfig, seed: int, device: torch.device) -> Layers:
+    """Fresh factors for every target, drawn in the targets' order from the seed alone."""
+    rng = generator(seed, "factors")
+    return {target.name: build_layer(target, config, rng).to(device) for target in targets}
+
+
+def collect(layers: Layers) -> Adapter:
+    """The factors as they stand, as an adapter."""
+    return Adapter({name: layer.delta() for name, layer in layers.items()})
+
+
+class Trainee:
+    """The adapter in the making.
+
+    Args:
+        targets: The layers to adapt.
+        rates: For each layer, what its learning rate is multiplied by.
+    """
+
+    def __init__(
+        self, targets: Sequence[Target], rates: Mapping[str, float], config: TrainConfig, device: torch.device
+    ) -> None:
+        self.layers = build_layers(targets, config.adapter, config.seed, device)
+        self.switch = Switch()
+        self.parameters: list[nn.Parameter] = [p for layer in self.layers.values() for p in layer.parameters()]
+        self.optimizer = build_optimizer(parameter_groups(self.layers, rates, config.optimizer), config.optimizer)
+        self._rates = [group["lr"] for group in self.optimizer.param_groups]
+        self._factor = learning_rate_factor(config.optimizer, self.optimizer, config.steps)
+        self._average = build_average(self.parameters, config.ema)
+        self._max_grad_norm = config.optimizer.max_grad_norm or torch.inf
+        # fp16 gradients vanish unless the loss is scaled up; the scale adapts by itself and is part of the state.
+        self.scaler = torch.amp.GradScaler(device.type, enabled=config.memory.compute == "fp16")
+        self._schedule_free = config.optimizer.name == "schedulefree"
+        self._set_training(True)
+
+    @property
+    def is_averaged(self) -> bool:
+        """Whether the result is another than the factors that are trained."""
+        return self._average is not None or self._schedule_free
+
+    def clip(self) -> Tensor:
+        """Undo the loss scale and bound the gradients' norm; returns the norm from before."""
+        self.scaler.unscale_(self.optimizer)
+        return torch.nn.utils.clip_grad_norm_(self.parameters, self._max_grad_norm)
+
+    def step(self, done: int) -> float:
+        """Move the factors once and forget the gradients; returns the learning rate of the first group.
+
+        Args:
+            done: Steps before this one.
+        """
+        for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = rate * self._factor(done)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad()
+        if self._average is not None:
+            self._average.step(self.parameters)
+        return self.optimizer.param_groups[0]["lr"]
+
+    @contextmanager
+    def as_result(self) -> Iterator[Layers]:
+        """Inside, the factors are those that the training would return now: their average, where there is one."""
+        if not self.is_averaged:
+            yield self.layers
+            return
+        trained = [p.detach().clone() for p in self.parameters]
+        try:
+            with torch.no_grad():
+                self._set_training(False)
+                if self._average is not None:
+                    self._average.copy_to(self.parameters)
+            yield self.layers
+        finally:
+            # Schedule-free's own way back is not exact to the last bit; this is.
+            with torch.no_grad():
+                for parameter, value in zip(self.parameters, trained, strict=True):
+                    parameter.copy_(value)
+            if self._schedule_free:
+                for group in self.optimizer.param_groups:
+                    group["train_mode"] = True
+
+    def result(self) -> Adapter:
+        """The adapter that the training would return now."""
+        with self.as_result() as layers:
+            return collect(layers)
+
+    def _set_training(self, training: bool) -> None:
+        if self._schedule_free:
+            (self.optimizer.train if training else self.optimizer.eval)()  # type: ignore[attr-defined]
+
+    def capture(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """All tensors and all plain numbers, copied; further training does not change them."""
+        tensors = {f"factors.{name}": p for name, p in self._named_parameters()}
+        numbers: dict[str, Any] = {"scaler": self.scaler.state_dict(), "optimizer": {}}
+        state = self.optimizer.state_dict()
+        for index, values in state["state"].items():
+            for name, value in values.items():
+                if isinstance(value, Tensor):
+                    tensors[f"optimizer.{index}.{name}"] = value
+                else:
+                    numbers["optimizer"].setdefault(str(index), {})[name] = value
+        numbers["groups"] = [
+            {key: value for key, value in group.items() if key != "params" and _is_plain(value)}
+            for group in state["param_groups"]
+        ]
+        if self._average is not None:
+            tensors |= {f"ema.{n}": p for (n, _), p in zip(self._named_parameters(), self._average.shadow_params, strict=True)}
+            numbers["ema"] = {k: v for k, v in self._average.state_dict().items() if k != "shadow_params"}
+        return {key: value.detach().cpu().clone() for key, value in tensors.items()}, json.loads(json.dumps(numbers))
+
+    def restore(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
+        """Put everything back, bit for bit.
+
+        Raises:
+            ConfigError: The layers are not those of the state.
+        """
+        wanted = {f"factors.{name}": p for name, p in self._named_parameters()}
+        _require_same_factors(wanted, {k: v for k, v in tensors.items() if k.startswith("factors.")})
+        with torch.no_grad():
+            for key, parameter in wanted.items():
+                parameter.copy_(tensors[key])
+        moments: dict[int, dict[str, Any]] = {int(index): dict(values) for index, values in numbers["optimizer"].items()}
+        for key, value in tensors.items():
+            if key.startswith("optimizer."):
+                _, index, name = key.split(".", 2)
+                moments.setdefault(int(index), {})[name] = value.clone()
+        groups = self.optimizer.state_dict()["param_groups"]
+        groups = [{**group, **_as_before(stored, group)} for group, stored in zip(groups, numbers["groups"], strict=True)]
+        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        self.scaler.load_state_dict(dict(numbers["scaler"]))
+        if self._average is not None:
+            shadow = [tensors[f"ema.{n}"].to(p.device) for n, p in self._named_parameters()]
+            self._average.load_state_dict({**numbers["ema"], "shadow_params": shadow})
+
+    def _named_parameters(self) -> list[tuple[str, nn.Parameter]]:
+        return [(f"{name}.{which}", p) for name, layer in self.layers.items() for which, p in layer.named_parameters()]
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, int | float | str | bool | None.__class__) or (
+        isinstance(value, list | tuple) and all(map(_is_plain, value))
+    )
+
+
+def _as_before(stored: Mapping[str, Any], group: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON makes lists of tuples."""
+    return {key: tuple(value) if isinstance(group.get(key), tuple) else value for key, value in stored.items()}
+
+
+def _require_same_factors(wanted: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> None:
+    different = next(
+        (k for k in (*wanted, *stored) if k not in wanted or k not in stored or wanted[k].shape != stored[k].shape), None
+    )
+    if different is not None:
+        raise ConfigError(
+            "The saved training adapts other layers, or with other factors.",
+            layer=different.removeprefix("factors."),
+            found=tuple(stored[different].shape) if different in stored else "no such layer in the saved training",
+            expected=tuple(wanted[different].shape) if different in wanted else "no such layer now",
+            remedy="Go on with the targets and factors that it began with, or start a new run.",
+        )

@@ -1,0 +1,69 @@
+"""The loss on pictures that are kept out of the training, always at the same noise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from krona_ops.errors import DataError
+
+from .backbone.protocol import Backbone, Example, Item
+from .config import TrainConfig
+from .noise import Draw
+from .objectives.denoising import denoising
+from .randomness import generator
+
+
+def keep_out(items: Sequence[Item], config: TrainConfig) -> tuple[Sequence[Item], Sequence[Item]]:
+    """The items to train on and those to validate on, drawn by the run's seed.
+
+    Raises:
+        DataError: Nothing would be left to train on.
+    """
+    if not config.validation.every:
+        return items, ()
+    if config.validation.pictures >= len(items):
+        raise DataError(
+            f"Keeping {config.validation.pictures} of {len(items)} pictures out for the validation leaves none to train on.",
+            found=len(items),
+            expected=f"more than {config.validation.pictures} pictures",
+            remedy="Add pictures, keep out fewer, or turn the validation off.",
+        )
+    drawn = torch.randperm(len(items), generator=generator(config.seed, "validation"))[: config.validation.pictures].tolist()
+    return [item for n, item in enumerate(items) if n not in drawn], [items[n] for n in sorted(drawn)]
+
+
+@torch.no_grad()
+def validation_loss(backbone: Backbone, items: Sequence[Item], config: TrainConfig) -> float:
+    """Mean plain squared error over all pictures and noise levels; lower is better, and runs can be compared by it.
+
+    Neither the training's weighting nor its noise levels enter: only its seed does.
+    """
+    losses = []
+    samples = [(n, level) for n in range(len(items)) for level in range(config.validation.levels)]
+    for n, level in samples:  # one at a time: validating must never need more memory than training
+        example: Example = items[n].forms[0]
+        batch = backbone.collate([example])
+        rng = generator(config.seed, "validation", n, level)
+        noise = torch.randn(batch.x0.shape[1:], generator=rng).to(batch.x0)[None]
+        time = torch.tensor([(level + 0.5) / config.validation.levels], device=batch.x0.device)
+        losses.append(denoising(backbone, batch, Draw(backbone.noise_levels(time), noise)).item())
+    return sum(losses) / len(losses)
+
+
+@dataclass
+class Best:
+    """The best validation so far, and how long ago it was."""
+
+    loss: float | None = None
+    misses: int = 0
+
+    def improves(self, loss: float) -> bool:
+        """Take note of a loss; whether it is the lowest so far."""
+        if self.loss is None or loss < self.loss:
+            self.loss, self.misses = loss, 0
+            return True
+        self.misses += 1
+        return False
