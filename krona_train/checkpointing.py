@@ -1,21 +1,176 @@
-"""Gradient checkpointing of a model's blocks."""
+"""Gradient checkpointing and compilation of a model's blocks, without a trace afterwards."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import partial
+from typing import Any
 
-from torch import nn
+import torch
+import torch._dynamo
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .config import Checkpointing
-from .inject import patched
+from .backbone.exact_gradients import FreshWrites, writes_are_fresh
+from .config import Checkpointing, MemoryConfig
+from .inject import Forward, patched
+
+
+@contextmanager
+def prepared(blocks: Sequence[nn.Module], memory: MemoryConfig, mode: Checkpointing | None = None) -> Iterator[None]:
+    """Inside, the blocks compute as the settings say.
+
+    Args:
+        blocks: As `Backbone.blocks` gives them.
+        mode: Instead of ``memory.checkpointing``, for a step that did not fit.
+    """
+    with ExitStack() as stack:
+        if memory.compile:
+            stack.enter_context(compiled(blocks))
+        stack.enter_context(checkpointed(blocks, mode or memory.checkpointing))
+        yield
 
 
 @contextmanager
 def checkpointed(blocks: Sequence[nn.Module], mode: Checkpointing) -> Iterator[None]:
-    def forward(original, *args, **kwargs):
-        return checkpoint(original, *args, use_reentrant=False, **kwargs)
+    """Inside, each block keeps only its inputs, and computes the rest again when its gradient is wanted (Chen et al. 2016).
 
-    with patched({} if mode == "none" else dict.fromkeys(blocks, forward)):
+    Backward passes belong inside as well: what is computed again goes through whatever patches the layers then have.
+
+    Args:
+        mode: ``blocks``, or ``offloaded``, where inputs that carry gradients wait in the computer's memory. ``none`` does nothing.
+    """
+    if mode == "none":
         yield
+        return
+    with patched({block: _recomputing(block, mode == "offloaded") for block in blocks}):
+        yield
+
+
+def _recomputing(block: nn.Module, offload: bool) -> Forward:
+    """A ``forward`` that saves its inputs only. Gradients of layers inside are kept, even where no input carries one."""
+    random = any(isinstance(m, nn.Dropout) and m.p > 0 and m.training for m in block.modules())
+
+    def forward(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return original(*args, **kwargs)
+        call = _Call(original, args, kwargs)
+        # The backward pass runs outside the mode that keeps writes in place exact, and would compute something else.
+        contexts = partial(_contexts, writes_are_fresh())
+        with _waiting_in_cpu_memory() if offload else nullcontext():
+            return checkpoint(
+                call, *call.streams, use_reentrant=False, preserve_rng_state=random, context_fn=contexts
+            )
+
+    return forward
+
+
+def _contexts(fresh: bool) -> tuple[AbstractContextManager, AbstractContextManager]:
+    """For the forward pass, which is in the mode already, and for the one that computes again."""
+    return nullcontext(), FreshWrites() if fresh else nullcontext()
+
+
+def _waiting_in_cpu_memory() -> AbstractContextManager:
+    return torch.autograd.graph.save_on_cpu(pin_memory=torch.cuda.is_available())
+
+
+class _Call:
+    """One call of a block, which can be repeated after its caller has gone on.
+
+    Hosts hand one dictionary of options to all blocks and write into it between them (the number of the block, say): a copy
+    of it is for the second time. Blocks write into the tensors that they get: they get aliases.
+    """
+
+    def __init__(self, original: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> None:
+        self._original = original
+        self.streams: list[Tensor] = []
+        """The tensors that carry gradients; given back at each call, from wherever they have waited."""
+        self._places = tuple(_mapped(value, self._take) for value in (*args, *kwargs.values()))
+        self._names = tuple(kwargs)
+        self._copies = tuple(_copied(value) for value in self._places)
+        self._again = False
+
+    def _take(self, tensor: Tensor) -> Any:
+        if not tensor.requires_grad:
+            return tensor.detach()
+        self.streams.append(_Alias.apply(tensor))
+        return _Stream(len(self.streams) - 1)
+
+    def __call__(self, *streams: Tensor) -> Any:
+        places, self._again = self._copies if self._again else self._places, True
+        aliases = [_Alias.apply(stream) for stream in streams]
+        values = [_filled(place, aliases) for place in places]
+        split = len(values) - len(self._names)
+        return self._original(*values[:split], **dict(zip(self._names, values[split:], strict=True)))
+
+
+class _Stream(int):
+    """Where the tensor of that number belongs among the arguments."""
+
+
+class _Alias(torch.autograd.Function):
+    """The same numbers at the same place in memory, as a tensor of its own."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        return tensor.data
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient
+
+
+def _mapped(value: Any, change: Callable[[Tensor], Any]) -> Any:
+    """Tensors changed, those in tuples and lists too; dictionaries stay the caller's own, which blocks may write into."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if type(value) in (tuple, list):
+        return type(value)(_mapped(item, change) for item in value)
+    return value
+
+
+def _copied(value: Any) -> Any:
+    """Dictionaries copied, all the way down."""
+    if type(value) is dict:
+        return {key: _copied(item) for key, item in value.items()}
+    if type(value) in (tuple, list):
+        return type(value)(_copied(item) for item in value)
+    return value
+
+
+def _filled(place: Any, streams: Sequence[Tensor]) -> Any:
+    if type(place) is _Stream:
+        return streams[place]
+    if isinstance(place, Tensor):
+        return place.detach()  # a block that writes into it writes into an alias, both times
+    if type(place) in (tuple, list):
+        return type(place)(_filled(item, streams) for item in place)
+    return place
+
+
+@contextmanager
+def compiled(blocks: Sequence[nn.Module]) -> Iterator[None]:
+    """Inside, ``torch.compile`` has the blocks; each is compiled when it is first called."""
+    # The compiler goes back to plain Python after 8 versions of one function; here each block may be one.
+    limit = max(torch._dynamo.config.recompile_limit, 4 * len(blocks) + 16)
+    with torch._dynamo.config.patch(recompile_limit=limit), patched({block: _compiling() for block in blocks}):
+        yield
+
+
+def _compiling() -> Forward:
+    made: list[Callable[..., Any]] = []
+
+    def forward(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if not made:
+            made.append(torch.compile(partial(_on_copies, original), dynamic=False))
+        return made[0](*args, **kwargs)
+
+    return forward
+
+
+def _on_copies(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """What a block writes into its inputs must not reach the caller's; the compiler leaves out the copies nobody writes to."""
+    args = _mapped(args, Tensor.clone)
+    kwargs = {name: _mapped(value, Tensor.clone) for name, value in kwargs.items()}
+    return original(*args, **kwargs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -29,6 +30,8 @@ class FreshWrites(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
+        if torch.compiler.is_compiling():  # a compiled block has no writes in place left
+            return func(*args, **kwargs)
         target = _written(func, args, kwargs) if torch.is_grad_enabled() else None
         if target is None or not _flows(target, args, kwargs):
             return func(*args, **kwargs)
@@ -41,6 +44,14 @@ class FreshWrites(TorchFunctionMode):
             return func(*args, **kwargs)
 
 
+_ACTIVE: ContextVar[bool] = ContextVar("exact_in_place", default=False)
+
+
+def writes_are_fresh() -> bool:
+    """Whether this code runs inside `exact_in_place`."""
+    return _ACTIVE.get()
+
+
 @contextmanager
 def exact_in_place() -> Iterator[None]:
     """Gradients inside are exact, whatever the model writes in place.
@@ -51,12 +62,13 @@ def exact_in_place() -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(torch.autograd.graph.saved_tensors_hooks(_pack, _unpack))
         stack.enter_context(FreshWrites())
+        stack.callback(_ACTIVE.reset, _ACTIVE.set(True))
         yield
 
 
 def _pack(tensor: Tensor) -> tuple[Tensor, int]:
-    """Autograd hands an alias to this hook; without it, it keeps the very tensor that is about to get other memory."""
-    return tensor, tensor._version
+    """An alias: otherwise autograd keeps the very tensor that is about to get other memory."""
+    return tensor.detach(), tensor._version
 
 
 def _unpack(saved: tuple[Tensor, int]) -> Tensor:

@@ -39,6 +39,31 @@ class View:
         return self.width * self.height / (self.scaled_width * self.scaled_height)
 
 
+@dataclass(frozen=True)
+class PictureSize:
+    """How a training picture was cut, in pixels: what SDXL-type models are told about each picture."""
+
+    width: int
+    """Of the picture before it was scaled."""
+    height: int
+    crop_left: int
+    crop_top: int
+    target_width: int
+    target_height: int
+
+    @classmethod
+    def of(cls, width: int, height: int, view: View) -> PictureSize:
+        """That of a view of a picture."""
+        return cls(width, height, view.left, view.top, view.width, view.height)
+
+    def entries(self) -> dict[str, int]:
+        """As the host's conditioning spells them (SDXL, Podell et al. 2023, section 2.2)."""
+        return {
+            "width": self.width, "height": self.height, "crop_w": self.crop_left, "crop_h": self.crop_top,
+            "target_width": self.target_width, "target_height": self.target_height,
+        }  # fmt: skip
+
+
 @lru_cache(maxsize=64)
 def bucket_sizes(resolution: int, step: int = 64) -> tuple[Size, ...]:
     """All sizes ``(width, height)`` of at most ``resolution²`` pixels: multiples of ``step``, up to 4 times as long as wide.

@@ -1,37 +1,148 @@
-"""One picture that shows what a training will see."""
+"""One picture that shows what a training will see: every cut, mask, size, repeat and caption."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
-import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageChops, ImageDraw, ImageFont
 
-from .pictures import Picture, crop
+from .buckets import View, views
+from .captions import orders
+from .pictures import Dataset, Picture
+from .pixels import Content
+
+GROUND, TILE, FAINT, BRIGHT = "#17181b", "#232529", "#9aa0a8", "#f2f2f2"
+CUT, CLASS, UNLEARNT = "#ffd54a", "#5ec8ff", "#e0245e"
+ASSUMED = 1024
+"""The resolution for which sizes are shown where the model decides and is not known yet."""
 
 
-def contact_sheet(pictures: Sequence[Picture], side: int = 256, columns: int = 4) -> Image.Image:
-    """What will be trained on, at one look: each square with its caption below."""
-    font = ImageFont.load_default(size=max(10, side // 18))
-    columns = min(columns, len(pictures))
-    rows = -(-len(pictures) // columns)
-    label = side // 6
-    sheet = Image.new("RGB", (columns * side, rows * (side + label)), "#202020")
-    pen = ImageDraw.Draw(sheet)
-    for index, picture in enumerate(pictures):
-        x, y = (index % columns) * side, (index // columns) * (side + label)
-        square = (crop(picture, side).pixels * 255).round().to(torch.uint8).numpy()
-        sheet.paste(Image.fromarray(square), (x, y))
-        pen.text((x + 4, y + side + 3), _wrapped(picture.caption, pen, font, side - 8), fill="white", font=font, spacing=1)
+@dataclass(frozen=True)
+class _Style:
+    """Measures of one tile, in pixels."""
+
+    side: int
+
+    @property
+    def gap(self) -> int:
+        return max(2, self.side // 32)
+
+    @property
+    def text(self) -> int:
+        return max(9, self.side // 19)
+
+    @property
+    def height(self) -> int:
+        """Of the tile: the picture, a line about it, two lines of caption."""
+        return self.side + 4 * (self.text + 3) + self.gap
+
+    @property
+    def font(self) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+        return ImageFont.load_default(size=self.text)
+
+
+def contact_sheet(dataset: Dataset, side: int = 256, columns: int = 4, limit: int = 64) -> Image.Image:
+    """What will be trained on, at one look; class pictures come last, in blue.
+
+    Args:
+        side: Of the square that holds one picture, in pixels.
+        limit: Tiles at most; a last one says how many pictures are left out.
+
+    Raises:
+        DataError: A picture or its mask cannot be read, or does not fit.
+    """
+    style = _Style(side)
+    pictures = [(picture, False) for picture in dataset.pictures] + [(picture, True) for picture in dataset.class_pictures]
+    shown = pictures if len(pictures) <= limit else pictures[: limit - 1]
+    tiles = [_tile(picture, dataset, style, is_class) for picture, is_class in shown]
+    if len(shown) < len(pictures):
+        tiles.append(_message(f"and {len(pictures) - len(shown)} more", style))
+    if dataset.missing_class_pictures:
+        tiles.append(_message(f"{dataset.missing_class_pictures} class pictures\nare made before the training", style))
+    columns = max(1, min(columns, len(tiles)))
+    rows = -(-len(tiles) // columns)
+    size = (columns * (side + style.gap) + style.gap, rows * (style.height + style.gap) + style.gap)
+    sheet = Image.new("RGB", size, GROUND)
+    for number, tile in enumerate(tiles):
+        row, column = divmod(number, columns)
+        sheet.paste(tile, (style.gap + column * (side + style.gap), style.gap + row * (style.height + style.gap)))
     return sheet
 
 
-def _wrapped(text: str, pen: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont, width: int) -> str:
-    """The text in at most two lines of a width, cut with an ellipsis."""
-    lines, rest = [], text.split()
-    while rest and len(lines) < 2:
+def _tile(picture: Picture, dataset: Dataset, style: _Style, is_class: bool) -> Image.Image:
+    settings = dataset.settings
+    content = Content(picture)
+    resolution = dataset.resolution or ASSUMED
+    crops, flip = (1, False) if is_class else (settings.crops, settings.flip)
+    cuts = views(*content.size, resolution, buckets=settings.buckets, step=settings.bucket_step, crops=crops, flip=flip)
+    straight = [view for view in cuts if not view.flip]
+    tile = Image.new("RGB", (style.side, style.height), TILE)
+    small = _drawn(content, straight, style.side, CLASS if is_class else CUT)
+    tile.paste(small, ((style.side - small.width) // 2, (style.side - small.height) // 2))
+    pen = ImageDraw.Draw(tile)
+    facts = [f"{cuts[0].width} × {cuts[0].height}" + ("" if dataset.resolution else f" (at {ASSUMED})")]
+    facts += ["class"] if is_class else []
+    facts += [f"{picture.repeats} times"] if picture.repeats > 1 else []
+    facts += [f"{len(straight)} cuts"] if len(straight) > 1 else []
+    facts += ["mirrored too"] if flip else []
+    facts += ["masked"] if picture.mask is not None else []
+    left, top, width = style.gap, style.side + style.gap, style.side - 2 * style.gap
+    line = _wrapped(", ".join(facts), pen, style.font, width, 1)
+    pen.text((left, top), line, fill=CLASS if is_class else FAINT, font=style.font)
+    count = 1 if is_class else len(orders(picture.caption, max(1, settings.shuffles), settings.keep_tags))
+    caption = picture.caption if count == 1 else f"({count} orders) {picture.caption}"
+    text = _wrapped(caption, pen, style.font, width, 2)
+    pen.text((left, top + style.text + 5), text, fill=BRIGHT, font=style.font, spacing=2)
+    return tile
+
+
+def _drawn(content: Content, cuts: list[View], side: int, colour: str) -> Image.Image:
+    """The whole picture in a square of ``side``: what is cut off dimmed, what is not learnt tinted, every cut outlined."""
+    width, height = content.size
+    scale = side / max(width, height)
+    small = content.image.resize((max(1, round(width * scale)), max(1, round(height * scale))), Image.Resampling.LANCZOS)
+    if content.mask is not None:
+        unlearnt = ImageChops.invert(content.mask.resize(small.size, Image.Resampling.BILINEAR))
+        tint = Image.new("RGB", small.size, UNLEARNT)
+        small = Image.composite(Image.blend(small, tint, 0.6), small, unlearnt)
+    boxes = [_box(view, small) for view in cuts]
+    outside = Image.new("L", small.size, 255)
+    for box in boxes:
+        outside.paste(0, box)
+    small = Image.composite(Image.blend(small, Image.new("RGB", small.size, GROUND), 0.72), small, outside)
+    pen = ImageDraw.Draw(small)
+    for left, top, right, bottom in boxes:
+        pen.rectangle((left, top, right - 1, bottom - 1), outline=colour, width=max(1, side // 128))
+    return small
+
+
+def _box(view: View, small: Image.Image) -> tuple[int, int, int, int]:
+    across, down = small.width / view.scaled_width, small.height / view.scaled_height
+    left, top = round(view.left * across), round(view.top * down)
+    return left, top, left + max(1, round(view.width * across)), top + max(1, round(view.height * down))
+
+
+def _message(text: str, style: _Style) -> Image.Image:
+    tile = Image.new("RGB", (style.side, style.height), TILE)
+    middle = (style.side // 2, style.side // 2)
+    ImageDraw.Draw(tile).text(middle, text, fill=FAINT, font=style.font, anchor="mm", align="center")
+    return tile
+
+
+def _wrapped(
+    text: str, pen: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int, lines: int
+) -> str:
+    """The text in at most so many lines of a width; what does not fit is cut with an ellipsis."""
+    done: list[str] = []
+    rest = text.split()
+    while rest and len(done) < lines:
         line = rest.pop(0)
         while rest and pen.textlength(f"{line} {rest[0]}", font=font) <= width:
             line = f"{line} {rest.pop(0)}"
-        lines.append(line)
-    return "\n".join(lines) + (" …" if rest else "")
+        done.append(line)
+    if done:
+        last = f"{done[-1]} …" if rest else done[-1]
+        while len(last) > 2 and pen.textlength(last, font=font) > width:
+            last = f"{last.rstrip(' …')[:-1]}…"
+        done[-1] = last
+    return "\n".join(done)

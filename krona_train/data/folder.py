@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 from collections.abc import Iterator
@@ -13,9 +12,7 @@ from typing import Literal
 from krona_ops.errors import DataError
 
 from .pictures import Picture, require_prompt
-from .pixels import UNREADABLE, Content, check_mask_size, is_readable
-
-log = logging.getLogger(__name__)
+from .pixels import Content, check_mask_size, is_readable
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 MASK_ENDING = "-mask"
@@ -122,9 +119,7 @@ def from_folder(
     )
 
 
-def check_folder(
-    folder: str | os.PathLike[str], prompt: str, *, captions: Captions = "files", masks: bool = False
-) -> None:
+def check_folder(folder: str | os.PathLike[str], prompt: str, *, captions: Captions = "files", masks: bool = False) -> None:
     """What `from_folder` would refuse, as far as a quick look tells: pictures are identified, not decoded.
 
     Raises:
@@ -151,10 +146,7 @@ def _mask(found: Found) -> Path | None:
     if found.mask_file.is_file():
         check_mask_size(found.path, found.mask_file)
         return found.mask_file
-    try:
-        return found.path if Content(Picture(found.path, "", found.name)).has_alpha else None
-    except UNREADABLE as error:
-        raise DataError(f"The picture cannot be read: {error}.", layer=str(found.path)) from error
+    return found.path if Content(Picture(found.path, "", found.name)).has_alpha else None
 
 
 def _none_readable(folder: str | os.PathLike[str], files: tuple[Found, ...]) -> DataError:

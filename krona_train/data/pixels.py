@@ -68,8 +68,11 @@ class Content:
         """Whether the picture can be transparent anywhere."""
         if isinstance(self.picture.source, Tensor):
             return False
-        with Image.open(io.BytesIO(self._file)) as image:
-            return image.has_transparency_data
+        try:
+            with Image.open(io.BytesIO(self._file)) as image:
+                return image.has_transparency_data
+        except UNREADABLE as error:
+            raise _gone(self.picture, error) from error
 
     @cached_property
     def _decoded(self) -> Image.Image:

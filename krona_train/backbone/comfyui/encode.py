@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -11,24 +12,19 @@ from torch import Tensor
 
 from krona_ops.errors import DataError
 
+from ...data.buckets import PictureSize
+from ...data.encoding import EncodedText
+from .identity import clip_identity, vae_identity
 
-@dataclass(frozen=True)
-class PictureSize:
-    """How a training picture was cut, in pixels: what SDXL-type models are told about each picture."""
-
-    width: int
-    height: int
-    crop_left: int
-    crop_top: int
-    target_width: int
-    target_height: int
-
-    def entries(self) -> dict[str, int]:
-        """As the host's conditioning spells them (SDXL, Podell et al. 2023, section 2.2)."""
-        return {
-            "width": self.width, "height": self.height, "crop_w": self.crop_left, "crop_h": self.crop_top,
-            "target_width": self.target_width, "target_height": self.target_height,
-        }  # fmt: skip
+__all__ = [
+    "ComfyEncoder",
+    "PictureSize",
+    "TextCondition",
+    "clip_identity",
+    "encode_captions",
+    "encode_picture",
+    "vae_identity",
+]
 
 
 @dataclass(frozen=True)
@@ -40,7 +36,39 @@ class TextCondition:
     size: PictureSize
 
 
-def encode_captions(clip: Any, captions: Sequence[str]) -> dict[str, tuple[Tensor, Mapping[str, Any]]]:
+class ComfyEncoder:
+    """The host's CLIP and VAE, as `krona_train.data.encoding` wants them."""
+
+    def __init__(self, clip: Any, vae: Any) -> None:
+        self._clip, self._vae = clip, vae
+
+    @cached_property
+    def _identities(self) -> tuple[str | None, str | None]:
+        """Of the VAE and of the text encoder; hashed once, because neither changes while it encodes."""
+        return vae_identity(self._vae), clip_identity(self._clip)
+
+    def picture_identity(self) -> str | None:
+        """See `krona_train.data.encoding.Encoder`."""
+        return self._identities[0]
+
+    def text_identity(self, caption: str) -> str | None:
+        """See `krona_train.data.encoding.Encoder`; captions with embeddings depend on files that may change."""
+        return None if "embedding:" in caption else self._identities[1]
+
+    def encode_picture(self, pixels: Tensor) -> Tensor:
+        """See `encode_picture`."""
+        return encode_picture(self._vae, pixels)
+
+    def encode_captions(self, captions: Sequence[str]) -> dict[str, EncodedText]:
+        """See `encode_captions`."""
+        return encode_captions(self._clip, captions)
+
+    def condition(self, text: EncodedText, size: PictureSize) -> TextCondition:
+        """A caption and the size of the picture that it belongs to."""
+        return TextCondition(*text, size)
+
+
+def encode_captions(clip: Any, captions: Sequence[str]) -> dict[str, EncodedText]:
     """Encode each different caption once.
 
     Args:

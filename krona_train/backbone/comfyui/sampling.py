@@ -11,7 +11,6 @@ from typing import Any, Protocol
 import comfy.ldm.modules.attention
 import comfy.model_patcher
 import comfy.samplers
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -177,7 +176,7 @@ def decode_picture(vae: Any, latent: Tensor) -> Image.Image:
             if sampled
             else "Lower the learning rate or the guidance.",
         )
-    return Image.fromarray((frame.clamp(0, 1) * 255).round().to(torch.uint8).numpy().astype(np.uint8))
+    return Image.fromarray((frame.clamp(0, 1) * 255).round().to(torch.uint8).numpy())
 
 
 def latent_shape(model: Any, width: int, height: int) -> tuple[int, ...]:
@@ -271,7 +270,7 @@ def _decode_or_black(vae: Any, latent: Tensor, drawing: Drawing) -> Image.Image:
 def _randomness_put_back(device: torch.device) -> Iterator[None]:
     """Afterwards the process's random generators are bitwise as they were; some samplers seed them all."""
     if device.type in ("cuda", "xpu", "mps"):
-        kind, devices = device.type, range(torch.get_device_module(device.type).device_count())
+        kind, devices = device.type, range(getattr(torch, device.type).device_count())
     else:
         kind, devices = "cuda", range(0)
     with torch.random.fork_rng(devices, device_type=kind):

@@ -1,0 +1,119 @@
+"""What tells two of the host's encoders apart: whatever changes what comes out of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import hashlib
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from comfy.weight_adapter import WeightAdapterBase
+from torch import Tensor
+
+from ..protocol import sampled_fingerprint
+
+log = logging.getLogger(__name__)
+
+_PLAIN = (str, int, float, bool, type(None), torch.dtype, torch.device, torch.Size, enum.Enum, Path)
+_CODE = ("injections", "wrappers", "callbacks", "hook_patches", "forced_hooks", "weight_wrapper_patches", "additional_models")
+"""What may change a patcher's output by code, which has no identity that outlives the process."""
+
+
+class _UnknownError(Exception):
+    """Something that may change the output and cannot be told apart from others."""
+
+
+def vae_identity(vae: Any) -> str | None:
+    """Differs for VAEs that encode differently, also after a restart; ``None`` where that cannot be told."""
+    told = (
+        "vae",
+        _class(vae),
+        _class(vae.first_stage_model),
+        *(vae.latent_channels, vae.latent_dim, vae.spacial_compression_encode(), vae.crop_input, vae.not_video),
+        *(str(vae.vae_dtype), str(vae.vae_output_dtype()), torch.device(vae.device).type),
+    )
+    return _identity(told, vae.patcher)
+
+
+def clip_identity(clip: Any) -> str | None:
+    """Differs for text encoders that encode differently: other weights, clip skip, LoRAs and their strengths."""
+    told = (
+        "clip",
+        _class(clip),
+        _class(clip.cond_stage_model),
+        _class(clip.tokenizer),
+        *(clip.layer_idx, clip.use_clip_schedule, clip.tokenizer_options, torch.device(clip.patcher.load_device).type),
+    )
+    if clip.apply_hooks_to_conds is not None:
+        return None
+    return _identity(told, clip.patcher)
+
+
+def _identity(told: tuple, patcher: Any) -> str | None:
+    digest = hashlib.sha256()
+    try:
+        _require_no_code(patcher)
+        options = {name: value for name, value in patcher.model_options.items() if value}
+        for text in _texts((told, options, patcher.object_patches)):
+            digest.update(f"{text}\0".encode())
+        # The original weights: those in the module may be patched by another clone that is loaded at the moment.
+        for name, ((weight, *_), *patches) in sorted(patcher.get_key_patches().items()):
+            plain = _dequantised(weight)
+            digest.update(f"{weight.dtype} {type(weight).__name__} {sampled_fingerprint([(name, plain)])}\0".encode())
+            for text in _texts(patches):
+                digest.update(f"{text}\0".encode())
+    except _UnknownError as error:
+        log.info("KronA: what this %s encodes is not kept for the next run, because it depends on %s.", told[0], error)
+        return None
+    return digest.hexdigest()
+
+
+def _require_no_code(patcher: Any) -> None:
+    for name in _CODE:
+        if _holds_something(getattr(patcher, name, None)):
+            raise _UnknownError(f"its {name.replace('_', ' ')}")
+
+
+def _holds_something(value: Any) -> bool:
+    return any(map(_holds_something, value.values())) if isinstance(value, Mapping) else bool(value)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """A value as texts that are the same for equal values, in this process and in others.
+
+    Raises:
+        _UnknownError: There is something in it that has no such text.
+    """
+    if isinstance(value, Tensor):
+        yield f"{value.dtype} {tuple(value.shape)}" if value.is_meta else sampled_fingerprint([("", _dequantised(value))])
+    elif isinstance(value, _PLAIN):
+        yield repr(value)
+    elif isinstance(value, Mapping):
+        yield f"{{{len(value)}"
+        for name in sorted(value, key=repr):
+            yield from _texts((name, value[name]))
+    elif isinstance(value, (list, tuple)):
+        yield f"({len(value)}"
+        for part in value:
+            yield from _texts(part)
+    elif isinstance(value, WeightAdapterBase):
+        yield _class(value)
+        yield from _texts(value.weights)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        yield _class(value)
+        yield from _texts([getattr(value, field.name) for field in dataclasses.fields(value)])
+    else:
+        raise _UnknownError(f"a {type(value).__name__}")
+
+
+def _class(value: object) -> str:
+    return f"{type(value).__module__}.{type(value).__qualname__}"
+
+
+def _dequantised(weight: Tensor) -> Tensor:
+    is_quantised = type(weight.data) is not Tensor and hasattr(weight, "dequantize")
+    return weight.dequantize() if is_quantised else weight

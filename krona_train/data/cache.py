@@ -1,0 +1,144 @@
+"""Encoded pictures and captions on disk, for the next run: one safetensors file per entry, read memory-mapped.
+
+An entry's name is a hash of everything that it depends on, so an entry is never out of date, only unused. Runs may share a
+folder: entries appear whole or not at all, and what another run has removed is made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import time
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, uint8
+
+from krona_ops.errors import AdapterFileError
+from krona_ops.files import load_tensors, read_header, save_tensors
+
+log = logging.getLogger(__name__)
+
+VERSION = 1
+"""Of the entries and of how pictures are cut: raised when either changes, so that old entries are not found any more."""
+LIMIT_BYTES = 20_000_000_000
+_SCALARS = (str, int, float, bool, type(None))
+_CHECKSUM, _VALUES = "krona.crc32", "krona.values"
+_SECONDS_OF_A_WRITE = 3600
+"""A temporary file that is older was left behind by a crash."""
+
+Entry = tuple[dict[str, Tensor], dict[str, Any]]
+"""Named tensors, and named texts and numbers."""
+
+
+def entry_key(*parts: object) -> str:
+    """The name of an entry that depends on these values, told apart by their ``repr``."""
+    return hashlib.sha256(repr((VERSION, *parts)).encode()).hexdigest()
+
+
+def can_hold(values: Mapping[str, Any]) -> bool:
+    """Whether all values are tensors, texts, numbers or nothing."""
+    return all(isinstance(value, (Tensor, *_SCALARS)) for value in values.values())
+
+
+class Cache:
+    """A folder of entries.
+
+    Args:
+        folder: Made when the first entry is written.
+        limit_bytes: `prune` keeps the folder below this size.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], limit_bytes: int = LIMIT_BYTES) -> None:
+        self.folder = Path(folder)
+        self.limit_bytes = limit_bytes
+        self._used: set[str] = set()
+        self._failed = False
+
+    def path(self, key: str) -> Path:
+        """Where an entry is, or would be."""
+        return self.folder / key[:2] / f"{key}.safetensors"
+
+    def get(self, key: str) -> Entry | None:
+        """An entry, its tensors mapped from the file; ``None`` where there is none, or a damaged one, which the log names."""
+        path = self.path(key)
+        if not path.is_file():
+            return None
+        try:
+            metadata = read_header(path).metadata
+            tensors = load_tensors(path)
+            if metadata.get(_CHECKSUM) != _checksum(tensors):
+                raise AdapterFileError("Its values have changed.", layer=str(path))
+            values = json.loads(metadata[_VALUES])
+        except (AdapterFileError, KeyError, ValueError) as error:
+            log.warning("KronA: an entry of the cache is damaged and is made again: %s", error)
+            return None
+        self._used.add(key)
+        try:
+            os.utime(path)  # `prune` goes by when an entry was last used
+        except OSError as error:
+            log.debug("KronA: %s cannot be marked as used: %s", path, error)
+        return tensors, values
+
+    def put(self, key: str, tensors: Mapping[str, Tensor], values: Mapping[str, Any] | None = None) -> None:
+        """Keep an entry. A disk that is full or may not be written costs one warning and no training."""
+        own = {
+            name: tensor.detach().cpu().clone() for name, tensor in tensors.items()
+        }  # a file cannot hold views of one another
+        metadata = {_VALUES: json.dumps(dict(values or {})), _CHECKSUM: _checksum(own)}
+        self._used.add(key)
+        try:
+            save_tensors(own, self.path(key), metadata)
+        except AdapterFileError as error:
+            if not self._failed:
+                log.warning("KronA: what is encoded cannot be kept for the next run: %s", error)
+            self._failed = True
+
+    def prune(self) -> int:
+        """Remove what was not used for the longest time until the folder is below its limit; returns the bytes removed.
+
+        What this run has used stays, whatever its size.
+        """
+        entries = []
+        for path in self.folder.glob("*/*"):
+            try:
+                stat = path.stat()
+            except OSError:
+                continue  # another run was faster
+            if path.suffix == ".part":
+                if time.time() - stat.st_mtime > _SECONDS_OF_A_WRITE:
+                    _remove(path)
+            elif path.suffix == ".safetensors":
+                entries.append((stat.st_mtime_ns, stat.st_size, path))
+        excess = sum(size for _, size, _ in entries) - self.limit_bytes
+        removed = 0
+        for _, size, path in sorted(entries):
+            if removed >= excess:
+                break
+            if path.stem not in self._used and _remove(path):
+                removed += size
+        if removed:
+            log.info("KronA: removed %.1f MB of encoded pictures and captions that were not used lately.", removed / 1e6)
+        return removed
+
+
+def _remove(path: Path) -> bool:
+    try:
+        path.unlink()
+    except OSError as error:  # gone already, or mapped by another run on a system that locks mapped files
+        log.debug("KronA: %s stays in the cache: %s", path, error)
+        return False
+    return True
+
+
+def _checksum(tensors: Mapping[str, Tensor]) -> str:
+    total = 0
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        total = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode(), total)
+        total = zlib.crc32(tensor.reshape(-1).view(uint8).numpy(), total)
+    return f"{total:08x}"

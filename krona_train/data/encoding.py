@@ -1,0 +1,274 @@
+"""From pictures and captions to the items that a training draws from; each caption and each cut is encoded once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from krona_ops.errors import DataError
+
+from ..backbone.protocol import Example, Item
+from .buckets import PictureSize, View, views
+from .cache import Cache, can_hold, entry_key
+from .captions import class_caption, orders
+from .pictures import Dataset, Picture
+from .pixels import Content, cut, to_grid
+
+log = logging.getLogger(__name__)
+
+EncodedText = tuple[Tensor, Mapping[str, Any]]
+"""The embedding ``(1, tokens, width)``, and what else the text encoder says."""
+Progress = Callable[[int, int, str], None]
+"""Gets how many pictures and captions are done, how many there are, and what comes next. It may raise, to cancel."""
+_EMBEDDING = "embedding"
+
+
+class Encoder(Protocol):
+    """A model's VAE and text encoder."""
+
+    def picture_identity(self) -> str | None:
+        """Differs for encoders that encode differently; ``None`` where that cannot be told, so that nothing is kept."""
+
+    def text_identity(self, caption: str) -> str | None:
+        """The same for the text encoder and one caption."""
+
+    def encode_picture(self, pixels: Tensor) -> Tensor:
+        """``(height, width, 3)`` in [0, 1] to ``(C, *space)``.
+
+        Raises:
+            DataError: The result is not finite.
+        """
+
+    def encode_captions(self, captions: Sequence[str]) -> Mapping[str, EncodedText]:
+        """Each caption encoded."""
+
+    def condition(self, text: EncodedText, size: PictureSize) -> Any:
+        """What the model is told about one picture."""
+
+
+def encode(
+    dataset: Dataset,
+    resolution: int,
+    encoder: Encoder,
+    cache: Cache | None = None,
+    progress: Progress = lambda done, total, what: None,
+    *,
+    seed: int = 0,
+    with_class: bool = False,
+) -> tuple[Item, ...]:
+    """The items of a data set's pictures, in their order.
+
+    Args:
+        resolution: Side in pixels of a square of the same area.
+        cache: Where encodings are found and kept; they are made again each time without one.
+        seed: Of the orders of captions.
+        with_class: Encode each caption's class as well (`Example.class_condition`).
+
+    Raises:
+        DataError: A picture or mask has gone, does not fit, or becomes NaN; or the class is wanted and not known.
+    """
+    settings = dataset.settings
+    jobs = [
+        _Job(
+            picture,
+            orders(picture.caption, max(1, settings.shuffles), settings.keep_tags, seed),
+            settings.caption_dropout > 0,
+            crops=settings.crops,
+            flip=settings.flip,
+        )
+        for picture in dataset.pictures
+    ]
+    name_class = (lambda c: class_caption(c, dataset.trigger, dataset.class_prompt)) if with_class else None
+    return _encode(jobs, dataset, resolution, _Store(encoder, cache), progress, name_class)
+
+
+def encode_class_pictures(
+    dataset: Dataset,
+    resolution: int,
+    encoder: Encoder,
+    cache: Cache | None = None,
+    progress: Progress = lambda done, total, what: None,
+) -> tuple[Item, ...]:
+    """The items of a data set's class pictures: one cut each, captions as they are.
+
+    Raises:
+        DataError: There are none, or see `encode`.
+    """
+    if not dataset.class_pictures:
+        raise DataError(
+            "There are no class pictures.",
+            found=0,
+            expected="pictures of the subject's class",
+            remedy="Name a folder in class_folder, or say in class_pictures how many shall be made.",
+        )
+    jobs = [_Job(picture, (picture.caption,)) for picture in dataset.class_pictures]
+    return _encode(jobs, dataset, resolution, _Store(encoder, cache), progress, None)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A picture and the forms that are wanted of it."""
+
+    picture: Picture
+    captions: tuple[str, ...]
+    dropped: bool = False
+    crops: int = 1
+    flip: bool = False
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """One cut of a picture, encoded."""
+
+    latent: Tensor
+    size: PictureSize
+    mask: Tensor | None
+
+
+class _Store:
+    """Encodings by what they depend on: from memory, from the cache, or made and kept in both."""
+
+    def __init__(self, encoder: Encoder, cache: Cache | None) -> None:
+        self.encoder, self.cache = encoder, cache
+        self._latents: dict[str, Tensor] = {}
+        self._texts: dict[str, EncodedText] = {}
+        self._made = 0
+
+    def text(self, caption: str) -> EncodedText:
+        """A caption, encoded."""
+        if caption not in self._texts:
+            identity = self.encoder.text_identity(caption)
+            key = entry_key("text", identity, caption)
+            self._texts[caption] = self._kept_text(key, identity) or self._make_text(caption, key, identity)
+        return self._texts[caption]
+
+    def _kept_text(self, key: str, identity: str | None) -> EncodedText | None:
+        entry = self.cache.get(key) if self.cache is not None and identity is not None else None
+        if entry is None:
+            return None
+        tensors, values = entry
+        return tensors.pop(_EMBEDDING), {**tensors, **values}
+
+    def _make_text(self, caption: str, key: str, identity: str | None) -> EncodedText:
+        embedding, extras = self.encoder.encode_captions([caption])[caption]
+        if self.cache is None or identity is None or not can_hold(extras) or _EMBEDDING in extras:
+            return embedding, extras
+        tensors = {name: value for name, value in extras.items() if isinstance(value, Tensor)}
+        self.cache.put(key, {**tensors, _EMBEDDING: embedding}, {name: v for name, v in extras.items() if name not in tensors})
+        self._made += 1
+        return self._kept_text(key, identity) or (embedding, extras)  # mapped, where it could be written
+
+    def latent(self, content: Content, view: View) -> Tensor:
+        """A cut of a picture, encoded."""
+        identity = self.encoder.picture_identity()
+        key = entry_key("latent", identity, content.digest, view)
+        if key not in self._latents:
+            kept = self._kept_latent(key, identity)
+            self._latents[key] = self._make_latent(content, view, key, identity) if kept is None else kept
+        return self._latents[key]
+
+    def _kept_latent(self, key: str, identity: str | None) -> Tensor | None:
+        entry = self.cache.get(key) if self.cache is not None and identity is not None else None
+        return None if entry is None else entry[0]["latent"]
+
+    def _make_latent(self, content: Content, view: View, key: str, identity: str | None) -> Tensor:
+        try:
+            latent = self.encoder.encode_picture(cut(content.image, view))
+        except DataError as error:
+            raise DataError(str(error), layer=content.picture.name, found=error.found, expected=error.expected) from error
+        if self.cache is None or identity is None:
+            return latent
+        self.cache.put(key, {"latent": latent})
+        self._made += 1
+        kept = self._kept_latent(key, identity)
+        return latent if kept is None else kept
+
+    def close(self) -> None:
+        """Keep the cache below its limit, where it has grown."""
+        if self.cache is not None and self._made:
+            self.cache.prune()
+
+
+def _encode(
+    jobs: Sequence[_Job],
+    dataset: Dataset,
+    resolution: int,
+    store: _Store,
+    progress: Progress,
+    name_class: Callable[[str], str] | None,
+) -> tuple[Item, ...]:
+    classes = {caption: name_class(caption) for job in jobs for caption in job.captions} if name_class else {}
+    captions = dict.fromkeys(caption for job in jobs for caption in job.captions) | dict.fromkeys(classes.values())
+    captions |= {"": None} if any(job.dropped for job in jobs) else {}
+    total, items = len(captions) + len(jobs), []
+    for done, caption in enumerate(captions):  # all captions first: one large model is on the device at a time
+        progress(done, total, f'caption "{caption}"')
+        store.text(caption)
+    for done, job in enumerate(jobs, len(captions)):
+        seen = []
+        content = Content(job.picture)
+        for view in _views(content, job, dataset, resolution):
+            progress(done, total, job.picture.name)
+            seen += _see(content, view, store)
+        items.append(_item(job, _require_some(seen, job.picture), classes, store))
+    progress(total, total, "")
+    store.close()
+    return tuple(items)
+
+
+def _views(content: Content, job: _Job, dataset: Dataset, resolution: int) -> tuple[View, ...]:
+    settings = dataset.settings
+    found = views(
+        *content.size,
+        resolution,
+        buckets=settings.buckets,
+        step=settings.bucket_step,
+        crops=job.crops,
+        flip=job.flip,
+    )
+    if found[0].scaled_width > 2 * content.size[0]:
+        log.warning(
+            "KronA: %s has only %d × %d pixels and is enlarged to %d × %d; what is learnt from it will look soft.",
+            content.picture.name,
+            *content.size,
+            found[0].scaled_width,
+            found[0].scaled_height,
+        )
+    return found
+
+
+def _see(content: Content, view: View, store: _Store) -> list[_Seen]:
+    """One cut, encoded; nothing where the mask leaves nothing of it."""
+    mask = None if content.mask is None else cut(content.mask, view)
+    if mask is not None and not mask.any():
+        return []
+    latent = store.latent(content, view)
+    grid = None if mask is None else to_grid(mask, tuple(latent.shape[1:]))
+    return [_Seen(latent, PictureSize.of(*content.size, view), grid)]
+
+
+def _require_some(seen: list[_Seen], picture: Picture) -> list[_Seen]:
+    if not seen:
+        raise DataError(
+            "What the mask leaves of the picture is cut off, so nothing of it would be learnt.",
+            layer=picture.name,
+            found="a mask that is white at the edge only",
+            expected="white inside the cut",
+            remedy="Turn buckets on, take more crops, or cut the picture around the subject yourself.",
+        )
+    return seen
+
+
+def _item(job: _Job, seen: Sequence[_Seen], classes: Mapping[str, str], store: _Store) -> Item:
+    def example(view: _Seen, caption: str, described: str) -> Example:
+        # A condition of its own for each picture and cut: models may look at the latent when they make it.
+        of_class = store.encoder.condition(store.text(classes[described]), view.size) if described in classes else None
+        return Example(view.latent, store.encoder.condition(store.text(caption), view.size), caption, view.mask, of_class)
+
+    forms = tuple(example(view, caption, caption) for view in seen for caption in job.captions)
+    uncaptioned = tuple(example(view, "", job.captions[0]) for view in seen) if job.dropped else ()
+    return Item(forms, uncaptioned, job.picture.repeats)

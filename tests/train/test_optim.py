@@ -1,0 +1,148 @@
+"""Optimizers, schedules and the moving average: those of the original libraries, and bitwise the same after a stop."""
+
+import dataclasses
+
+import pytest
+import torch
+from test_loop import config, examples
+from test_state import record, settings
+from torch.testing import assert_close
+
+from krona_ops import TargetRule
+from krona_ops.errors import ConfigError
+from krona_train import AdapterConfig, OptimizerConfig, TrainConfig, fit
+from krona_train.backbone.toy import ToyBackbone
+from krona_train.config import EmaConfig, MemoryConfig
+from krona_train.events import Ended, Stepped
+from krona_train.optim import PACKAGES
+from krona_train.state import TrainState
+
+FAST = OptimizerConfig(learning_rate=1e-2)
+EVERY_KIND = {
+    "adamw": FAST,
+    "cosine with warmup": OptimizerConfig(learning_rate=1e-2, schedule="cosine", warmup=3),
+    "rates": OptimizerConfig(learning_rate=1e-2, rate_a=0.5, rate_b=4.0),
+    "prodigy": OptimizerConfig(name="prodigy", learning_rate=1.0, warmup=2),
+    "schedulefree": OptimizerConfig(name="schedulefree", learning_rate=1e-2, warmup=2),
+}
+
+
+def rates(events):
+    return [event.learning_rate for event in events if isinstance(event, Stepped)]
+
+
+@pytest.mark.parametrize("name", ["constant", "linear", "cosine", "cosine_with_restarts", "polynomial"])
+def test_learning_rates_are_those_of_diffusers(name):
+    diffusers = pytest.importorskip("diffusers.optimization", reason="diffusers is not installed")
+    setting = OptimizerConfig(learning_rate=1e-2, schedule=name, warmup=4, cycles=2, power=2.0)
+    ours = rates(record(config(steps=20, optimizer=setting)))
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1e-2)
+    named = "constant_with_warmup" if name == "constant" else name
+    cycles = {"num_cycles": 2} if name == "cosine_with_restarts" else {}
+    scheduler = diffusers.get_scheduler(named, optimizer, num_warmup_steps=4, num_training_steps=20, power=2.0, **cycles)
+    theirs = []
+    for _ in range(20):
+        theirs.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert ours == theirs
+    assert len(set(ours)) > 4
+
+
+@pytest.mark.parametrize("kind", EVERY_KIND)
+@pytest.mark.parametrize("k", [1, 5, 11])
+def test_every_optimizer_goes_on_bitwise(kind, k, tmp_path):
+    chosen = settings(optimizer=EVERY_KIND[kind], ema=EmaConfig(decay=0.9))
+    whole = record(chosen)
+    stopped = record(chosen, stop_after=k)[-1]
+    state = TrainState.load(stopped.state.save(tmp_path / "state.safetensors"))
+    rest = record(chosen, resume=state)
+    assert rates(rest) == rates(whole)[k:]
+    assert rest[-1].adapter == whole[-1].adapter
+    ours, theirs = rest[-1].state, whole[-1].state
+    assert ours.tensors.keys() == theirs.tensors.keys()
+    assert all(torch.equal(ours.tensors[key], theirs.tensors[key]) for key in theirs.tensors)
+    assert ours.numbers == theirs.numbers
+
+
+@pytest.mark.parametrize("kind", EVERY_KIND)
+def test_every_optimizer_learns(kind):
+    losses = [e.loss for e in record(config(steps=120, optimizer=EVERY_KIND[kind])) if isinstance(e, Stepped)]
+    assert sum(losses[-30:]) < 0.9 * sum(losses[:30])
+
+
+def test_the_average_is_that_of_the_factors_over_the_steps():
+    """Against the recursion of diffusers' documentation: decay_t = min((1 + t) / (10 + t), decay), from the first step on."""
+    chosen = config(steps=8, save_every=1, ema=EmaConfig(decay=0.6))
+    events = record(chosen)
+    states = [e.state for e in events if hasattr(e, "state")]
+    key = next(k for k in states[0].tensors if k.startswith("factors.") and k.endswith(".b"))
+    average = torch.zeros_like(states[0].tensors[key])  # B starts at zero
+    for t, state in enumerate(states):
+        decay = min((1 + t) / (10 + t), 0.6) if t else 0.0
+        average = decay * average + (1 - decay) * state.tensors[key]
+    ended = events[-1]
+    assert isinstance(ended, Ended)
+    assert_close(ended.adapter.layers[key.split(".", 1)[1][:-2]].b.value, average)
+    assert not torch.equal(average, states[-1].tensors[key])
+
+
+def test_looking_at_the_average_does_not_change_the_training():
+    plain = record(config(steps=8))
+    averaged = record(config(steps=8, ema=EmaConfig(decay=0.9), save_every=2))
+    losses = [[e.loss for e in events if isinstance(e, Stepped)] for events in (plain, averaged)]
+    assert losses[0] == losses[1]
+
+
+def test_learning_rates_of_a_b_and_layers_multiply():
+    """With plain gradient descent's first AdamW step, every number moves by its own learning rate."""
+    rules = (TargetRule(factors=(8, 4), pattern="attn2", rate=3.0), TargetRule(factors=(8, 4)))
+    optimizer = OptimizerConfig(learning_rate=1e-3, rate_a=1.0, rate_b=16.0, weight_decay=0.0)
+    adapter = fit(ToyBackbone(), examples(), config(steps=1, adapter=AdapterConfig(targets=rules), optimizer=optimizer))
+    for name, delta in adapter.layers.items():
+        expected = 1e-3 * 16 * (3 if "attn2" in name else 1)
+        assert_close(delta.b.value.abs().max().item(), expected, rtol=1e-2, atol=0)
+
+
+def test_a_layer_with_rate_zero_stays_at_the_base():
+    rules = (TargetRule(factors=(8, 4), pattern="attn2", rate=0.0), TargetRule(factors=(8, 4)))
+    adapter = fit(ToyBackbone(), examples(), config(adapter=AdapterConfig(targets=rules)))
+    assert all(bool(d.b.value.any()) == ("attn2" not in name) for name, d in adapter.layers.items())
+
+
+def test_an_optimizer_that_is_not_installed_is_named(monkeypatch):
+    monkeypatch.setitem(PACKAGES, "prodigy", "no_such_package_anywhere")
+    with pytest.raises(ConfigError, match=r"needs the package no_such_package_anywhere.*Install it in ComfyUI's Python"):
+        fit(ToyBackbone(), examples(), config(optimizer=OptimizerConfig(name="prodigy", learning_rate=1.0)))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"optimizer": OptimizerConfig(name="schedulefree", schedule="cosine")}, "has no schedule, but cosine is set"),
+        ({"optimizer": OptimizerConfig(name="prodigy")}, "finds the learning rate itself"),
+        ({"optimizer": OptimizerConfig(warmup=12), "steps": 12}, "leaves nothing of 12 steps"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(wrong, message):
+    with pytest.raises(ConfigError, match=message):
+        TrainConfig(**wrong)
+
+
+def test_loss_scaling_changes_nothing_but_the_range():
+    """fp16 needs it; here in fp32, where only the scale itself could do harm."""
+    plain = fit(ToyBackbone(), examples(), config())
+    scaled = fit(ToyBackbone(), examples(), config(memory=MemoryConfig(compute="fp16")))
+    for name, delta in plain.layers.items():
+        assert_close(scaled.layers[name].dense(), delta.dense(), rtol=1e-5, atol=1e-7)
+
+
+def test_a_step_whose_scaled_gradients_overflow_is_skipped_and_the_scale_halved():
+    chosen = config(steps=3, save_every=1, memory=MemoryConfig(compute="fp16"))
+    start = record(chosen, stop_after=1)[-1].state
+    assert start.numbers["scaler"]["scale"] == 65536.0
+    huge = dataclasses.replace(start, numbers={**start.numbers, "scaler": {**start.numbers["scaler"], "scale": 2.0**127}})
+    events = record(chosen, resume=huge)
+    after = [e.state for e in events if hasattr(e, "state")]
+    assert after[0].numbers["scaler"]["scale"] == 2.0**126
+    assert all(torch.equal(after[0].tensors[k], v) for k, v in start.tensors.items() if k.startswith("factors."))
