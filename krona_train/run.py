@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from krona_ops import save
+from krona_ops import Adapter, save
 from krona_ops.files import write_atomically
 
 from .config import TrainConfig, to_yaml
-from .events import Ended, Event, Saved, Started, Stepped
+from .events import Ended, Event, Noted, Previewed, Saved, Started, Stepped, Validated
 from .state import TrainState, states
 
 METRICS = "metrics.jsonl"
@@ -23,28 +23,44 @@ log = logging.getLogger(__name__)
 class Run:
     """Writes what happens into a folder of its own; a sink for `krona_train.loop.fit`.
 
-    ``run.yaml`` holds the settings, ``metrics.jsonl`` one line per step, ``state-<step>.safetensors`` the newest states,
+    ``run.yaml`` holds the settings, ``metrics.jsonl`` one line per event, ``state-<step>.safetensors`` the newest states,
+    ``previews/`` the pictures, ``adapter-best.safetensors`` the adapter of the lowest validation loss, and
     ``adapter.safetensors`` the result. A training that ended early leaves ``adapter-stopped-at-<step>.safetensors`` instead.
 
     Args:
         folder: Created; a folder that is there already must hold a run that goes on.
-        metadata: Goes into the adapter's file.
+        metadata: Goes into the adapters' files.
+        settings: The text of ``run.yaml``; those of the training alone when not given.
     """
 
-    def __init__(self, folder: Path, config: TrainConfig, metadata: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, config: TrainConfig, metadata: Mapping[str, str], settings: str | None = None) -> None:
         self.folder = folder
         self.losses: list[float] = []
+        self.steps: list[int] = []
+        """The step of each of the ``losses``; some are missing where metrics were lost in a crash."""
+        self.learning_rates: list[float] = []
+        self.validations: list[tuple[int, float]] = []
+        """Step and loss."""
+        self.previews: list[tuple[int, tuple[Path, ...]]] = []
+        """Step and picture files, one per prompt."""
         self.adapter_file: Path | None = None
         self._config, self._metadata = config, dict(metadata)
+        self._settings = to_yaml(config) if settings is None else settings
 
     def __call__(self, event: Event) -> None:
         """Take note of one event."""
         if isinstance(event, Started):
             self._start(event)
         elif isinstance(event, Stepped):
-            self.losses.append(event.loss)
-            with (self.folder / METRICS).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(dataclasses.asdict(event)) + "\n")
+            self._note("step", dataclasses.asdict(event))
+        elif isinstance(event, Noted):
+            self._note("note", {"step": event.step, "text": event.text})
+        elif isinstance(event, Validated):
+            self._note("validation", {"step": event.step, "validation": event.loss, "best": event.is_best})
+            if event.is_best:
+                self._save(event.adapter, "adapter-best.safetensors", event.step)
+        elif isinstance(event, Previewed):
+            self._keep_pictures(event)
         elif isinstance(event, Saved):
             self._keep(event.state)
         elif isinstance(event, Ended) and event.step > 0:
@@ -52,53 +68,92 @@ class Run:
 
     def _start(self, event: Started) -> None:
         self.folder.mkdir(parents=True, exist_ok=event.done > 0)
-        write_atomically(self.folder / "run.yaml", lambda file: file.write(to_yaml(self._config).encode()))
-        if event.done:  # steps after the state were lost with whatever ended the run; they are done again
+        write_atomically(self.folder / "run.yaml", lambda file: file.write(self._settings.encode()))
+        if event.done:  # what came after the state was lost with whatever ended the run; it is done again
             rows = history(self.folder / METRICS, event.done)
-            self.losses = [row["loss"] for row in rows]
+            for row in rows:
+                self._recall(row)
             text = "".join(f"{json.dumps(row)}\n" for row in rows)
             write_atomically(self.folder / METRICS, lambda file: file.write(text.encode()))
+
+    def _note(self, kind: str, row: Mapping[str, Any]) -> None:
+        whole = {"event": kind, **row}
+        self._recall(whole)
+        with (self.folder / METRICS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(whole) + "\n")
+
+    def _recall(self, row: Mapping[str, Any]) -> None:
+        if row["event"] == "step":
+            self.steps.append(row["step"])
+            self.losses.append(row["loss"])
+            self.learning_rates.append(row["learning_rate"])
+        elif row["event"] == "validation":
+            self.validations = [v for v in self.validations if v[0] != row["step"]] + [(row["step"], row["validation"])]
+        elif row["event"] == "preview":
+            files = tuple(self.folder / "previews" / name for name in row["pictures"])
+            self.previews = [p for p in self.previews if p[0] != row["step"]] + [(row["step"], files)]
+
+    def _keep_pictures(self, event: Previewed) -> None:
+        folder = self.folder / "previews"
+        folder.mkdir(exist_ok=True)
+        names = [f"step-{event.step:06}-{number}.png" for number in range(1, len(event.pictures) + 1)]
+        for name, picture in zip(names, event.pictures, strict=True):
+            write_atomically(folder / name, lambda file, picture=picture: picture.save(file, "PNG"))
+        self._note("preview", {"step": event.step, "pictures": names})
 
     def _keep(self, state: TrainState) -> None:
         state.save(self.folder / f"state-{state.step:08}.safetensors")
         for old in states(self.folder)[: -self._config.keep_states]:
             old.unlink()
 
+    def _save(self, adapter: Adapter, name: str, step: int) -> Path:
+        lora = self._config.adapter.kind == "lora"
+        options = {"format": "lora", "rank": self._config.adapter.rank} if lora else {}
+        return save(adapter.with_metadata(**self._metadata, ss_steps=str(step)), self.folder / name, **options)
+
     def _end(self, event: Ended) -> None:
         self._keep(event.state)
-        complete = event.step == event.steps
-        name = "adapter.safetensors" if complete else f"adapter-stopped-at-{event.step:06}.safetensors"
-        adapter = event.adapter.with_metadata(**self._metadata, ss_steps=str(event.step))
-        self.adapter_file = save(adapter, self.folder / name)
-        if complete:
+        is_whole = event.error is None
+        name = "adapter.safetensors" if is_whole else f"adapter-stopped-at-{event.step:06}.safetensors"
+        self.adapter_file = self._save(event.adapter, name, event.step)
+        if is_whole:
             for stopped in self.folder.glob("adapter-stopped-at-*.safetensors"):
                 stopped.unlink()
 
 
 def history(metrics: Path, done: int) -> list[dict[str, Any]]:
-    """The metrics of the first ``done`` steps, as far as they can be read.
+    """What happened up to step ``done``, as far as they can be read.
 
     Unlike states, metrics are not forced to the disk: after a power cut the last lines may be missing or damaged, which
     must not keep the training itself from going on.
     """
-    rows = []
+    rows, steps = [], set()
     lines = metrics.read_bytes().splitlines() if metrics.exists() else []
     for line in lines:
         try:
             row = json.loads(line)
         except ValueError:
             continue
-        if (
-            isinstance(row, dict)
-            and isinstance(row.get("step"), int)
-            and row["step"] <= done
-            and isinstance(row.get("loss"), float)
-        ):
+        if isinstance(row, dict) and is_whole(row) and row["step"] <= done:
             rows.append(row)
-    if len(rows) != done:
+            if row["event"] == "step":
+                steps.add(row["step"])
+    if len(steps) != done:
         log.warning(
             "KronA: the metrics of %d of %d steps are lost; the training goes on from its state all the same.",
-            done - len(rows),
+            done - len(steps),
             done,
         )
     return rows
+
+
+def is_whole(row: Mapping[str, Any]) -> bool:
+    """Whether a line of the metrics has all that its kind of event has."""
+    wanted = {
+        "step": {"loss": float, "learning_rate": float},
+        "validation": {"validation": float},
+        "preview": {"pictures": list},
+        "note": {"text": str},
+    }.get(row.get("event", ""))
+    fields = {"step": int, **wanted} if wanted is not None else {"": int}
+    return all(isinstance(row.get(name), kind) for name, kind in fields.items())

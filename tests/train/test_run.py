@@ -5,13 +5,14 @@ import json
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from test_loop import config, examples
 
 from krona_ops import load
-from krona_train import fit
+from krona_train import AdapterConfig, OptimizerConfig, fit
 from krona_train.backbone.toy import ToyBackbone
-from krona_train.config import from_yaml
-from krona_train.events import Stepped
+from krona_train.config import PreviewConfig, ValidationConfig, from_yaml
+from krona_train.events import Stepped, Validated, to_all
 from krona_train.metadata import describe
 from krona_train.plot import loss_curve, smoothed
 from krona_train.run import Run
@@ -32,6 +33,45 @@ def test_a_run_folder_holds_settings_metrics_and_result(tmp_path):
     assert saved.metadata["ss_steps"] == "5"
     assert saved.metadata["modelspec.trigger_phrase"] == "b"
     assert json.loads(saved.metadata["ss_tag_frequency"]) == {"robot": {"b": 2, "a": 1}}
+
+
+def test_previews_validations_and_the_best_adapter_are_kept(tmp_path):
+    settings = config(
+        steps=7,
+        validation=ValidationConfig(every=3, pictures=1),
+        preview=PreviewConfig(every=4),
+        optimizer=OptimizerConfig(learning_rate=5e-2),
+    )
+    run, events = Run(tmp_path / "run", settings, {"krona.layout": "kron"}), []
+
+    def draw():
+        return [Image.new("RGB", (6, 4), color) for color in ("red", "blue")]
+
+    fit(ToyBackbone(), examples(), settings, to_all(run, events.append), preview=draw)
+    assert sorted(p.name for p in (run.folder / "previews").iterdir()) == [
+        f"step-{step:06}-{number}.png" for step in (0, 4, 7) for number in (1, 2)
+    ]
+    assert Image.open(run.previews[1][1][1]).getpixel((0, 0)) == (0, 0, 255)
+    validated = [e for e in events if isinstance(e, Validated)]
+    assert run.validations == [(e.step, e.loss) for e in validated]
+    best = [e for e in validated if e.is_best][-1]
+    kept = load(run.folder / "adapter-best.safetensors")
+    assert dict(kept.layers) == dict(best.adapter.layers)
+    assert kept.metadata["ss_steps"] == str(best.step)
+    rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    assert [row["event"] for row in rows].count("preview") == 3
+
+
+def test_a_lora_is_saved_as_one(tmp_path):
+    settings = config(adapter=AdapterConfig(kind="lora", rank=3, alpha=6.0))
+    run = Run(tmp_path / "run", settings, {})
+    adapter = fit(ToyBackbone(), examples(), settings, run)
+    saved = load(run.adapter_file)
+    assert saved.layers.keys() == adapter.layers.keys()
+    for name, delta in adapter.layers.items():
+        assert torch.allclose(saved.layers[name].dense(), delta.dense(), rtol=1e-5, atol=1e-9)
+        assert delta.dense().any()
+        assert torch.linalg.matrix_rank(delta.dense()) <= 3
 
 
 def test_a_stopped_run_keeps_the_factors_under_a_name_that_says_so(tmp_path):
