@@ -21,6 +21,7 @@ test: setup  ## all tests, those in the real ComfyUI included (ARGS= for pytest)
 
 bench: setup ## the benchmarks; each writes benchmarks/results/<name>-<machine>.json
 	$(HOST) run benchmarks/blend.py
+	$(HOST) run benchmarks/memory.py
 
 lint: setup  ## ruff
 	$(HOST) run -m ruff check .

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
 import torch
-import torch._dynamo
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .backbone.exact_gradients import FreshWrites, writes_are_fresh
+from .backbone.exact_gradients import mode_of_recomputation
 from .config import Checkpointing, MemoryConfig
 from .inject import Forward, patched
+
+log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -25,10 +27,11 @@ def prepared(blocks: Sequence[nn.Module], memory: MemoryConfig, mode: Checkpoint
         blocks: As `Backbone.blocks` gives them.
         mode: Instead of ``memory.checkpointing``, for a step that did not fit.
     """
-    with ExitStack() as stack:
-        if memory.compile:
-            stack.enter_context(compiled(blocks))
-        stack.enter_context(checkpointed(blocks, mode or memory.checkpointing))
+    mode = mode or memory.checkpointing
+    if memory.compile and mode != "none":
+        # torch.utils.checkpoint turns the compiler off for what it runs, in both passes (torch 2.11).
+        log.info("KronA: blocks are not compiled, because gradient checkpointing is on.")
+    with compiled(blocks) if memory.compile and mode == "none" else checkpointed(blocks, mode):
         yield
 
 
@@ -56,19 +59,13 @@ def _recomputing(block: nn.Module, offload: bool) -> Forward:
         if not torch.is_grad_enabled():
             return original(*args, **kwargs)
         call = _Call(original, args, kwargs)
-        # The backward pass runs outside the mode that keeps writes in place exact, and would compute something else.
-        contexts = partial(_contexts, writes_are_fresh())
+        again = mode_of_recomputation()
         with _waiting_in_cpu_memory() if offload else nullcontext():
             return checkpoint(
-                call, *call.streams, use_reentrant=False, preserve_rng_state=random, context_fn=contexts
+                call, *call.streams, use_reentrant=False, preserve_rng_state=random, context_fn=lambda: (nullcontext(), again)
             )
 
     return forward
-
-
-def _contexts(fresh: bool) -> tuple[AbstractContextManager, AbstractContextManager]:
-    """For the forward pass, which is in the mode already, and for the one that computes again."""
-    return nullcontext(), FreshWrites() if fresh else nullcontext()
 
 
 def _waiting_in_cpu_memory() -> AbstractContextManager:
@@ -152,6 +149,8 @@ def _filled(place: Any, streams: Sequence[Tensor]) -> Any:
 @contextmanager
 def compiled(blocks: Sequence[nn.Module]) -> Iterator[None]:
     """Inside, ``torch.compile`` has the blocks; each is compiled when it is first called."""
+    import torch._dynamo  # a second of start-up for those who compile alone
+
     # The compiler goes back to plain Python after 8 versions of one function; here each block may be one.
     limit = max(torch._dynamo.config.recompile_limit, 4 * len(blocks) + 16)
     with torch._dynamo.config.patch(recompile_limit=limit), patched({block: _compiling() for block in blocks}):

@@ -111,7 +111,7 @@ def _require_prompt(path: Path, prompt: str) -> None:
         found = image.info.get(_PROMPT, prompt)
     if found != prompt:
         raise DataError(
-            "The folder holds class pictures of another prompt.",
+            f"The folder holds class pictures of another prompt, {found!r}.",
             layer=str(path),
             found=found,
             expected=prompt,

@@ -401,8 +401,8 @@ def to_yaml(config: object) -> str:
     return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
 
 
-def from_yaml(text: str) -> TrainConfig:
-    """A training's config from YAML (JSON is YAML too).
+def from_yaml(text: str, kind: type = TrainConfig) -> Any:
+    """A config from YAML (JSON is YAML too); a training's, when nothing else is said.
 
     Raises:
         ConfigError: The text is no YAML mapping, or holds a setting that is unknown or wrong.
@@ -420,4 +420,4 @@ def from_yaml(text: str) -> TrainConfig:
             expected="name: value lines",
             remedy="See docs/training.md.",
         )
-    return from_dict(TrainConfig, values)
+    return from_dict(kind, values)

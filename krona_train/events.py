@@ -66,8 +66,8 @@ class Validated:
     loss: float
     is_best: bool
     """Lower than ever before in this run."""
-    adapter: Adapter
-    """As it was measured."""
+    adapter: Adapter | None
+    """As it was measured; ``None`` where the event comes from another process, whose folder has it."""
 
 
 @dataclass(frozen=True)
@@ -84,9 +84,9 @@ class Ended:
     step: int
     """Steps done."""
     steps: int
-    adapter: Adapter
-    state: TrainState
-    """From which it can go on."""
+    adapter: Adapter | None
+    state: TrainState | None
+    """From which it can go on. Both are ``None`` where the event comes from another process, whose folder has them."""
     error: BaseException | None = None
     """Why it ended early; ``None`` when it ended as it should."""
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import matplotlib
 from PIL import ImageDraw, ImageFont
 
 
 def font(size: int) -> ImageFont.FreeTypeFont:
-    """Pillow's own font; no file of the system is needed.
+    """Matplotlib's font: no file of the system is needed, and Pillow's own has few letters beyond English.
 
     Args:
         size: Of the letters, in pixels.
     """
-    return ImageFont.load_default(size=size)  # type: ignore[return-value]
+    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size)
 
 
 def wrapped(text: str, pen: ImageDraw.ImageDraw, letters: ImageFont.FreeTypeFont, width: int, lines: int = 2) -> str:

@@ -24,7 +24,7 @@ from .progress import Progress
 from .runtime import OneProcess, Runtime
 from .samples import Samples, as_items, fingerprint
 from .state import TrainState
-from .step import Batches, backward_that_fits
+from .step import Batches, Blocks, backward_that_fits
 from .trainee import Trainee
 from .validation import keep_out
 
@@ -39,6 +39,7 @@ def fit(
     class_data: Sequence[Item | Example] = (),
     preview: Callable[[], Sequence[Image]] | None = None,
     runtime: Runtime | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Adapter:
     """Train an adapter and return it; the backbone is left as it was found, whatever happens.
 
@@ -50,6 +51,7 @@ def fit(
         class_data: Encoded pictures of the subject's class, for prior preservation with pictures.
         preview: Draws pictures with the adapter as it stands.
         runtime: The processes that train together; each calls ``fit`` with the same arguments.
+        stop: Asked before each step; where one process says yes, all of them stop as if interrupted.
 
     Raises:
         DataError: There are no examples.
@@ -57,6 +59,7 @@ def fit(
         ConfigError: The state to go on from belongs to other settings, another base model or other pictures.
         NonFiniteError: The loss or its gradient became NaN or infinite; the factors are those from before.
         OutOfMemoryError: A step does not fit even in the smallest way.
+        KeyboardInterrupt: ``stop`` said so.
     """
     runtime = runtime or OneProcess()
     items, held_out = keep_out(as_items(data), config)
@@ -84,10 +87,13 @@ def fit(
         look = Look(backbone, trainee, held_out, config, preview, runtime, sink)
         began = time.monotonic()
         try:
-            with attached(backbone, trainee.layers, trainee.switch):
+            with attached(backbone, trainee.layers, trainee.switch), Blocks(backbone, config.memory) as blocks:
                 while look(progress) and progress.done < config.steps:
                     step = progress.done + 1
-                    loss = runtime.mean(backward_that_fits(backbone, trainee, batches, config, progress, runtime, sink))
+                    if runtime.any(stop()):
+                        raise KeyboardInterrupt(f"Asked to stop after step {progress.done}.")
+                    loss = backward_that_fits(backbone, blocks, trainee, batches, config, progress, runtime, sink)
+                    loss = runtime.mean(loss)
                     runtime.average_gradients(trainee.parameters)
                     grad_norm = trainee.clip()
                     check_finite(step, loss=loss, gradient=loss if trainee.scaler.is_enabled() else grad_norm)

@@ -15,19 +15,17 @@ SCHEMA = "1"
 
 def describe(config: TrainConfig, *, name: str, family: str, captions: Sequence[str], resolution: int) -> dict[str, str]:
     """Metadata of a training: ``krona.*`` is complete, ``ss_*`` and ``modelspec.*`` are what managers and loaders show."""
-    rule = config.adapter.targets[0]
     return {
         "krona.schema": SCHEMA,
         "krona.config": json.dumps(to_dict(config)),
         "krona.layout": config.adapter.layout,
-        "ss_network_module": "krona",
-        "ss_network_args": json.dumps(
-            {"algo": "lokr", "factor_out": rule.factors[0], "factor_in": rule.factors[1], "layout": config.adapter.layout}
-        ),
+        **_network(config),
         "ss_base_model_version": family,
         "ss_output_name": name,
         "ss_learning_rate": str(config.optimizer.learning_rate),
-        "ss_optimizer": "AdamW",
+        "ss_optimizer": config.optimizer.name,
+        "ss_lr_scheduler": config.optimizer.schedule,
+        "ss_prior_loss_weight": str(config.prior.weight),
         "ss_max_train_steps": str(config.steps),
         "ss_seed": str(config.seed),
         "ss_num_train_images": str(len(captions)),
@@ -36,3 +34,16 @@ def describe(config: TrainConfig, *, name: str, family: str, captions: Sequence[
         "ss_tag_frequency": json.dumps({name: dict(Counter(captions).most_common(64))}),
         **modelspec(title=name, trigger=Counter(captions).most_common(1)[0][0] if captions else ""),
     }
+
+
+def _network(config: TrainConfig) -> dict[str, str]:
+    adapter = config.adapter
+    if adapter.kind == "lora":
+        return {
+            "ss_network_module": "networks.lora",
+            "ss_network_dim": str(adapter.rank),
+            "ss_network_alpha": str(adapter.alpha),
+        }
+    out, in_ = adapter.targets[0].factors
+    arguments = {"algo": "lokr", "factor_out": out, "factor_in": in_, "layout": adapter.layout}
+    return {"ss_network_module": "krona", "ss_network_args": json.dumps(arguments)}

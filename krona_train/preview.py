@@ -76,7 +76,8 @@ def preview_sheet(
     columns = max(len(row) for _, row in shown)
     side = max(48, min(side, (_WIDEST - _LABEL) // columns - _GAP))
     cell = _cell(pictures, side)
-    letters, heading = font(max(11, side // 18)), (side // 6 + 10 if captions else _GAP)
+    letters = font(max(11, side // 18))
+    heading = 2 * round(1.4 * letters.size) + 12 if captions else _GAP
     size = (_LABEL + columns * (cell[0] + _GAP), heading + len(shown) * (cell[1] + _GAP))
     sheet = Image.new("RGB", size, _PAPER)
     pen = ImageDraw.Draw(sheet)

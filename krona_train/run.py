@@ -57,17 +57,28 @@ class Run:
             self._note("note", {"step": event.step, "text": event.text})
         elif isinstance(event, Validated):
             self._note("validation", {"step": event.step, "validation": event.loss, "best": event.is_best})
-            if event.is_best:
+            if event.is_best and event.adapter is not None:
                 self._save(event.adapter, "adapter-best.safetensors", event.step)
         elif isinstance(event, Previewed):
             self._keep_pictures(event)
         elif isinstance(event, Saved):
             self._keep(event.state)
-        elif isinstance(event, Ended) and event.step > 0:
-            self._end(event)
+        elif isinstance(event, Ended) and event.step > 0 and event.adapter is not None and event.state is not None:
+            self._end(event.step, event.adapter, event.state, is_whole=event.error is None)
+
+    @classmethod
+    def recall(cls, folder: Path, config: TrainConfig) -> Run:
+        """A run as its folder tells of it, for one that another process has made."""
+        run = cls(folder, config, {})
+        for row in _rows(folder / METRICS):
+            run._recall(row)
+        found = [folder / "adapter.safetensors", *sorted(folder.glob("adapter-stopped-at-*.safetensors"), reverse=True)]
+        run.adapter_file = next((path for path in found if path.is_file()), None)
+        return run
 
     def _start(self, event: Started) -> None:
-        self.folder.mkdir(parents=True, exist_ok=event.done > 0)
+        # A process of its own finds its folder made; another run's, which has metrics, is left alone.
+        self.folder.mkdir(parents=True, exist_ok=event.done > 0 or not (self.folder / METRICS).exists())
         write_atomically(self.folder / "run.yaml", lambda file: file.write(self._settings.encode()))
         if event.done:  # what came after the state was lost with whatever ended the run; it is done again
             rows = history(self.folder / METRICS, event.done)
@@ -111,11 +122,10 @@ class Run:
         options = {"format": "lora", "rank": self._config.adapter.rank} if lora else {}
         return save(adapter.with_metadata(**self._metadata, ss_steps=str(step)), self.folder / name, **options)
 
-    def _end(self, event: Ended) -> None:
-        self._keep(event.state)
-        is_whole = event.error is None
-        name = "adapter.safetensors" if is_whole else f"adapter-stopped-at-{event.step:06}.safetensors"
-        self.adapter_file = self._save(event.adapter, name, event.step)
+    def _end(self, step: int, adapter: Adapter, state: TrainState, *, is_whole: bool) -> None:
+        self._keep(state)
+        name = "adapter.safetensors" if is_whole else f"adapter-stopped-at-{step:06}.safetensors"
+        self.adapter_file = self._save(adapter, name, step)
         if is_whole:
             for stopped in self.folder.glob("adapter-stopped-at-*.safetensors"):
                 stopped.unlink()
@@ -127,23 +137,27 @@ def history(metrics: Path, done: int) -> list[dict[str, Any]]:
     Unlike states, metrics are not forced to the disk: after a power cut the last lines may be missing or damaged, which
     must not keep the training itself from going on.
     """
-    rows, steps = [], set()
-    lines = metrics.read_bytes().splitlines() if metrics.exists() else []
-    for line in lines:
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict) and is_whole(row) and row["step"] <= done:
-            rows.append(row)
-            if row["event"] == "step":
-                steps.add(row["step"])
+    rows = [row for row in _rows(metrics) if row["step"] <= done]
+    steps = {row["step"] for row in rows if row["event"] == "step"}
     if len(steps) != done:
         log.warning(
             "KronA: the metrics of %d of %d steps are lost; the training goes on from its state all the same.",
             done - len(steps),
             done,
         )
+    return rows
+
+
+def _rows(metrics: Path) -> list[dict[str, Any]]:
+    """Every line that can be read."""
+    rows = []
+    for line in metrics.read_bytes().splitlines() if metrics.exists() else []:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and is_whole(row):
+            rows.append(row)
     return rows
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any, Protocol
 
 import torch
@@ -52,12 +53,16 @@ class Accelerated:
     """The processes that ``accelerate launch`` has started.
 
     Factors are few, so they are not wrapped: after the backward pass their gradients travel once, in one piece.
+
+    Args:
+        cpu: Whether they compute without GPUs.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, cpu: bool = False) -> None:
         from accelerate import PartialState
 
-        self._state = PartialState()
+        # The others wait for the first one while it encodes pictures or draws previews, however long that takes.
+        self._state = PartialState(cpu=cpu, timeout=timedelta(days=7))
         self.number, self.count = self._state.process_index, self._state.num_processes
         self.device: torch.device = self._state.device
 

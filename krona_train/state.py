@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from krona_ops.errors import AdapterFileError, ConfigError
+from krona_ops.errors import AdapterFileError, ConfigError, KronaError
 from krona_ops.files import load_tensors, save_tensors
 from krona_ops.header import read_header
 
 from .config import TrainConfig, from_dict, to_dict
 
+log = logging.getLogger(__name__)
 KIND = "krona.train-state"
 SCHEMA = "2"
 MAY_CHANGE = ("steps", "save_every", "keep_states", "memory", "preview")
@@ -45,36 +47,9 @@ class TrainState:
         Raises:
             ConfigError: The settings, the base model or the pictures are others, or the run has no steps left.
         """
-        before, now = to_dict(self.config), to_dict(config)
-        changed = next((key for key in before if key not in MAY_CHANGE and before[key] != now[key]), None)
-        if changed is not None:
-            was, is_now = before[changed], now[changed]
-            if isinstance(was, dict):  # name the one setting inside
-                inner = next(key for key in was if was[key] != is_now[key])
-                changed, was, is_now = f"{changed}.{inner}", was[inner], is_now[inner]
-            raise ConfigError(
-                f"The saved training has {changed} = {was}.",
-                found=is_now,
-                expected=was,
-                remedy=f"Set {changed} back to go on, or start a new run.",
-            )
-        if processes != self.numbers["processes"]:
-            raise ConfigError(
-                f"The saved training ran in {self.numbers['processes']} processes, which share out the batches.",
-                found=processes,
-                expected=self.numbers["processes"],
-                remedy="Go on with as many, or start a new run.",
-            )
-        for what, was, is_now in (("base model", self.base, base), ("pictures or captions", self.data, data)):
-            if was != is_now:
-                raise ConfigError(
-                    f"The saved training had another {what}."
-                    if what == "base model"
-                    else f"The saved training had other {what}.",
-                    found=is_now[:12],
-                    expected=was[:12],
-                    remedy="Connect what it began with, or start a new run.",
-                )
+        different = self.difference(config, base, data, processes)
+        if different is not None:
+            raise different
         if config.steps <= self.step:
             raise ConfigError(
                 f"The saved training has done {self.step} steps already.",
@@ -82,6 +57,38 @@ class TrainState:
                 expected=f"more than {self.step} steps",
                 remedy="Raise the number of steps to train on.",
             )
+
+    def difference(self, config: TrainConfig, base: str, data: str, processes: int = 1) -> ConfigError | None:
+        """What keeps this training from being that one, as the error to raise; ``None`` where nothing does."""
+        before, now = to_dict(self.config), to_dict(config)
+        changed = next((key for key in before if key not in MAY_CHANGE and before[key] != now[key]), None)
+        if changed is not None:
+            was, is_now = before[changed], now[changed]
+            if isinstance(was, dict):  # name the one setting inside
+                inner = next(key for key in was if was[key] != is_now[key])
+                changed, was, is_now = f"{changed}.{inner}", was[inner], is_now[inner]
+            return ConfigError(
+                f"The saved training has {changed} = {was}.",
+                found=is_now,
+                expected=was,
+                remedy=f"Set {changed} back to go on, or start a new run.",
+            )
+        if processes != self.numbers["processes"]:
+            return ConfigError(
+                f"The saved training ran in {self.numbers['processes']} processes, which share out the batches.",
+                found=processes,
+                expected=self.numbers["processes"],
+                remedy="Go on with as many, or start a new run.",
+            )
+        for what, was, is_now in (("another base model", self.base, base), ("other pictures or captions", self.data, data)):
+            if was != is_now:
+                return ConfigError(
+                    f"The saved training had {what}.",
+                    found=is_now[:12],
+                    expected=was[:12],
+                    remedy="Connect what it began with, or start a new run.",
+                )
+        return None
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the state; the whole file appears under its name, or nothing changes.
@@ -104,6 +111,16 @@ class TrainState:
             AdapterFileError: The file is missing, damaged, or no state.
             ConfigError: It was written by a version with other settings.
         """
+        return replace(cls.peek(path), tensors=load_tensors(path))
+
+    @classmethod
+    def peek(cls, path: str | os.PathLike[str]) -> TrainState:
+        """A state without its tensors, which takes no time.
+
+        Raises:
+            AdapterFileError: The file is missing, damaged, or no state.
+            ConfigError: It was written by a version with other settings.
+        """
         told = read_header(path).metadata
         if told.get("krona.kind") != KIND or told.get("krona.schema") != SCHEMA:
             raise AdapterFileError(
@@ -113,10 +130,9 @@ class TrainState:
                 expected=f"{KIND} {SCHEMA}",
                 remedy="Choose a file named state-….safetensors from a run's folder.",
             )
-        tensors = load_tensors(path)
         config = from_dict(TrainConfig, json.loads(told["krona.config"]))
         numbers = json.loads(told["krona.numbers"])
-        return cls(int(told["krona.step"]), tensors, numbers, config, told["krona.base"], told["krona.data"])
+        return cls(int(told["krona.step"]), {}, numbers, config, told["krona.base"], told["krona.data"])
 
 
 def states(folder: Path) -> Sequence[Path]:
@@ -127,3 +143,24 @@ def states(folder: Path) -> Sequence[Path]:
 def newest(folder: Path) -> Path | None:
     """The newest state of a run, ``None`` where it has none."""
     return states(folder)[-1] if states(folder) else None
+
+
+def same_run(
+    folders: Iterable[Path], config: TrainConfig, base: str, data: str, processes: int = 1
+) -> tuple[Path, TrainState] | None:
+    """The first run that is this training, as far as it has come: its folder, and its newest state without tensors.
+
+    Runs that went further than is asked for, and folders whose states cannot be read, are passed over.
+    """
+    for folder in folders:
+        path = newest(folder)
+        if path is None:
+            continue
+        try:
+            state = TrainState.peek(path)
+        except KronaError as error:
+            log.info("KronA: %s is passed over: %s", path, error)
+            continue
+        if state.step <= config.steps and state.difference(config, base, data, processes) is None:
+            return folder, state
+    return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
@@ -11,8 +12,8 @@ from torch import Tensor
 from krona_ops.errors import OutOfMemoryError
 
 from .backbone.protocol import Backbone
-from .checkpointing import checkpointed
-from .config import TrainConfig
+from .checkpointing import prepared
+from .config import Checkpointing, MemoryConfig, TrainConfig
 from .events import Noted, Sink
 from .memory import is_out_of_memory
 from .noise import draw
@@ -34,8 +35,31 @@ class Batches:
     """Class pictures."""
 
 
+class Blocks:
+    """The model's blocks as the plan wants them, changed only when it does: what has been compiled stays so."""
+
+    def __init__(self, backbone: Backbone, memory: MemoryConfig) -> None:
+        self._blocks, self._memory = backbone.blocks(), memory
+        self._held = ExitStack()
+        self._mode: Checkpointing | None = None
+
+    def become(self, mode: Checkpointing) -> None:
+        """Compute in this way from now on."""
+        if mode != self._mode:
+            self._held.close()
+            self._held.enter_context(prepared(self._blocks, self._memory, mode))
+            self._mode = mode
+
+    def __enter__(self) -> Blocks:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._held.close()
+
+
 def backward_that_fits(
     backbone: Backbone,
+    blocks: Blocks,
     trainee: Trainee,
     batches: Batches,
     config: TrainConfig,
@@ -51,8 +75,8 @@ def backward_that_fits(
     while True:
         loss = None
         try:
-            with checkpointed(backbone.blocks(), progress.plan.checkpointing):
-                loss = backward(backbone, trainee, batches, config, progress)
+            blocks.become(progress.plan.checkpointing)
+            loss = backward(backbone, trainee, batches, config, progress)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise

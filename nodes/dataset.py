@@ -9,8 +9,11 @@ import torch
 from comfy_api.latest import io
 
 from krona_ops.errors import DataError
+from krona_train.config import DataConfig
+from krona_train.data.captions import class_caption
 from krona_train.data.contact_sheet import contact_sheet
-from krona_train.data.pictures import Dataset, check_folder, find_pictures, from_folder, from_tensor, require_prompt
+from krona_train.data.folder import Captions, check_folder, files_of, from_folder
+from krona_train.data.pictures import Dataset, Picture, from_tensor, require_prompt
 
 from .host import paths
 from .host.types import CATEGORY
@@ -18,6 +21,9 @@ from .host.types import KronaDataset as DatasetSocket
 
 FROM_FILES = "from .txt files, else the prompt"
 ALL_PROMPT = "the prompt for every picture"
+FROM_FOLDERS = "from .txt files, else from folder names"
+SOURCES: dict[str, Captions] = {FROM_FILES: "files", ALL_PROMPT: "prompt", FROM_FOLDERS: "folders"}
+DEFAULTS = DataConfig()
 
 
 class KronaDataset(io.ComfyNode):
@@ -48,10 +54,11 @@ class KronaDataset(io.ComfyNode):
                 io.Image.Input("images", optional=True, tooltip="Pictures from the graph, in addition to those of the folder."),
                 io.Combo.Input(
                     "captions",
-                    options=[FROM_FILES, ALL_PROMPT],
+                    options=list(SOURCES),
                     default=FROM_FILES,
                     tooltip="A text file next to a picture (dog.png, dog.txt) describes that picture alone. "
-                    "Describing what is NOT the subject keeps it out of what is learnt.",
+                    "Describing what is NOT the subject keeps it out of what is learnt. 'From folder names': pictures in a "
+                    "subfolder like '10_sks dog' without a text file get 'sks dog'.",
                     advanced=True,
                 ),
                 io.Int.Input(
@@ -60,49 +67,87 @@ class KronaDataset(io.ComfyNode):
                     min=0,
                     max=4096,
                     step=8,
-                    tooltip="Pictures are scaled and cut to squares of this side. 0 takes what the model was trained at, "
+                    tooltip="Pictures are scaled and cut to about the area of a square of this side. 0 takes what the model was trained at, "
                     "512 for SD1.5 and 1024 for SDXL; smaller is faster and coarser.",
                     advanced=True,
                 ),
+                *_mask_inputs(),
+                *_class_inputs(),
+                *_cut_inputs(),
+                *_caption_inputs(),
             ],
             outputs=[
                 DatasetSocket.Output(display_name="dataset"),
-                io.Image.Output(display_name="preview", tooltip="Every picture as it will be cut, with its caption."),
+                io.Image.Output(
+                    display_name="preview",
+                    tooltip="Every picture with its cut, mask, size and caption: dark is cut off, red is not learnt, blue is a class picture.",
+                ),
             ],
         )
 
     @classmethod
-    def validate_inputs(cls, prompt: str | None = None, folder: str | None = None, captions: str | None = None) -> bool | str:
+    def validate_inputs(
+        cls,
+        prompt: str | None = None,
+        folder: str | None = None,
+        captions: str | None = None,
+        masks: bool | None = None,
+        trigger: str | None = None,
+        class_prompt: str | None = None,
+        class_folder: str | None = None,
+    ) -> bool | str:
         """Only what is typed in reaches this, before anything of the graph runs; what comes over a wire is checked later."""
         try:
+            # A prompt that comes over a wire is not known yet; any text stands for it.
+            assumed = "…" if prompt is None else prompt
+            if captions is not None:
+                _source(captions)
             if folder is not None and folder.strip():
-                # A prompt that comes over a wire is not known yet; any text stands for it.
-                check_folder(
-                    paths.picture_folder(folder), "…" if prompt is None else prompt, read_captions=captions != ALL_PROMPT
-                )
+                check_folder(paths.picture_folder(folder), assumed, captions=_source(captions or FROM_FILES), masks=bool(masks))
             elif folder is not None and prompt is not None:
                 require_prompt(prompt, "KronA Dataset")
+            if class_folder is not None and class_folder.strip():
+                if trigger is not None and class_prompt is not None and not trigger.strip():
+                    class_caption("…", trigger, class_prompt)
+                check_folder(paths.picture_folder(class_folder), "…")
         except DataError as error:
             return str(error)
         return True
 
     @classmethod
-    def fingerprint_inputs(cls, folder: str = "", **kwargs: Any) -> object:
-        if not folder.strip():
-            return ""
-        files = find_pictures(paths.picture_folder(folder))
-        beside = [path.with_suffix(".txt") for path in files]
-        return [(p.name, p.stat().st_mtime_ns, p.stat().st_size) for p in (*files, *beside) if p.is_file()]
+    def fingerprint_inputs(cls, folder: str | None = "", class_folder: str | None = "", **kwargs: Any) -> object:
+        named = [paths.picture_folder(name) for name in (folder, class_folder) if name and name.strip()]
+        files = [path for place in named for path in files_of(place)]
+        return [(str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in files]
 
     @classmethod
     def execute(
-        cls, prompt: str, folder: str, captions: str, resolution: int, images: torch.Tensor | None = None
+        cls,
+        prompt: str,
+        folder: str,
+        captions: str,
+        resolution: int,
+        images: torch.Tensor | None = None,
+        images_mask: torch.Tensor | None = None,
+        masks: bool = DEFAULTS.masks,
+        trigger: str = "",
+        class_prompt: str = "",
+        class_folder: str = "",
+        class_pictures: int = 0,
+        repeats: int = 1,
+        buckets: bool = DEFAULTS.buckets,
+        crops: int = DEFAULTS.crops,
+        flip: bool = DEFAULTS.flip,
+        caption_dropout: float = DEFAULTS.caption_dropout,
+        shuffles: int = DEFAULTS.shuffles,
+        keep_tags: int = DEFAULTS.keep_tags,
     ) -> io.NodeOutput:
-        pictures = ()
+        pictures: tuple[Picture, ...] = ()
         if folder.strip():
-            pictures += from_folder(paths.picture_folder(folder), prompt, read_captions=captions == FROM_FILES)
+            place = paths.picture_folder(folder)
+            pictures += from_folder(place, prompt, captions=_source(captions), masks=masks, repeats=repeats)
         if images is not None:
-            pictures += from_tensor(images, prompt)
+            pictures += from_tensor(images, prompt, images_mask, repeats)
         if not pictures:
             raise DataError(
                 "There are no pictures.",
@@ -111,5 +156,167 @@ class KronaDataset(io.ComfyNode):
                 expected="at least one picture",
                 remedy="Name a folder, or connect pictures.",
             )
-        sheet = np.asarray(contact_sheet(pictures), dtype=np.float32) / 255.0
-        return io.NodeOutput(Dataset(pictures, resolution), torch.from_numpy(sheet)[None])
+        settings = DataConfig(
+            resolution=resolution,
+            buckets=buckets,
+            crops=crops,
+            flip=flip,
+            masks=masks,
+            caption_dropout=caption_dropout,
+            shuffles=shuffles,
+            keep_tags=keep_tags,
+        )
+        dataset = Dataset(pictures, resolution, trigger, class_prompt, (), class_pictures, settings)
+        if class_pictures:
+            _ = dataset.class_caption  # an error now, not after hours of drawing
+        if class_folder.strip():
+            dataset = dataset.with_class_pictures(from_folder(paths.picture_folder(class_folder), dataset.class_caption))
+        sheet = np.asarray(contact_sheet(dataset), dtype=np.float32) / 255.0
+        return io.NodeOutput(dataset, torch.from_numpy(sheet)[None])
+
+
+def _mask_inputs() -> list[io.Input]:
+    return [
+        io.Mask.Input(
+            "images_mask",
+            optional=True,
+            tooltip="For the pictures from 'images': only what is white is learnt. Load Image gives white where a picture is "
+            "transparent; invert that mask to learn what is opaque.",
+            advanced=True,
+        ),
+        io.Boolean.Input(
+            "masks",
+            default=DEFAULTS.masks,
+            optional=True,
+            tooltip="Learn only what is white in a second picture next to each one (dog.png, dog-mask.png), or what is opaque in it. "
+            "Keeps a background out that all your pictures share.",
+            advanced=True,
+        ),
+    ]
+
+
+def _class_inputs() -> list[io.Input]:
+    return [
+        io.String.Input(
+            "trigger",
+            default="",
+            optional=True,
+            tooltip="The rare word for your subject, as it stands in the captions ('sks'). Only needed for prior preservation: "
+            "the captions without it say what the model shall keep.",
+            advanced=True,
+        ),
+        io.String.Input(
+            "class_prompt",
+            default="",
+            optional=True,
+            tooltip="What your subject is a kind of ('a photo of a dog'). Only needed for prior preservation, which keeps other dogs "
+            "from looking like yours. Empty takes the captions without the trigger.",
+            advanced=True,
+        ),
+        io.String.Input(
+            "class_folder",
+            default="",
+            optional=True,
+            tooltip="A folder with pictures of others of the kind, for prior preservation with pictures. Needs class_prompt or trigger.",
+            advanced=True,
+        ),
+        io.Int.Input(
+            "class_pictures",
+            default=0,
+            min=0,
+            max=10_000,
+            optional=True,
+            tooltip="How many class pictures there shall be, for prior preservation with pictures; what the folder lacks is drawn by "
+            "the model before the training. DreamBooth takes 100 to 200.",
+            advanced=True,
+        ),
+    ]
+
+
+def _cut_inputs() -> list[io.Input]:
+    return [
+        io.Int.Input(
+            "repeats",
+            default=1,
+            min=1,
+            max=10_000,
+            optional=True,
+            tooltip="How often each picture comes per epoch. It makes a difference where two sets are joined or subfolders have "
+            "numbers ('10_sks dog' comes 10 times as often).",
+            advanced=True,
+        ),
+        io.Boolean.Input(
+            "buckets",
+            default=DEFAULTS.buckets,
+            optional=True,
+            tooltip="Keep each picture's shape, upright or wide. Off cuts everything to squares, which loses heads and feet.",
+            advanced=True,
+        ),
+        io.Int.Input(
+            "crops",
+            default=DEFAULTS.crops,
+            min=1,
+            max=64,
+            optional=True,
+            tooltip="Different cuts of each picture, spread over what does not fit. More show the subject in other places; "
+            "useful with few pictures and buckets off.",
+            advanced=True,
+        ),
+        io.Boolean.Input(
+            "flip",
+            default=DEFAULTS.flip,
+            optional=True,
+            tooltip="Train on mirrored pictures too: twice the pictures. Not for faces, writing, or anything with a left and a right.",
+            advanced=True,
+        ),
+    ]
+
+
+def _caption_inputs() -> list[io.Input]:
+    return [
+        io.Float.Input(
+            "caption_dropout",
+            default=DEFAULTS.caption_dropout,
+            min=0.0,
+            max=1.0,
+            step=0.05,
+            optional=True,
+            tooltip="Share of steps without a caption. 0.1 keeps pictures without a prompt, and strong guidance, in order in a long training.",
+            advanced=True,
+        ),
+        io.Int.Input(
+            "shuffles",
+            default=DEFAULTS.shuffles,
+            min=0,
+            max=64,
+            optional=True,
+            tooltip="Orders of each caption's comma-separated tags to train with, so that their order means nothing later. "
+            "0 leaves captions as they are; sentences should stay as they are.",
+            advanced=True,
+        ),
+        io.Int.Input(
+            "keep_tags",
+            default=DEFAULTS.keep_tags,
+            min=0,
+            max=64,
+            optional=True,
+            tooltip="Tags at the start that stay in place when the others are shuffled; the subject's word should be among them.",
+            advanced=True,
+        ),
+    ]
+
+
+def _source(captions: str) -> Captions:
+    """
+    Raises:
+        DataError: There is no such choice.
+    """
+    if captions not in SOURCES:
+        raise DataError(
+            f"There is no choice '{captions}' for captions.",
+            layer="KronA Dataset",
+            found=captions,
+            expected=", ".join(SOURCES),
+            remedy="Choose another one.",
+        )
+    return SOURCES[captions]

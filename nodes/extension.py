@@ -14,7 +14,9 @@ from .load import KronaLoad
 from .save import KronaSave
 from .scale import KronaScale, KronaWeights
 from .schedule import KronaSchedule
+from .settings import KronaTrainSettings
 from .stack import KronaStack
+from .targets import KronaTargets
 from .train import KronaTrain
 
 NODES = (
@@ -31,7 +33,9 @@ NODES = (
     KronaSave,
     KronaInspect,
     KronaStack,
+    KronaTargets,
     KronaDataset,
+    KronaTrainSettings,
     KronaTrain,
 )
 

@@ -7,24 +7,27 @@ from typing import Any
 import numpy as np
 import torch
 from comfy_api.latest import io, ui
+from PIL import Image
 
 from krona_ops import TargetRule
 from krona_ops.errors import KronaError
 from krona_train import AdapterConfig, OptimizerConfig, TrainConfig
+from krona_train.config import PreviewConfig
 from krona_train.data.pictures import Dataset
 from krona_train.plot import loss_curve
+from krona_train.preview import preview_sheet
+from krona_train.settings import Settings
 from krona_train.state import TrainState, newest
 
 from .host import paths
 from .host.lora_model import to_lora_model
 from .host.patch import apply_adapter
 from .host.progress import Progress
-from .host.training import train_adapter
-from .host.types import CATEGORY, Krona
+from .host.training import ALL_GPUS, HERE, NEW, PROCESS, SAME, Result, train
+from .host.types import CATEGORY, Krona, KronaSettingsSocket, KronaTargetsSocket
 from .host.types import KronaDataset as DatasetSocket
 
 DEFAULTS = TrainConfig()
-NEW = "(new run)"
 FACTORS = DEFAULTS.adapter.targets[0].factors
 
 
@@ -98,11 +101,12 @@ class KronaTrain(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "resume",
-                    options=[NEW, *paths.runs()],
-                    default=NEW,
+                    options=[SAME, NEW, *paths.runs()],
+                    default=SAME,
                     optional=True,
                     tooltip="Go on with a run that was cancelled, or with a finished one for more steps: exactly as if it had never stopped. "
-                    "Everything but 'steps' must be as it was.",
+                    "Everything but 'steps' must be as it was. By itself it goes on with a run of this name and these settings, and does "
+                    "not train a finished one again; '(new run)' always starts from the beginning.",
                     advanced=True,
                 ),
                 io.Int.Input(
@@ -123,6 +127,34 @@ class KronaTrain(io.ComfyNode):
                     tooltip="Steps between saved states, from which the run can go on after a crash. 0 saves at the end and on cancel only.",
                     advanced=True,
                 ),
+                KronaTargetsSocket.Input(
+                    "targets",
+                    optional=True,
+                    tooltip="Which layers are trained, from KronA Targets; it replaces factor_out and factor_in. All attention without it.",
+                ),
+                KronaSettingsSocket.Input(
+                    "settings",
+                    optional=True,
+                    tooltip="From KronA Train Settings: previews, prior preservation, memory, optimizer, noise levels. The paper's recipe without it.",
+                ),
+                io.Int.Input(
+                    "preview_every",
+                    default=0,
+                    min=0,
+                    max=1_000_000,
+                    optional=True,
+                    tooltip="Draw a picture of the prompt after every so many steps, to see when to stop. 0 leaves it to the settings. "
+                    "Drawing never changes what is trained.",
+                ),
+                io.Combo.Input(
+                    "where",
+                    options=[HERE, PROCESS, ALL_GPUS],
+                    default=HERE,
+                    optional=True,
+                    tooltip="A separate process keeps ComfyUI alive if the training runs out of memory; all GPUs train on larger batches "
+                    "(batch_size for each). Both need a model straight from its loader. Cancel works in all of them.",
+                    advanced=True,
+                ),
             ],
             outputs=[
                 Krona.Output(display_name="krona", tooltip="The trained adapter."),
@@ -133,16 +165,19 @@ class KronaTrain(io.ComfyNode):
                     display_name="lora_model", tooltip="For ComfyUI's own Save LoRA and Load LoRA Model nodes."
                 ),
                 io.LossMap.Output(display_name="loss_map", tooltip="For ComfyUI's own Plot Loss Graph node."),
+                io.Image.Output(
+                    display_name="previews", tooltip="All previews on one sheet; the loss curve where there are none."
+                ),
             ],
             hidden=[io.Hidden.unique_id],
             is_output_node=True,
         )
 
     @classmethod
-    def validate_inputs(cls, resume: str = NEW) -> bool | str:
+    def validate_inputs(cls, resume: str = SAME) -> bool | str:
         try:
-            if resume != NEW:
-                TrainState.load(newest(paths.run_folder(resume)))
+            if resume not in (NEW, SAME):
+                TrainState.peek(newest(paths.run_folder(resume)))
         except KronaError as error:
             return str(error)
         return True
@@ -161,9 +196,13 @@ class KronaTrain(io.ComfyNode):
         seed: int,
         factor_out: int,
         factor_in: int,
-        resume: str = NEW,
+        resume: str = SAME,
         accumulate: int = DEFAULTS.accumulate,
         save_every: int = DEFAULTS.save_every,
+        targets: AdapterConfig | None = None,
+        settings: Settings | None = None,
+        preview_every: int = 0,
+        where: str = HERE,
     ) -> io.NodeOutput:
         config = TrainConfig(
             steps=steps,
@@ -171,22 +210,49 @@ class KronaTrain(io.ComfyNode):
             accumulate=accumulate,
             seed=seed,
             save_every=save_every,
-            adapter=AdapterConfig(targets=(TargetRule(factors=(factor_out, factor_in)),)),
+            adapter=targets or AdapterConfig(targets=(TargetRule(factors=(factor_out, factor_in)),)),
             optimizer=OptimizerConfig(learning_rate=learning_rate),
+            preview=PreviewConfig(every=preview_every),
         )
+        config = (settings or Settings()).applied_to(config, dataset)
         progress = Progress(steps, cls.hidden.unique_id)
-        folder = paths.new_run_folder(name) if resume == NEW else paths.run_folder(resume)
-        state = None if resume == NEW else TrainState.load(newest(folder))
-        adapter, run = train_adapter(model, clip, vae, dataset, config, folder, progress, state)
-        curve = loss_curve(run.losses, f"{run.folder.name}: {steps} steps at {learning_rate:g}")
-        curve.save(run.folder / "loss.png")
-        picture = torch.from_numpy(np.asarray(curve, dtype=np.float32) / 255.0)[None]
+        result = train(model, clip, vae, dataset, config, name=name, resume=resume, where=where, progress=progress)
+        curve, sheet = draw(result)
+        applied = apply_adapter(result.adapter, model, clip)
         return io.NodeOutput(
-            adapter,
-            apply_adapter(adapter, model).model,
-            picture,
-            str(run.folder),
-            to_lora_model(adapter),
-            {"loss": run.losses},
-            ui=ui.PreviewImage(picture, cls=cls),
+            result.adapter,
+            applied.model,
+            curve,
+            str(result.run.folder),
+            to_lora_model(result.adapter),
+            {"loss": result.run.losses},
+            curve if sheet is None else sheet,
+            applied.clip,
+            ui=ui.PreviewImage(curve, cls=cls),
         )
+
+
+def draw(result: Result) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The loss curve and the sheet of previews, as ``IMAGE``; both are also kept in the run's folder."""
+    run = result.run
+    rows = [(step, [Image.open(file) for file in files if file.is_file()]) for step, files in run.previews]
+    rows = [(step, pictures) for step, pictures in rows if pictures]
+    optimizer = result.config.optimizer
+    curve = loss_curve(
+        run.losses,
+        f"{run.folder.name}: {result.config.steps} steps at {optimizer.learning_rate:g}",
+        steps=run.steps,
+        validation=run.validations,
+        learning_rates=run.learning_rates,
+        previews=[(step, pictures[0]) for step, pictures in rows],
+    )
+    curve.save(run.folder / "loss.png")
+    if not rows:
+        return _tensor(curve), None
+    sheet = preview_sheet(rows, result.prompts)
+    sheet.save(run.folder / "previews.png")
+    return _tensor(curve), _tensor(sheet)
+
+
+def _tensor(picture: Image.Image) -> torch.Tensor:
+    return torch.from_numpy(np.asarray(picture.convert("RGB"), dtype=np.float32) / 255.0)[None]

@@ -15,7 +15,8 @@ MAY_IMPORT = {
     "nodes": STDLIB | HOST | {"krona_train", "krona_ops", "numpy", "torch", "tqdm", "PIL", "matplotlib"},
 }
 ALSO = {
-    "krona_train/backbone/comfyui/": {"comfy", "folder_paths"},
+    "krona_train/backbone/comfyui/": {"comfy"},
+    "krona_train/comfyui_start.py": {"comfy"},
     "krona_train/optim.py": {"diffusers", "bitsandbytes", "prodigyopt", "schedulefree"},
     "krona_train/runtime.py": {"accelerate"},
     "krona_train/tensorboard.py": {"tensorboardX"},

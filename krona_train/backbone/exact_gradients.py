@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._compile import _disable_dynamo
 from torch.overrides import TorchFunctionMode
 
 from krona_ops.errors import TrainingError
 
+Substitutes = Mapping[Any, Callable[..., Any]]
+"""By operator (``torch.ops.library.name``): a function of the same arguments."""
 _NO_WRITES = {"requires_grad_", "set_", "resize_", "rename_", "share_memory_"}
 _PURE = {"add_": torch.add, "sub_": torch.sub, "mul_": torch.mul, "div_": torch.div}
 
@@ -26,43 +30,48 @@ class FreshWrites(TorchFunctionMode):
     (Returning a new tensor instead is exact for ``+=``, which rebinds the name, and loses the update of a bare ``x.add_(y)``.)
 
     It needs everything that is saved to be an alias: see `exact_in_place`. Gradient checkpointing saves aliases by itself.
+
+    Args:
+        substitutes: Formulas instead of kernels that have no gradient, where one is needed.
     """
+
+    def __init__(self, substitutes: Substitutes = MappingProxyType({})) -> None:
+        super().__init__()
+        self._substitutes = substitutes
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
-        if torch.compiler.is_compiling():  # a compiled block has no writes in place left
-            return func(*args, **kwargs)
+        if func in self._substitutes and torch.is_grad_enabled() and _any_requires_grad(args, kwargs):
+            return self._substitutes[func](*args, **kwargs)
         target = _written(func, args, kwargs) if torch.is_grad_enabled() else None
         if target is None or not _flows(target, args, kwargs):
             return func(*args, **kwargs)
-        if _is_one_of_several_views(target):
-            # Autograd refuses any write into these, so the code can only have worked with the name rebound.
-            pure = _PURE.get(func.__name__)
-            return func(*args, **kwargs) if pure is None else pure(*args, **kwargs)
-        _give_own_memory(target)
-        with torch.autograd._unsafe_preserve_version_counter(target):  # nobody has saved the fresh memory
-            return func(*args, **kwargs)
+        return _write(func, target, args, kwargs)
 
 
-_ACTIVE: ContextVar[bool] = ContextVar("exact_in_place", default=False)
+_ACTIVE: ContextVar[Substitutes | None] = ContextVar("exact_in_place", default=None)
 
 
-def writes_are_fresh() -> bool:
-    """Whether this code runs inside `exact_in_place`."""
-    return _ACTIVE.get()
+def mode_of_recomputation() -> AbstractContextManager[Any]:
+    """What a backward pass must enter to compute again what this code computes: it runs outside of `exact_in_place`."""
+    active = _ACTIVE.get()
+    return nullcontext() if active is None else FreshWrites(active)
 
 
 @contextmanager
-def exact_in_place() -> Iterator[None]:
+def exact_in_place(substitutes: Substitutes = MappingProxyType({})) -> Iterator[None]:
     """Gradients inside are exact, whatever the model writes in place.
+
+    Args:
+        substitutes: See `FreshWrites`.
 
     Raises:
         TrainingError: In the backward pass, where something was overwritten after all.
     """
     with ExitStack() as stack:
         stack.enter_context(torch.autograd.graph.saved_tensors_hooks(_pack, _unpack))
-        stack.enter_context(FreshWrites())
-        stack.callback(_ACTIVE.reset, _ACTIVE.set(True))
+        stack.enter_context(FreshWrites(substitutes))
+        stack.callback(_ACTIVE.reset, _ACTIVE.set(substitutes))
         yield
 
 
@@ -97,8 +106,22 @@ def _written(func: Any, args: tuple, kwargs: dict) -> Tensor | None:
 def _flows(target: Tensor, args: tuple, kwargs: dict) -> bool:
     if (target.is_leaf and target.requires_grad) or not target.is_floating_point():
         return False
-    tensors = (value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
-    return any(tensor.requires_grad for tensor in tensors)
+    return _any_requires_grad(args, kwargs)
+
+
+def _any_requires_grad(args: tuple, kwargs: dict) -> bool:
+    return any(isinstance(value, Tensor) and value.requires_grad for value in (*args, *kwargs.values()))
+
+
+@_disable_dynamo  # splits the compiled block in two at each write
+def _write(func: Any, target: Tensor, args: tuple, kwargs: dict) -> Any:
+    if _is_one_of_several_views(target):
+        # Autograd refuses any write into these, so the code can only have worked with the name rebound.
+        pure = _PURE.get(func.__name__)
+        return func(*args, **kwargs) if pure is None else pure(*args, **kwargs)
+    _give_own_memory(target)
+    with torch.autograd._unsafe_preserve_version_counter(target):  # nobody has saved the fresh memory
+        return func(*args, **kwargs)
 
 
 def _is_one_of_several_views(tensor: Tensor) -> bool:

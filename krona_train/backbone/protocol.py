@@ -90,6 +90,12 @@ class Backbone(Protocol):
     def ready(self) -> AbstractContextManager[None]:
         """Put the model on its device, able to pass gradients; on leaving, everything is as it was."""
 
+    def paused(self) -> AbstractContextManager[None]:
+        """Inside `ready`: for as long as somebody else draws with the model, it is as others expect it; then ready again.
+
+        What is attached to its layers stays attached.
+        """
+
     def module(self, name: LayerName) -> nn.Module:
         """The layer of that name."""
 

@@ -90,6 +90,10 @@ class ToyBackbone:
         with torch.inference_mode(False), torch.enable_grad():
             yield
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        yield
+
     def collate(self, examples: Sequence[Example]) -> Batch:
         x0 = torch.stack([e.latent for e in examples]).to(self.device)
         classes = tuple(e.class_condition for e in examples if e.class_condition is not None)

@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 VERSION = 1
 """Of the entries and of how pictures are cut: raised when either changes, so that old entries are not found any more."""
 LIMIT_BYTES = 20_000_000_000
+MAPPED_AT_MOST = 20_000
+"""Entries of a run that stay mapped; further ones are copied. Linux gives a process 65,530 mappings."""
 _SCALARS = (str, int, float, bool, type(None))
 _CHECKSUM, _VALUES = "krona.crc32", "krona.values"
 _SECONDS_OF_A_WRITE = 3600
@@ -75,13 +77,16 @@ class Cache:
                 raise AdapterFileError("Its values have changed.", layer=str(path))
             values = json.loads(metadata[_VALUES])
         except (AdapterFileError, KeyError, ValueError) as error:
-            log.warning("KronA: an entry of the cache is damaged and is made again: %s", error)
+            if path.exists():  # else another run has removed it meanwhile
+                log.warning("KronA: an entry of the cache is damaged and is made again: %s", error)
             return None
         self._used.add(key)
         try:
             os.utime(path)  # `prune` goes by when an entry was last used
         except OSError as error:
             log.debug("KronA: %s cannot be marked as used: %s", path, error)
+        if len(self._used) > MAPPED_AT_MOST:
+            tensors = {name: tensor.clone() for name, tensor in tensors.items()}
         return tensors, values
 
     def put(self, key: str, tensors: Mapping[str, Tensor], values: Mapping[str, Any] | None = None) -> None:

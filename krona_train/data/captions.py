@@ -69,7 +69,7 @@ def class_caption(caption: str, trigger: str, class_prompt: str) -> str:
 def without_trigger(caption: str, trigger: str) -> str:
     """The caption with the trigger's whole words taken out, and commas and spaces put in order."""
     words = r"\s+".join(map(re.escape, trigger.split()))
-    left = re.sub(rf"(?<!\w){words}(?!\w)", " ", caption, flags=re.IGNORECASE)
+    left = re.sub(rf"(?<!\w){words}(?:['’]s)?(?!\w)", " ", caption, flags=re.IGNORECASE)
     if left == caption:
         return caption.strip()
     parts = (" ".join(part.split()) for part in left.split(","))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageChops, ImageDraw, ImageFont
 
+from ..lettering import font, wrapped
 from .buckets import View, views
 from .captions import orders
 from .pictures import Dataset, Picture
@@ -33,12 +34,12 @@ class _Style:
 
     @property
     def height(self) -> int:
-        """Of the tile: the picture, a line about it, two lines of caption."""
-        return self.side + 4 * (self.text + 3) + self.gap
+        """Of the tile: the picture, up to two lines about it, two lines of caption."""
+        return self.side + 4 * (self.text + 4) + 2 * self.gap
 
     @property
-    def font(self) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-        return ImageFont.load_default(size=self.text)
+    def font(self) -> ImageFont.FreeTypeFont:
+        return font(self.text)
 
 
 def contact_sheet(dataset: Dataset, side: int = 256, columns: int = 4, limit: int = 64) -> Image.Image:
@@ -82,17 +83,18 @@ def _tile(picture: Picture, dataset: Dataset, style: _Style, is_class: bool) -> 
     pen = ImageDraw.Draw(tile)
     facts = [f"{cuts[0].width} × {cuts[0].height}" + ("" if dataset.resolution else f" (at {ASSUMED})")]
     facts += ["class"] if is_class else []
-    facts += [f"{picture.repeats} times"] if picture.repeats > 1 else []
+    facts += [f"×{picture.repeats}"] if picture.repeats > 1 else []
     facts += [f"{len(straight)} cuts"] if len(straight) > 1 else []
-    facts += ["mirrored too"] if flip else []
+    facts += ["mirrored"] if flip else []
     facts += ["masked"] if picture.mask is not None else []
     left, top, width = style.gap, style.side + style.gap, style.side - 2 * style.gap
-    line = _wrapped(", ".join(facts), pen, style.font, width, 1)
-    pen.text((left, top), line, fill=CLASS if is_class else FAINT, font=style.font)
+    told = wrapped(" · ".join(facts), pen, style.font, width, 2)
+    pen.text((left, top), told, fill=CLASS if is_class else FAINT, font=style.font, spacing=2)
+    top += (style.text + 4) * len(told.splitlines())
     count = 1 if is_class else len(orders(picture.caption, max(1, settings.shuffles), settings.keep_tags))
     caption = picture.caption if count == 1 else f"({count} orders) {picture.caption}"
-    text = _wrapped(caption, pen, style.font, width, 2)
-    pen.text((left, top + style.text + 5), text, fill=BRIGHT, font=style.font, spacing=2)
+    text = wrapped(caption, pen, style.font, width, 2)
+    pen.text((left, top), text, fill=BRIGHT, font=style.font, spacing=2)
     return tile
 
 
@@ -127,22 +129,3 @@ def _message(text: str, style: _Style) -> Image.Image:
     middle = (style.side // 2, style.side // 2)
     ImageDraw.Draw(tile).text(middle, text, fill=FAINT, font=style.font, anchor="mm", align="center")
     return tile
-
-
-def _wrapped(
-    text: str, pen: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int, lines: int
-) -> str:
-    """The text in at most so many lines of a width; what does not fit is cut with an ellipsis."""
-    done: list[str] = []
-    rest = text.split()
-    while rest and len(done) < lines:
-        line = rest.pop(0)
-        while rest and pen.textlength(f"{line} {rest[0]}", font=font) <= width:
-            line = f"{line} {rest.pop(0)}"
-        done.append(line)
-    if done:
-        last = f"{done[-1]} …" if rest else done[-1]
-        while len(last) > 2 and pen.textlength(last, font=font) > width:
-            last = f"{last.rstrip(' …')[:-1]}…"
-        done[-1] = last
-    return "\n".join(done)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor
 
@@ -13,41 +13,16 @@ from krona_ops.errors import DataError
 
 from ..backbone.protocol import Example, Item
 from .buckets import PictureSize, View, views
-from .cache import Cache, can_hold, entry_key
+from .cache import Cache
 from .captions import class_caption, orders
 from .pictures import Dataset, Picture
 from .pixels import Content, cut, to_grid
+from .store import Encoder, Store
 
 log = logging.getLogger(__name__)
 
-EncodedText = tuple[Tensor, Mapping[str, Any]]
-"""The embedding ``(1, tokens, width)``, and what else the text encoder says."""
 Progress = Callable[[int, int, str], None]
 """Gets how many pictures and captions are done, how many there are, and what comes next. It may raise, to cancel."""
-_EMBEDDING = "embedding"
-
-
-class Encoder(Protocol):
-    """A model's VAE and text encoder."""
-
-    def picture_identity(self) -> str | None:
-        """Differs for encoders that encode differently; ``None`` where that cannot be told, so that nothing is kept."""
-
-    def text_identity(self, caption: str) -> str | None:
-        """The same for the text encoder and one caption."""
-
-    def encode_picture(self, pixels: Tensor) -> Tensor:
-        """``(height, width, 3)`` in [0, 1] to ``(C, *space)``.
-
-        Raises:
-            DataError: The result is not finite.
-        """
-
-    def encode_captions(self, captions: Sequence[str]) -> Mapping[str, EncodedText]:
-        """Each caption encoded."""
-
-    def condition(self, text: EncodedText, size: PictureSize) -> Any:
-        """What the model is told about one picture."""
 
 
 def encode(
@@ -83,7 +58,7 @@ def encode(
         for picture in dataset.pictures
     ]
     name_class = (lambda c: class_caption(c, dataset.trigger, dataset.class_prompt)) if with_class else None
-    return _encode(jobs, dataset, resolution, _Store(encoder, cache), progress, name_class)
+    return _encode(jobs, dataset, resolution, Store(encoder, cache), progress, name_class)
 
 
 def encode_class_pictures(
@@ -106,7 +81,7 @@ def encode_class_pictures(
             remedy="Name a folder in class_folder, or say in class_pictures how many shall be made.",
         )
     jobs = [_Job(picture, (picture.caption,)) for picture in dataset.class_pictures]
-    return _encode(jobs, dataset, resolution, _Store(encoder, cache), progress, None)
+    return _encode(jobs, dataset, resolution, Store(encoder, cache), progress, None)
 
 
 @dataclass(frozen=True)
@@ -129,75 +104,11 @@ class _Seen:
     mask: Tensor | None
 
 
-class _Store:
-    """Encodings by what they depend on: from memory, from the cache, or made and kept in both."""
-
-    def __init__(self, encoder: Encoder, cache: Cache | None) -> None:
-        self.encoder, self.cache = encoder, cache
-        self._latents: dict[str, Tensor] = {}
-        self._texts: dict[str, EncodedText] = {}
-        self._made = 0
-
-    def text(self, caption: str) -> EncodedText:
-        """A caption, encoded."""
-        if caption not in self._texts:
-            identity = self.encoder.text_identity(caption)
-            key = entry_key("text", identity, caption)
-            self._texts[caption] = self._kept_text(key, identity) or self._make_text(caption, key, identity)
-        return self._texts[caption]
-
-    def _kept_text(self, key: str, identity: str | None) -> EncodedText | None:
-        entry = self.cache.get(key) if self.cache is not None and identity is not None else None
-        if entry is None:
-            return None
-        tensors, values = entry
-        return tensors.pop(_EMBEDDING), {**tensors, **values}
-
-    def _make_text(self, caption: str, key: str, identity: str | None) -> EncodedText:
-        embedding, extras = self.encoder.encode_captions([caption])[caption]
-        if self.cache is None or identity is None or not can_hold(extras) or _EMBEDDING in extras:
-            return embedding, extras
-        tensors = {name: value for name, value in extras.items() if isinstance(value, Tensor)}
-        self.cache.put(key, {**tensors, _EMBEDDING: embedding}, {name: v for name, v in extras.items() if name not in tensors})
-        self._made += 1
-        return self._kept_text(key, identity) or (embedding, extras)  # mapped, where it could be written
-
-    def latent(self, content: Content, view: View) -> Tensor:
-        """A cut of a picture, encoded."""
-        identity = self.encoder.picture_identity()
-        key = entry_key("latent", identity, content.digest, view)
-        if key not in self._latents:
-            kept = self._kept_latent(key, identity)
-            self._latents[key] = self._make_latent(content, view, key, identity) if kept is None else kept
-        return self._latents[key]
-
-    def _kept_latent(self, key: str, identity: str | None) -> Tensor | None:
-        entry = self.cache.get(key) if self.cache is not None and identity is not None else None
-        return None if entry is None else entry[0]["latent"]
-
-    def _make_latent(self, content: Content, view: View, key: str, identity: str | None) -> Tensor:
-        try:
-            latent = self.encoder.encode_picture(cut(content.image, view))
-        except DataError as error:
-            raise DataError(str(error), layer=content.picture.name, found=error.found, expected=error.expected) from error
-        if self.cache is None or identity is None:
-            return latent
-        self.cache.put(key, {"latent": latent})
-        self._made += 1
-        kept = self._kept_latent(key, identity)
-        return latent if kept is None else kept
-
-    def close(self) -> None:
-        """Keep the cache below its limit, where it has grown."""
-        if self.cache is not None and self._made:
-            self.cache.prune()
-
-
 def _encode(
     jobs: Sequence[_Job],
     dataset: Dataset,
     resolution: int,
-    store: _Store,
+    store: Store,
     progress: Progress,
     name_class: Callable[[str], str] | None,
 ) -> tuple[Item, ...]:
@@ -241,7 +152,7 @@ def _views(content: Content, job: _Job, dataset: Dataset, resolution: int) -> tu
     return found
 
 
-def _see(content: Content, view: View, store: _Store) -> list[_Seen]:
+def _see(content: Content, view: View, store: Store) -> list[_Seen]:
     """One cut, encoded; nothing where the mask leaves nothing of it."""
     mask = None if content.mask is None else cut(content.mask, view)
     if mask is not None and not mask.any():
@@ -263,11 +174,14 @@ def _require_some(seen: list[_Seen], picture: Picture) -> list[_Seen]:
     return seen
 
 
-def _item(job: _Job, seen: Sequence[_Seen], classes: Mapping[str, str], store: _Store) -> Item:
-    def example(view: _Seen, caption: str, described: str) -> Example:
+def _item(job: _Job, seen: Sequence[_Seen], classes: Mapping[str, str], store: Store) -> Item:
+    def told(caption: str, view: _Seen) -> Any:
         # A condition of its own for each picture and cut: models may look at the latent when they make it.
-        of_class = store.encoder.condition(store.text(classes[described]), view.size) if described in classes else None
-        return Example(view.latent, store.encoder.condition(store.text(caption), view.size), caption, view.mask, of_class)
+        return store.encoder.condition(store.text(caption), view.size, caption)
+
+    def example(view: _Seen, caption: str, described: str) -> Example:
+        of_class = told(classes[described], view) if described in classes else None
+        return Example(view.latent, told(caption, view), caption, view.mask, of_class)
 
     forms = tuple(example(view, caption, caption) for view in seen for caption in job.captions)
     uncaptioned = tuple(example(view, "", job.captions[0]) for view in seen) if job.dropped else ()

@@ -72,14 +72,9 @@ class Dataset:
         """
         return class_caption(self.captions[0] if self.pictures else "", self.trigger, self.class_prompt)
 
-    def with_class_pictures(self, files: Sequence[Path]) -> Dataset:
-        """The data set with these files as further class pictures.
-
-        Raises:
-            DataError: See `class_caption`.
-        """
-        more = tuple(Picture(path, self.class_caption, path.name) for path in files)
-        return replace(self, class_pictures=(*self.class_pictures, *more))
+    def with_class_pictures(self, pictures: Sequence[Picture]) -> Dataset:
+        """The data set with further class pictures, from a folder or made by the model."""
+        return replace(self, class_pictures=(*self.class_pictures, *pictures))
 
 
 def from_tensor(images: Tensor, prompt: str, masks: Tensor | None = None, repeats: int = 1) -> tuple[Picture, ...]:

@@ -14,6 +14,7 @@ from krona_ops.files import read_header
 
 KIND = "krona"
 SAMPLES = Path(__file__).resolve().parents[2] / "samples"
+_OF_A_RUN = re.compile(r"(^|[/\\\\])(state-\d{8}|encoded)\.safetensors$")
 _DEVICE_NAMES = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)$", re.IGNORECASE)
 
 
@@ -27,8 +28,8 @@ def register() -> None:
 
 
 def adapter_files() -> list[str]:
-    """Names of all adapter files, relative to their folders, as a menu shows them."""
-    return folder_paths.get_filename_list(KIND)
+    """Names of all adapter files, relative to their folders, as a menu shows them; what else a run keeps is left out."""
+    return [name for name in folder_paths.get_filename_list(KIND) if not _OF_A_RUN.search(name)]
 
 
 def adapter_path(name: str) -> Path:
@@ -89,6 +90,13 @@ def runs() -> list[str]:
     parent = Path(folder_paths.get_output_directory()) / KIND
     found = {path.parent: path.stat().st_mtime for path in parent.glob("*/state-*.safetensors")}
     return [folder.name for folder in sorted(found, key=lambda folder: found[folder], reverse=True)]
+
+
+def runs_named(name: str) -> list[Path]:
+    """The folders of the runs of this name that can go on, numbered ones included, the newest first."""
+    wanted = re.compile(rf"{re.escape(safe_name(name))}(-\d+)?")
+    parent = Path(folder_paths.get_output_directory()) / KIND
+    return [parent / run for run in runs() if safe_name(name) and wanted.fullmatch(run)]
 
 
 def run_folder(name: str) -> Path:

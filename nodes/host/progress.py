@@ -10,12 +10,15 @@ import comfy.utils
 from server import PromptServer
 from tqdm import tqdm
 
-from krona_train.events import Ended, Event, Started, Stepped
+from krona_train.events import Ended, Event, Noted, Previewed, Started, Stepped, Validated
 
 log = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_TEXTS = 0.5
 """A browser redraws the node for each text; more often than this nobody can read it."""
+
+PREVIEW_SIDE = 512
+"""Pixels of a preview on the node; the run's folder has it whole."""
 
 
 class Progress:
@@ -27,6 +30,7 @@ class Progress:
 
     def __init__(self, steps: int, node_id: str | None) -> None:
         self._bar = comfy.utils.ProgressBar(steps)
+        self._steps = steps
         self._console = tqdm(total=steps, desc="KronA", unit="step", dynamic_ncols=True)
         self._node_id = node_id
         self._told = 0.0
@@ -50,6 +54,16 @@ class Progress:
             self._tell(event)
             self._bar.update_absolute(event.step, event.steps)
             comfy.model_management.throw_exception_if_processing_interrupted()
+        elif isinstance(event, Noted):
+            log.warning("KronA: %s", event.text)
+            if self._node_id is not None:
+                PromptServer.instance.send_progress_text(event.text, self._node_id)
+        elif isinstance(event, Validated):
+            log.info(
+                "KronA: step %d, validation loss %.5f%s.", event.step, event.loss, ", the best so far" if event.is_best else ""
+            )
+        elif isinstance(event, Previewed) and event.pictures:
+            self._bar.update_absolute(event.step, self._steps, ("JPEG", event.pictures[0], PREVIEW_SIDE))
         elif isinstance(event, Ended):
             self._console.close()
 

@@ -1,87 +1,184 @@
-"""From the host's models and a data set to a trained adapter."""
+"""From the host's models and a data set to a trained adapter, in the server or in a process of its own."""
 
 from __future__ import annotations
 
+import dataclasses
 import logging
+import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from krona_ops import Adapter
-from krona_ops.errors import ConfigError, DataError, KronaError
-from krona_train import TrainConfig, fit
-from krona_train.backbone.comfyui import (
-    ComfyBackbone,
-    PictureSize,
-    TextCondition,
-    encode_captions,
-    encode_picture,
-    family_of,
-    native_resolution,
-)
-from krona_train.backbone.protocol import Example
-from krona_train.data.pictures import Dataset, crop
-from krona_train.events import Sink, to_all
-from krona_train.metadata import describe
+import comfy
+import comfy.model_management
+import comfy.utils
+import folder_paths
+import torch
+
+from krona_ops import Adapter, load
+from krona_ops.errors import ConfigError, TrainingError
+from krona_train import TrainConfig
+from krona_train.backbone.comfyui.load import files_of
+from krona_train.backbone.comfyui.material import Places, Progress, prepare
+from krona_train.backbone.comfyui.train import HostTraining
+from krona_train.data.pictures import Dataset
+from krona_train.events import Sink
+from krona_train.job import Job, ModelFiles, PictureFiles, to_text
+from krona_train.launch import command, follow
 from krona_train.run import Run
-from krona_train.state import TrainState
+from krona_train.state import TrainState, newest, same_run
+
+from . import paths
 
 log = logging.getLogger(__name__)
 
+HERE, PROCESS, ALL_GPUS = "in ComfyUI", "separate process", "all GPUs"
+NEW, SAME = "(new run)", "(go on if it is the same)"
 
-def train_adapter(
+
+@dataclass(frozen=True)
+class Result:
+    """What a training leaves."""
+
+    adapter: Adapter
+    run: Run
+    config: TrainConfig
+    prompts: tuple[str, ...]
+    """Of the previews."""
+
+
+def train(
     model: Any,
     clip: Any,
     vae: Any,
     dataset: Dataset,
     config: TrainConfig,
-    folder: Path,
+    *,
+    name: str,
+    resume: str,
+    where: str,
     progress: Sink,
-    resume: TrainState | None = None,
-) -> tuple[Adapter, Run]:
-    """Train on the host's models; the result is on disk before this returns, also when it raises in the middle.
+) -> Result:
+    """Train; the result is on disk before this returns, also when it raises in the middle.
 
     Args:
-        folder: The run's folder; new, or that of the run that goes on.
+        name: Of the run's folder.
+        resume: The name of a run to go on with, `NEW`, or `SAME`: the run of this name that is the same training, if there is
+            one; a finished one is not trained again.
+        where: `HERE`, `PROCESS` or `ALL_GPUS`.
         progress: Gets every event after the run's folder has.
 
     Raises:
         ConfigError: The checkpoint has no text encoder or no VAE, or the run to go on with belongs to something else.
         InterruptProcessingException: The user cancelled; what was trained so far is in the folder.
     """
-    for part, what in ((clip, "text encoder (CLIP)"), (vae, "VAE")):
-        if part is None:
-            raise ConfigError(
-                f"The checkpoint brings no {what}.",
-                found="nothing",
-                expected=f"a {what}",
-                remedy="Load one with its own loader node and connect it.",
-            )
-    resolution = dataset.resolution or native_resolution(model)
-    examples = encode(dataset, resolution, clip, vae)
-    metadata = describe(config, name=folder.name, family=family_of(model), captions=dataset.captions, resolution=resolution)
-    run = Run(folder, config, metadata)
+    job = _job(model, clip, vae, dataset, config, name, needs_files=where != HERE)
+    material = prepare(model, clip, vae, dataset, config, places(), tell_preparation())
+    training = HostTraining(model, clip, vae, material, config, to_text(job))
+    processes = max(1, torch.cuda.device_count()) if where == ALL_GPUS else 1
+    folder, state = _begin(training, name, resume, config, processes)
+    prompts = tuple(prompt.text for prompt in material.prompts)
+    if state is not None and resume == SAME and (done := _finished(folder, state, config)):
+        log.info("KronA: this training is done already, in %s; nothing has changed.", folder)
+        return Result(*done, config, prompts)
+    if where == HERE:
+        resumed = None if state is None else TrainState.load(newest(folder) or folder)
+        return Result(*training.run(folder, [progress], resumed), config, prompts)
+    folder.mkdir(parents=True, exist_ok=True)
+    encoded = material.save(folder / "encoded.safetensors")
+    run_yaml = folder / "run.yaml"
+    run_yaml.write_text(to_text(dataclasses.replace(job, name=folder.name)), encoding="utf-8")
+    del training, material  # the process loads its own
+    comfy.model_management.unload_all_models()
+    comfy.model_management.soft_empty_cache()
+    arguments = command(
+        run_yaml, folder, processes=processes, resume=state is not None, encoded=encoded, host_arguments=sys.argv[1:]
+    )
+    follow(arguments, folder, progress, comfy.model_management.throw_exception_if_processing_interrupted)
+    run = Run.recall(folder, config)
+    if run.adapter_file is None:
+        raise TrainingError(
+            "The training's process left no adapter.",
+            layer=str(folder),
+            found="nothing",
+            expected="adapter.safetensors",
+            remedy=f"What it said is in {folder / 'log.txt'}.",
+        )
+    return Result(load(run.adapter_file), run, config, prompts)
+
+
+def places() -> Places:
+    """Folders that all runs share: encodings in the user's folder, because every safetensors file below output is listed."""
+    mine = Path(folder_paths.get_user_directory()) / "krona"
+    return Places(mine / "cache", Path(folder_paths.get_output_directory()) / "krona-class-pictures")
+
+
+def tell_preparation() -> Progress:
+    """Show on the node how far the preparation is, and stop it when the user cancels."""
+    bar = comfy.utils.ProgressBar(1)
+
+    def tell(done: int, total: int, what: str) -> None:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        bar.update_absolute(done, total)
+        log.debug("KronA: %s (%d of %d)", what, done, total)
+
+    return tell
+
+
+def _begin(
+    training: HostTraining, name: str, resume: str, config: TrainConfig, processes: int
+) -> tuple[Path, TrainState | None]:
+    """The run's folder, and the state that it goes on from, without tensors."""
+    if resume == SAME:
+        found = same_run(paths.runs_named(name), config, *training.fingerprints(), processes)
+        if found is not None:
+            return found
+    if resume in (NEW, SAME):
+        return paths.new_run_folder(name), None
+    folder = paths.run_folder(resume)
+    return folder, TrainState.peek(newest(folder) or folder)
+
+
+def _finished(folder: Path, state: TrainState, config: TrainConfig) -> tuple[Adapter, Run] | None:
+    run = Run.recall(folder, config)
+    is_done = state.step == config.steps and (folder / "adapter.safetensors").is_file()
+    return (load(folder / "adapter.safetensors"), run) if is_done else None
+
+
+def _job(model: Any, clip: Any, vae: Any, dataset: Dataset, config: TrainConfig, name: str, *, needs_files: bool) -> Job:
+    """The training as a file; without the model's files where they are not known and not needed."""
     try:
-        adapter = fit(ComfyBackbone(model), examples, config, to_all(run, progress), resume)
-    except BaseException as error:
-        if run.adapter_file is not None:
-            log.warning("KronA: training stopped early (%s); what was trained is in %s", type(error).__name__, run.adapter_file)
-            if isinstance(error, KronaError):
-                error.args = (f"{error} What was trained is in {run.folder}; choose it in 'resume' to go on.",)
-        raise
-    return adapter.with_metadata(**metadata, ss_steps=str(config.steps)), run
+        files = files_of(model, clip, vae)
+    except ConfigError as error:
+        if needs_files:
+            raise
+        log.debug("KronA: run.yaml cannot name the model: %s", error)
+        files = ModelFiles()
+    return Job(
+        name=name,
+        output=str(Path(folder_paths.get_output_directory()) / paths.KIND),
+        comfyui=str(Path(next(iter(comfy.__path__))).resolve().parent),
+        model=files,
+        pictures=_picture_files(dataset),
+        training=config,
+    )
 
 
-def encode(dataset: Dataset, resolution: int, clip: Any, vae: Any) -> Sequence[Example]:
-    """Cut every picture to a square and encode it and its caption; each different caption is encoded once."""
-    texts = encode_captions(clip, dataset.captions)
-    examples = []
-    for picture in dataset.pictures:
-        cut = crop(picture, resolution)
-        size = PictureSize(cut.width, cut.height, cut.left, cut.top, resolution, resolution)
-        try:
-            latent = encode_picture(vae, cut.pixels)
-        except DataError as error:
-            raise DataError(str(error), layer=picture.name) from error
-        examples.append(Example(latent, TextCondition(*texts[picture.caption], size), picture.caption))
-    return examples
+def _picture_files(dataset: Dataset) -> PictureFiles:
+    """Where the pictures are, if all of them are in one folder."""
+    folder, class_folder = _common(dataset.pictures), _common(dataset.class_pictures)
+    captions = dataset.captions
+    return PictureFiles(
+        folder=folder,
+        prompt=max(set(captions), key=captions.count) if captions else "",
+        trigger=dataset.trigger,
+        class_prompt=dataset.class_prompt,
+        class_folder=class_folder,
+        class_count=dataset.class_count,
+    )
+
+
+def _common(pictures: Sequence[Any]) -> str:
+    parents = {picture.source.parent for picture in pictures if isinstance(picture.source, Path)}
+    return str(next(iter(parents))) if len(parents) == 1 and all(isinstance(p.source, Path) for p in pictures) else ""

@@ -8,6 +8,10 @@ KronaDataset = io.Custom("KRONA_DATASET")
 """A `krona_train.data.pictures.Dataset`."""
 KronaWeightsSocket = io.Custom("KRONA_WEIGHTS")
 """A `krona_ops.weights.Weights`."""
+KronaTargetsSocket = io.Custom("KRONA_TARGETS")
+"""A `krona_train.AdapterConfig`."""
+KronaSettingsSocket = io.Custom("KRONA_SETTINGS")
+"""A `krona_train.settings.Settings`."""
 
 CATEGORY = "KronA"
 LoraStack = io.Custom("LORA_STACK")

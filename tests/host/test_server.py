@@ -11,18 +11,27 @@ from pathlib import Path
 import graphs
 import numpy as np
 import pytest
+import torch
 from graphs import CHECKPOINT, lay_out
 from PIL import Image
 from safetensors import safe_open
 
 from krona_ops import load as load_adapter
+from krona_train.config import from_yaml
+from krona_train.job import Job
 from tools.server import PromptRejected, RunFailed, RunInterrupted, Server
 
 ROOT = Path(__file__).resolve().parents[2]
 NODES = (
     *("KronaApply", "KronaBlend", "KronaCompress", "KronaConvert", "KronaDataset", "KronaExtract", "KronaInspect", "KronaLoad"),
-    *("KronaLoadApply", "KronaSave", "KronaScale", "KronaSchedule", "KronaStack", "KronaTrain", "KronaWeights"),
+    *("KronaLoadApply", "KronaSave", "KronaScale", "KronaSchedule", "KronaStack", "KronaTargets"),
+    *("KronaTrain", "KronaTrainSettings", "KronaWeights"),
 )
+
+
+def is_step(event, of):
+    """Whether it tells of a step of a training of so many, rather than of its preparation."""
+    return event.type == "progress" and event.data["node"] == "3" and event.data["max"] == of
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +94,9 @@ def test_training_leaves_a_run_folder_an_adapter_and_pictures(server, trained):
     folder = Path(result.outputs["6"]["text"][0])
     assert folder.parent == server.base / "output" / "krona"
     written = {"run.yaml", "metrics.jsonl", "adapter.safetensors", "loss.png", "state-00000004.safetensors"}
-    assert {p.name for p in folder.iterdir()} == written
+    names = {p.name for p in folder.iterdir()}
+    assert len([name for name in names if name.startswith("events.")]) == 1
+    assert {name for name in names if not name.startswith("events.")} == written
     steps = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert steps == [1, 2, 3, 4]
     saved, kept = load_adapter(file), load_adapter(folder / "adapter.safetensors")
@@ -99,7 +110,7 @@ def test_training_leaves_a_run_folder_an_adapter_and_pictures(server, trained):
 
 def test_progress_reaches_the_browser_step_by_step(trained):
     result, _ = trained
-    values = [e.data["value"] for e in result.events if e.type == "progress" and e.data["node"] == "3"]
+    values = [e.data["value"] for e in result.events if is_step(e, of=4)]
     assert values[-1] == 4
     assert values == sorted(values)
 
@@ -109,6 +120,27 @@ def test_the_same_graph_queued_again_does_not_train_again(server, trained):
     again = server.client.run(graph)
     assert "3" in again.cached
     assert len(list((server.base / "output" / "krona").glob("robot*/run.yaml"))) == 1
+
+
+def test_what_the_host_does_not_remember_is_found_in_the_runs_folder_and_more_steps_continue_it(server):
+    """As after a restart: save_every makes it another graph to the host's cache, and the same training to the run's folder."""
+    client, folder = server.client, server.base / "output" / "krona" / "same"
+
+    def graph(steps, **changes):
+        train = graphs.train(name="same", steps=steps, **changes)
+        return {"1": graphs.checkpoint(CHECKPOINT), "2": graphs.dataset(folder="krobot"), "3": train}
+
+    client.run(graph(3))
+    before = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.safetensors")}
+    again = client.run(graph(3, save_every=50))
+    assert "3" not in again.cached
+    assert [e for e in again.events if is_step(e, of=3)] == []
+    assert {path.name: path.stat().st_mtime_ns for path in folder.glob("*.safetensors")} == before
+    longer = client.run(graph(8))
+    assert min(e.data["value"] for e in longer.events if is_step(e, of=8)) >= 4
+    assert [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()] == list(range(1, 9))
+    client.run(graph(3, resume="(new run)"))
+    assert len((folder.with_name("same-2") / "metrics.jsonl").read_text().splitlines()) == 3
 
 
 def test_cores_own_file_of_the_lora_model_holds_the_same_adapter(server, trained):
@@ -149,7 +181,7 @@ def test_a_cancelled_training_stops_within_one_step_and_keeps_what_it_has(server
     client, steps, cancelled = server.client, [], threading.Event()
 
     def cancel_at_three(event):
-        if event.type == "progress" and event.data["node"] == "3":
+        if is_step(event, of=600):
             steps.append(event.data["value"])
             if event.data["value"] >= 3 and not cancelled.is_set():
                 cancelled.set()
@@ -185,7 +217,7 @@ def test_a_cancelled_and_a_finished_run_go_on_as_if_they_had_never_stopped(serve
     client.run(graph(name="parts", steps=5, resume="parts"))
 
     def cancel(event):
-        if event.type == "progress" and event.data["node"] == "3":
+        if is_step(event, of=400):
             client.interrupt(event.data["prompt_id"])
 
     with pytest.raises(RunInterrupted):
@@ -197,6 +229,89 @@ def test_a_cancelled_and_a_finished_run_go_on_as_if_they_had_never_stopped(serve
     assert result("parts") == result("whole")
     assert (server.base / "output" / "krona" / "parts" / "loss.png").exists()
     assert not (server.base / "output" / "krona" / "parts-2").exists()
+
+
+def test_previews_settings_targets_and_validation_work_in_the_graph(server):
+    graph = {
+        "1": graphs.checkpoint(CHECKPOINT),
+        "2": graphs.dataset(folder="krobot", class_prompt="a photo of a robot", class_pictures=2, bucket_step=64),
+        "3": graphs.train(name="watched", steps=4, targets=["10", 0], settings=["11", 0]),
+        "4": graphs.node("SaveImage", images=["3", 6], filename_prefix="sheet"),
+        "10": graphs.node(
+            "KronaTargets", preset="cross-attention only", factor_out=32, factor_in=8, rules="attn1; q; 16x16; 0.5"
+        ),
+        "11": graphs.node(
+            "KronaTrainSettings",
+            preview_every=2,
+            preview_prompts="a photo of sks robot\na robot on the moon",
+            preview_steps=2,
+            prior="auto",
+            ema=0.9,
+            validate_every=2,
+            checkpointing="blocks",
+            schedule="cosine",
+            weighting="min_snr",
+        ),
+    }
+    graph["2"]["inputs"].pop("bucket_step")
+    result = server.client.run(graph)
+    folder = server.base / "output" / "krona" / "watched"
+    assert sorted(p.name for p in (folder / "previews").iterdir()) == [
+        f"step-{s:06}-{n}.png" for s in (0, 2, 4) for n in (1, 2)
+    ]
+    assert (folder / "adapter-best.safetensors").exists()
+    assert (folder / "previews.png").exists()
+    assert len(result.files("4")) == 1
+    config = from_yaml((folder / "run.yaml").read_text(), Job).training
+    assert (config.prior.source, config.prior.weight, config.ema.decay) == ("pictures", 1.0, 0.9)
+    adapter = load_adapter(folder / "adapter.safetensors")
+    assert {tuple(d.a.shape) for name, d in adapter.layers.items() if "attn2" in name} == {(32, 8)}
+    assert [tuple(d.a.shape) for name, d in adapter.layers.items() if "attn1" in name] == [(16, 16)]
+    made = list((server.base / "output" / "krona-class-pictures").glob("*/class-*.png"))
+    assert len(made) == 2
+
+
+def test_a_separate_process_trains_the_same_adapter_and_can_be_cancelled_and_gone_on_with(server):
+    client = server.client
+
+    def graph(**changes):
+        return {"1": graphs.checkpoint(CHECKPOINT), "2": graphs.dataset(folder="krobot"), "3": graphs.train(seed=3, **changes)}
+
+    def result(name):
+        return dict(load_adapter(server.base / "output" / "krona" / name / "adapter.safetensors").layers)
+
+    client.run(graph(name="inside", steps=9))
+    told = client.run(graph(name="outside", steps=9, where="separate process"))
+    assert [e.data["value"] for e in told.events if is_step(e, of=9)][-1] == 9
+    inside, outside = result("inside"), result("outside")
+    assert inside.keys() == outside.keys()
+    for name, delta in inside.items():
+        assert torch.allclose(outside[name].dense(), delta.dense(), rtol=1e-3, atol=1e-6)
+
+    def cancel(event):
+        if is_step(event, of=500) and event.data["value"] >= 2:
+            client.interrupt(event.data["prompt_id"])
+
+    with pytest.raises(RunInterrupted):
+        client.run(graph(name="stopped", steps=500, where="separate process"), cancel)
+    folder = server.base / "output" / "krona" / "stopped"
+    [kept] = folder.glob("adapter-stopped-at-*.safetensors")
+    done = int(re.search(r"(\d+)\.safetensors", kept.name).group(1))
+    assert 2 <= done < 500
+    client.run(graph(name="stopped", steps=done + 1, where="separate process"))
+    assert len((folder / "metrics.jsonl").read_text().splitlines()) == done + 1
+    assert not folder.with_name("stopped-2").exists()
+
+
+def test_what_cannot_be_loaded_again_is_not_trained_in_a_separate_process(server, trained):
+    graph = {
+        "1": graphs.checkpoint(CHECKPOINT),
+        "2": graphs.dataset(folder="krobot"),
+        "5": graphs.load_apply("robot_00001_.safetensors"),
+        "3": {**graphs.train(name="refused", where="separate process")},
+    }
+    graph["3"]["inputs"]["model"] = ["5", 0]
+    assert "cannot be loaded again in a process of its own: it has a LoRA" in refused(server, graph)
 
 
 def test_going_on_with_something_else_is_an_error_that_names_it(server, trained):

@@ -1,6 +1,5 @@
 """Training on the host's models: it learns, it repeats itself, each sample is its own, the host is left as it was."""
 
-import hashlib
 import json
 import subprocess
 import sys
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from shared_model import examples, surroundings, weights_hash
 from torch.testing import assert_close
 
 from krona_ops import TargetRule, select
@@ -22,48 +22,11 @@ from krona_train.trainee import build_layers
 SETTINGS = TrainConfig(steps=100, optimizer=OptimizerConfig(learning_rate=1e-2))
 
 
-def examples(count=5, size=8):
-    from krona_train.backbone.comfyui import PictureSize, TextCondition
-
-    rng = torch.Generator().manual_seed(3)
-    square = PictureSize(64, 64, 0, 0, 64, 64)
-    with torch.inference_mode():  # as the host hands them out
-        return [
-            Example(
-                torch.randn(4, size, size, generator=rng) / 0.18215,
-                TextCondition(torch.randn(1, 77, 768, generator=rng), {}, square),
-                f"caption {n}",
-            )
-            for n in range(count)
-        ]
-
-
 @pytest.fixture
 def backbone(sd15):
     from krona_train.backbone.comfyui import ComfyBackbone
 
     return ComfyBackbone(sd15)
-
-
-def weights_hash(net):
-    digest = hashlib.sha256()
-    for key, value in sorted(net.state_dict().items()):
-        digest.update(key.encode())
-        digest.update(value.contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def surroundings(comfy, net):
-    """Everything that a training could leave behind on the shared model."""
-    return (
-        comfy.model_management.in_training,
-        {name: set(module.__dict__) for name, module in net.named_modules()},
-        {name: (id(p), p.requires_grad, p.is_inference()) for name, p in net.named_parameters()},
-        {name: (id(b), b.is_inference()) for name, b in net.named_buffers()},
-        net.training,
-        torch.is_inference_mode_enabled(),
-        torch.is_grad_enabled(),
-    )
 
 
 def test_the_loss_on_fixed_noise_falls_by_half(backbone):
@@ -334,22 +297,27 @@ def test_sdxl_is_told_the_size_and_the_cut_of_each_picture(comfy):
 
 
 def test_an_error_in_the_middle_says_where_what_was_trained_is(comfy, tmp_path):
-    """A learning rate at which the loss becomes infinite within a few steps, through the function behind the node."""
-    from krona_pack.nodes.host.training import train_adapter
-
+    """A learning rate at which the loss becomes infinite within a few steps, through what node and command line share."""
     from krona_ops import load
     from krona_ops.errors import NonFiniteError
+    from krona_train.backbone.comfyui.material import Places, prepare
+    from krona_train.backbone.comfyui.train import HostTraining
     from krona_train.data.pictures import Dataset, from_tensor
     from krona_train.state import newest
     from tools import tiny_models
+
+    def tell(done, total, what):
+        return None
 
     with torch.inference_mode():
         model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(str(tiny_models.cached("sd15")))
         pictures = from_tensor(torch.rand(2, 64, 64, 3, generator=torch.Generator().manual_seed(0)), "a photo")
         settings = TrainConfig(steps=50, optimizer=OptimizerConfig(learning_rate=1e12))
         folder = tmp_path / "run"
+        places = Places(tmp_path / "cache", tmp_path / "class")
+        material = prepare(model, clip, vae, Dataset(pictures, 64), settings, places, tell)
         with pytest.raises(NonFiniteError) as caught:
-            train_adapter(model, clip, vae, Dataset(pictures, 64), settings, folder, lambda event: None)
+            HostTraining(model, clip, vae, material, settings, "").run(folder)
     assert f"What was trained is in {folder}; choose it in 'resume' to go on." in str(caught.value)
     [kept] = folder.glob("adapter-stopped-at-*.safetensors")
     assert len(load(kept)) == 8

@@ -13,7 +13,7 @@ from torch import Tensor
 from krona_ops.errors import DataError
 
 from ...data.buckets import PictureSize
-from ...data.encoding import EncodedText
+from ...data.store import EncodedText
 from .identity import clip_identity, vae_identity
 
 __all__ = [
@@ -34,10 +34,12 @@ class TextCondition:
     embedding: Tensor
     extras: Mapping[str, Any]
     size: PictureSize
+    caption: str | None = None
+    """What was encoded, for a training that encodes it again because the text encoder learns too."""
 
 
 class ComfyEncoder:
-    """The host's CLIP and VAE, as `krona_train.data.encoding` wants them."""
+    """The host's CLIP and VAE, as `krona_train.data.store` wants them."""
 
     def __init__(self, clip: Any, vae: Any) -> None:
         self._clip, self._vae = clip, vae
@@ -48,11 +50,11 @@ class ComfyEncoder:
         return vae_identity(self._vae), clip_identity(self._clip)
 
     def picture_identity(self) -> str | None:
-        """See `krona_train.data.encoding.Encoder`."""
+        """See `krona_train.data.store.Encoder`."""
         return self._identities[0]
 
     def text_identity(self, caption: str) -> str | None:
-        """See `krona_train.data.encoding.Encoder`; captions with embeddings depend on files that may change."""
+        """See `krona_train.data.store.Encoder`; captions with embeddings depend on files that may change."""
         return None if "embedding:" in caption else self._identities[1]
 
     def encode_picture(self, pixels: Tensor) -> Tensor:
@@ -63,9 +65,9 @@ class ComfyEncoder:
         """See `encode_captions`."""
         return encode_captions(self._clip, captions)
 
-    def condition(self, text: EncodedText, size: PictureSize) -> TextCondition:
+    def condition(self, text: EncodedText, size: PictureSize, caption: str) -> TextCondition:
         """A caption and the size of the picture that it belongs to."""
-        return TextCondition(*text, size)
+        return TextCondition(*text, size, caption)
 
 
 def encode_captions(clip: Any, captions: Sequence[str]) -> dict[str, EncodedText]:

@@ -29,6 +29,8 @@ class _UnknownError(Exception):
 
 def vae_identity(vae: Any) -> str | None:
     """Differs for VAEs that encode differently, also after a restart; ``None`` where that cannot be told."""
+    if getattr(vae, "first_stage_model", None) is None or getattr(vae, "patcher", None) is None:
+        return None  # a checkpoint without one, about which the host has its own words, or another pack's
     told = (
         "vae",
         _class(vae),

@@ -6,25 +6,37 @@ import gc
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
+import comfy.cli_args
 import comfy.conds
 import comfy.ldm.modules.attention
 import comfy.ldm.modules.diffusionmodules.openaimodel
 import comfy.model_management
+import comfy.model_patcher
 import comfy.sampler_helpers
 import comfy.samplers
 import torch
 from torch import Tensor, nn
 
+from krona_ops.errors import ConfigError
 from krona_ops.names import LayerName
 
-from ..exact_gradients import OutOfPlaceAdd, gradient_ready
+from ...config import MemoryConfig
+from ..exact_gradients import exact_in_place, gradient_ready
 from ..protocol import Batch, Example, sampled_fingerprint, stack_masks
+from .blocks import blocks_of
 from .encode import TextCondition
 from .families import family_of
+from .kernels import formulas
+from .layer_shape import layer_shape
+from .text import TextEncoder
 
 log = logging.getLogger(__name__)
+
+
+_COMPUTE = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
 class ComfyBackbone:
@@ -32,12 +44,25 @@ class ComfyBackbone:
 
     Args:
         model: The host's ``ModelPatcher``; patches that are on it (another adapter, say) are trained on top of.
+        memory: What the training may cost, and what the model computes in.
+        clip: The host's ``CLIP``, if its attention layers are trained too. Captions are then encoded in each step.
+
+    Raises:
+        ConfigError: Offloading would overwrite weights before their gradients are computed.
     """
 
-    def __init__(self, model: Any) -> None:
-        self._patcher = _trainable_clone(model)
-        self._conditions: dict[int, dict[str, Any]] = {}
+    def __init__(self, model: Any, memory: MemoryConfig = MemoryConfig(), clip: Any = None) -> None:  # noqa: B008 (frozen)
+        self._patcher = _trainable_clone(model, memory)
+        self._memory = memory
+        self._text = None if clip is None else TextEncoder(clip)
+        self._conditions: dict[int, tuple[TextCondition, Any]] = {}
+        self._held = ExitStack()
         self.family = family_of(model)
+
+    @property
+    def patcher(self) -> Any:
+        """The host's ``ModelPatcher`` that is trained on: another one than the graph's under dynamic VRAM."""
+        return self._patcher
 
     @property
     def _net(self) -> Any:
@@ -49,16 +74,19 @@ class ComfyBackbone:
 
     def weights(self) -> Mapping[LayerName, tuple[int, ...]]:
         modules = self._net.diffusion_model.named_modules(prefix="diffusion_model")
-        return {LayerName(name): shape for name, module in modules if (shape := layer_shape(module)) is not None}
+        found = {LayerName(name): shape for name, module in modules if (shape := layer_shape(module)) is not None}
+        return found if self._text is None else {**found, **self._text.weights()}
 
     def module(self, name: LayerName) -> nn.Module:
-        return self._net.get_submodule(name)
+        net = self._text.net if self._text is not None and self.is_text(name) else self._net
+        return net.get_submodule(name)
 
     def is_text(self, name: LayerName) -> bool:
-        return not name.startswith("diffusion_model.")
+        return not (name == "diffusion_model" or name.startswith("diffusion_model."))
 
     def blocks(self) -> Sequence[nn.Module]:
-        return ()
+        found = blocks_of(self._net.diffusion_model)
+        return found if self._text is None else (*found, *self._text.blocks())
 
     def release_memory(self) -> None:
         gc.collect()
@@ -72,48 +100,95 @@ class ComfyBackbone:
 
     @contextmanager
     def ready(self) -> Iterator[None]:
-        with ExitStack() as stack:
-            stack.enter_context(torch.inference_mode(False))
-            stack.enter_context(torch.enable_grad())
-            # As the host's own trainer asks: room for activations first, and every weight of this model on the device.
-            comfy.model_management.load_models_gpu([self._patcher], memory_required=1e20, force_full_load=True)
-            self._patcher.pre_run()
-            stack.callback(self._patcher.cleanup)
-            stack.callback(self._conditions.clear)
-            stack.enter_context(gradient_ready(self._net))
-            stack.enter_context(_in_training())
-            if not isinstance(self._net.diffusion_model, comfy.ldm.modules.diffusionmodules.openaimodel.UNetModel):
-                stack.enter_context(OutOfPlaceAdd())  # UNets have no such additions and are spared the mode's cost
+        with torch.inference_mode(False), torch.enable_grad():
+            self._hold()
+            try:
+                yield
+            finally:
+                self._conditions.clear()
+                self._held.close()
+                _leave_as_others_expect(self._patcher)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        self._held.close()
+        try:
             yield
+        finally:
+            self._hold()  # loads again whatever the host has unloaded meanwhile
+
+    def _hold(self) -> None:
+        """Load the model and make it fit for training, until `_held` is closed."""
+        patchers = [self._patcher] if self._text is None else [self._patcher, self._text.patcher]
+        with ExitStack() as stack:
+            # As the host's own trainer asks: room for activations first, and every weight of this model on the device.
+            whole = not self._memory.offload
+            comfy.model_management.load_models_gpu(patchers, memory_required=1e20, force_full_load=whole)
+            for patcher in patchers:
+                patcher.pre_run()
+                stack.callback(patcher.cleanup)
+            stack.enter_context(gradient_ready(self._net))
+            if self._text is not None:
+                stack.enter_context(self._text.ready())
+            stack.enter_context(_in_training())
+            is_unet = isinstance(self._net.diffusion_model, comfy.ldm.modules.diffusionmodules.openaimodel.UNetModel)
+            if not is_unet or self._text is not None:
+                stack.enter_context(exact_in_place(formulas()))  # UNets write nothing in place and are spared the cost
+            self._held = stack.pop_all()
 
     def collate(self, examples: Sequence[Example]) -> Batch:
         latents = torch.stack([e.latent.clone() for e in examples]).to(self.device, torch.float32)
         x0 = self._net.process_latent_in(latents)
         pairs = list(zip(examples, x0, strict=True))
-        conditions = tuple(self._condition(e.condition, latent[None]) for e, latent in pairs)
+        conditions = tuple(self._condition(e.condition, latent[None], e.caption) for e, latent in pairs)
         classes = tuple(self._condition(e.class_condition, x[None]) for e, x in pairs if e.class_condition is not None)
         return Batch(x0, conditions, stack_masks(examples, self.device), classes)
 
-    def _condition(self, text: TextCondition, latent: Tensor) -> dict[str, Any]:
-        """What the model is told about one sample, as the host's condition objects; made once per picture."""
+    def _condition(self, text: TextCondition, latent: Tensor, caption: str | None = None) -> Any:
+        """What the model is told about one sample; made once per picture, or in each step where the text encoder learns."""
+        if self._text is not None:
+            caption = caption if text.caption is None else text.caption
+            if caption is not None:
+                return _Later(text, latent, caption)
         if id(text) not in self._conditions:
-            extras = {key: _usable(value) for key, value in text.extras.items()}
-            [entry] = comfy.sampler_helpers.convert_cond([[_usable(text.embedding), extras]])
-            entry.update(text.size.entries())
-            [entry] = comfy.samplers.encode_model_conds(
-                self._net.extra_conds,
-                [entry],
-                latent,
-                self.device,
-                "positive",
-                latent_image=latent,
-                denoise_mask=None,
-                seed=None,
-            )
-            self._conditions[id(text)] = {
-                key: value.process_cond(batch_size=1, area=None) for key, value in entry["model_conds"].items()
-            }
-        return self._conditions[id(text)]
+            told = self._told(text.embedding, text.extras, text, latent)
+            if any(isinstance(value.cond, Tensor) and value.cond.requires_grad for value in told.values()):
+                told = _Later(text, latent)  # some models prepare captions with layers that are trained
+            self._conditions[id(text)] = text, told  # kept together: the id would be another's once the text is gone
+        return self._conditions[id(text)][1]
+
+    def _told(self, embedding: Tensor, extras: Mapping[str, Any], text: TextCondition, latent: Tensor) -> dict[str, Any]:
+        """An encoded caption as the host's condition objects."""
+        usable = {key: _usable(value) for key, value in extras.items()}
+        [entry] = comfy.sampler_helpers.convert_cond([[_usable(embedding), usable]])
+        entry.update(text.size.entries())
+        [entry] = comfy.samplers.encode_model_conds(
+            self._net.extra_conds,
+            [entry],
+            latent,
+            self.device,
+            "positive",
+            latent_image=latent,
+            denoise_mask=None,
+            seed=None,
+        )
+        return {key: value.process_cond(batch_size=1, area=None) for key, value in entry["model_conds"].items()}
+
+    def _now(self, conditions: Sequence[Any]) -> Sequence[dict[str, Any]]:
+        """What has to wait for the layers as they stand; each different caption is encoded once."""
+        texts: dict[str, tuple[Tensor, Mapping[str, Any]]] = {}
+        told = []
+        for condition in conditions:
+            if not isinstance(condition, _Later):
+                told.append(condition)
+                continue
+            text, caption = condition.text, condition.caption
+            if caption is None or self._text is None:
+                encoded = text.embedding, text.extras
+            else:
+                encoded = texts[caption] = texts.get(caption) or self._text.encode(caption)
+            told.append(self._told(*encoded, text, condition.latent))
+        return told
 
     def noise_levels(self, u: Tensor) -> Tensor:
         sampling = self._net.model_sampling
@@ -127,6 +202,7 @@ class ComfyBackbone:
         return self._net.model_sampling.noise_scaling(sigma, noise, x0, False)
 
     def predict(self, x_t: Tensor, sigma: Tensor, conditions: Sequence[dict[str, Any]]) -> Tensor:
+        conditions = self._now(conditions)
         groups = _compatible(conditions)
         if len(groups) == 1:
             return self._predict_group(x_t, sigma, conditions)
@@ -151,29 +227,35 @@ class ComfyBackbone:
 
     def snr(self, sigma: Tensor) -> Tensor:
         # x_t of clean ones alone and of noise alone are the amplitudes of the two in x_t.
-        one = torch.ones(len(sigma), 1, 1, 1, dtype=torch.float64, device=sigma.device)
+        one = self._ones(sigma)
         signal = self._net.model_sampling.noise_scaling(sigma.double(), 0 * one, one, False)
         noise = self._net.model_sampling.noise_scaling(sigma.double(), one, 0 * one, False)
         return (signal / noise).square().flatten().to(sigma.dtype)
 
     def loss_weight(self, sigma: Tensor) -> Tensor:
         # The host's x0 is affine in what the model predicts; its slope c(σ) turns x0 errors back into prediction errors.
-        one = torch.ones(len(sigma), 1, 1, 1, dtype=torch.float64, device=sigma.device)
+        one = self._ones(sigma)
         denoised: Callable[..., Tensor] = self._net.model_sampling.calculate_denoised
         slope = denoised(sigma.double(), one, 0 * one) - denoised(sigma.double(), 0 * one, 0 * one)
         return (slope.flatten() ** -2).to(sigma.dtype)
 
-
-def layer_shape(module: nn.Module) -> tuple[int, ...] | None:
-    """``(out, in, *kernel)`` of a linear layer or convolution of the host, quantised or not; ``None`` for anything else."""
-    if hasattr(module, "in_features") and hasattr(module, "out_features"):
-        return (module.out_features, module.in_features)
-    if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
-        return tuple(module.weight.shape)
-    return None
+    def _ones(self, sigma: Tensor) -> Tensor:
+        """``(B, 1, *ones)`` of as many dimensions as the model's latents have: the host's formulas want that for video."""
+        dimensions = getattr(self._net.latent_format, "latent_dimensions", 2)
+        return torch.ones(len(sigma), 1, *[1] * dimensions, dtype=torch.float64, device=sigma.device)
 
 
-def _trainable_clone(model: Any) -> Any:
+@dataclass(frozen=True, eq=False)
+class _Later:
+    """A condition that is made when the model is asked, because layers that are trained make it."""
+
+    text: TextCondition
+    latent: Tensor
+    caption: str | None = None
+    """To be encoded; ``None`` where the text encoder is not trained."""
+
+
+def _trainable_clone(model: Any, memory: MemoryConfig) -> Any:
     patcher = model
     if model.is_dynamic():
         log.info(
@@ -183,11 +265,39 @@ def _trainable_clone(model: Any) -> Any:
             patcher = model.clone(disable_dynamic=True)
     else:
         patcher = model.clone()
-    if patcher.model.get_dtype_inference() == torch.float16:
+    if memory.offload:
+        _require_safe_offloading(patcher.load_device)
+    compute = _COMPUTE.get(memory.compute)
+    if compute is None and patcher.model.get_dtype_inference() == torch.float16:
         # fp16 gradients vanish without loss scaling; bf16 has the range of fp32 at the same size.
-        wide = torch.bfloat16 if comfy.model_management.should_use_bf16(patcher.load_device) else torch.float32
-        patcher.set_model_compute_dtype(wide)
+        compute = torch.bfloat16 if comfy.model_management.should_use_bf16(patcher.load_device) else torch.float32
+    if compute is not None and compute != patcher.model.get_dtype_inference():
+        patcher.set_model_compute_dtype(compute)
     return patcher
+
+
+def _require_safe_offloading(device: torch.device) -> None:
+    """The host's asynchronous offloading reuses one buffer for many layers (comfy/ops.py, `get_cast_buffer`).
+
+    Raises:
+        ConfigError: That would overwrite weights that the backward pass still needs.
+    """
+    if device.type != "cpu" and comfy.model_management.NUM_STREAMS > 0 and not comfy.cli_args.args.cuda_malloc:
+        raise ConfigError(
+            "With asynchronous offloading, weights are overwritten before their gradients are computed.",
+            found="asynchronous offloading without --cuda-malloc",
+            expected="either one of them changed",
+            remedy="Start ComfyUI with --disable-async-offload, or train without offloading.",
+        )
+
+
+def _leave_as_others_expect(patcher: Any) -> None:
+    """Take the training's own arithmetic off the shared model; weights that need not move stay where they are."""
+    if "manual_cast_dtype" in patcher.object_patches and patcher.model.current_weight_patches_uuid == patcher.patches_uuid:
+        with torch.inference_mode():
+            comfy.model_management.unload_model_and_clones(patcher)
+            for module in patcher.model.modules():
+                comfy.model_patcher.wipe_lowvram_weight(module)  # the host does it when it loads the model again
 
 
 @contextmanager

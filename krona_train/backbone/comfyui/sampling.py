@@ -199,10 +199,7 @@ def latent_shape(model: Any, width: int, height: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True, eq=False)
 class ComfyPreviewer:
-    """Draws every prompt with the model as it stands; the same noise each time. A `krona_train.preview.Previewer`.
-
-    Where a text encoder is trained too, encode the texts anew for each set: ``dataclasses.replace(previewer, conditions=…)()``.
-    """
+    """Draws every prompt with the model as it stands; the same noise each time. A `krona_train.preview.Previewer`."""
 
     model: Any
     """The ``ModelPatcher`` that is trained on (the backbone's, which is another one than the graph's under dynamic VRAM)."""
@@ -215,6 +212,8 @@ class ComfyPreviewer:
     """Width and height in pixels, where the settings leave them open."""
     paused: Callable[[], AbstractContextManager[Any]] = nullcontext
     """Entered around the drawing: makes the model fit for sampling while it is being trained."""
+    encode: Callable[[], tuple[Sequence[Encoded], Encoded]] | None = None
+    """Where the text encoder learns too: gives conditions and negative as it encodes them now, in place of those above."""
 
     def __post_init__(self) -> None:
         Drawing.of(self.config, self.size)
@@ -228,10 +227,12 @@ class ComfyPreviewer:
         """
         drawing = Drawing.of(self.config, self.size)
         with self.paused():
+            with torch.inference_mode():
+                conditions, negative = (self.conditions, self.negative) if self.encode is None else self.encode()
             # All latents first: on a small GPU the VAE takes the model's place, once instead of once per picture.
             latents = [
-                sample_latent(self.model, text, self.negative, drawing, self.config.seed + number)
-                for number, text in enumerate(self.conditions)
+                sample_latent(self.model, text, negative, drawing, self.config.seed + number)
+                for number, text in enumerate(conditions)
             ]
             return tuple(_decode_or_black(self.vae, latent, drawing) for latent in latents)
 

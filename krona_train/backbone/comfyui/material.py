@@ -1,0 +1,146 @@
+"""Everything that a training needs beside the model, encoded: pictures, captions, class pictures, preview prompts."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from krona_ops.errors import ConfigError
+
+from ...class_pictures import class_folder, make_class_pictures
+from ...config import TrainConfig
+from ...data import encoding
+from ...data.buckets import PictureSize
+from ...data.cache import Cache
+from ...data.packed import pack, unpack
+from ...data.pictures import Dataset, Picture
+from ...preview import preview_prompts
+from ..protocol import Example, Item
+from .encode import ComfyEncoder, TextCondition
+from .families import native_resolution
+from .model import ComfyBackbone
+from .sampling import Prompt, check_sampler, class_painter, encode_prompts
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Material:
+    """What is trained on, ready for the loop."""
+
+    items: tuple[Item, ...]
+    class_items: tuple[Item, ...]
+    """Empty without a prior of pictures."""
+    prompts: tuple[Prompt, ...]
+    """What previews show; empty without previews."""
+    negative: Prompt | None
+    captions: tuple[str, ...]
+    """One per picture, for the adapter's metadata."""
+    resolution: int
+    """Side in pixels of a square of the trained pictures' area."""
+
+    _CLASSES = (Item, Example, TextCondition, PictureSize, Prompt)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write it, for another process.
+
+        Raises:
+            DataError: The text encoder gives something that no file can hold.
+            AdapterFileError: The folder cannot be written, or the disk is full.
+        """
+        return pack(self, path, (Material, *self._CLASSES))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Material:
+        """What `save` wrote, its tensors mapped from the file.
+
+        Raises:
+            AdapterFileError: The file is missing, damaged, or of another kind.
+        """
+        return unpack(path, (Material, *cls._CLASSES))
+
+
+@dataclass(frozen=True)
+class Places:
+    """Folders that all runs share."""
+
+    cache: Path
+    """Encoded pictures and captions."""
+    class_pictures: Path
+    """Class pictures that were made, a folder for each prompt and model."""
+
+
+Progress = Callable[[int, int, str], None]
+"""Gets how much is done, how much there is, and what comes next. It may raise, to cancel."""
+
+
+def prepare(
+    model: Any, clip: Any, vae: Any, dataset: Dataset, config: TrainConfig, places: Places, progress: Progress
+) -> Material:
+    """Encode everything, from the cache where an earlier run has done so; draw the class pictures that are missing.
+
+    Args:
+        model: The host's ``ModelPatcher``.
+
+    Raises:
+        ConfigError: The checkpoint has no text encoder or no VAE, or the host lacks the sampler of the previews.
+        DataError: A picture, mask or caption cannot be used.
+    """
+    for part, what in ((clip, "text encoder (CLIP)"), (vae, "VAE")):
+        if part is None:
+            raise ConfigError(
+                f"The checkpoint brings no {what}.",
+                found="nothing",
+                expected=f"a {what}",
+                remedy="Load one with its own loader node and connect it.",
+            )
+    check_sampler(config.preview)
+    resolution = dataset.resolution or native_resolution(model)
+    encoder, cache = ComfyEncoder(clip, vae), Cache(places.cache) if dataset.settings.cache else None
+    with_class = config.prior.weight > 0 and config.prior.source == "model"
+    items = encoding.encode(dataset, resolution, encoder, cache, progress, seed=config.seed, with_class=with_class)
+    class_items: tuple[Item, ...] = ()
+    if config.prior.weight > 0 and config.prior.source == "pictures":
+        whole = with_drawn_class_pictures(model, clip, vae, dataset, resolution, config, places, progress)
+        class_items = encoding.encode_class_pictures(whole, resolution, encoder, cache, progress)
+    prompts: tuple[Prompt, ...] = ()
+    negative = None
+    if config.preview.every:
+        *prompts_list, negative = encode_prompts(
+            clip, (*preview_prompts(config.preview, dataset.captions), config.preview.negative)
+        )
+        prompts = tuple(prompts_list)
+    return Material(items, class_items, prompts, negative, dataset.captions, resolution)
+
+
+def with_drawn_class_pictures(
+    model: Any,
+    clip: Any,
+    vae: Any,
+    dataset: Dataset,
+    resolution: int,
+    config: TrainConfig,
+    places: Places,
+    progress: Progress,
+) -> Dataset:
+    """The data set with as many class pictures as it wants: the model draws what is missing, and keeps it for next time."""
+    missing, caption = dataset.missing_class_pictures, dataset.class_caption if dataset.missing_class_pictures else ""
+    if not missing:
+        return dataset
+    prompt, negative = encode_prompts(clip, (caption, config.preview.negative))
+    draw = class_painter(model, vae, prompt, negative, config.preview, (resolution, resolution))
+    drawing = config.preview
+    how = (resolution, drawing.width, drawing.height, drawing.steps, drawing.guidance, drawing.sampler, drawing.scheduler)
+    backbone = ComfyBackbone(model)
+    with backbone.ready():
+        identity = backbone.fingerprint()
+    folder = class_folder(places.class_pictures, caption, identity, repr((*how, drawing.negative)))
+    log.info("KronA: class pictures are in %s.", folder)
+    files = make_class_pictures(
+        folder, missing, draw, lambda done, total: progress(done, total, f'class picture of "{caption}"'), caption
+    )
+    return dataset.with_class_pictures([Picture(file, caption, file.name) for file in files])

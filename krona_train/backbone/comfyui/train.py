@@ -1,0 +1,126 @@
+"""A training on the host's models: the same for a node and for a process of its own."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from krona_ops import Adapter
+from krona_ops.errors import ConfigError, KronaError
+
+from ...config import TrainConfig
+from ...events import Sink, to_all
+from ...loop import fit
+from ...metadata import describe
+from ...preview import Previewer, preview_size
+from ...run import Run
+from ...runtime import OneProcess, Runtime
+from ...samples import as_items, fingerprint
+from ...state import TrainState
+from ...tensorboard import TensorBoardLog
+from .families import family_of
+from .material import Material
+from .model import ComfyBackbone
+from .sampling import ComfyPreviewer
+
+log = logging.getLogger(__name__)
+
+
+class HostTraining:
+    """What is fixed before the first step.
+
+    Args:
+        model: The host's ``ModelPatcher``.
+        clip: The host's ``CLIP``; only used where the text encoder is trained.
+        vae: The host's ``VAE``; only used for previews.
+        settings: The text of the run's ``run.yaml``.
+    """
+
+    def __init__(self, model: Any, clip: Any, vae: Any, material: Material, config: TrainConfig, settings: str) -> None:
+        self.material, self.config = material, config
+        self._settings, self._vae = settings, vae
+        self._family = family_of(model)
+        self.backbone = ComfyBackbone(model, config.memory, clip if config.adapter.text_encoder else None)
+
+    def fingerprints(self) -> tuple[str, str]:
+        """Of the base model and of the data, as a saved state has them."""
+        items, classes = as_items(self.material.items), as_items(self.material.class_items or self.material.items)
+        with self.backbone.ready():
+            return self.backbone.fingerprint(), fingerprint((*items, *classes))
+
+    def metadata(self, name: str) -> dict[str, str]:
+        """What the adapter's file says about itself."""
+        material = self.material
+        return describe(self.config, name=name, family=self._family, captions=material.captions, resolution=material.resolution)
+
+    def run(
+        self,
+        folder: Path,
+        sinks: Iterable[Sink] = (),
+        resume: TrainState | None = None,
+        runtime: Runtime | None = None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> tuple[Adapter, Run]:
+        """Train; the result is on disk before this returns, also when it raises in the middle.
+
+        Args:
+            folder: The run's folder; new, or that of the run that goes on.
+            sinks: Get every event after the run's folder has.
+
+        Raises:
+            KronaError: See `krona_train.loop.fit`; its text says where what was trained is.
+        """
+        runtime = runtime or OneProcess()
+        metadata = self.metadata(folder.name)
+        run = Run(folder, self.config, metadata, self._settings)
+        leads = runtime.number == 0
+        board = TensorBoardLog(folder, self.config)
+        try:
+            adapter = fit(
+                self.backbone,
+                self.material.items,
+                self.config,
+                to_all(run, board, *sinks) if leads else _nobody,
+                resume,
+                class_data=self.material.class_items,
+                preview=self._previewer() if leads else None,
+                runtime=runtime,
+                stop=stop,
+            )
+        except BaseException as error:
+            if run.adapter_file is not None:
+                log.warning(
+                    "KronA: training stopped early (%s); what was trained is in %s", type(error).__name__, run.adapter_file
+                )
+                if isinstance(error, KronaError):
+                    error.args = (f"{error} What was trained is in {run.folder}; choose it in 'resume' to go on.",)
+            raise
+        return adapter.with_metadata(**metadata, ss_steps=str(self.config.steps)), run
+
+    def _previewer(self) -> Previewer | None:
+        if not self.material.prompts:
+            return None
+        if self._vae is None:
+            raise ConfigError(
+                "Previews need a VAE.",
+                found="none",
+                expected="a VAE",
+                remedy="Connect one, or turn previews off (preview.every 0).",
+            )
+        size = preview_size(self.config.preview, (self.material.resolution, self.material.resolution))
+        backbone = self.backbone
+        return ComfyPreviewer(
+            backbone.patcher,
+            self._vae,
+            self.material.prompts,
+            self.material.negative or self.material.prompts[0],
+            self.config.preview,
+            size,
+            backbone.paused,
+        )
+
+
+def _nobody(event: object) -> None:
+    """The first process alone writes and tells."""

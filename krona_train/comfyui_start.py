@@ -1,0 +1,50 @@
+"""ComfyUI as a library, in a process that is not its server: where its code is, and what it has to be told first."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from krona_ops.errors import ConfigError
+
+
+def find_comfyui(named: str) -> None:
+    """Make the host's code importable: the ComfyUI that is named, or the one that this pack is installed in.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    pack = Path(__file__).resolve().parents[1]
+    around = [os.environ.get("COMFYUI_PATH", ""), *map(str, Path(os.path.abspath(pack)).parents)]
+    for place in [named] if named else around:
+        if place and (Path(place) / "comfy" / "sd.py").is_file():
+            sys.path.insert(0, str(Path(place).resolve()))
+            return
+    raise ConfigError(
+        "ComfyUI is not found.",
+        layer=named or "comfyui",
+        found="no folder with comfy/sd.py in it",
+        expected="the folder with ComfyUI's main.py",
+        remedy="Write comfyui: /path/to/ComfyUI into the file, or give --comfyui.",
+    )
+
+
+def has_gpu() -> bool:
+    """Whether PyTorch sees anything faster than the CPU."""
+    return torch.cuda.is_available() or torch.backends.mps.is_available() or torch.xpu.is_available()
+
+
+def prepare_comfyui(arguments: Sequence[str]) -> None:
+    """Let the host read its own arguments, and not look for a GPU where there is none."""
+    sys.argv = [sys.argv[0], *arguments]
+    import comfy.options
+
+    comfy.options.enable_args_parsing()
+    import comfy.cli_args
+
+    if not has_gpu():
+        comfy.cli_args.args.cpu = True

@@ -1,0 +1,233 @@
+"""What is trained."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from krona_ops.errors import ConfigError
+from krona_ops.names import Projection
+from krona_ops.target_text import parse_factors, parse_rules
+from krona_ops.targets import TargetRule
+from krona_train import AdapterConfig
+
+from .host.types import CATEGORY, KronaTargetsSocket
+
+DEFAULTS = AdapterConfig()
+FACTORS = DEFAULTS.targets[0].factors
+ATTENTION, SELF, CROSS, FEED_FORWARD, EVERYTHING, RULES = (
+    "attention (the paper's)",
+    "self-attention only",
+    "cross-attention only",
+    "attention and feed-forward",
+    "every layer",
+    "the rules below alone",
+)
+_SELF = r"attn1\b|self_attn"
+_CROSS = r"attn2\b|cross_attn"
+_FEED_FORWARD = r"\b(ff|ffn|mlp|feed_forward|img_mlp|txt_mlp|ff_context|w[123])\b"
+KINDS = ("kronecker", "lora")
+PARTS: tuple[Projection, ...] = ("q", "k", "v", "out")
+OFF = "off"
+
+
+class KronaTargets(io.ComfyNode):
+    """Choices to target rules."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="KronaTargets",
+            display_name="KronA Targets",
+            category=CATEGORY,
+            description="Which layers are trained and with which factors, for Train KronA. Without this node: all attention, 64 × 4.",
+            search_aliases=["layers", "blocks", "rank", "lora"],
+            inputs=[
+                io.Combo.Input(
+                    "preset",
+                    options=[ATTENTION, SELF, CROSS, FEED_FORWARD, EVERYTHING, RULES],
+                    default=ATTENTION,
+                    tooltip="Attention decides what is drawn where and is enough for a subject. Cross-attention alone changes how words "
+                    "are read, with the smallest files. Feed-forward layers add style and texture, twice the size, and a prompt that is "
+                    "followed less (DiffuseKronA, appendix D.1).",
+                ),
+                io.Int.Input(
+                    "factor_out",
+                    default=FACTORS[0],
+                    min=1,
+                    max=65536,
+                    tooltip="Rows of the small factor A. 64 is the paper's best; small ones (8 and less) make large files that ignore the prompt.",
+                ),
+                io.Int.Input(
+                    "factor_in",
+                    default=FACTORS[1],
+                    min=1,
+                    max=65536,
+                    tooltip="Columns of the small factor A. 4 copies a subject best, 8 and 16 halve the file and follow the prompt better.",
+                ),
+                *_projection_inputs(),
+                io.String.Input(
+                    "only",
+                    default="",
+                    optional=True,
+                    tooltip="Train only layers whose name has this in it (a regular expression), such as 'middle_block|output_blocks'. "
+                    "Names are those of KronA Inspect.",
+                    advanced=True,
+                ),
+                io.String.Input(
+                    "rules",
+                    default="",
+                    multiline=True,
+                    optional=True,
+                    tooltip="Rules that come before the preset, one per line: pattern; projections; factors; rate. "
+                    "For example 'attn2; k,v; 64x8; 2.0'. The first rule that matches a layer counts.",
+                    advanced=True,
+                ),
+                io.Boolean.Input(
+                    "text_encoder",
+                    default=DEFAULTS.text_encoder,
+                    optional=True,
+                    tooltip="Train the text encoder's attention too: learns new words better, and forgets others more easily. "
+                    "Slower, because captions are encoded in every step. Give it a lower rate (rate_text in the settings).",
+                    advanced=True,
+                ),
+                io.Combo.Input(
+                    "layout",
+                    options=["kron", "shuffled"],
+                    default=DEFAULTS.layout,
+                    optional=True,
+                    tooltip="'kron' is the paper's product, which every LoKr loader reads. 'shuffled' is what its released code computes; "
+                    "only this pack reads it.",
+                    advanced=True,
+                ),
+                *_lora_inputs(),
+            ],
+            outputs=[KronaTargetsSocket.Output(display_name="targets")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, rules: str | None = None) -> bool | str:
+        try:
+            parse_rules(rules or "", FACTORS)
+        except ConfigError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(
+        cls,
+        preset: str,
+        factor_out: int,
+        factor_in: int,
+        q: str = "",
+        k: str = "",
+        v: str = "",
+        out: str = "",
+        only: str = "",
+        rules: str = "",
+        text_encoder: bool = DEFAULTS.text_encoder,
+        layout: str = DEFAULTS.layout,
+        adapter: str = DEFAULTS.kind,
+        lora_rank: int = DEFAULTS.rank,
+        lora_alpha: float = DEFAULTS.alpha,
+    ) -> io.NodeOutput:
+        factors = (factor_out, factor_in)
+        own = parse_rules(rules, factors)
+        chosen = () if preset == RULES else preset_rules(preset, factors, dict(zip(PARTS, (q, k, v, out), strict=True)), only)
+        return io.NodeOutput(
+            AdapterConfig(
+                kind=adapter,
+                targets=(*own, *chosen),
+                layout=layout,
+                rank=lora_rank,
+                alpha=lora_alpha,
+                text_encoder=text_encoder,
+            )
+        )
+
+
+def preset_rules(preset: str, factors: tuple[int, int], parts: dict[Projection, str], only: str = "") -> tuple[TargetRule, ...]:
+    """The rules of a preset.
+
+    Args:
+        parts: For each projection its own factors, "off", or nothing for ``factors``.
+        only: What must be found in a layer's name besides.
+
+    Raises:
+        ConfigError: Factors cannot be read, or there is no such preset.
+    """
+    patterns = {ATTENTION: "", SELF: _SELF, CROSS: _CROSS, FEED_FORWARD: "", EVERYTHING: ""}
+    if preset not in patterns:
+        raise ConfigError(
+            f"There is no preset '{preset}'.", found=preset, expected=", ".join(patterns), remedy="Choose another."
+        )
+    pattern = _both(patterns[preset], only)
+    rules = [
+        TargetRule(parse_factors(text, name), (name,), pattern) for name, text in parts.items() if text.strip() not in ("", OFF)
+    ]
+    off = {name for name, text in parts.items() if text.strip() == OFF}
+    rest = tuple(p for p in TargetRule().projections if p not in off and not (off and p in ("qkv", "kv") and _has_off(p, off)))
+    if preset == EVERYTHING and not off:
+        return (*rules, TargetRule(factors, (), pattern))
+    rules += [TargetRule(factors, rest, pattern)] if rest else []
+    if preset == EVERYTHING:
+        rules.append(TargetRule(factors, (), _both(r"^(?!.*\b(to_q|to_k|to_v|to_out)\b)", pattern)))
+    if preset == FEED_FORWARD:
+        rules.append(TargetRule(factors, (), _both(_FEED_FORWARD, only)))
+    return tuple(rules)
+
+
+def _has_off(fused: str, off: set[str]) -> bool:
+    """A fused projection is trained as a whole or not at all."""
+    return any(part in off for part in ("q", "k", "v") if part in fused)
+
+
+def _both(first: str, second: str) -> str:
+    """A pattern that is found where both are."""
+    return f"^(?=.*(?:{first}))(?=.*(?:{second}))" if first and second else first or second
+
+
+def _projection_inputs() -> list[io.Input]:
+    words = {"q": "queries", "k": "keys", "v": "values", "out": "outputs"}
+    return [
+        io.String.Input(
+            part,
+            default="",
+            optional=True,
+            tooltip=f"Factors of the {words[part]} alone, such as 64x8, or 'off' to leave them as they are. Empty takes the factors above.",
+            advanced=True,
+        )
+        for part in PARTS
+    ]
+
+
+def _lora_inputs() -> list[io.Input]:
+    return [
+        io.Combo.Input(
+            "adapter",
+            options=list(KINDS),
+            default=DEFAULTS.kind,
+            optional=True,
+            tooltip="'lora' trains an ordinary LoRA on the same layers with the same settings, to compare with. Give it a lower "
+            "learning rate (1e-4).",
+            advanced=True,
+        ),
+        io.Int.Input(
+            "lora_rank",
+            default=DEFAULTS.rank,
+            min=1,
+            max=1024,
+            optional=True,
+            tooltip="Size of a LoRA; 4 is the paper's baseline. A Kronecker adapter does not have it.",
+            advanced=True,
+        ),
+        io.Float.Input(
+            "lora_alpha",
+            default=DEFAULTS.alpha,
+            min=0.001,
+            max=1024.0,
+            step=0.5,
+            optional=True,
+            tooltip="A LoRA's update is multiplied by alpha / rank. Equal to the rank is plain; lower learns more slowly.",
+            advanced=True,
+        ),
+    ]

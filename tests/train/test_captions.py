@@ -1,0 +1,75 @@
+"""What is made of a caption: other orders of its parts, and the caption of the subject's class."""
+
+from itertools import permutations
+
+import pytest
+
+from krona_ops.errors import DataError
+from krona_train.data.captions import class_caption, orders, without_trigger
+
+TAGS = "sks dog, beach, sunny, red ball, running"
+
+
+def test_the_first_order_is_the_caption_as_it_is():
+    assert orders(TAGS, 3)[0] == TAGS
+    assert orders("odd ,spacing,  here", 2, keep=0)[0] == "odd ,spacing,  here"
+    assert orders(TAGS, 1) == (TAGS,)
+    assert orders("a photo of sks dog", 5) == ("a photo of sks dog",)
+    assert orders("", 5) == ("",)
+
+
+def test_orders_are_different_permutations_that_keep_the_start():
+    found = orders(TAGS, 6, keep=2, seed=4)
+    assert len(set(found)) == 6
+    allowed = {", ".join(["sks dog", "beach", *rest]) for rest in permutations(["sunny", "red ball", "running"])}
+    assert set(found) == allowed
+
+
+@pytest.mark.parametrize(("caption", "possible"), [("a, b, c, d", 6), ("a, b, b, c", 3), ("a, b, b, b", 1), ("a, b", 1)])
+def test_there_are_no_more_orders_than_exist(caption, possible):
+    found = orders(caption, 50, keep=1)
+    assert len(set(found)) == len(found) == possible
+
+
+def test_orders_depend_on_the_caption_and_the_seed_alone():
+    long = ", ".join(map(str, range(40)))
+    assert orders(long, 8, seed=1) == orders(long, 8, seed=1)
+    assert orders(long, 8, seed=1)[:3] == orders(long, 3, seed=1)
+    assert set(orders(long, 8, seed=1)[1:]).isdisjoint(orders(long, 8, seed=2)[1:])
+
+
+@pytest.mark.parametrize(
+    ("caption", "trigger", "without"),
+    [
+        ("a photo of sks dog", "sks", "a photo of dog"),
+        ("sks, a dog in snow", "sks", "a dog in snow"),
+        ("a dog, sks , in snow", "sks", "a dog, in snow"),
+        ("SKS dog and sks's ball", "sks", "dog and ball"),
+        ("desks and sksy", "sks", "desks and sksy"),
+        ("a photo of my  Rex dog", "my rex", "a photo of dog"),
+        ("a c++ dog", "c++", "a dog"),
+        ("sks", "sks", ""),
+    ],
+)
+def test_the_trigger_is_removed_as_a_word(caption, trigger, without):
+    assert without_trigger(caption, trigger) == without
+
+
+def test_a_class_prompt_counts_before_the_trigger():
+    assert class_caption("a photo of sks dog", "sks", " a photo of a dog ") == "a photo of a dog"
+    assert class_caption("a photo of sks dog", "sks", "") == "a photo of dog"
+
+
+@pytest.mark.parametrize(
+    ("caption", "trigger", "text"),
+    [
+        ("a photo of sks dog", "", "needs the name of that class. Fill in class_prompt"),
+        ("a photo of a dog", "sks", 'The trigger "sks" is not in the caption'),
+        ("sks", "sks", 'The trigger "sks" is all there is in the caption'),
+    ],
+)
+def test_a_class_that_is_not_known_is_an_error_that_says_what_to_fill_in(caption, trigger, text):
+    with pytest.raises(DataError, match=text) as caught:
+        class_caption(caption, trigger, "")
+    assert caption in str(caught.value)
+    assert "class_prompt" in caught.value.remedy
