@@ -168,6 +168,7 @@ class KronaTrain(io.ComfyNode):
                 io.Image.Output(
                     display_name="previews", tooltip="All previews on one sheet; the loss curve where there are none."
                 ),
+                io.Clip.Output(display_name="clip", tooltip="The text encoder, with the adapter where it was trained too."),
             ],
             hidden=[io.Hidden.unique_id],
             is_output_node=True,

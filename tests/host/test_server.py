@@ -19,6 +19,7 @@ from safetensors import safe_open
 from krona_ops import load as load_adapter
 from krona_train.config import from_yaml
 from krona_train.job import Job
+from tools import tiny_models
 from tools.server import PromptRejected, RunFailed, RunInterrupted, Server
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -269,6 +270,71 @@ def test_previews_settings_targets_and_validation_work_in_the_graph(server):
     assert [tuple(d.a.shape) for name, d in adapter.layers.items() if "attn1" in name] == [(16, 16)]
     made = list((server.base / "output" / "krona-class-pictures").glob("*/class-*.png"))
     assert len(made) == 2
+
+
+def defaults(server, node_id):
+    """What the editor fills in when the node is dropped on the canvas."""
+    inputs = server.client.object_info(node_id)["input"]
+    values = {}
+    for name, (kind, *options) in {**inputs.get("required", {}), **inputs.get("optional", {})}.items():
+        told = options[0] if options else {}
+        if "default" in told:
+            values[name] = told["default"]
+        elif kind == "COMBO" or isinstance(kind, list):
+            values[name] = (told.get("options") or kind)[0]
+    return values
+
+
+def test_a_newcomer_types_only_the_prompt(server):
+    """An SDXL-type model, five pictures of different shapes, every other input as the editor gives it; only fewer steps."""
+    checkpoint = server.base / "models" / "checkpoints" / "sdxl.safetensors"
+    checkpoint.symlink_to(tiny_models.cached("sdxl", clip=True, vae=True))
+    graph = {
+        "1": graphs.checkpoint("sdxl.safetensors"),
+        "2": graphs.node(
+            "KronaDataset", **{**defaults(server, "KronaDataset"), "folder": "krobot", "prompt": "a photo of sks robot"}
+        ),
+        "3": graphs.node(
+            "KronaTrain",
+            **{**defaults(server, "KronaTrain"), "steps": 2},
+            **{name: ["1", slot] for slot, name in enumerate(("model", "clip", "vae"))},
+            dataset=["2", 0],
+        ),
+    }
+    result = server.client.run(graph, timeout=900)
+    folder = server.base / "output" / "krona" / "my subject"
+    adapter = load_adapter(folder / "adapter.safetensors")
+    assert adapter.metadata["ss_base_model_version"] == "sdxl_base_v1-0"
+    assert adapter.metadata["ss_resolution"] == "(1024, 1024)"
+    assert all(torch.isfinite(d.b.value).all() and d.b.value.any() for d in adapter.layers.values())
+    assert result.files("3")
+
+
+def test_a_trained_text_encoder_comes_out_of_the_node_and_into_another_graph(server):
+    graph = {
+        "1": graphs.checkpoint(CHECKPOINT),
+        "2": graphs.dataset(folder="krobot"),
+        "10": graphs.node("KronaTargets", preset="attention (the paper's)", factor_out=64, factor_in=4, text_encoder=True),
+        "3": graphs.train(name="words", steps=2, targets=["10", 0], preview_every=2),
+        **graphs.render(("3", 1), clip=("3", 7), prefix="words"),
+    }
+    inside = server.client.run(graph)
+    folder = server.base / "output" / "krona" / "words"
+    adapter = load_adapter(folder / "adapter.safetensors")
+    text = {name for name in adapter.layers if not name.startswith("diffusion_model.")}
+    assert len(text) == 12 * 4  # q, k, v, out of CLIP-L
+    assert all(adapter.layers[name].b.value.any() for name in text)
+    first, last = (np.asarray(Image.open(folder / "previews" / f"step-{n:06}-1.png")) for n in (0, 2))
+    assert (first != last).any()
+    other = {
+        "1": graphs.checkpoint(CHECKPOINT),
+        "5": graphs.load_apply("words/adapter.safetensors"),
+        **graphs.render(("5", 0), clip=("5", 1), prefix="words-loaded"),
+    }
+    other["5"]["inputs"]["clip"] = ["1", 1]
+    loaded = server.client.run(other)
+    pictures = [pixels(server, result, "24") for result in (inside, loaded)]
+    assert np.abs(pictures[0] - pictures[1]).max() <= 1
 
 
 def test_a_separate_process_trains_the_same_adapter_and_can_be_cancelled_and_gone_on_with(server):

@@ -23,7 +23,7 @@ from ...tensorboard import TensorBoardLog
 from .families import family_of
 from .material import Material
 from .model import ComfyBackbone
-from .sampling import ComfyPreviewer
+from .sampling import ComfyPreviewer, Prompt, encode_prompts
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class HostTraining:
 
     def __init__(self, model: Any, clip: Any, vae: Any, material: Material, config: TrainConfig, settings: str) -> None:
         self.material, self.config = material, config
-        self._settings, self._vae = settings, vae
+        self._settings, self._clip, self._vae = settings, clip, vae
         self._family = family_of(model)
         self.backbone = ComfyBackbone(model, config.memory, clip if config.adapter.text_encoder else None)
 
@@ -111,14 +111,21 @@ class HostTraining:
             )
         size = preview_size(self.config.preview, (self.material.resolution, self.material.resolution))
         backbone = self.backbone
+        negative = self.material.negative or self.material.prompts[0]
+
+        def encode() -> tuple[tuple[Prompt, ...], Prompt]:
+            *shown, unwanted = encode_prompts(self._clip, [prompt.text for prompt in (*self.material.prompts, negative)])
+            return tuple(shown), unwanted
+
         return ComfyPreviewer(
             backbone.patcher,
             self._vae,
             self.material.prompts,
-            self.material.negative or self.material.prompts[0],
+            negative,
             self.config.preview,
             size,
             backbone.paused,
+            encode if self.config.adapter.text_encoder else None,
         )
 
 
