@@ -4,6 +4,8 @@
 
 SD1.5's class with few layers (44 M parameters, float32 on a CPU), pictures of 8 × ``--size`` pixels, batches of one. Every row is
 a process of its own: it loads the model, reads every page of it, and then trains while a thread watches the resident memory.
+``tensors`` is the same training once more under PyTorch's profiler: the largest sum of what its allocator has handed out, which
+is what counts on a GPU; the resident memory also holds libraries, oneDNN's packed weights and what the allocator keeps.
 ``base`` is the model's size. ``activations`` is what autograd keeps at most of one step, measured by counting different
 memory; ``optimizer`` is gradients and moments of the factors. Writes ``benchmarks/results/memory-<machine>.json``.
 """
@@ -59,7 +61,19 @@ class Watch:
         self._thread.join()
 
 
-def run_one(row: str, steps: int, size: int) -> dict[str, float]:
+def tensor_peak(train: Callable[[], object]) -> float:
+    """The most bytes of tensors that a training holds at once, beyond those that were there before."""
+    with torch.inference_mode(), torch.profiler.profile(profile_memory=True) as profile:
+        train()
+    told = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]  # type: ignore[union-attr]
+    now = peak = 0
+    for event in sorted(told, key=lambda e: e.start_ns()):
+        now += event.nbytes()
+        peak = max(peak, now)
+    return peak
+
+
+def run_one(row: str, steps: int, size: int, *, tensors: bool) -> dict[str, float]:
     """Train in this process; megabytes."""
     sys.path.insert(0, os.environ["COMFYUI_PATH"])
     import comfy.cli_args
@@ -80,18 +94,25 @@ def run_one(row: str, steps: int, size: int) -> dict[str, float]:
         rng = torch.Generator().manual_seed(0)
         latent, text = torch.randn(1, 4, size, size, generator=rng), torch.randn(1, 77, 768, generator=rng)
     base = sum(p.numel() * p.element_size() for p in model.model.parameters())
-    extra: dict[str, float] = {}
-    train = _comfyui(row, model, latent, text, steps) if row in COMFYUI else _ours(row, model, latent, text, steps, extra)
+    if row in COMFYUI:
+        train, explain = _comfyui(row, model, latent, text, steps), dict
+    else:
+        train, explain = _ours(row, model, latent, text, steps)
+    if tensors:
+        return {"tensors": tensor_peak(train) / 1e6}
     began = time.monotonic()
     with torch.inference_mode(), Watch() as watch:  # as nodes run
         train()
-    found = {"base": base, "grew": watch.peak - watch.before, **extra}
-    return {**{name: value / 1e6 for name, value in found.items()}, "seconds": time.monotonic() - began}
+    seconds = time.monotonic() - began
+    # Afterwards: what an earlier pass leaves with the allocator would count as there before the training.
+    found = {"base": base, "grew": watch.peak - watch.before, **explain()}
+    return {**{name: value / 1e6 for name, value in found.items()}, "seconds": seconds}
 
 
 def _ours(
-    row: str, model: object, latent: torch.Tensor, text: torch.Tensor, steps: int, extra: dict[str, float]
-) -> Callable[[], object]:
+    row: str, model: object, latent: torch.Tensor, text: torch.Tensor, steps: int
+) -> tuple[Callable[[], object], Callable[[], dict[str, float]]]:
+    """The training, and what its memory should consist of."""
     from krona_train import TrainConfig, fit
     from krona_train.backbone.comfyui import ComfyBackbone, PictureSize, TextCondition
     from krona_train.backbone.protocol import Example
@@ -104,8 +125,10 @@ def _ours(
     config = TrainConfig(steps=steps, save_every=0, memory=memory)
     backbone = ComfyBackbone(model, memory)
     data = [Example(latent[0], TextCondition(text, {}, size))]
-    extra.update(activations=_kept(backbone, data, config), optimizer=_optimizer(backbone))
-    return lambda: fit(backbone, data, config)
+    return (
+        lambda: fit(backbone, data, config),
+        lambda: {"activations": _kept(backbone, data, config), "optimizer": _optimizer(backbone)},
+    )
 
 
 def _kept(backbone: object, data: list, config: object) -> float:
@@ -154,6 +177,13 @@ def _comfyui(row: str, model: object, latent: torch.Tensor, text: torch.Tensor, 
     return lambda: TrainLoraNode.execute(**{name: [value] for name, value in told.items()}, **lists)
 
 
+def _run(options: list[str]) -> dict[str, float]:
+    done = subprocess.run([sys.executable, __file__, *options], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(done.stderr.strip().splitlines()[-1][:300])
+    return json.loads(done.stdout.splitlines()[-1])
+
+
 def main() -> None:
     """Measure each row in a process of its own, print, write."""
     parser = argparse.ArgumentParser(description="Peak memory of a training.")
@@ -161,20 +191,21 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=32)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--row", choices=ROWS, help=argparse.SUPPRESS)
+    parser.add_argument("--tensors", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     if given.row:
-        print(json.dumps(run_one(given.row, given.steps, given.size)))
+        print(json.dumps(run_one(given.row, given.steps, given.size, tensors=given.tensors)))
         return
     found: dict[str, dict[str, float] | str] = {}
     for row in ROWS:
         options = ["--steps", str(given.steps), "--size", str(given.size), "--threads", str(given.threads), "--row", row]
-        done = subprocess.run([sys.executable, __file__, *options], capture_output=True, text=True, check=False)
-        if done.returncode:
-            found[row] = done.stderr.strip().splitlines()[-1][:300]
-            print(f"{row:30}{found[row]}")
+        try:
+            numbers = found[row] = {**_run(options), **_run([*options, "--tensors"])}
+        except RuntimeError as error:
+            found[row] = str(error)
+            print(f"{row:30}{error}")
             continue
-        numbers = found[row] = json.loads(done.stdout.splitlines()[-1])
         print(f"{row:30}" + "   ".join(f"{name} {value:8.1f}" for name, value in numbers.items()))
     context = {
         "command": f"python3 tools/host.py run benchmarks/memory.py --steps {given.steps} --size {given.size} --threads {given.threads}",

@@ -75,7 +75,7 @@ def relative(found: list[Tensor], wanted: list[Tensor]) -> float:
 
 
 SIXTH_ORDER = ((1, 3 / 4), (2, -3 / 20), (3, 1 / 60))
-STEPS = (2e-3, 6e-3, 2e-2)
+STEPS = (1e-3, 2e-3, 4e-3, 1e-2, 2e-2, 4e-2)
 
 
 def numerical_error(
