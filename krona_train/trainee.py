@@ -122,6 +122,8 @@ class Trainee:
             for name, value in values.items():
                 if isinstance(value, Tensor):
                     tensors[f"optimizer.{index}.{name}"] = value
+                elif isinstance(value, Mapping):  # bitsandbytes keeps its quantised moments one level deeper
+                    tensors |= {f"optimizer.{index}.{name}/{inner}": tensor for inner, tensor in value.items()}
                 else:
                     numbers["optimizer"].setdefault(str(index), {})[name] = value
         numbers["groups"] = [
@@ -148,7 +150,9 @@ class Trainee:
         for key, value in tensors.items():
             if key.startswith("optimizer."):
                 _, index, name = key.split(".", 2)
-                moments.setdefault(int(index), {})[name] = value.clone()
+                outer, _, inner = name.partition("/")
+                place = moments.setdefault(int(index), {})
+                (place.setdefault(outer, {}) if inner else place)[inner or outer] = value.clone()
         groups = self.optimizer.state_dict()["param_groups"]
         groups = [{**group, **_as_before(stored, group)} for group, stored in zip(groups, numbers["groups"], strict=True)]
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})

@@ -287,3 +287,26 @@ def test_training_the_text_encoder_alone_lowers_the_loss_and_the_caption_is_told
             layer.a.copy_(adapter.layers[name].a.value)
             layer.b.copy_(adapter.layers[name].b.value)
     assert loss() < untrained
+
+
+def test_encoded_captions_on_the_device_stay_below_their_limit(sd15, monkeypatch):
+    """With room for two and a half, eight pictures are told the same as with room for all."""
+    from krona_train.backbone.comfyui import ComfyBackbone
+    from krona_train.backbone.comfyui import model as module
+
+    data = examples(8)
+
+    def told(limit):
+        monkeypatch.setattr(module, "CONDITIONS_BYTES", limit)
+        backbone, kept = ComfyBackbone(sd15), []
+        with backbone.ready():
+            conditions = []
+            for example in (*data, *data):
+                conditions += backbone.collate([example]).conditions
+                kept.append(len(backbone._conditions))
+        return [c["c_crossattn"].cond for c in conditions], max(kept)
+
+    few, most = told(int(2.5 * 77 * 768 * 4))
+    all_, everything = told(10**9)
+    assert (most, everything) == (2, 8)
+    assert all(torch.equal(a, b) for a, b in zip(few, all_, strict=True))

@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from krona_ops.errors import ConfigError
 
 from ...class_pictures import class_folder, make_class_pictures
-from ...config import TrainConfig
+from ...config import PreviewConfig, TrainConfig
 from ...data import encoding
 from ...data.buckets import PictureSize
 from ...data.cache import Cache
@@ -107,14 +107,22 @@ def prepare(
     if config.prior.weight > 0 and config.prior.source == "pictures":
         whole = with_drawn_class_pictures(model, clip, vae, dataset, resolution, config, places, progress)
         class_items = encoding.encode_class_pictures(whole, resolution, encoder, cache, progress)
-    prompts: tuple[Prompt, ...] = ()
-    negative = None
-    if config.preview.every:
-        *prompts_list, negative = encode_prompts(
-            clip, (*preview_prompts(config.preview, dataset.captions), config.preview.negative)
-        )
-        prompts = tuple(prompts_list)
-    return Material(items, class_items, prompts, negative, dataset.captions, resolution)
+    material = Material(items, class_items, (), None, dataset.captions, resolution)
+    return with_prompts(material, lambda: clip, config.preview)
+
+
+def with_prompts(material: Material, load_clip: Callable[[], Any], config: PreviewConfig) -> Material:
+    """The material with the prompts that these settings draw, which may change while all else stays.
+
+    Args:
+        load_clip: Gives the host's CLIP; called only where a prompt is not encoded yet.
+    """
+    wanted = (*preview_prompts(config, material.captions), config.negative) if config.every else ()
+    encoded = (*material.prompts, material.negative) if material.negative is not None else ()
+    if wanted and wanted != tuple(prompt.text for prompt in encoded):
+        *prompts, negative = encode_prompts(load_clip(), wanted)
+        return replace(material, prompts=tuple(prompts), negative=negative)
+    return material if wanted else replace(material, prompts=(), negative=None)
 
 
 def with_drawn_class_pictures(

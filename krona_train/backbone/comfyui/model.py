@@ -36,6 +36,8 @@ from .text import TextEncoder
 log = logging.getLogger(__name__)
 
 
+CONDITIONS_BYTES = 256_000_000
+"""Encoded captions are kept on the device up to this size, some thirty of T5's or four hundred of SDXL's."""
 _COMPUTE = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
@@ -56,6 +58,7 @@ class ComfyBackbone:
         self._memory = memory
         self._text = None if clip is None else TextEncoder(clip)
         self._conditions: dict[int, tuple[TextCondition, Any]] = {}
+        self._kept_bytes = 0
         self._held = ExitStack()
         self.family = family_of(model)
 
@@ -106,6 +109,7 @@ class ComfyBackbone:
                 yield
             finally:
                 self._conditions.clear()
+                self._kept_bytes = 0
                 self._held.close()
                 _leave_as_others_expect(self._patcher)
 
@@ -154,8 +158,18 @@ class ComfyBackbone:
             told = self._told(text.embedding, text.extras, text, latent)
             if any(isinstance(value.cond, Tensor) and value.cond.requires_grad for value in told.values()):
                 told = _Later(text, latent)  # some models prepare captions with layers that are trained
-            self._conditions[id(text)] = text, told  # kept together: the id would be another's once the text is gone
+            self._keep(text, told)
+            return told
         return self._conditions[id(text)][1]
+
+    def _keep(self, text: TextCondition, told: Any) -> None:
+        """For the next time that the picture comes, unless there are so many that they would fill the device."""
+        self._kept_bytes += 0 if isinstance(told, _Later) else sum(_bytes(value.cond) for value in told.values())
+        if self._kept_bytes > CONDITIONS_BYTES:
+            self._conditions.clear()
+            self._kept_bytes = 0
+            return
+        self._conditions[id(text)] = text, told  # kept together: the id would be another's once the text is gone
 
     def _told(self, embedding: Tensor, extras: Mapping[str, Any], text: TextCondition, latent: Tensor) -> dict[str, Any]:
         """An encoded caption as the host's condition objects."""
@@ -314,6 +328,10 @@ def _in_training() -> Iterator[None]:
 def _differentiable_attention(chosen: Callable, *args: Any, **kwargs: Any) -> Tensor:
     """PyTorch's attention whatever the host has chosen: some have no backward, and one cuts its work by free memory."""
     return comfy.ldm.modules.attention.attention_pytorch(*args, **kwargs)
+
+
+def _bytes(value: Any) -> int:
+    return value.nbytes if isinstance(value, Tensor) else 0
 
 
 def _usable(value: Any) -> Any:

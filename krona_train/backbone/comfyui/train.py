@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from krona_ops import Adapter
-from krona_ops.errors import ConfigError, KronaError
+from krona_ops.errors import AdapterFileError, ConfigError, KronaError
 
 from ...config import TrainConfig
-from ...events import Sink, to_all
+from ...events import Event, Sink, to_all
 from ...loop import fit
 from ...metadata import describe
 from ...preview import Previewer, preview_size
 from ...run import Run
 from ...runtime import OneProcess, Runtime
 from ...samples import as_items, fingerprint
-from ...state import TrainState
+from ...state import TrainState, newest
 from ...tensorboard import TensorBoardLog
 from .families import family_of
 from .material import Material
@@ -82,7 +82,7 @@ class HostTraining:
                 self.backbone,
                 self.material.items,
                 self.config,
-                to_all(run, board, *sinks) if leads else _nobody,
+                to_all(_into(folder, run), _into(folder, board), *sinks) if leads else _nobody,
                 resume,
                 class_data=self.material.class_items,
                 preview=self._previewer() if leads else None,
@@ -90,10 +90,9 @@ class HostTraining:
                 stop=stop,
             )
         except BaseException as error:
-            if run.adapter_file is not None:
-                log.warning(
-                    "KronA: training stopped early (%s); what was trained is in %s", type(error).__name__, run.adapter_file
-                )
+            kept = run.adapter_file or (newest(folder) if run.steps else None)
+            if kept is not None:
+                log.warning("KronA: training stopped early (%s); what was trained is in %s", type(error).__name__, kept)
                 if isinstance(error, KronaError):
                     error.args = (f"{error} What was trained is in {run.folder}; choose it in 'resume' to go on.",)
             raise
@@ -127,6 +126,24 @@ class HostTraining:
             backbone.paused,
             encode if self.config.adapter.text_encoder else None,
         )
+
+
+def _into(folder: Path, sink: Sink) -> Sink:
+    """The sink, with a clear error where the disk is full."""
+
+    def write(event: Event) -> None:
+        try:
+            sink(event)
+        except OSError as error:
+            raise AdapterFileError(
+                f"The run's folder cannot be written: {error.strerror or error}.",
+                layer=str(folder),
+                found=str(error),
+                expected="a folder with room that may be written",
+                remedy="Free some space.",
+            ) from error
+
+    return write
 
 
 def _nobody(event: object) -> None:

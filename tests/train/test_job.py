@@ -1,0 +1,153 @@
+"""A training as a file: what is written is read back, paths start at the file's folder, and what is wrong is said in one line."""
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from krona_ops import TargetRule
+from krona_ops.errors import ConfigError, DataError, KronaError
+from krona_train import AdapterConfig, OptimizerConfig, TrainConfig
+from krona_train.config import DataConfig
+from krona_train.job import Job, ModelFiles, PictureFiles, dataset_of, load_job, to_text
+
+ROBOTS = Path(__file__).resolve().parents[2] / "samples" / "krobot"
+
+
+def load(text, folder):
+    path = folder / "run.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return load_job(path)
+
+
+def test_what_a_run_writes_is_what_another_reads(tmp_path):
+    rules = (TargetRule(factors=(8, 4), pattern="attn1", rate=0.5), TargetRule())
+    training = TrainConfig(
+        steps=7,
+        adapter=AdapterConfig(targets=rules),
+        optimizer=OptimizerConfig(learning_rate=1e-7, betas=(0.5, 0.9)),
+        data=DataConfig(resolution=64),
+    )
+    job = Job(
+        name='a "robot": #1 \U0001f916',
+        output=str(tmp_path),
+        comfyui=str(tmp_path / "ComfyUI"),
+        model=ModelFiles(diffusion_model="/m.safetensors", text_encoders=("/a", "/b c"), clip_type="FLUX", vae="/v"),
+        pictures=PictureFiles("/p", "a photo: sks, robot", "folders", "sks", "a robot", "/c", 3, 2),
+        training=training,
+    )
+    assert load(to_text(job), tmp_path) == job
+
+
+def test_paths_start_at_the_files_folder_and_home_is_the_users(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    monkeypatch.setenv("USERPROFILE", "/home/somebody")
+    folder = tmp_path / "jobs"
+    folder.mkdir()
+    monkeypatch.chdir(tmp_path)  # where the command is typed does not matter
+    (folder / "run.yaml").write_text(
+        "comfyui: ../ComfyUI\noutput: runs\n"
+        "model: {checkpoint: ~/models/a.safetensors}\n"
+        "pictures: {folder: robot, class_folder: /elsewhere/robots}\n"
+    )
+    for path in (folder / "run.yaml", Path("jobs/run.yaml")):
+        job = load_job(path)
+        assert job.model.checkpoint == "/home/somebody/models/a.safetensors"
+        assert job.model.vae == ""
+        assert Path(job.comfyui).resolve() == tmp_path / "ComfyUI"
+        assert (job.output, job.pictures.folder) == (str(folder / "runs"), str(folder / "robot"))
+        assert job.pictures.class_folder == "/elsewhere/robots"
+    parts = load("model: {diffusion_model: d, text_encoders: [t, ../u], vae: v}", folder).model
+    assert parts.text_encoders == (str(folder / "t"), str(folder / "../u"))
+    assert (parts.diffusion_model, parts.vae) == (str(folder / "d"), str(folder / "v"))
+
+
+def test_without_an_output_runs_are_beside_the_file(tmp_path):
+    assert load("name: robot", tmp_path).output == str(tmp_path)
+
+
+WRONG = {
+    "an unknown setting": ("trainign: {steps: 3}", "no setting trainign.*Check its spelling"),
+    "an unknown setting inside": ("training: {optimizer: {lr: 3}}", r"no setting training\.optimizer\.lr"),
+    "a text for a number": ("training: {steps: many}", r"training\.steps is 'many'"),
+    "a number for a text": ("name: 5", "name is 5"),
+    "nothing for a part": ("model:", "model is None"),
+    "a list for a part": ("pictures: [a]", r"pictures is \['a'\]"),
+    "a number out of range": ("training: {steps: 0}", "steps is 0"),
+    "settings that do not go together": ("training: {validation: {patience: 3}}", "needs a validation loss"),
+    "two models": ("model: {checkpoint: a, diffusion_model: b}", "Both a checkpoint and a diffusion model"),
+    "a choice that is none": ("pictures: {captions: everywhere}", r"pictures\.captions is 'everywhere'"),
+    "no YAML": ("name: [", "no YAML"),
+    "a tab": ("model:\n\tcheckpoint: a", "no YAML"),
+    "a list": ("- a\n- b", "holds no settings"),
+    "a text": ("hello", "holds no settings"),
+    "a day that no month has": ("name: 2024-13-45", "no YAML of settings: month must be in 1..12"),
+    "numbers for names": ("1: 2\nb: 3", "1|no YAML of settings"),
+    "a Python object": ("name: !!python/object/apply:os.getcwd []", "no YAML: could not determine a constructor"),
+    "an anchor that is not there": ("name: *x", "no YAML: found undefined alias"),
+    "bytes that are no text": (b"name: \xff\xfe", "cannot be read: .*utf-8"),
+    "a zero": (b"name: a\x00b", "no YAML"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_what_is_wrong_with_a_file_is_said_with_its_name(what, tmp_path):
+    text, message = WRONG[what]
+    with pytest.raises(ConfigError, match=rf"(?s)^{tmp_path}/run\.yaml: .*({message})"):
+        load(text, tmp_path)
+
+
+def test_a_file_that_is_not_there_is_a_clear_error(tmp_path):
+    for path in (tmp_path / "nowhere.yaml", tmp_path, tmp_path / "nowhere" / "run.yaml"):
+        with pytest.raises(ConfigError, match=rf"{path}: The file cannot be read: "):
+            load_job(path)
+
+
+def test_an_empty_file_is_a_job_of_defaults_that_lacks_its_pictures(tmp_path, monkeypatch):
+    job = load("", tmp_path)
+    assert job.training == TrainConfig()
+    monkeypatch.chdir(ROBOTS)  # which has pictures: an empty name must not mean the folder in which one stands
+    with pytest.raises(DataError, match="No folder with pictures is named"):
+        dataset_of(job)
+
+
+def test_the_pictures_of_a_job_are_those_of_its_folders(tmp_path):
+    for name in ("robot", "others"):
+        shutil.copytree(ROBOTS, tmp_path / name)
+    (tmp_path / "robot" / "beach.txt").write_text("sks robot on a beach")
+    text = """
+pictures: {folder: robot, prompt: a photo of sks robot, trigger: sks, class_folder: others, class_count: 9, repeats: 3}
+training: {data: {resolution: 64}}
+"""
+    dataset = dataset_of(load(text, tmp_path))
+    assert sorted({picture.caption for picture in dataset.pictures}) == ["a photo of sks robot", "sks robot on a beach"]
+    assert {picture.repeats for picture in dataset.pictures} == {3}
+    assert {picture.caption for picture in dataset.class_pictures} == {dataset.class_caption}
+    assert (dataset.resolution, dataset.missing_class_pictures) == (64, 9 - len(dataset.class_pictures))
+    assert {picture.source.parent for picture in dataset.class_pictures} == {tmp_path / "others"}
+
+
+@pytest.mark.parametrize(
+    ("pictures", "message"),
+    [
+        ("{folder: nowhere, prompt: a}", "nowhere: There is no such folder"),
+        ("{folder: robot}", "The prompt is empty"),
+        ("{folder: robot, prompt: a, class_folder: nowhere, class_prompt: b}", "nowhere: There is no such folder"),
+        ("{folder: robot, prompt: a, class_folder: robot}", "needs the name of that class"),
+        ("{folder: latin, prompt: a}", r"latin/beach\.txt: The caption file cannot be read.*Save it as UTF-8"),
+    ],
+)
+def test_pictures_that_cannot_be_used_are_clear_errors(pictures, message, tmp_path):
+    for name in ("robot", "latin"):
+        shutil.copytree(ROBOTS, tmp_path / name)
+    (tmp_path / "latin" / "beach.txt").write_bytes("ein Käfer".encode("latin-1"))
+    with pytest.raises(KronaError, match=message):
+        dataset_of(load(f"pictures: {pictures}", tmp_path))
+
+
+def test_every_setting_of_a_job_has_a_word_about_it_and_plain_values(tmp_path):
+    written = yaml.safe_load(to_text(Job()))
+    assert list(written) == [field.name for field in dataclasses.fields(Job)]
+    assert load(yaml.safe_dump(written), tmp_path) == dataclasses.replace(Job(), output=str(tmp_path))
