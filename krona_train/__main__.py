@@ -12,14 +12,15 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from types import FrameType
 
 from tqdm import tqdm
 
-from krona_ops.errors import ConfigError, KronaError
+from krona_ops.errors import ConfigError, DataError, KronaError
 
-from .comfyui_start import find_comfyui, has_gpu, prepare_comfyui
+from .comfyui_start import find_comfyui, has_gpu, prepare_comfyui, user_folder
 from .events import Ended, Event, Noted, Sink, Started, Stepped, Validated
 from .job import Job, dataset_of, load_job, to_text
 from .launch import STOP
@@ -38,11 +39,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         job = load_job(options.file)
-        find_comfyui(options.comfyui or job.comfyui)
-        is_launched = "LOCAL_RANK" in os.environ
-        runtime: Runtime = Accelerated(cpu="--cpu" in options.host or not has_gpu()) if is_launched else OneProcess()
+        host = find_comfyui(options.comfyui or job.comfyui)
+        runtime: Runtime = Accelerated(cpu="--cpu" in options.host or not has_gpu()) if _is_launched() else OneProcess()
         prepare_comfyui(options.host)
-        return _train(job, options, runtime)
+        _train(job, options, runtime, host)
+        runtime.close()
+        return 0
     except KronaError as error:
         log.error("%s", error)
         return 2
@@ -68,32 +70,66 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     return options
 
 
-def _train(job: Job, options: argparse.Namespace, runtime: Runtime) -> int:
+def _is_launched() -> bool:
+    """Whether this is one of several processes, started by ``accelerate launch``."""
+    return "LOCAL_RANK" in os.environ
+
+
+def _train(job: Job, options: argparse.Namespace, runtime: Runtime, host: Path) -> None:
     from .backbone.comfyui.load import load_clip, load_model, load_vae
-    from .backbone.comfyui.material import Material, Places, prepare
+    from .backbone.comfyui.material import Material, Places, prepare, with_prompts
     from .backbone.comfyui.train import HostTraining
 
-    config = job.training
+    config, leads = job.training, runtime.number == 0
     folder = Path(runtime.from_first(str(_folder(job, options))))
     resume = _state(folder) if options.resume else None
     model = load_model(job.model)
     encoded = options.encoded or folder / "encoded.safetensors"
-    needs_clip, needs_vae = config.adapter.text_encoder, config.preview.every > 0
-    clip = vae = None
-    if runtime.number == 0 and (options.encoded is None and (resume is None or not encoded.is_file())):
+    if leads and options.encoded is None and (resume is None or not encoded.is_file()):
+        places = Places(user_folder(host) / "krona" / "cache", folder.parent / "class pictures")
         clip, vae = load_clip(job.model), load_vae(job.model)
-        shared = folder.parent
-        places = Places(shared / ".cache", shared / "class pictures")
         prepare(model, clip, vae, dataset_of(job), config, places, _tell_preparation(options.events)).save(encoded)
+        del clip, vae
     material = Material.load(runtime.from_first(str(encoded)))
-    if needs_clip and clip is None:
-        clip = load_clip(job.model)
-    if needs_vae and vae is None and runtime.number == 0:
-        vae = load_vae(job.model)
+    if leads and resume is not None and options.encoded is None:
+        _require_same_captions(job, material.captions)
+        material = with_prompts(material, lambda: load_clip(job.model), config.preview)
+    clip = load_clip(job.model) if config.adapter.text_encoder else None
+    vae = load_vae(job.model) if leads and config.preview.every else None
     training = HostTraining(model, clip, vae, material, config, to_text(dataclasses.replace(job, name=folder.name)))
-    show = _events(folder) if options.events else _Bar(config.steps)
-    training.run(folder, [show], resume, runtime, _stop_asked(folder))
-    return 0
+    stop = Stop(folder)
+    show = _events(folder, stop) if options.events else _Bar(config.steps, is_hidden=not leads)
+    try:
+        training.run(folder, [show], resume, runtime, stop)
+    except KeyboardInterrupt:
+        # All of them were asked; whoever ends first would have the launcher end the one that is still writing.
+        runtime.any(False)
+        raise
+    finally:
+        if leads:
+            (folder / STOP).unlink(missing_ok=True)  # obeyed
+
+
+def _require_same_captions(job: Job, captions: Sequence[str]) -> None:
+    """A run goes on with the pictures that were encoded when it began; say so where the file names others by now.
+
+    Raises:
+        ConfigError: Their number or captions are others.
+    """
+    try:
+        now = dataset_of(job).captions
+    except DataError as error:
+        log.info("The pictures are not there any more, the encoded ones are: %s", error)
+        return
+    if now != tuple(captions):
+        was, is_now = next(((a, b) for a, b in zip_longest(captions, now, fillvalue="no picture") if a != b))
+        raise ConfigError(
+            "The saved training had other pictures or captions.",
+            layer="pictures",
+            found=is_now,
+            expected=was,
+            remedy=f'It had "{was}" where there is "{is_now}" now: set it back to go on, or start a new run.',
+        )
 
 
 def _folder(job: Job, options: argparse.Namespace) -> Path:
@@ -124,17 +160,25 @@ def _state(folder: Path) -> TrainState:
     return TrainState.load(path)
 
 
-def _stop_asked(folder: Path) -> Callable[[], bool]:
-    """Whether the training shall stop: a signal came, or the file that asks for it is there. A second signal is not waited for."""
-    asked = []
+class Stop:
+    """Whether the training shall stop: a signal came, or the file that asks for it is there.
 
-    def note(number: int, frame: FrameType | None) -> None:
-        asked.append(number)
-        signal.signal(number, signal.SIG_DFL)
+    A second signal of a kind ends the process at once; but a launcher passes on what its processes have got already.
+    """
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, note)
-    return lambda: bool(asked) or (folder / STOP).exists()
+    def __init__(self, folder: Path) -> None:
+        self.asked = False
+        self._file = folder / STOP
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._note)
+
+    def __call__(self) -> bool:
+        return self.asked or self._file.exists()
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+        if not _is_launched():
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _tell_preparation(is_quiet: bool) -> Callable[[int, int, str], None]:
@@ -145,11 +189,15 @@ def _tell_preparation(is_quiet: bool) -> Callable[[int, int, str], None]:
     return tell
 
 
-def _events(folder: Path) -> Sink:
+def _events(folder: Path, stop: Stop) -> Sink:
     def show(event: Event) -> None:
         line = to_line(event, folder)
-        if line is not None:
-            print(line, flush=True)
+        try:
+            if line is not None:
+                print(line, flush=True)
+        except BrokenPipeError:  # ComfyUI has ended, and nobody waits for the result
+            stop.asked = True
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     return show
 
@@ -157,8 +205,8 @@ def _events(folder: Path) -> Sink:
 class _Bar:
     """A progress bar for a person."""
 
-    def __init__(self, steps: int) -> None:
-        self._bar = tqdm(total=steps, unit="step", dynamic_ncols=True)
+    def __init__(self, steps: int, *, is_hidden: bool) -> None:
+        self._bar = tqdm(total=steps, unit="step", dynamic_ncols=True, disable=is_hidden)
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, Started):

@@ -12,18 +12,20 @@ import torch
 from krona_ops.errors import ConfigError
 
 
-def find_comfyui(named: str) -> None:
-    """Make the host's code importable: the ComfyUI that is named, or the one that this pack is installed in.
+def find_comfyui(named: str) -> Path:
+    """Make the host's code importable: the ComfyUI that is named, or the one that this pack is installed in; its folder.
 
     Raises:
         ConfigError: There is none.
     """
-    pack = Path(__file__).resolve().parents[1]
-    around = [os.environ.get("COMFYUI_PATH", ""), *map(str, Path(os.path.abspath(pack)).parents)]
+    # Not resolved: the pack in custom_nodes may be a link to where it is developed. Python resolves the current folder, the
+    # shell that it was started from remembers how it came there.
+    inside = [Path(os.path.abspath(__file__)).parents[1], Path(os.environ.get("PWD", os.sep))]
+    around = [os.environ.get("COMFYUI_PATH", ""), *(str(parent) for place in inside for parent in place.parents)]
     for place in [named] if named else around:
         if place and (Path(place) / "comfy" / "sd.py").is_file():
             sys.path.insert(0, str(Path(place).resolve()))
-            return
+            return Path(place).resolve()
     raise ConfigError(
         "ComfyUI is not found.",
         layer=named or "comfyui",
@@ -48,3 +50,15 @@ def prepare_comfyui(arguments: Sequence[str]) -> None:
 
     if not has_gpu():
         comfy.cli_args.args.cpu = True
+
+
+def user_folder(host: Path) -> Path:
+    """Where the host keeps what belongs to its user, as its arguments say; after `prepare_comfyui`.
+
+    Args:
+        host: Its own folder.
+    """
+    import comfy.cli_args
+
+    given = comfy.cli_args.args
+    return Path(given.user_directory) if given.user_directory else Path(given.base_directory or host) / "user"

@@ -114,14 +114,21 @@ class ObjectiveConfig:
     """Of ``logit_normal``."""
     level_scale: float = 1.29
     """Of ``mode``: Esser et al. 2024, eq. 20; 0 is uniform."""
-    level_shift: float = 3.0
-    """Of ``shifted``: t becomes shift · t / (1 + (shift − 1) · t); above 1 is more noise."""
+    level_shift: float = 2.0
+    """Of ``shifted``, on top of the model's own shift: t becomes shift · t / (1 + (shift − 1) · t); above 1 is more noise."""
     noise_offset: float = 0.0
     """Each channel's noise is shifted as a whole by this much, at random: lets ε-models learn very dark and bright pictures."""
 
     def __post_init__(self) -> None:
         _require_positive(self, "huber_c", "snr_gamma", "level_std", "level_shift")
         _require_not_negative(self, "p2_gamma", "level_scale", "noise_offset")
+        if self.level_scale > 1.75:
+            raise ConfigError(
+                f"level_scale is {self.level_scale}.",
+                found=self.level_scale,
+                expected="at most 1.75, where levels still rise with the draw",
+                remedy="1.29 is Stable Diffusion 3's.",
+            )
 
 
 @dataclass(frozen=True)

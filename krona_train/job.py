@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from krona_ops.errors import ConfigError
+from krona_ops.errors import ConfigError, KronaError
 
 from .config import TrainConfig, from_yaml, to_yaml
-from .data.folder import Captions, from_folder
 from .data.pictures import Dataset
+from .data.source import PictureFiles, read_pictures
 
 
 @dataclass(frozen=True)
@@ -38,29 +39,6 @@ class ModelFiles:
                 expected="one of them",
                 remedy="Leave one line out.",
             )
-
-
-@dataclass(frozen=True)
-class PictureFiles:
-    """Where the pictures are, and what they show: the choices of the node KronA Dataset."""
-
-    folder: str = ""
-    """With the pictures."""
-    prompt: str = ""
-    """What they show, where no text file says so."""
-    captions: Captions = "files"
-    """``files``: a picture's ``.txt`` file, else the prompt. ``prompt``: the prompt for all. ``folders``: the ``.txt`` file,
-    else the name of a numbered subfolder."""
-    trigger: str = ""
-    """The rare word for the subject; what is left of a caption without it names the class."""
-    class_prompt: str = ""
-    """What the subject is a kind of."""
-    class_folder: str = ""
-    """Pictures of others of its kind."""
-    class_count: int = 0
-    """How many class pictures there shall be; the missing ones are drawn by the model."""
-    repeats: int = 1
-    """How often each picture comes per epoch."""
 
 
 @dataclass(frozen=True)
@@ -94,11 +72,11 @@ def load_job(path: Path) -> Job:
             expected="a YAML file such as the run.yaml of a run",
             remedy="Check its name.",
         ) from error
-    job: Job = from_yaml(text, Job)
+    job = _parsed(text, path)
     base = path.resolve().parent
 
     def absolute(name: str) -> str:
-        return str(base / Path(name).expanduser()) if name else ""
+        return str(base / os.path.expanduser(name)) if name else ""
 
     model = dataclasses.replace(
         job.model,
@@ -114,6 +92,21 @@ def load_job(path: Path) -> Job:
     return dataclasses.replace(job, model=model, pictures=pictures, **places)
 
 
+def _parsed(text: str, path: Path) -> Job:
+    try:
+        return from_yaml(text, Job)
+    except KronaError as error:
+        raise ConfigError(str(error), layer=str(path), found=error.found, expected=error.expected) from error
+    except (ValueError, TypeError, RecursionError) as error:  # such as a day that no month has, or names that are none
+        raise ConfigError(
+            f"The file is no YAML of settings: {error}.",
+            layer=str(path),
+            found=type(error).__name__,
+            expected="name: value lines",
+            remedy="Put texts that look like dates or numbers in quotes.",
+        ) from error
+
+
 def to_text(job: Job) -> str:
     """The job as YAML."""
     return to_yaml(job)
@@ -123,13 +116,6 @@ def dataset_of(job: Job) -> Dataset:
     """The job's pictures, found and read.
 
     Raises:
-        DataError: The folder does not exist, has no readable pictures, or a caption or mask cannot be used.
+        DataError: No folder is named, or it does not exist, has no readable pictures, or a caption or mask cannot be used.
     """
-    pictures, settings = job.pictures, job.training.data
-    found = from_folder(
-        pictures.folder, pictures.prompt, captions=pictures.captions, masks=settings.masks, repeats=pictures.repeats
-    )
-    dataset = Dataset(found, settings.resolution, pictures.trigger, pictures.class_prompt, (), pictures.class_count, settings)
-    if pictures.class_folder:
-        dataset = dataset.with_class_pictures(from_folder(pictures.class_folder, dataset.class_caption))
-    return dataset
+    return read_pictures(job.pictures, job.training.data)

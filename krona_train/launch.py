@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import IO
 
 from krona_ops.errors import TrainingError
 
 from .events import Ended, Event, Sink
+from .state import newest
 from .wire import from_line
 
 STOP = "stop"
 """A file of this name in a run's folder asks its training to stop after the step that it is in."""
 LOG = "log.txt"
 _ROOT = Path(__file__).resolve().parents[1]
-_SECONDS_TO_STOP = 120
+SECONDS_TO_STOP = 120.0
 """A step and a look take this long at most on anything that can train at all; after it the process is ended."""
+_SECONDS_TO_END = 40.0
+"""A launcher gives its processes 30 to end."""
 _POLL = 0.2
 
 
@@ -44,6 +50,7 @@ def command(
     start = [sys.executable, "-m"]
     if processes > 1:
         start += ["accelerate.commands.launch", "--num_processes", str(processes), "--num_machines", "1"]
+        start += ["--main_process_port", "0"]  # a free one: two trainings on one machine must not meet
         start += ["--mixed_precision", "no", "--dynamo_backend", "no"]  # the trainer's own settings decide
         start += ["--multi_gpu", "-m"]  # also without GPUs: accelerate's --cpu starts several only through MPI
     options = ["--folder", str(folder), "--events", *(["--resume"] if resume else [])]
@@ -51,12 +58,20 @@ def command(
     return [*start, "krona_train", str(run_yaml), *options, *(["--", *host_arguments] if host_arguments else [])]
 
 
-def follow(arguments: Sequence[str], folder: Path, sink: Sink, poll: Callable[[], None] = lambda: None) -> None:
+def follow(
+    arguments: Sequence[str],
+    folder: Path,
+    sink: Sink,
+    poll: Callable[[], None] = lambda: None,
+    *,
+    seconds_to_stop: float = SECONDS_TO_STOP,
+) -> None:
     """Run a training to its end and hand on its events. What it prints otherwise goes into ``log.txt`` of its folder.
 
     Args:
         poll: Called several times a second; an exception that it raises (an interrupt) stops the training, which saves its
             state first, and is raised again.
+        seconds_to_stop: How long a training that was asked to stop may take before it is ended.
 
     Raises:
         TrainingError: The training failed; the text is its own, or the end of its log.
@@ -66,43 +81,54 @@ def follow(arguments: Sequence[str], folder: Path, sink: Sink, poll: Callable[[]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])}
     with (folder / LOG).open("ab") as log:
         process = subprocess.Popen(
-            list(arguments), stdout=subprocess.PIPE, stderr=log, stdin=subprocess.DEVNULL, env=environment, cwd=_ROOT
+            list(arguments),
+            stdout=subprocess.PIPE,
+            stderr=log,
+            stdin=subprocess.DEVNULL,
+            env=environment,
+            cwd=_ROOT,
+            start_new_session=True,  # a group of its own: with many GPUs it has children
         )
         lines: queue.Queue[str | None] = queue.Queue()
         reader = threading.Thread(target=_read, args=(process, lines), daemon=True)
         reader.start()
         ended: Ended | None = None
         try:
-            while (line := _next(lines, poll)) is not None:
+            while (line := _next(lines, poll, process)) is not None:
                 event = _told(line, log)
                 if isinstance(event, Ended):
                     ended = event
                 if event is not None:
                     sink(event)
         except BaseException:
-            _stop(process, folder)
+            _stop(process, folder, seconds_to_stop)
             raise
         finally:
             process.wait()
+            _kill_group(process)
             reader.join()
+            process.stdout.close()  # type: ignore[union-attr]
+            while not lines.empty() and (line := lines.get()) is not None:
+                _told(line, log)
             (folder / STOP).unlink(missing_ok=True)
+    where = f" What was trained is in {folder}; choose it in 'resume' to go on." if newest(folder) else ""
     if ended is not None and ended.error is not None:
-        raise ended.error
+        raise TrainingError(f"{ended.error}{where}", found=str(ended.error)) from ended.error
     if process.returncode != 0:
         raise TrainingError(
-            f"The training's process ended with code {process.returncode}: {_tail(folder / LOG)}",
+            f"The training's process ended with code {process.returncode}: {_tail(folder / LOG)}.",
             layer=str(folder),
             found=process.returncode,
             expected=0,
-            remedy=f"All that it said is in {folder / LOG}. The newest saved state is kept: choose the run in 'resume' to go on.",
+            remedy=f"All that it said is in {folder / LOG}.{where}",
         )
 
 
-def _told(line: str, log: object) -> Event | None:
+def _told(line: str, log: IO[bytes]) -> Event | None:
     event = from_line(line)
     if event is None:
-        log.write(line.encode())  # type: ignore[attr-defined]
-        log.flush()  # type: ignore[attr-defined]
+        log.write(line.encode(errors="replace"))
+        log.flush()
     return event
 
 
@@ -112,26 +138,33 @@ def _read(process: subprocess.Popen, lines: queue.Queue[str | None]) -> None:
     lines.put(None)
 
 
-def _next(lines: queue.Queue[str | None], poll: Callable[[], None]) -> str | None:
+def _next(lines: queue.Queue[str | None], poll: Callable[[], None], process: subprocess.Popen) -> str | None:
     while True:
         poll()
         try:
             return lines.get(timeout=_POLL)
         except queue.Empty:
-            continue
+            if process.poll() is not None:
+                _kill_group(process)  # what it has left behind holds the pipe open
 
 
-def _stop(process: subprocess.Popen, folder: Path) -> None:
+def _stop(process: subprocess.Popen, folder: Path, seconds: float) -> None:
     """Ask first: a training that stops by itself has saved its state."""
     (folder / STOP).touch()
-    try:
-        process.wait(_SECONDS_TO_STOP)
-    except subprocess.TimeoutExpired:
-        process.terminate()
+    for impatient in (process.terminate, lambda: _kill_group(process), process.kill):
         try:
-            process.wait(10)
+            process.wait(seconds)
+            return
         except subprocess.TimeoutExpired:
-            process.kill()
+            impatient()
+            seconds = min(seconds, _SECONDS_TO_END)
+
+
+def _kill_group(process: subprocess.Popen) -> None:
+    """End what the training has started and not ended itself."""
+    if os.name != "nt":
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def _tail(log: Path, lines: int = 8) -> str:

@@ -45,10 +45,26 @@ def build_optimizer(groups: Iterable[Mapping[str, Any]], config: OptimizerConfig
     if config.name == "adamw8bit":
         return package.optim.AdamW8bit(parameters, eps=config.eps, **shared)
     if config.name == "prodigy":
+        _require_one_rate(parameters)
         # As Prodigy's authors set it for diffusion models: decoupled decay, bias correction, no warmup to safeguard.
         options = {"decouple": True, "use_bias_correction": True, "safeguard_warmup": config.warmup > 0}
         return package.Prodigy(parameters, eps=config.eps, **options, **shared)
     return package.AdamWScheduleFree(parameters, eps=config.eps, warmup_steps=config.warmup, **shared)
+
+
+def _require_one_rate(groups: Sequence[Mapping[str, Any]]) -> None:
+    """
+    Raises:
+        ConfigError: Prodigy would have to find several learning rates at once.
+    """
+    rates = sorted({group["lr"] for group in groups if group["lr"]})
+    if len(rates) > 1:
+        raise ConfigError(
+            "Prodigy finds one learning rate for all factors.",
+            found=f"rates of {', '.join(map(str, rates))}",
+            expected="one rate",
+            remedy="Set rate_a, rate_b, rate_text and the rates of all target rules to 1, or to 0 for what shall stay as it is.",
+        )
 
 
 def _package(name: str) -> Any:

@@ -30,6 +30,9 @@ class Runtime(Protocol):
     def from_first(self, value: Any) -> Any:
         """The value that the first process has."""
 
+    def close(self) -> None:
+        """Say goodbye to the others."""
+
 
 class OneProcess:
     """Nobody to talk to."""
@@ -47,6 +50,9 @@ class OneProcess:
 
     def from_first(self, value: Any) -> Any:
         return value
+
+    def close(self) -> None:
+        return None
 
 
 class Accelerated:
@@ -70,11 +76,13 @@ class Accelerated:
         if self.count == 1:
             return
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-        flat = torch.cat([g.reshape(-1) for g in gradients])
+        # Who has none anywhere gets none: to an optimizer that is another thing than a gradient of zero.
+        present = torch.tensor([float(p.grad is not None) for p in parameters]).to(gradients[0])
+        flat = torch.cat([*(g.reshape(-1) for g in gradients), present])
         torch.distributed.all_reduce(flat)
-        flat /= self.count
-        for parameter, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
-            parameter.grad = part.view_as(parameter).clone()
+        *means, present = flat.split([*(p.numel() for p in parameters), len(parameters)])
+        for parameter, total, is_present in zip(parameters, means, present.tolist(), strict=True):
+            parameter.grad = (total / self.count).view_as(parameter) if is_present else None
 
     def mean(self, value: Tensor) -> Tensor:
         if self.count == 1:
@@ -92,6 +100,5 @@ class Accelerated:
         return broadcast_object_list([value])[0] if self.count > 1 else value
 
     def close(self) -> None:
-        """Say goodbye to the others."""
         if self.count > 1:
             self._state.destroy_process_group()

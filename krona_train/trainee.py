@@ -156,7 +156,8 @@ class Trainee:
         groups = self.optimizer.state_dict()["param_groups"]
         groups = [{**group, **_as_before(stored, group)} for group, stored in zip(groups, numbers["groups"], strict=True)]
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
-        self.scaler.load_state_dict(dict(numbers["scaler"]))
+        if self.scaler.is_enabled() and numbers["scaler"]:  # what the model computes in may have been changed meanwhile
+            self.scaler.load_state_dict(dict(numbers["scaler"]))
         if self._average is not None:
             shadow = [tensors[f"ema.{n}"].to(p.device) for n, p in self._named_parameters()]
             self._average.load_state_dict({**numbers["ema"], "shadow_params": shadow})

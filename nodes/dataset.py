@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from krona_train.data.captions import class_caption
 from krona_train.data.contact_sheet import contact_sheet
 from krona_train.data.folder import Captions, check_folder, files_of, from_folder
 from krona_train.data.pictures import Dataset, Picture, from_tensor, require_prompt
+from krona_train.data.source import PictureFiles, read_pictures
 
 from .host import paths
 from .host.types import CATEGORY
@@ -142,20 +144,6 @@ class KronaDataset(io.ComfyNode):
         shuffles: int = DEFAULTS.shuffles,
         keep_tags: int = DEFAULTS.keep_tags,
     ) -> io.NodeOutput:
-        pictures: tuple[Picture, ...] = ()
-        if folder.strip():
-            place = paths.picture_folder(folder)
-            pictures += from_folder(place, prompt, captions=_source(captions), masks=masks, repeats=repeats)
-        if images is not None:
-            pictures += from_tensor(images, prompt, images_mask, repeats)
-        if not pictures:
-            raise DataError(
-                "There are no pictures.",
-                layer="KronA Dataset",
-                found="no folder and nothing connected",
-                expected="at least one picture",
-                remedy="Name a folder, or connect pictures.",
-            )
         settings = DataConfig(
             resolution=resolution,
             buckets=buckets,
@@ -166,13 +154,49 @@ class KronaDataset(io.ComfyNode):
             shuffles=shuffles,
             keep_tags=keep_tags,
         )
-        dataset = Dataset(pictures, resolution, trigger, class_prompt, (), class_pictures, settings)
+        files = PictureFiles(
+            folder=_path(folder),
+            prompt=prompt,
+            captions=_source(captions),
+            trigger=trigger,
+            class_prompt=class_prompt,
+            class_folder=_path(class_folder),
+            class_count=class_pictures,
+            repeats=repeats,
+        )
+        dataset = _read(files, settings, () if images is None else from_tensor(images, prompt, images_mask, repeats))
         if class_pictures:
             _ = dataset.class_caption  # an error now, not after hours of drawing
-        if class_folder.strip():
-            dataset = dataset.with_class_pictures(from_folder(paths.picture_folder(class_folder), dataset.class_caption))
         sheet = np.asarray(contact_sheet(dataset), dtype=np.float32) / 255.0
         return io.NodeOutput(dataset, torch.from_numpy(sheet)[None])
+
+
+def _path(folder: str) -> str:
+    return str(paths.picture_folder(folder)) if folder.strip() else ""
+
+
+def _read(files: PictureFiles, settings: DataConfig, connected: tuple[Picture, ...]) -> Dataset:
+    """The data set from a folder, from the graph, or from both.
+
+    Raises:
+        DataError: There are no pictures, or some cannot be used.
+    """
+    if files.folder:
+        dataset = read_pictures(files, settings)
+        # What a graph has made cannot be read again from anywhere.
+        return replace(dataset, pictures=dataset.pictures + connected, source=None) if connected else dataset
+    if not connected:
+        raise DataError(
+            "There are no pictures.",
+            layer="KronA Dataset",
+            found="no folder and nothing connected",
+            expected="at least one picture",
+            remedy="Name a folder, or connect pictures.",
+        )
+    dataset = Dataset(connected, settings.resolution, files.trigger, files.class_prompt, (), files.class_count, settings)
+    if files.class_folder:
+        dataset = dataset.with_class_pictures(from_folder(files.class_folder, dataset.class_caption))
+    return dataset
 
 
 def _mask_inputs() -> list[io.Input]:

@@ -346,7 +346,7 @@ def _objective_inputs() -> list[io.Input]:
         _number(
             "level_shift",
             d.level_shift,
-            "Of shifted: 3 is SD3's at 1024 pixels; above 1 stresses composition.",
+            "Of shifted, on top of the model's own shift: above 1 stresses composition, below 1 detail.",
             low=0.01,
             high=100.0,
             step=0.1,

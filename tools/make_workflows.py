@@ -21,6 +21,7 @@ from tools.workflow import Graph, to_workflow  # noqa: E402
 
 FOLDER = PACK / "example_workflows"
 TRAIN, APPLY = "KronA 1 - train on a folder.json", "KronA 2 - load and apply.json"
+DREAMBOOTH = "KronA 3 - DreamBooth with previews.json"
 
 
 def node(kind: str, **inputs: object) -> dict:
@@ -48,7 +49,7 @@ def train() -> tuple[Graph, dict, dict]:
         "`input/my-folder` and write that name into *folder* (or a full path).\n3. Write what they show: a rare word (`sks`) and the kind "
         "of thing (`robot`).\n4. Queue. The adapter is in `output/krona`, also if you cancel."
     )
-    return graph, layout, {"How to use": (text, (40, 560), (360, 260))}
+    return graph, layout, {"How to use": (text, (440, 640), (360, 260))}
 
 
 def apply() -> tuple[Graph, dict, dict]:
@@ -85,12 +86,52 @@ def apply() -> tuple[Graph, dict, dict]:
     return graph, layout, {"How to use": (text, (40, 460), (360, 180))}
 
 
+def dreambooth() -> tuple[Graph, dict, dict]:
+    """A subject with its class kept, watched while it is learnt."""
+    graph = {
+        "1": node("CheckpointLoaderSimple", ckpt_name="sd_xl_base_1.0.safetensors"),
+        "2": node(
+            "KronaDataset", prompt="a photo of sks robot", folder="krobot", captions="from .txt files, else the prompt", resolution=0,
+            trigger="sks", class_prompt="a photo of a robot",
+        ),
+        "3": node("KronaTargets", preset="attention (the paper's)", factor_out=64, factor_in=4),
+        "4": node(
+            "KronaTrainSettings", preview_every=100, preview_prompts="a photo of sks robot\na photo of sks robot on the moon\na photo of a robot",
+            prior="model", prior_weight=1.0,
+        ),
+        "5": node(
+            "KronaTrain", model=["1", 0], clip=["1", 1], vae=["1", 2], dataset=["2", 0], name="my robot, DreamBooth",
+            steps=800, learning_rate=5e-4, batch_size=1, seed=0, factor_out=64, factor_in=4, targets=["3", 0], settings=["4", 0],
+        ),
+        "6": node("KronaSave", krona=["5", 0], filename_prefix="krona/robot-dreambooth"),
+        "7": node("SaveImage", images=["5", 2], filename_prefix="krona/loss"),
+        "8": node("SaveImage", images=["5", 6], filename_prefix="krona/previews"),
+        "9": node("PreviewImage", images=["2", 1]),
+    }  # fmt: skip
+    layout = {
+        "1": (40, 60), "2": (40, 240), "3": (440, 60), "4": (440, 560), "5": (840, 60), "6": (1240, 60), "7": (1240, 240),
+        "8": (1240, 600), "9": (40, 820),
+    }  # fmt: skip
+    text = (
+        "**A subject, its class kept, watched while it is learnt**\n\n1. Choose a checkpoint; name your folder in *folder*.\n2. *prompt*: a rare word "
+        "(`sks`) and the kind of thing. *trigger* is the rare word, *class_prompt* the kind alone.\n3. *preview_prompts*: one picture per "
+        "line, every 100 steps. The second line shows whether the prompt is still followed, the third whether other robots stay as they are.\n"
+        "4. Queue. Stop when the subject is there and the prompt is still followed; queue again to go on.\n\n*prior* `model` asks the untrained "
+        "model what the class looks like: no class pictures, steps take about twice as long. `off` is the paper's released recipe."
+    )
+    return graph, layout, {"How to use": (text, (840, 700), (360, 380))}
+
+
+MADE = {TRAIN: train, APPLY: apply, DREAMBOOTH: dreambooth}
+
+
 def main() -> None:
     """Write all of them."""
     FOLDER.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as base, Server(base, packs={"krona": PACK}, cpu=True) as server:
         object_info = server.client.object_info()
-    for name, (graph, layout, notes) in {TRAIN: train(), APPLY: apply()}.items():
+    for name, made in MADE.items():
+        graph, layout, notes = made()
         workflow = to_workflow(graph, object_info, layout, notes)
         (FOLDER / name).write_text(json.dumps(workflow, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         print(f"wrote {FOLDER.name}/{name}")

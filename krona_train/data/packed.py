@@ -34,9 +34,14 @@ def pack(value: Any, path: str | os.PathLike[str], classes: Sequence[type]) -> P
     tensors: dict[int, tuple[int, Tensor]] = {}
     tree = json.dumps(_tree(value, {kind.__name__: kind for kind in classes}, tensors))
     # The tree can be longer than what readers accept as a header, so it is a tensor too.
-    packed = {f"tensor.{number}": tensor.detach().cpu() for number, tensor in tensors.values()}
+    packed = {f"tensor.{number}": tensor for number, tensor in tensors.values()}
     packed[_VALUE] = torch.frombuffer(bytearray(tree.encode()), dtype=torch.uint8)
-    return save_tensors(packed, path, {"krona.kind": KIND})
+    try:
+        # Cloned, because a file cannot hold views of one another.
+        payload = {name: tensor.detach().cpu().clone() for name, tensor in packed.items()}
+        return save_tensors(payload, path, {"krona.kind": KIND})
+    except KeyError as error:
+        raise _cannot_pack(f"tensor of {error}") from error  # an element type that the format does not have
 
 
 def unpack(path: str | os.PathLike[str], classes: Sequence[type]) -> Any:
@@ -50,12 +55,12 @@ def unpack(path: str | os.PathLike[str], classes: Sequence[type]) -> Any:
             "This is no encoded data set.", layer=str(path), found="another file", expected=KIND, remedy="Encode it again."
         )
     tensors = load_tensors(path)
-    tree = json.loads(bytes(tensors.pop(_VALUE).numpy().tobytes()))
     try:
+        tree = json.loads(tensors.pop(_VALUE).numpy().tobytes())
         return _value(tree, {kind.__name__: kind for kind in classes}, tensors)
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise AdapterFileError(
-            f"The encoded data set is damaged or of another version: {error}.",
+            f"The encoded data set is damaged or of another version ({type(error).__name__}: {error}).",
             layer=str(path),
             found="unknown parts",
             expected=", ".join(kind.__name__ for kind in classes),
@@ -64,20 +69,24 @@ def unpack(path: str | os.PathLike[str], classes: Sequence[type]) -> Any:
 
 
 def _tree(value: Any, classes: Mapping[str, type], tensors: dict[int, tuple[int, Tensor]]) -> Any:
-    if isinstance(value, Tensor):
+    if isinstance(value, Tensor) and value.layout is torch.strided and not value.is_meta:
         return {"tensor": tensors.setdefault(id(value), (len(tensors), value))[0]}
-    if isinstance(value, _PLAIN):
+    if type(value) in _PLAIN:
         return value
-    if isinstance(value, tuple | list):
+    if type(value) in (tuple, list):  # others, such as named tuples, would come back as something else
         return {type(value).__name__: [_tree(item, classes, tensors) for item in value]}
     if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
         return {"dict": {key: _tree(item, classes, tensors) for key, item in value.items()}}
     if classes.get(type(value).__name__) is type(value):
         fields = {f.name: _tree(getattr(value, f.name), classes, tensors) for f in dataclasses.fields(value)}
         return {"class": type(value).__name__, "fields": fields}
-    raise DataError(
-        f"The encoded captions hold a {type(value).__name__}, which cannot be handed to another process.",
-        found=type(value).__name__,
+    raise _cannot_pack(type(value).__name__)
+
+
+def _cannot_pack(what: str) -> DataError:
+    return DataError(
+        f"The encoded captions hold a {what}, which cannot be handed to another process.",
+        found=what,
         expected="tensors, texts and numbers",
         remedy="Train in ComfyUI itself.",
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -12,6 +13,9 @@ from krona_ops.errors import DataError
 
 from ..config import DataConfig
 from .captions import class_caption
+
+if TYPE_CHECKING:
+    from .source import PictureFiles
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +50,8 @@ class Dataset:
     class_count: int = 0
     """How many class pictures are wanted; those that are missing are made by the model before the training."""
     settings: DataConfig = field(default_factory=DataConfig)
+    source: PictureFiles | None = None
+    """Where all of it can be read again; ``None`` where some of it came from a graph."""
 
     def __post_init__(self) -> None:
         # One truth: whichever of the two is given, both say it.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,9 @@ from krona_train.backbone.comfyui.load import files_of
 from krona_train.backbone.comfyui.material import Places, Progress, prepare
 from krona_train.backbone.comfyui.train import HostTraining
 from krona_train.data.pictures import Dataset
+from krona_train.data.source import PictureFiles
 from krona_train.events import Sink
-from krona_train.job import Job, ModelFiles, PictureFiles, to_text
+from krona_train.job import Job, ModelFiles, to_text
 from krona_train.launch import command, follow
 from krona_train.run import Run
 from krona_train.state import TrainState, newest, same_run
@@ -110,8 +110,8 @@ def train(
 
 def places() -> Places:
     """Folders that all runs share: encodings in the user's folder, because every safetensors file below output is listed."""
-    mine = Path(folder_paths.get_user_directory()) / "krona"
-    return Places(mine / "cache", Path(folder_paths.get_output_directory()) / "krona-class-pictures")
+    runs = Path(folder_paths.get_output_directory()) / paths.KIND
+    return Places(Path(folder_paths.get_user_directory()) / "krona" / "cache", runs / "class pictures")
 
 
 def tell_preparation() -> Progress:
@@ -160,25 +160,6 @@ def _job(model: Any, clip: Any, vae: Any, dataset: Dataset, config: TrainConfig,
         output=str(Path(folder_paths.get_output_directory()) / paths.KIND),
         comfyui=str(Path(next(iter(comfy.__path__))).resolve().parent),
         model=files,
-        pictures=_picture_files(dataset),
+        pictures=dataset.source or PictureFiles(),
         training=config,
     )
-
-
-def _picture_files(dataset: Dataset) -> PictureFiles:
-    """Where the pictures are, if all of them are in one folder."""
-    folder, class_folder = _common(dataset.pictures), _common(dataset.class_pictures)
-    captions = dataset.captions
-    return PictureFiles(
-        folder=folder,
-        prompt=max(set(captions), key=captions.count) if captions else "",
-        trigger=dataset.trigger,
-        class_prompt=dataset.class_prompt,
-        class_folder=class_folder,
-        class_count=dataset.class_count,
-    )
-
-
-def _common(pictures: Sequence[Any]) -> str:
-    parents = {picture.source.parent for picture in pictures if isinstance(picture.source, Path)}
-    return str(next(iter(parents))) if len(parents) == 1 and all(isinstance(p.source, Path) for p in pictures) else ""

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import diffusers_twin as twins
 import pytest
@@ -38,6 +39,7 @@ class Case:
             sigma = self.backbone.noise_levels((TIMESTEPS + 0.5) / 1000)
             return denoising(self.backbone, self.backbone.collate(self.data), Draw(sigma, self.noise), config)
 
+    @cached_property
     def errors(self):
         """What diffusers' prediction is off by, ``(20, C, h, w)``."""
         kind = self.scheduler.config.prediction_type
@@ -48,7 +50,7 @@ class Case:
 
     def reference(self):
         """diffusers' loss of each sample, ``(20,)``."""
-        return per_sample(self.errors().square())
+        return per_sample(self.errors.square())
 
 
 def per_sample(values):
@@ -106,7 +108,7 @@ def test_min_snr_is_the_weighting_that_diffusers_computes(case):
 @pytest.mark.parametrize("c", [0.1, 1.0])
 def test_huber_is_the_distance_that_diffusers_computes(case, c):
     """``conditional_loss`` of diffusers' scripts (train_dreambooth_lora_sdxl_advanced.py and its fellows), with its scale."""
-    errors = case.errors()
+    errors = case.errors
     expected = per_sample(2 * c * (torch.sqrt(errors**2 + c**2) - c))
     assert not torch.allclose(expected, case.reference(), rtol=0.1)
     assert_close(case.loss(ObjectiveConfig(distance="huber", huber_c=c)), expected, **TOLERANCE)

@@ -268,7 +268,7 @@ def test_previews_settings_targets_and_validation_work_in_the_graph(server):
     adapter = load_adapter(folder / "adapter.safetensors")
     assert {tuple(d.a.shape) for name, d in adapter.layers.items() if "attn2" in name} == {(32, 8)}
     assert [tuple(d.a.shape) for name, d in adapter.layers.items() if "attn1" in name] == [(16, 16)]
-    made = list((server.base / "output" / "krona-class-pictures").glob("*/class-*.png"))
+    made = list((server.base / "output" / "krona" / "class pictures").glob("*/class-*.png"))
     assert len(made) == 2
 
 

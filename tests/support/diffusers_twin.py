@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from krona_train.backbone.protocol import Example
 
-SIZE = (64, 64, 0, 0, 64, 64)
-"""Height and width of the picture, top and left of its cut, height and width that it is made for: SDXL's ``time_ids``."""
+TIME_IDS = (480, 640, 3, 11, 56, 72)
+"""What diffusers tells SDXL: height and width of the picture, top and left of its cut, height and width that it is made for."""
 
 
 def load(comfy: Any, kind: str, marks: tuple[str, ...] = (), **options: Any) -> Any:
@@ -33,7 +33,7 @@ def unet(comfy: Any, model: Any) -> nn.Module:
     downs = [max(told["transformer_depth"][i : i + n]) for i, n in _levels(told["num_res_blocks"])]
     has_middle = told["transformer_depth_middle"] >= 0
     has_ups = any(told["transformer_depth_output"])
-    is_sdxl = told["num_classes"] == "sequential" if "num_classes" in told else False
+    is_sdxl = told.get("num_classes") == "sequential"
     width = told["model_channels"]
     heads = told["num_heads"] if told["num_heads"] > 0 else width // told["num_head_channels"]
     twin = UNet2DConditionModel(
@@ -100,6 +100,7 @@ def examples(kind: str, count: int, seed: int = 0) -> list[Example]:
     from krona_train.backbone.comfyui import PictureSize, TextCondition
     from tools.tiny_models import FAMILIES
 
+    size = PictureSize(width=640, height=480, crop_left=11, crop_top=3, target_width=72, target_height=56)
     family, rng = FAMILIES[kind], torch.Generator().manual_seed(seed)
     with torch.inference_mode():
         made = []
@@ -107,7 +108,7 @@ def examples(kind: str, count: int, seed: int = 0) -> list[Example]:
             text = torch.randn(1, family.tokens, family.context, generator=rng)
             pooled = {"pooled_output": torch.randn(1, family.pooled, generator=rng)} if family.pooled else {}
             latent = torch.randn(family.channels, 8, 8, generator=rng) / family.scale + family.shift
-            made.append(Example(latent, TextCondition(text, pooled, PictureSize(*SIZE)), f"caption {number}"))
+            made.append(Example(latent, TextCondition(text, pooled, size), f"caption {number}"))
     return made
 
 
@@ -128,5 +129,5 @@ def predict(twin: nn.Module, x_t: Tensor, timesteps: Tensor, data: list[Example]
         return twin(x_t, encoder_hidden_states=text, pooled_projections=pooled, timestep=timesteps).sample
     if pooled is None:
         return twin(x_t, timesteps, encoder_hidden_states=text).sample
-    added = {"text_embeds": pooled, "time_ids": torch.tensor([SIZE] * len(data))}
+    added = {"text_embeds": pooled, "time_ids": torch.tensor([TIME_IDS] * len(data))}
     return twin(x_t, timesteps, encoder_hidden_states=text, added_cond_kwargs=added).sample

@@ -8,18 +8,34 @@ from pathlib import Path
 
 import pytest
 
-from tools.make_workflows import APPLY, FOLDER, TRAIN, apply, train
+from krona_train.config import from_yaml
+from krona_train.job import Job
+from tools import tiny_models
+from tools.demo import graph_of
+from tools.make_workflows import DREAMBOOTH, FOLDER, MADE
 from tools.server import PACK, Server
 from tools.workflow import to_api, to_workflow
 
 
 @pytest.fixture(scope="module")
-def object_info(tmp_path_factory):
-    with Server(tmp_path_factory.mktemp("base"), packs={"krona": PACK}, cpu=True) as server:
-        return server.client.object_info()
+def server(tmp_path_factory):
+    base = tmp_path_factory.mktemp("base")
+    (base / "models" / "checkpoints").mkdir(parents=True)
+    (base / "models" / "checkpoints" / "tiny.safetensors").symlink_to(tiny_models.cached("sd15"))
+    with Server(base, packs={"krona": PACK}, cpu=True) as running:
+        yield running
 
 
-@pytest.mark.parametrize(("name", "made"), [(TRAIN, train), (APPLY, apply)])
+@pytest.fixture(scope="module")
+def object_info(server):
+    return server.client.object_info()
+
+
+def test_each_shipped_workflow_is_written_down():
+    assert {path.name for path in FOLDER.glob("*.json")} == set(MADE)
+
+
+@pytest.mark.parametrize(("name", "made"), MADE.items())
 def test_a_shipped_workflow_is_the_graph_that_is_written_down(object_info, name, made):
     graph, layout, notes = made()
     workflow = json.loads((FOLDER / name).read_text(encoding="utf-8"))
@@ -30,6 +46,29 @@ def test_a_shipped_workflow_is_the_graph_that_is_written_down(object_info, name,
         assert posted[key]["class_type"] == entry["class_type"]
         assert posted[key]["inputs"].items() >= entry["inputs"].items()  # the rest are defaults
         assert None not in posted[key]["inputs"].values()
+
+
+def test_the_dreambooth_workflow_draws_previews_and_keeps_the_class(server):
+    graph = graph_of(
+        DREAMBOOTH,
+        server.client,
+        {
+            "CheckpointLoaderSimple": {"ckpt_name": "tiny.safetensors"},
+            "KronaDataset": {"resolution": 64},
+            "KronaTrainSettings": {"preview_every": 2, "preview_steps": 2},
+            "KronaTrain": {"steps": 4, "name": "dreambooth"},
+        },
+    )
+    result = server.client.run(graph)
+    folder = server.base / "output" / "krona" / "dreambooth"
+    training = from_yaml((folder / "run.yaml").read_text(encoding="utf-8"), Job).training
+    assert (training.prior.source, training.prior.weight) == ("model", 1.0)
+    assert {path.name for path in (folder / "previews").iterdir()} == {
+        f"step-{step:06}-{number}.png" for step in (0, 2, 4) for number in (1, 2, 3)
+    }
+    saved = [result.files(node) for node in ("7", "8")]
+    assert [len(files) for files in saved] == [1, 1]
+    assert result.outputs["6"]["files"]
 
 
 def test_the_demo_runs_to_its_end_and_says_where_everything_is(tmp_path):

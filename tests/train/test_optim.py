@@ -129,6 +129,20 @@ def test_an_optimizer_that_is_not_installed_is_named(monkeypatch):
         fit(ToyBackbone(), examples(), config(optimizer=OptimizerConfig(name="prodigy", learning_rate=1.0)))
 
 
+def test_prodigy_refuses_several_learning_rates():
+    wrong = config(optimizer=OptimizerConfig(name="prodigy", learning_rate=1.0, rate_b=4.0))
+    with pytest.raises(ConfigError, match=r"finds one learning rate for all factors.*Set rate_a"):
+        fit(ToyBackbone(), examples(), wrong)
+
+
+def test_what_the_model_computes_in_may_change_when_a_run_goes_on():
+    plain, scaled = config(steps=6), config(steps=6, memory=MemoryConfig(compute="fp16"))
+    for before, after in ((plain, scaled), (scaled, plain)):
+        state = record(before, stop_after=3)[-1].state
+        rest = record(after, resume=state)
+        assert [e.step for e in rest if isinstance(e, Stepped)] == [4, 5, 6]
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [

@@ -98,9 +98,10 @@ def _checkpoint(files: ModelFiles, *, model: bool = False, clip: bool = False, v
 def _load(path: str, load: Any) -> Any:
     try:
         return load()
-    except (OSError, RuntimeError, ValueError, KeyError) as error:
+    except Exception as error:
+        first, *_ = str(error).strip().splitlines() or [type(error).__name__]
         raise ConfigError(
-            f"ComfyUI cannot load it: {error}.",
+            f"ComfyUI cannot load it: {first.rstrip('.')}.",
             layer=path,
             found=type(error).__name__,
             expected="a model file that ComfyUI knows",

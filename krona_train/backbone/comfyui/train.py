@@ -96,7 +96,7 @@ class HostTraining:
                 if isinstance(error, KronaError):
                     error.args = (f"{error} What was trained is in {run.folder}; choose it in 'resume' to go on.",)
             raise
-        return adapter.with_metadata(**metadata, ss_steps=str(self.config.steps)), run
+        return adapter.with_metadata(**metadata, ss_steps=str(run.steps[-1] if run.steps else self.config.steps)), run
 
     def _previewer(self) -> Previewer | None:
         if not self.material.prompts:
