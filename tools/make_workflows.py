@@ -109,8 +109,8 @@ def dreambooth() -> tuple[Graph, dict, dict]:
         "9": node("PreviewImage", images=["2", 1]),
     }  # fmt: skip
     layout = {
-        "1": (40, 60), "2": (40, 240), "3": (440, 60), "4": (440, 560), "5": (840, 60), "6": (1240, 60), "7": (1240, 240),
-        "8": (1240, 600), "9": (40, 820),
+        "1": (40, 60), "2": (40, 240), "3": (440, 60), "4": (440, 560), "5": (840, 60), "6": (1240, 60), "7": (1240, 360),
+        "8": (1240, 760), "9": (40, 820),
     }  # fmt: skip
     text = (
         "**A subject, its class kept, watched while it is learnt**\n\n1. Choose a checkpoint; name your folder in *folder*.\n2. *prompt*: a rare word "
@@ -119,7 +119,7 @@ def dreambooth() -> tuple[Graph, dict, dict]:
         "4. Queue. Stop when the subject is there and the prompt is still followed; queue again to go on.\n\n*prior* `model` asks the untrained "
         "model what the class looks like: no class pictures, steps take about twice as long. `off` is the paper's released recipe."
     )
-    return graph, layout, {"How to use": (text, (840, 700), (360, 380))}
+    return graph, layout, {"How to use": (text, (840, 1100), (360, 380))}  # below the previews on the training node
 
 
 MADE = {TRAIN: train, APPLY: apply, DREAMBOOTH: dreambooth}
