@@ -141,7 +141,7 @@ def _folder(job: Job, options: argparse.Namespace) -> Path:
     # The file of a finished run starts the next one beside it, not inside it.
     wanted = options.file.resolve().parent.with_name(job.name) if (wanted.parent / "metrics.jsonl").exists() else wanted
     number, folder = 1, wanted
-    while folder.exists():
+    while folder.exists() and any(folder.iterdir()):
         number += 1
         folder = wanted.with_name(f"{wanted.name}-{number}")
     return folder

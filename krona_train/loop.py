@@ -22,7 +22,7 @@ from .look import Look
 from .memory import Plan
 from .progress import Progress
 from .runtime import OneProcess, Runtime
-from .samples import Samples, as_items, fingerprint
+from .samples import Samples, as_items, fingerprint, prior_items
 from .state import TrainState
 from .step import Batches, Blocks, backward_that_fits
 from .trainee import Trainee
@@ -54,7 +54,7 @@ def fit(
         stop: Asked before each step; where one process says yes, all of them stop as if interrupted.
 
     Raises:
-        DataError: There are no examples.
+        DataError: There are no examples, or none of the class where the prior needs them.
         CoverageError: No layer of the backbone is a target.
         ConfigError: The state to go on from belongs to other settings, another base model or other pictures.
         NonFiniteError: The loss or its gradient became NaN or infinite; the factors are those from before.
@@ -62,16 +62,18 @@ def fit(
         KeyboardInterrupt: ``stop`` said so.
     """
     runtime = runtime or OneProcess()
-    items, held_out = keep_out(as_items(data), config)
+    everything = as_items(data)
+    classes = prior_items(config, everything, class_data)
+    items, held_out = keep_out(everything, config)
     targets = select(backbone.weights(), config.adapter.targets)
     batches = Batches(
         Samples(items, config, runtime.number, runtime.count),
-        Samples(as_items(class_data), config, runtime.number, runtime.count, "class order") if class_data else None,
+        Samples(classes, config, runtime.number, runtime.count, "class order") if classes else None,
     )
     with backbone.ready():
         trainee = Trainee(targets, learning_rates(backbone, targets, config), config, backbone.device)
         progress = Progress(Plan(config.memory.checkpointing))
-        base, seen = backbone.fingerprint(), fingerprint((*as_items(data), *as_items(class_data or data)))
+        base, seen = backbone.fingerprint(), fingerprint((*everything, *classes))
 
         def state() -> TrainState:
             tensors, numbers = trainee.capture()

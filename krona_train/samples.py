@@ -70,6 +70,35 @@ def as_items(data: Sequence[Item | Example]) -> tuple[Item, ...]:
     return tuple(entry if isinstance(entry, Item) else Item((entry,)) for entry in data)
 
 
+def prior_items(config: TrainConfig, items: Sequence[Item], class_data: Sequence[Item | Example]) -> tuple[Item, ...]:
+    """The class pictures that the settings want; none where the model itself is the prior, or where there is no prior.
+
+    Raises:
+        DataError: What the prior needs is missing: class pictures, or what a picture's caption says of its class.
+    """
+    if not config.prior.weight:
+        return ()
+    if config.prior.source == "pictures":
+        if not class_data:
+            raise DataError(
+                "Prior preservation with pictures has no class pictures.",
+                found=0,
+                expected="at least one picture of the subject's class",
+                remedy="Name a folder or a number of class pictures, or take the model itself as the prior.",
+            )
+        return as_items(class_data)
+    for item in items:
+        for example in (*item.forms, *item.uncaptioned):
+            if example.class_condition is None:
+                raise DataError(
+                    f'Prior preservation does not know what "{example.caption}" is a kind of.',
+                    found="no class caption",
+                    expected="an encoded class caption for every picture",
+                    remedy="Give a class prompt, or the trigger word that the captions hold.",
+                )
+    return ()
+
+
 def fingerprint(items: Sequence[Item]) -> str:
     """A hash of the pictures and captions that are trained on, in their order, masks and repeats included."""
 

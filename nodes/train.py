@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ from PIL import Image
 
 from krona_ops import TargetRule
 from krona_ops.errors import KronaError
+from krona_ops.files import write_atomically
 from krona_train import AdapterConfig, OptimizerConfig, TrainConfig
 from krona_train.config import PreviewConfig
 from krona_train.data.pictures import Dataset
@@ -27,6 +30,7 @@ from .host.training import ALL_GPUS, HERE, NEW, PROCESS, SAME, Result, train
 from .host.types import CATEGORY, Krona, KronaSettingsSocket, KronaTargetsSocket
 from .host.types import KronaDataset as DatasetSocket
 
+log = logging.getLogger(__name__)
 DEFAULTS = TrainConfig()
 FACTORS = DEFAULTS.adapter.targets[0].factors
 
@@ -247,12 +251,20 @@ def draw(result: Result) -> tuple[torch.Tensor, torch.Tensor | None]:
         learning_rates=run.learning_rates,
         previews=[(step, pictures[0]) for step, pictures in rows],
     )
-    curve.save(run.folder / "loss.png")
+    _keep(curve, run.folder / "loss.png")
     if not rows:
         return _tensor(curve), None
     sheet = preview_sheet(rows, result.prompts)
-    sheet.save(run.folder / "previews.png")
+    _keep(sheet, run.folder / "previews.png")
     return _tensor(curve), _tensor(sheet)
+
+
+def _keep(picture: Image.Image, path: Path) -> None:
+    """Save a picture beside an adapter that is safe already: where the disk is full, the adapter still comes out of the node."""
+    try:
+        write_atomically(path, lambda file: picture.save(file, "PNG"))
+    except KronaError as error:
+        log.warning("KronA: %s", error)
 
 
 def _tensor(picture: Image.Image) -> torch.Tensor:

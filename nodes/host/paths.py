@@ -75,11 +75,11 @@ def picture_folder(name: str) -> Path:
 
 
 def new_run_folder(name: str) -> Path:
-    """A folder under ``output/krona`` for a new run, not there yet; a name in use gets a number."""
+    """A folder under ``output/krona`` for a new run, not there yet or empty; a name in use gets a number."""
     parent = Path(folder_paths.get_output_directory()) / KIND
     wanted = safe_name(name) or time.strftime("run-%Y%m%d-%H%M%S")
     number, folder = 1, parent / wanted
-    while folder.exists():
+    while folder.exists() and any(folder.iterdir()):
         number += 1
         folder = parent / f"{wanted}-{number}"
     return folder

@@ -17,6 +17,7 @@ import torch
 
 from krona_ops import Adapter, load
 from krona_ops.errors import ConfigError, TrainingError
+from krona_ops.files import write_atomically
 from krona_train import TrainConfig
 from krona_train.backbone.comfyui.load import files_of
 from krona_train.backbone.comfyui.material import Places, Progress, prepare
@@ -88,7 +89,8 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     encoded = material.save(folder / "encoded.safetensors")
     run_yaml = folder / "run.yaml"
-    run_yaml.write_text(to_text(dataclasses.replace(job, name=folder.name)), encoding="utf-8")
+    text = to_text(dataclasses.replace(job, name=folder.name))
+    write_atomically(run_yaml, lambda file: file.write(text.encode()))
     del training, material  # the process loads its own
     comfy.model_management.unload_all_models()
     comfy.model_management.soft_empty_cache()

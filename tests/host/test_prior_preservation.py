@@ -18,8 +18,8 @@ from krona_train.trainee import build_layers
 
 SHARED = 4
 """Tokens before the first word that differs: start, "a", "photo", "of"; CLIP looks back only, so they are bitwise the same."""
-UNLIKE = 0.5
-"""The other tokens of "a photo of sks dog" as ``√(1 − d²) class + d other``: a cosine of 0.87 with "a photo of dog"."""
+UNLIKE = 0.7
+"""The other tokens of "a photo of sks dog" as ``√(1 − d²) class + d other``: a cosine of 0.71 with "a photo of dog"."""
 STEPS, RATE, PICTURES, LEVELS = 300, 2e-3, 3, 24
 
 
@@ -68,7 +68,9 @@ def said(backbone, data, layers, about):
 
 
 def test_without_pictures_the_class_stays_and_the_subject_is_learnt(sd15, subject):
-    """Drift is the mean squared change of the model's ε on the class prompt. Measured: 0.47 without, 0.04 with, loss 6 % higher."""
+    """Drift is the mean squared change of the model's ε on the class prompt. Measured: 0.381 without, 0.034
+    with; the subject's loss 0.550 and 0.586, from 1.234. Prompts closer to each other (cosine 0.87): 0.453, 0.044, 0.553, 0.599.
+    """
     from krona_train.backbone.comfyui import ComfyBackbone
 
     backbone = ComfyBackbone(sd15)
@@ -83,7 +85,6 @@ def test_without_pictures_the_class_stays_and_the_subject_is_learnt(sd15, subjec
         layers = adapted(backbone, fit(backbone, subject, settings))
         drift[weight] = (said(backbone, subject, layers, "class")[0] - class_before).square().mean().item()
         loss[weight] = (said(backbone, subject, layers, "subject")[0] - noise).square().mean().item()
-    print(drift, loss, start)
     assert loss[0.0] < 0.6 * start  # the subject is learnt: there is something to preserve the class from
     assert drift[1.0] <= 0.4 * drift[0.0], drift
     assert loss[1.0] == pytest.approx(loss[0.0], rel=0.1), loss

@@ -9,6 +9,7 @@ from krona_ops.errors import ConfigError, CoverageError, DataError, NonFiniteErr
 from krona_train import AdapterConfig, OptimizerConfig, TrainConfig, fit
 from krona_train.backbone.protocol import Example
 from krona_train.backbone.toy import ToyBackbone
+from krona_train.config import PriorConfig
 from krona_train.events import Ended, Started, Stepped
 from krona_train.loop import attached
 from krona_train.noise import draw
@@ -208,3 +209,29 @@ def test_nothing_to_train_on_and_nothing_to_train_are_errors():
         fit(ToyBackbone(), examples(), config(adapter=AdapterConfig(targets=(TargetRule(pattern="nowhere"),))))
     with pytest.raises(ConfigError, match="steps is 0"):
         config(steps=0)
+
+
+@pytest.mark.parametrize(
+    ("source", "with_class", "message"),
+    [
+        ("pictures", 0, "has no class pictures.*take the model itself"),
+        ("model", 0, 'does not know what "caption 0" is a kind of.*Give a class prompt'),
+        ("model", 3, 'does not know what "caption 3" is a kind of'),
+    ],
+)
+def test_a_prior_that_lacks_what_it_needs_is_refused_before_the_training(source, with_class, message):
+    data = [
+        Example(e.latent, e.condition, e.caption, class_condition=e.condition if n < with_class else None)
+        for n, e in enumerate(examples())
+    ]
+    events = []
+    with pytest.raises(DataError, match=message):
+        fit(ToyBackbone(), data, config(prior=PriorConfig(1.0, source)), events.append)
+    assert events == []
+
+
+def test_class_pictures_count_only_where_the_prior_is_made_of_them():
+    data = [Example(e.latent, e.condition, e.caption, class_condition=e.condition.flip(0)) for e in examples()]
+    for prior in (PriorConfig(), PriorConfig(1.0, "model")):
+        settings = config(prior=prior)
+        assert fit(ToyBackbone(), data, settings, class_data=examples(3, seed=8)) == fit(ToyBackbone(), data, settings)

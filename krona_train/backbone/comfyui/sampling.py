@@ -67,7 +67,7 @@ def check_sampler(config: PreviewConfig) -> None:
     ):
         if name not in known:
             raise ConfigError(
-                f"ComfyUI has no {what} of this name.",
+                f"ComfyUI has no {what} {name!r}.",
                 layer=f"preview.{what}",
                 found=name,
                 expected=", ".join(known),

@@ -11,13 +11,13 @@ from krona_ops import Adapter
 from krona_ops.errors import AdapterFileError, ConfigError, KronaError
 
 from ...config import TrainConfig
-from ...events import Event, Sink, to_all
+from ...events import Ended, Event, Sink, to_all
 from ...loop import fit
 from ...metadata import describe
 from ...preview import Previewer, preview_size
 from ...run import Run
 from ...runtime import OneProcess, Runtime
-from ...samples import as_items, fingerprint
+from ...samples import as_items, fingerprint, prior_items
 from ...state import TrainState, newest
 from ...tensorboard import TensorBoardLog
 from .families import family_of
@@ -46,7 +46,8 @@ class HostTraining:
 
     def fingerprints(self) -> tuple[str, str]:
         """Of the base model and of the data, as a saved state has them."""
-        items, classes = as_items(self.material.items), as_items(self.material.class_items or self.material.items)
+        items = as_items(self.material.items)
+        classes = prior_items(self.config, items, self.material.class_items)
         with self.backbone.ready():
             return self.backbone.fingerprint(), fingerprint((*items, *classes))
 
@@ -82,7 +83,7 @@ class HostTraining:
                 self.backbone,
                 self.material.items,
                 self.config,
-                to_all(_into(folder, run), _into(folder, board), *sinks) if leads else _nobody,
+                to_all(_into(folder, run, board), *sinks) if leads else _nobody,
                 resume,
                 class_data=self.material.class_items,
                 preview=self._previewer() if leads else None,
@@ -128,20 +129,32 @@ class HostTraining:
         )
 
 
-def _into(folder: Path, sink: Sink) -> Sink:
-    """The sink, with a clear error where the disk is full."""
+def _into(folder: Path, *sinks: Sink) -> Sink:
+    """What is written into the run's folder, with a clear error where the disk is full.
+
+    The last event reaches each sink also when another fails, so that what it has open is closed.
+    """
 
     def write(event: Event) -> None:
-        try:
-            sink(event)
-        except OSError as error:
-            raise AdapterFileError(
-                f"The run's folder cannot be written: {error.strerror or error}.",
-                layer=str(folder),
-                found=str(error),
-                expected="a folder with room that may be written",
-                remedy="Free some space.",
-            ) from error
+        errors: list[Exception] = []
+        for sink in sinks:
+            try:
+                sink(event)
+            except (OSError, KronaError) as error:
+                errors.append(error)
+                if not isinstance(event, Ended):
+                    break
+        if not errors:
+            return
+        if isinstance(errors[0], KronaError):
+            raise errors[0]
+        raise AdapterFileError(
+            f"The run's folder cannot be written: {getattr(errors[0], 'strerror', None) or errors[0]}.",
+            layer=str(folder),
+            found=str(errors[0]),
+            expected="a folder with room that may be written",
+            remedy="Free some space.",
+        ) from errors[0]
 
     return write
 
