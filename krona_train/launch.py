@@ -168,5 +168,10 @@ def _kill_group(process: subprocess.Popen) -> None:
 
 
 def _tail(log: Path, lines: int = 8) -> str:
+    """What a log ends with, or its last traceback: what the process printed before may have been written after it."""
     text = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() if log.exists() else []
+    traces = [number for number, line in enumerate(text) if line.lstrip().startswith("Traceback (most recent call last)")]
+    if traces:
+        ends = (n for n in range(traces[-1] + 1, len(text)) if text[n].strip() and not text[n][0].isspace())
+        text = text[traces[-1] : next(ends, len(text)) + 1]
     return " | ".join(line.strip() for line in text[-lines:]) or "it said nothing"

@@ -23,6 +23,11 @@ _CODE = ("injections", "wrappers", "callbacks", "hook_patches", "forced_hooks", 
 """What may change a patcher's output by code, which has no identity that outlives the process."""
 
 
+_NEVER_USED = "clip_l.transformer.text_projection.weight"
+"""SD1-type checkpoints lack it, and the host leaves whatever was in memory there: another at each load. What it makes, CLIP-L's
+projected pooled output, reaches no diffusion model."""
+
+
 class _UnknownError(Exception):
     """Something that may change the output and cannot be told apart from others."""
 
@@ -64,6 +69,8 @@ def _identity(told: tuple, patcher: Any) -> str | None:
             digest.update(f"{text}\0".encode())
         # The original weights: those in the module may be patched by another clone that is loaded at the moment.
         for name, ((weight, *_), *patches) in sorted(patcher.get_key_patches().items()):
+            if name.endswith(_NEVER_USED):
+                continue
             plain = _dequantised(weight)
             digest.update(f"{weight.dtype} {type(weight).__name__} {sampled_fingerprint([(name, plain)])}\0".encode())
             for text in _texts(patches):
