@@ -123,7 +123,7 @@ def load_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     read_header(path)
     try:
         return load_file(path)
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, RuntimeError) as error:  # PyTorch's word for a file that has gone meanwhile
         raise unreadable(Path(path), f"its tensors cannot be read: {error}.", "Get the file again.") from error
 
 
