@@ -5,10 +5,10 @@ PYTHON ?= python3
 HOST = $(PYTHON) tools/host.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench lint serve clean
+.PHONY: help setup browser demo test test-web bench lint serve clean
 
 help:   ## this list
-	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1|/' | awk -F'|' '{printf "%-12s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1|/' | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
 
 setup:  ## find or install ComfyUI, and what the pack and its tests need (the others call it)
 	@$(HOST) setup
@@ -16,8 +16,14 @@ setup:  ## find or install ComfyUI, and what the pack and its tests need (the ot
 demo: setup  ## train, save, load and apply an adapter in a real ComfyUI (CHECKPOINT= IMAGES= PROMPT= STEPS=)
 	@$(HOST) run tools/demo.py
 
-test: setup  ## all tests, those in the real ComfyUI included (ARGS= for pytest)
+browser:  ## find or install Chromium for the browser tests
+	@$(PYTHON) tools/browser.py
+
+test: setup browser  ## all tests, those in the real ComfyUI and in the browser included (ARGS= for pytest)
 	$(HOST) run -m pytest $(ARGS)
+
+test-web: setup browser  ## the browser tests alone
+	$(HOST) run -m pytest tests/web $(ARGS)
 
 bench: setup ## the benchmarks; each writes benchmarks/results/<name>-<machine>.json
 	$(HOST) run benchmarks/blend.py

@@ -1,0 +1,154 @@
+"""What a person does in ComfyUI's page: open it, drop files, press buttons, look; and what stands in its console."""
+
+from __future__ import annotations
+
+import base64
+import re
+from pathlib import Path
+
+from playwright.sync_api import ConsoleMessage, Page
+
+OF_THE_HOST = (
+    # ComfyUI asks for files that a fresh install does not have, and for pages outside, which a test machine may not reach.
+    re.compile(r"/(api/)?userdata\b|/user\.css|/(api/)?workflow_templates/|/templates/"),
+    re.compile(r"^https?://(?!127\.0\.0\.1|localhost)"),
+    re.compile(r"/(api/)?(settings|internal|experiment|assets|features)\b"),
+)
+"""Addresses whose failures are the host's own, by pattern; a message about any other address, or without one, counts."""
+
+
+class Editor:
+    """One page with ComfyUI's editor.
+
+    Args:
+        page: Empty.
+        server: The running ComfyUI.
+    """
+
+    def __init__(self, page: Page, server) -> None:
+        self.page, self.server = page, server
+        self._told: list[tuple[str, str]] = []
+        page.on("console", self._note)
+        page.on("pageerror", lambda error: self._told.append(("", f"uncaught: {error}\n{error.stack or ''}")))
+
+    def _note(self, message: ConsoleMessage) -> None:
+        if message.type == "error":
+            self._told.append((message.location.get("url", ""), message.text))
+
+    def errors(self) -> list[str]:
+        """What the console says that is not the host's own."""
+        return [f"{text} ({url})" for url, text in self._told if not any(known.search(url) for known in OF_THE_HOST)]
+
+    def open(self) -> None:
+        """Load the page, with an empty graph."""
+        self.page.goto(self.server.url)
+        self.ready()
+        self.page.evaluate("app.graph.clear()")
+
+    def reload(self) -> None:
+        """As a person does with F5."""
+        self.page.reload()
+        self.ready()
+
+    def ready(self) -> None:
+        """Wait until the pack's nodes are there and the editor can be used."""
+        self.page.wait_for_function(
+            "() => !!window.LiteGraph?.registered_node_types?.['KronaTrain'] && !!window.app?.canvas?.graph"
+        )
+        self.page.wait_for_function(
+            "() => document.querySelector('#graph-canvas') && !document.querySelector('.p-blockui-mask, .p-progressspinner')"
+        )
+
+    def add(self, kind: str, position=(200, 200), **widgets) -> int:
+        """A new node; its id."""
+        return self.page.evaluate(
+            """([kind, position, widgets]) => {
+                const node = LiteGraph.createNode(kind);
+                node.pos = position;
+                app.graph.add(node);
+                for (const [name, value] of Object.entries(widgets)) {
+                    const widget = node.widgets.find((w) => w.name === name);
+                    widget.value = value;
+                    widget.callback?.(value, app.canvas, node);
+                }
+                return node.id;
+            }""",
+            [kind, list(position), widgets],
+        )
+
+    def connect(self, origin: int, output: int | str, target: int, entry: str) -> None:
+        """A wire from a node's output (number or name) to another's input (name)."""
+        self.page.evaluate(
+            """([origin, output, target, entry]) => {
+                const from = app.graph.getNodeById(origin), to = app.graph.getNodeById(target);
+                const slot = typeof output === "number" ? output : from.findOutputSlot(output);
+                if (!from.connect(slot, to, entry)) throw new Error(`no wire to ${entry}`);
+            }""",
+            [origin, output, target, entry],
+        )
+
+    def nodes(self, kind: str | None = None) -> list[dict]:
+        """Nodes as ``id``, ``type``, ``pos`` and ``widgets`` (name to value)."""
+        return self.page.evaluate(
+            """(kind) => app.graph.nodes.filter((n) => !kind || n.type === kind).map((n) => ({
+                id: n.id, type: n.type, pos: [n.pos[0], n.pos[1]], title: n.title,
+                widgets: Object.fromEntries((n.widgets ?? []).map((w) => [w.name, w.value])),
+            }))""",
+            kind,
+        )
+
+    def wires(self) -> list[tuple]:
+        """Wires as (type of origin, output's number, type of target, input's name)."""
+        return [
+            tuple(wire)
+            for wire in self.page.evaluate(
+                """() => [...app.graph.links.values()].map((l) => {
+                    const from = app.graph.getNodeById(l.origin_id), to = app.graph.getNodeById(l.target_id);
+                    return [from.type, l.origin_slot, to.type, to.inputs[l.target_slot].name];
+                })"""
+            )
+        ]
+
+    def on_page(self, x: float, y: float) -> tuple[float, float]:
+        """Where a point of the graph is on the page."""
+        return tuple(
+            self.page.evaluate(
+                """([x, y]) => {
+                    const box = app.canvas.canvas.getBoundingClientRect(), view = app.canvas.ds;
+                    return [box.left + (x + view.offset[0]) * view.scale, box.top + (y + view.offset[1]) * view.scale];
+                }""",
+                [x, y],
+            )
+        )
+
+    def drop(self, files: list[Path | tuple[str, bytes]], x: float, y: float) -> None:
+        """Drag files from the desktop and let them go at a point of the page: the events that a browser sends, real bytes in them."""
+        payload = []
+        for file in files:
+            name, data = (file.name, file.read_bytes()) if isinstance(file, Path) else file
+            payload.append([name, base64.b64encode(data).decode()])
+        self.page.evaluate(
+            """async ([payload, x, y]) => {
+                const transfer = new DataTransfer();
+                for (const [name, data] of payload) {
+                    const bytes = await (await fetch("data:application/octet-stream;base64," + data)).arrayBuffer();
+                    transfer.items.add(new File([bytes], name));
+                }
+                const target = document.elementFromPoint(x, y) ?? document.body;
+                for (const kind of ["dragenter", "dragover", "drop"]) {
+                    target.dispatchEvent(new DragEvent(kind, {
+                        bubbles: true, cancelable: true, composed: true, dataTransfer: transfer, clientX: x, clientY: y,
+                    }));
+                }
+            }""",
+            [payload, x, y],
+        )
+
+    def queue(self) -> None:
+        """Press Run."""
+        self.page.evaluate("app.queuePrompt(0)")
+
+    def is_idle(self) -> bool:
+        """Whether nothing runs and nothing waits."""
+        queue = self.server.client.get_json("/queue")
+        return not queue["queue_running"] and not queue["queue_pending"]
