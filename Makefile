@@ -29,8 +29,9 @@ bench: setup ## the benchmarks; each writes benchmarks/results/<name>-<machine>.
 	$(HOST) run benchmarks/blend.py
 	$(HOST) run benchmarks/memory.py
 
-lint: setup  ## ruff
+lint: setup  ## ruff, and TypeScript's look at the browser's modules
 	$(HOST) run -m ruff check .
+	npx -y -p typescript@5.9 tsc -p jsconfig.json
 
 serve: setup  ## ComfyUI with this pack in the foreground (ARGS="--port 8190 --base folder")
 	@$(HOST) run tools/server.py serve $(ARGS)

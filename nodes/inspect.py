@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 import numpy as np
 import torch
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 from PIL import Image
 
 from krona_ops import Adapter
-from krona_ops.report import Measure, report
+from krona_ops.metadata import title_of
+from krona_ops.report import Grid, Measure, Report, report
+from krona_ops.weights import selectors
+from krona_train.runs import finite
 
 from .host.drawing import factor_spectra, heat_map
 from .host.types import CATEGORY, Krona
@@ -60,15 +66,30 @@ class KronaInspect(io.ComfyNode):
     @classmethod
     def execute(cls, krona: Adapter, measure: str, table_by: str) -> io.NodeOutput:
         found = report(krona)
-        title = krona.metadata.get("modelspec.title") or krona.metadata.get("ss_output_name") or "Adapter"
+        title = title_of(krona.metadata) or "Adapter"
         subtitle = f"{len(found.layers)} layers, {found.parameters:,} parameters"
-        heat = as_image(heat_map(found.grid(MEASURES[measure]), title, subtitle))
+        grid = found.grid(MEASURES[measure])
+        heat = as_image(heat_map(grid, title, subtitle))
         spectra = as_image(factor_spectra(found.layers, title))
         told = [
             *krona.notes,
             *(f"{key}: {value[:200]}" for key, value in krona.metadata.items() if key not in ("prompt", "workflow")),
         ]
-        return io.NodeOutput(found.table(table_by), heat, spectra, "\n".join(told), ui=ui.PreviewImage(heat, cls=cls))
+        shown = {"krona_grid": [{"title": title, "subtitle": subtitle, **for_browser(found, grid)}]}
+        return io.NodeOutput(found.table(table_by), heat, spectra, "\n".join(told), ui=shown)
+
+
+def for_browser(found: Report, grid: Grid) -> dict[str, Any]:
+    """The grid and its layers as JSON values, from which the browser makes the map that can be pointed at."""
+    layers = [
+        {
+            "name": layer.name, "block": layer.block, "role": layer.role, "form": layer.form, "parameters": layer.parameters,
+            "norm": layer.norm, "rms": layer.rms, "effective_rank": layer.effective_rank,
+        }
+        for layer in found.layers
+    ]  # fmt: skip
+    chosen = selectors(layer.name for layer in found.layers)
+    return finite({**dataclasses.asdict(grid), "selectors": [chosen[block] for block in grid.blocks], "layers": layers})
 
 
 def as_image(picture: Image.Image) -> torch.Tensor:

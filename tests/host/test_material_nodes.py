@@ -250,7 +250,10 @@ def test_inspecting_draws_and_tells(server, files):
         assert name in table
     assert "8×4 ⊗ 40×192" in table
     result = server.client.run({**graph, **shown})
-    for number in ("2", "3", "4"):
+    [grid] = result.outputs["2"]["krona_grid"]
+    assert sorted(layer["name"] for layer in grid["layers"]) == sorted(LAYERS)
+    assert [len(row) for row in grid["values"]] == [len(grid["roles"])] * len(grid["blocks"])
+    for number in ("3", "4"):
         [file] = result.files(number)
         picture = np.asarray(Image.open(io.BytesIO(server.client.view(**file))), dtype=int)
         assert picture.shape[0] > 200
