@@ -86,6 +86,22 @@ def guess(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
     return None
 
 
+_BASES = {
+    "sd_v1": "SD1.5", "sd_v2": "SD2", "sdxl_base_v1-0": "SDXL", "sdxl_refiner_v1-0": "the SDXL refiner", "sd3": "SD3", "flux1": "Flux.1",
+}  # fmt: skip
+
+
+def base_of(metadata: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """The base model in a word or two: as the file says, else as its layers tell; empty where neither does."""
+    told = metadata.get("ss_base_model_version") or metadata.get("modelspec.architecture", "").partition("/")[0]
+    return _BASES.get(told, told) or re.sub(r" \([a-z ]*width \d+\)$", "", guess(shapes) or "")
+
+
+def whole_model(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+    """What kind of model a file with such tensors holds; ``None`` where they are no weights of one that is known."""
+    return guess({name.removesuffix(".weight"): shape for name, shape in shapes.items() if name.endswith(".weight")})
+
+
 def _commonest(widths: Iterable[int]) -> int:
     widths = list(widths)
     return max(set(widths), key=widths.count)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
 from typing import IO
@@ -82,18 +82,39 @@ def read_header(path: str | os.PathLike[str]) -> Header:
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
-            return _parse(path, file, size)
+            return replace(parse_header(path, file, size), config=_sidecar(path.with_name(SIDECAR)))
     except OSError as error:
         raise unreadable(
             path, f"the file cannot be opened: {error.strerror or error}.", "Check that it exists and may be read."
         ) from error
 
 
-def _parse(path: Path, file: IO[bytes], size: int) -> Header:
-    damaged = "Get the file again; this copy is damaged or no safetensors file."
-    length = int.from_bytes(file.read(8), "little")
+_DAMAGED = "Get the file again; this copy is damaged or no safetensors file."
+
+
+def header_length(path: Path, start: bytes, size: int) -> int:
+    """How long the header of a file is, told by its first 8 bytes.
+
+    Raises:
+        AdapterFileError: It cannot be, in a file of this size.
+    """
+    length = int.from_bytes(start, "little")
     if size < 8 or not 2 <= length <= min(MAX_HEADER_BYTES, size - 8):
-        raise unreadable(path, f"a header of {length} bytes is not possible in a file of {size} bytes.", damaged)
+        raise unreadable(path, f"a header of {length} bytes is not possible in a file of {size} bytes.", _DAMAGED)
+    return length
+
+
+def parse_header(path: Path, file: IO[bytes], size: int) -> Header:
+    """Read and check a header, whether or not the tensors behind it are there yet.
+
+    Args:
+        path: For the error.
+        size: Of the whole file.
+
+    Raises:
+        AdapterFileError: It makes no sense, or speaks of another size.
+    """
+    length = header_length(path, file.read(8), size)
     try:
         entries = json.loads(file.read(length))
         metadata = entries.pop("__metadata__", None) or {}
@@ -101,12 +122,12 @@ def _parse(path: Path, file: IO[bytes], size: int) -> Header:
             raise TypeError("metadata that is not text")
         shapes = {key: _shape(entry) for key, entry in entries.items()}
         dtypes = {key: str(entry["dtype"]) for key, entry in entries.items()}
-        end = max((int(entry["data_offsets"][1]) for entry in entries.values()), default=0)
+        end = _end(entries.values())
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, OverflowError) as error:
-        raise unreadable(path, f"its header makes no sense ({type(error).__name__}).", damaged) from error
+        raise unreadable(path, f"its header makes no sense ({type(error).__name__}).", _DAMAGED) from error
     if 8 + length + end != size:
-        raise unreadable(path, f"the header speaks of {8 + length + end} bytes, the file has {size}.", damaged)
-    return Header(shapes, metadata, dtypes, _sidecar(path.with_name(SIDECAR)))
+        raise unreadable(path, f"the header speaks of {8 + length + end} bytes, the file has {size}.", _DAMAGED)
+    return Header(shapes, metadata, dtypes)
 
 
 def _shape(entry: dict) -> tuple[int, ...]:
@@ -116,9 +137,20 @@ def _shape(entry: dict) -> tuple[int, ...]:
     dtype = DTYPES.get(entry["dtype"])
     if min((*shape, start, end - start), default=0) < 0:
         raise ValueError("a negative size")
-    if dtype is not None and prod(shape) * dtype.itemsize != end - start:
+    is_known = dtype is not None and prod(shape) * dtype.itemsize == end - start
+    if not is_known and (dtype is not None or prod(shape) > 8 * (end - start)):
         raise ValueError("a shape that does not fill its bytes")
     return shape
+
+
+def _end(entries: Iterable[dict]) -> int:
+    """Where the last tensor ends; a `ValueError` where they do not follow one another without a gap, as the format wants it."""
+    end = 0
+    for start, next_end in sorted((int(entry["data_offsets"][0]), int(entry["data_offsets"][1])) for entry in entries):
+        if start != end:
+            raise ValueError("tensors that overlap, or a gap between them")
+        end = next_end
+    return end
 
 
 def _sidecar(path: Path) -> dict[str, object]:

@@ -13,7 +13,7 @@ from .delta import Delta, Dora, Kron, Matrix, Sum
 from .errors import FormatError
 from .factor import Factor, Full, Hadamard, LowRank, Tucker
 from .formats import detect
-from .header import read_header
+from .header import Header, read_header
 from .names import LayerName
 
 
@@ -60,12 +60,21 @@ def inspect_header(path: str | os.PathLike[str]) -> Inspection:
     """
     header = read_header(path)
     try:
-        module = detect(header)
-        adapter: Adapter = module.read(header.placeholders(), header)
+        name, facts = layers_of(header)
     except FormatError as error:
         raise FormatError(f"{error}", layer=str(path), found=error.found, expected=error.expected) from error
-    facts = tuple(_facts(name, delta) for name, delta in adapter.layers.items())
-    return Inspection(module.NAME, facts, header.metadata, Counter(header.dtypes.values()), Path(path).stat().st_size)
+    return Inspection(name, facts, header.metadata, Counter(header.dtypes.values()), Path(path).stat().st_size)
+
+
+def layers_of(header: Header) -> tuple[str, tuple[LayerFacts, ...]]:
+    """The format that a header is of, and the layers that it speaks of.
+
+    Raises:
+        FormatError: It is of no known format, or incomplete.
+    """
+    module = detect(header)
+    adapter: Adapter = module.read(header.placeholders(), header)
+    return module.NAME, tuple(_facts(name, delta) for name, delta in adapter.layers.items())
 
 
 def _facts(name: LayerName, delta: Delta) -> LayerFacts:

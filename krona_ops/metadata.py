@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import base64
 import json
+from collections import Counter
+from collections.abc import Mapping
 
 from .adapter import Adapter
 from .delta import Delta, Dora, Kron, Sum
@@ -14,6 +16,7 @@ from .errors import ConfigError
 from .factor import LowRank, Tucker
 
 MODELSPEC = "1.0.1"
+MOST_TRIGGERS = 3
 _IMAGES = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg", b"RIFF": "image/webp", b"GIF8": "image/gif"}
 
 
@@ -89,8 +92,60 @@ def _rank(delta: Delta) -> int | None:
     return factor.down.shape[0] if isinstance(factor, LowRank | Tucker) else None
 
 
+def trigger_words(metadata: Mapping[str, str]) -> tuple[str, ...]:
+    """What calls up the subject: the trigger phrase, else the captions or tags that were trained most often; may be empty."""
+    phrase = metadata.get("modelspec.trigger_phrase", "").strip()
+    if phrase:
+        return (phrase,)
+    counts = _tag_counts(metadata.get("ss_tag_frequency", ""))
+    most = max(counts.values(), default=0)
+    return tuple(tag for tag, count in counts.most_common(MOST_TRIGGERS) if count == most)
+
+
+def _tag_counts(text: str) -> Counter[str]:
+    """How often each tag occurs in kohya's ``{folder: {tag: count}}``; nothing where it is something else."""
+    try:
+        folders = json.loads(text)
+    except (ValueError, RecursionError):
+        folders = None
+    counts: Counter[str] = Counter()
+    for tags in folders.values() if isinstance(folders, dict) else ():
+        for tag, count in tags.items() if isinstance(tags, dict) else ():
+            if tag.strip() and isinstance(count, int) and count > 0:
+                counts[tag.strip()] += count
+    return counts
+
+
+def title_of(metadata: Mapping[str, str]) -> str:
+    """What the file calls itself; may be empty."""
+    return metadata.get("modelspec.title") or metadata.get("ss_output_name") or ""
+
+
+def description_of(metadata: Mapping[str, str]) -> str:
+    """What the file says about itself in prose; may be empty."""
+    return metadata.get("modelspec.description") or metadata.get("ss_training_comment") or ""
+
+
+def thumbnail_in(metadata: Mapping[str, str], most_bytes: int) -> bytes | None:
+    """The picture in a file's metadata; ``None`` where there is none, or something else, or a larger one."""
+    head, _, text = metadata.get("modelspec.thumbnail", "").partition(",")
+    if not (head.startswith("data:image/") and head.endswith(";base64")) or len(text) > most_bytes * 4 / 3 + 4:
+        return None
+    try:
+        data = base64.b64decode(text, validate=True)
+    except ValueError:
+        return None
+    return data if picture_type(data) is not None else None
+
+
+def picture_type(data: bytes) -> str | None:
+    """``image/png`` and so on, told by how the bytes begin; ``None`` for all but the four kinds that managers show."""
+    kind = next((kind for start, kind in _IMAGES.items() if data.startswith(start)), None)
+    return None if kind == "image/webp" and data[8:12] != b"WEBP" else kind
+
+
 def _data_uri(picture: bytes) -> str:
-    kind = next((kind for start, kind in _IMAGES.items() if picture.startswith(start)), None)
+    kind = picture_type(picture)
     if kind is None:
         raise ConfigError(
             "The thumbnail is no picture that managers show.",

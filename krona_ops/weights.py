@@ -22,9 +22,10 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import takewhile
 from types import MappingProxyType
 
 from .adapter import Adapter
@@ -34,6 +35,8 @@ from .places import attention_of, block_of, path_of, sorted_blocks, text_encoder
 
 _PROJECTIONS = ("q", "k", "v", "qkv", "kv", "out")
 _ATTENTIONS = ("self", "cross", "joint")
+_PLAIN = re.compile(r"[\w.]+")
+"""What the text form holds as it is, whatever stands around it."""
 _ENTRY = re.compile(r"\s*(?P<selector>/(?:\\.|[^/\\\n])*/|[^=,\n]*?)\s*(?:=\s*(?P<weight>[^,\n]*?)\s*)?(?:[,\n]|$)")
 
 
@@ -202,6 +205,28 @@ def describe_unmatched(adapter: Adapter, weights: Weights) -> tuple[str, ...]:
             hint = f"; its blocks are named like {close[0]}" if close else ""
             lines.append(f'"{rule.selector}" matches none of the adapter\'s {len(adapter)} layers{hint}.')
     return tuple(lines)
+
+
+def selectors(names: Iterable[str]) -> dict[str, str]:
+    """For each block of these layers a selector that matches its layers and no other, the shortest that does."""
+    blocks: dict[str, list[str]] = {}
+    for name in names:
+        blocks.setdefault(block_of(name), []).append(name)
+    everything = [name for inside in blocks.values() for name in inside]
+    return {block: _selector(block, inside, everything) for block, inside in blocks.items()}
+
+
+def _selector(block: str, inside: list[str], everything: list[str]) -> str:
+    """The block's own name, unless that means more (``out`` every output, ``down_blocks.1`` its attentions too)."""
+    paths = [path_of(name).split(".") for name in inside]
+    shared = ".".join(parts[0] for parts in takewhile(lambda parts: len(set(parts)) == 1, zip(*paths, strict=False)))
+    wanted = set(inside)
+    for selector in (block, shared):
+        matches = _matcher(selector) if _PLAIN.fullmatch(selector) else (lambda name: False)
+        if all(matches(name) == (name in wanted) for name in everything):
+            return selector
+    listed = "|".join(re.escape(name).replace("/", r"\/") for name in inside)
+    return f"/^(?:{listed})$/"
 
 
 PRESETS: Mapping[str, str] = MappingProxyType(

@@ -23,7 +23,7 @@ from krona_ops.errors import ConfigError, DataError, KronaError
 from .comfyui_start import find_comfyui, has_gpu, prepare_comfyui, user_folder
 from .events import Ended, Event, Noted, Sink, Started, Stepped, Validated
 from .job import Job, dataset_of, load_job, to_text
-from .launch import STOP
+from .requests import Ask, asked, forget
 from .runtime import Accelerated, OneProcess, Runtime
 from .state import TrainState, newest
 from .wire import to_line
@@ -83,6 +83,8 @@ def _train(job: Job, options: argparse.Namespace, runtime: Runtime, host: Path) 
     config, leads = job.training, runtime.number == 0
     folder = Path(runtime.from_first(str(_folder(job, options))))
     resume = _state(folder) if options.resume else None
+    if leads and not options.events:  # else who watches has done it, and may have asked for something meanwhile
+        forget(folder)
     model = load_model(job.model)
     encoded = options.encoded or folder / "encoded.safetensors"
     if leads and options.encoded is None and (resume is None or not encoded.is_file()):
@@ -97,17 +99,17 @@ def _train(job: Job, options: argparse.Namespace, runtime: Runtime, host: Path) 
     clip = load_clip(job.model) if config.adapter.text_encoder else None
     vae = load_vae(job.model) if leads and config.preview.every else None
     training = HostTraining(model, clip, vae, material, config, to_text(dataclasses.replace(job, name=folder.name)))
-    stop = Stop(folder)
-    show = _events(folder, stop) if options.events else _Bar(config.steps, is_hidden=not leads)
+    requests = Requests(folder if leads else None)
+    show = _events(folder, requests) if options.events else _Bar(config.steps, is_hidden=not leads)
     try:
-        training.run(folder, [show], resume, runtime, stop)
+        training.run(folder, [show], resume, runtime, requests)
     except KeyboardInterrupt:
         # All of them were asked; whoever ends first would have the launcher end the one that is still writing.
-        runtime.any(False)
+        runtime.largest(0)
         raise
     finally:
         if leads:
-            (folder / STOP).unlink(missing_ok=True)  # obeyed
+            forget(folder)  # obeyed
 
 
 def _require_same_captions(job: Job, captions: Sequence[str]) -> None:
@@ -160,23 +162,29 @@ def _state(folder: Path) -> TrainState:
     return TrainState.load(path)
 
 
-class Stop:
-    """Whether the training shall stop: a signal came, or the file that asks for it is there.
+class Requests:
+    """What the training is asked: by a signal, or by files in its folder.
 
     A second signal of a kind ends the process at once; but a launcher passes on what its processes have got already.
+
+    Args:
+        folder: Of the run, in the one process that looks at it: files that come and go between the looks of several would
+            be obeyed twice.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.asked = False
-        self._file = folder / STOP
+    def __init__(self, folder: Path | None) -> None:
+        self.shall_stop = False
+        self._folder = folder
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._note)
 
-    def __call__(self) -> bool:
-        return self.asked or self._file.exists()
+    def __call__(self) -> Ask:
+        if self.shall_stop:
+            return Ask.STOP
+        return asked(self._folder) if self._folder is not None else Ask.NOTHING
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
+        self.shall_stop = True
         if not _is_launched():
             signal.signal(number, signal.SIG_DFL)
 
@@ -189,14 +197,14 @@ def _tell_preparation(is_quiet: bool) -> Callable[[int, int, str], None]:
     return tell
 
 
-def _events(folder: Path, stop: Stop) -> Sink:
+def _events(folder: Path, requests: Requests) -> Sink:
     def show(event: Event) -> None:
         line = to_line(event, folder)
         try:
             if line is not None:
                 print(line, flush=True)
         except BrokenPipeError:  # ComfyUI has ended, and nobody waits for the result
-            stop.asked = True
+            requests.shall_stop = True
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     return show

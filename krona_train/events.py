@@ -39,6 +39,8 @@ class Stepped:
     learning_rate: float
     seconds: float
     """Since the training began."""
+    memory: int = 0
+    """Bytes: the most that the step held on the GPU; without one, what the process holds. 0 where nobody looked."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +74,11 @@ class Validated:
 
 @dataclass(frozen=True)
 class Saved:
-    """It is time to keep the state."""
+    """It is time to keep the state, or somebody asked for it."""
 
     state: TrainState
+    adapter: Adapter | None = None
+    """As it is now, where somebody asked for it."""
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,10 @@ from typing import IO
 from krona_ops.errors import TrainingError
 
 from .events import Ended, Event, Sink
+from .requests import Ask, ask, forget
 from .state import newest
 from .wire import from_line
 
-STOP = "stop"
-"""A file of this name in a run's folder asks its training to stop after the step that it is in."""
 LOG = "log.txt"
 _ROOT = Path(__file__).resolve().parents[1]
 SECONDS_TO_STOP = 120.0
@@ -77,7 +76,7 @@ def follow(
         TrainingError: The training failed; the text is its own, or the end of its log.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / STOP).unlink(missing_ok=True)
+    forget(folder)  # what is left of an earlier training
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])}
     with (folder / LOG).open("ab") as log:
         process = subprocess.Popen(
@@ -110,7 +109,7 @@ def follow(
             process.stdout.close()  # type: ignore[union-attr]
             while not lines.empty() and (line := lines.get()) is not None:
                 _told(line, log)
-            (folder / STOP).unlink(missing_ok=True)
+            forget(folder)
     where = f" What was trained is in {folder}; choose it in 'resume' to go on." if newest(folder) else ""
     if ended is not None and ended.error is not None:
         raise TrainingError(f"{ended.error}{where}", found=str(ended.error)) from ended.error
@@ -150,7 +149,7 @@ def _next(lines: queue.Queue[str | None], poll: Callable[[], None], process: sub
 
 def _stop(process: subprocess.Popen, folder: Path, seconds: float) -> None:
     """Ask first: a training that stops by itself has saved its state."""
-    (folder / STOP).touch()
+    ask(folder, Ask.STOP)
     for impatient in (process.terminate, lambda: _kill_group(process), process.kill):
         try:
             process.wait(seconds)

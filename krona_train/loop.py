@@ -21,11 +21,13 @@ from .layers import Layer, Switch, forward_with
 from .look import Look
 from .memory import Plan
 from .progress import Progress
+from .requests import Ask
 from .runtime import OneProcess, Runtime
 from .samples import Samples, as_items, fingerprint, prior_items
 from .state import TrainState
 from .step import Batches, Blocks, backward_that_fits
 from .trainee import Trainee
+from .usage import Usage
 from .validation import keep_out
 
 
@@ -39,7 +41,7 @@ def fit(
     class_data: Sequence[Item | Example] = (),
     preview: Callable[[], Sequence[Image]] | None = None,
     runtime: Runtime | None = None,
-    stop: Callable[[], bool] = lambda: False,
+    asked: Callable[[], Ask] = lambda: Ask.NOTHING,
 ) -> Adapter:
     """Train an adapter and return it; the backbone is left as it was found, whatever happens.
 
@@ -51,7 +53,8 @@ def fit(
         class_data: Encoded pictures of the subject's class, for prior preservation with pictures.
         preview: Draws pictures with the adapter as it stands.
         runtime: The processes that train together; each calls ``fit`` with the same arguments.
-        stop: Asked before each step; where one process says yes, all of them stop as if interrupted.
+        asked: What the training is asked, looked up before each step; the largest that one of the processes is asked counts.
+            Whoever obeys has it forgotten: a saved state and adapter come as `Saved`, a finished training ends as any other.
 
     Raises:
         DataError: There are no examples, or none of the class where the prior needs them.
@@ -59,7 +62,7 @@ def fit(
         ConfigError: The state to go on from belongs to other settings, another base model or other pictures.
         NonFiniteError: The loss or its gradient became NaN or infinite; the factors are those from before.
         OutOfMemoryError: A step does not fit even in the smallest way.
-        KeyboardInterrupt: ``stop`` said so.
+        KeyboardInterrupt: It was asked to stop.
     """
     runtime = runtime or OneProcess()
     everything = as_items(data)
@@ -87,13 +90,18 @@ def fit(
         count = sum(p.numel() for p in trainee.parameters)
         sink(Started(config.steps, progress.done, len(targets), count, describe_adjustments(targets)))
         look = Look(backbone, trainee, held_out, config, preview, runtime, sink)
-        began = time.monotonic()
+        began, usage = time.monotonic(), Usage(backbone.device)
         try:
             with attached(backbone, trainee.layers, trainee.switch), Blocks(backbone, config.memory) as blocks:
                 while look(progress) and progress.done < config.steps:
-                    step = progress.done + 1
-                    if runtime.any(stop()):
+                    step, ask = progress.done + 1, runtime.largest(asked())
+                    if ask == Ask.STOP:
                         raise KeyboardInterrupt(f"Asked to stop after step {progress.done}.")
+                    if ask == Ask.FINISH and progress.done:
+                        break
+                    if ask == Ask.SAVE and progress.done:
+                        sink(Saved(state(), trainee.result()))
+                    usage.begin()
                     loss = backward_that_fits(backbone, blocks, trainee, batches, config, progress, runtime, sink)
                     loss = runtime.mean(loss)
                     runtime.average_gradients(trainee.parameters)
@@ -101,7 +109,8 @@ def fit(
                     check_finite(step, loss=loss, gradient=loss if trainee.scaler.is_enabled() else grad_norm)
                     rate = trainee.step(progress.done)
                     progress.done = step
-                    sink(Stepped(step, config.steps, loss.item(), grad_norm.item(), rate, time.monotonic() - began))
+                    told = (loss.item(), grad_norm.item(), rate, time.monotonic() - began, usage.bytes())
+                    sink(Stepped(step, config.steps, *told))
                     if config.save_every and step % config.save_every == 0 and step < config.steps:
                         sink(Saved(state()))
         except BaseException as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 from collections.abc import Mapping
@@ -13,10 +12,11 @@ from krona_ops import Adapter, save
 from krona_ops.files import write_atomically
 
 from .config import TrainConfig, to_yaml
-from .events import Ended, Event, Noted, Previewed, Saved, Started, Stepped, Validated
+from .events import Ended, Event, Previewed, Saved, Started, Validated
+from .metrics import METRICS, append, history, picture_names, read, row_of
+from .requests import Ask, forget
 from .state import TrainState, states
 
-METRICS = "metrics.jsonl"
 log = logging.getLogger(__name__)
 
 
@@ -25,7 +25,8 @@ class Run:
 
     ``run.yaml`` holds the settings, ``metrics.jsonl`` one line per event, ``state-<step>.safetensors`` the newest states,
     ``previews/`` the pictures, ``adapter-best.safetensors`` the adapter of the lowest validation loss, and
-    ``adapter.safetensors`` the result. A training that ended early leaves ``adapter-stopped-at-<step>.safetensors`` instead.
+    ``adapter.safetensors`` the result. A training that was stopped leaves ``adapter-stopped-at-<step>.safetensors`` instead,
+    and one that was asked to save ``adapter-step-<step>.safetensors``. Requests that are obeyed are forgotten.
 
     Args:
         folder: Created; a folder that is there already must hold a run that goes on.
@@ -49,28 +50,27 @@ class Run:
 
     def __call__(self, event: Event) -> None:
         """Take note of one event."""
+        if isinstance(event, Ended):
+            self._end(event)
+            return
         if isinstance(event, Started):
             self._start(event)
-        elif isinstance(event, Stepped):
-            self._note("step", dataclasses.asdict(event))
-        elif isinstance(event, Noted):
-            self._note("note", {"step": event.step, "text": event.text})
-        elif isinstance(event, Validated):
-            self._note("validation", {"step": event.step, "validation": event.loss, "best": event.is_best})
-            if event.is_best and event.adapter is not None:
-                self._save(event.adapter, "adapter-best.safetensors", event.step)
         elif isinstance(event, Previewed):
             self._keep_pictures(event)
         elif isinstance(event, Saved):
             self._keep(event.state)
-        elif isinstance(event, Ended) and event.step > 0 and event.adapter is not None and event.state is not None:
-            self._end(event.step, event.adapter, event.state, is_whole=event.error is None)
+            if event.adapter is not None:
+                self._save(event.adapter, f"adapter-step-{event.state.step:06}.safetensors", event.state.step)
+                forget(self.folder, Ask.SAVE)
+        self._note(event)
+        if isinstance(event, Validated) and event.is_best and event.adapter is not None:
+            self._save(event.adapter, "adapter-best.safetensors", event.step)
 
     @classmethod
     def recall(cls, folder: Path, config: TrainConfig) -> Run:
         """A run as its folder tells of it, for one that another process has made."""
         run = cls(folder, config, {})
-        for row in _rows(folder / METRICS):
+        for row in read(folder / METRICS):
             run._recall(row)
         found = [folder / "adapter.safetensors", *sorted(folder.glob("adapter-stopped-at-*.safetensors"), reverse=True)]
         run.adapter_file = next((path for path in found if path.is_file()), None)
@@ -87,11 +87,10 @@ class Run:
             text = "".join(f"{json.dumps(row)}\n" for row in rows)
             write_atomically(self.folder / METRICS, lambda file: file.write(text.encode()))
 
-    def _note(self, kind: str, row: Mapping[str, Any]) -> None:
-        whole = {"event": kind, **row}
-        self._recall(whole)
-        with (self.folder / METRICS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(whole) + "\n")
+    def _note(self, event: Event) -> None:
+        row = row_of(event)
+        self._recall(row)
+        append(self.folder / METRICS, row)
 
     def _recall(self, row: Mapping[str, Any]) -> None:
         if row["event"] == "step":
@@ -107,10 +106,8 @@ class Run:
     def _keep_pictures(self, event: Previewed) -> None:
         folder = self.folder / "previews"
         folder.mkdir(exist_ok=True)
-        names = [f"step-{event.step:06}-{number}.png" for number in range(1, len(event.pictures) + 1)]
-        for name, picture in zip(names, event.pictures, strict=True):
+        for name, picture in zip(picture_names(event.step, len(event.pictures)), event.pictures, strict=True):
             write_atomically(folder / name, lambda file, picture=picture: picture.save(file, "PNG"))
-        self._note("preview", {"step": event.step, "pictures": names})
 
     def _keep(self, state: TrainState) -> None:
         state.save(self.folder / f"state-{state.step:08}.safetensors")
@@ -122,52 +119,21 @@ class Run:
         options = {"format": "lora", "rank": self._config.adapter.rank} if lora else {}
         return save(adapter.with_metadata(**self._metadata, ss_steps=str(step)), self.folder / name, **options)
 
-    def _end(self, step: int, adapter: Adapter, state: TrainState, *, is_whole: bool) -> None:
-        self._keep(state)
+    def _end(self, event: Ended) -> None:
+        try:
+            if event.step > 0 and event.adapter is not None and event.state is not None:
+                self._keep(event.state)
+                self._keep_result(event.step, event.adapter, is_whole=event.error is None)
+        finally:
+            forget(self.folder)
+        try:
+            self._note(event)
+        except OSError as error:  # the adapter is safe; why the training ended must not be hidden by this
+            log.warning("KronA: the end of the training is not in %s: %s", self.folder / METRICS, error)
+
+    def _keep_result(self, step: int, adapter: Adapter, *, is_whole: bool) -> None:
         name = "adapter.safetensors" if is_whole else f"adapter-stopped-at-{step:06}.safetensors"
         self.adapter_file = self._save(adapter, name, step)
         if is_whole:
             for stopped in self.folder.glob("adapter-stopped-at-*.safetensors"):
                 stopped.unlink()
-
-
-def history(metrics: Path, done: int) -> list[dict[str, Any]]:
-    """What happened up to step ``done``, as far as they can be read.
-
-    Unlike states, metrics are not forced to the disk: after a power cut the last lines may be missing or damaged, which
-    must not keep the training itself from going on.
-    """
-    rows = [row for row in _rows(metrics) if row["step"] <= done]
-    steps = {row["step"] for row in rows if row["event"] == "step"}
-    if len(steps) != done:
-        log.warning(
-            "KronA: the metrics of %d of %d steps are lost; the training goes on from its state all the same.",
-            done - len(steps),
-            done,
-        )
-    return rows
-
-
-def _rows(metrics: Path) -> list[dict[str, Any]]:
-    """Every line that can be read."""
-    rows = []
-    for line in metrics.read_bytes().splitlines() if metrics.exists() else []:
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict) and is_whole(row):
-            rows.append(row)
-    return rows
-
-
-def is_whole(row: Mapping[str, Any]) -> bool:
-    """Whether a line of the metrics has all that its kind of event has."""
-    wanted = {
-        "step": {"loss": float, "learning_rate": float},
-        "validation": {"validation": float},
-        "preview": {"pictures": list},
-        "note": {"text": str},
-    }.get(row.get("event", ""))
-    fields = {"step": int, **wanted} if wanted is not None else {"": int}
-    return all(isinstance(row.get(name), kind) for name, kind in fields.items())

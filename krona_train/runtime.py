@@ -24,8 +24,8 @@ class Runtime(Protocol):
     def mean(self, value: Tensor) -> Tensor:
         """The mean of a number over all processes."""
 
-    def any(self, claim: bool) -> bool:
-        """Whether it holds in one of the processes."""
+    def largest(self, number: int) -> int:
+        """The largest that one of the processes has; of truths, whether it holds in any."""
 
     def from_first(self, value: Any) -> Any:
         """The value that the first process has."""
@@ -45,8 +45,8 @@ class OneProcess:
     def mean(self, value: Tensor) -> Tensor:
         return value
 
-    def any(self, claim: bool) -> bool:
-        return claim
+    def largest(self, number: int) -> int:
+        return number
 
     def from_first(self, value: Any) -> Any:
         return value
@@ -91,8 +91,12 @@ class Accelerated:
         torch.distributed.all_reduce(total)
         return total / self.count
 
-    def any(self, claim: bool) -> bool:
-        return self.mean(torch.tensor(float(claim), device=self.device)).item() > 0
+    def largest(self, number: int) -> int:
+        if self.count == 1:
+            return number
+        found = torch.tensor(int(number), device=self.device)
+        torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX)
+        return int(found.item())
 
     def from_first(self, value: Any) -> Any:
         from accelerate.utils import broadcast_object_list

@@ -80,7 +80,7 @@ def backward_that_fits(
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-        if not runtime.any(loss is None):
+        if not runtime.largest(loss is None):
             return loss
         # The failed step's tensors hang on the exception; out here they are free.
         trainee.optimizer.zero_grad()

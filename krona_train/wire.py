@@ -9,9 +9,10 @@ from typing import Any
 
 from PIL import Image
 
-from krona_ops.errors import KronaError, TrainingError
+from krona_ops.errors import TrainingError
 
 from .events import Ended, Event, Noted, Previewed, Started, Stepped, Validated
+from .metrics import in_words, picture_names
 
 _MARK = "krona.event"
 _PLAIN = {kind.__name__: kind for kind in (Started, Stepped, Noted)}
@@ -35,20 +36,13 @@ def to_line(event: Event, folder: Path) -> str | None:
     elif isinstance(event, Validated):
         fields = {"step": event.step, "loss": event.loss, "is_best": event.is_best}
     elif isinstance(event, Previewed):
-        files = [folder / "previews" / f"step-{event.step:06}-{n}.png" for n in range(1, len(event.pictures) + 1)]
+        files = [folder / "previews" / name for name in picture_names(event.step, len(event.pictures))]
         fields = {"step": event.step, "pictures": [str(file) for file in files]}
     elif isinstance(event, Ended):
-        fields = {"step": event.step, "steps": event.steps, "error": _told(event.error)}
+        fields = {"step": event.step, "steps": event.steps, "error": in_words(event.error)}
     else:
         return None
     return json.dumps({_MARK: type(event).__name__, **fields})
-
-
-def _told(error: BaseException | None) -> str | None:
-    """An error in words; those of libraries say too little without their names."""
-    if error is None or isinstance(error, KronaError):
-        return None if error is None else str(error)
-    return f"{type(error).__name__}: {error}"
 
 
 def from_line(line: str) -> Event | None:

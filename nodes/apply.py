@@ -8,13 +8,14 @@ from comfy_api.latest import io
 
 from krona_ops import Adapter, load
 from krona_ops.formats.scale import ScaleRule
+from krona_ops.metadata import trigger_words
 from krona_ops.weights import Weights
 
 from .host import paths
-from .host.patch import MODES, Mode, apply_adapter
+from .host.patch import MODES, Applied, Mode, apply_adapter
 from .host.text import tell
 from .host.types import CATEGORY, Krona, KronaWeightsSocket
-from .load import file_input, scale_input
+from .load import file_input, scale_input, trigger_output
 from .scale import weighted
 
 
@@ -47,6 +48,11 @@ def clip_input() -> io.Input:
     return io.Clip.Input("clip", optional=True, tooltip="Connect it when the adapter also adapts the text encoder.")
 
 
+def coverage(applied: Applied) -> dict[str, list[dict[str, Any]]]:
+    """How much of the adapter the model has, for the page."""
+    return {"krona_coverage": [{"matched": applied.matched, "layers": applied.layers, "report": applied.report}]}
+
+
 class KronaLoadApply(io.ComfyNode):
     """File to patched model."""
 
@@ -69,8 +75,10 @@ class KronaLoadApply(io.ComfyNode):
                 io.Model.Output(display_name="model"),
                 io.Clip.Output(display_name="clip"),
                 Krona.Output(display_name="krona", tooltip="The adapter itself."),
+                trigger_output(),
             ],
             hidden=[io.Hidden.unique_id],
+            has_intermediate_output=True,
         )
 
     @classmethod
@@ -94,7 +102,8 @@ class KronaLoadApply(io.ComfyNode):
         adapter = load(paths.adapter_path(file), scale)
         applied = apply_adapter(adapter, model, clip, strength_model, strength_clip)
         tell("\n".join((applied.report, *adapter.notes)), cls.hidden.unique_id)
-        return io.NodeOutput(applied.model, applied.clip, adapter)
+        words = ", ".join(trigger_words(adapter.metadata))
+        return io.NodeOutput(applied.model, applied.clip, adapter, words, ui=coverage(applied))
 
 
 class KronaApply(io.ComfyNode):
@@ -131,6 +140,7 @@ class KronaApply(io.ComfyNode):
                 io.String.Output(display_name="report", tooltip="How many of the adapter's layers the model has."),
             ],
             hidden=[io.Hidden.unique_id],
+            has_intermediate_output=True,
         )
 
     @classmethod
@@ -148,4 +158,4 @@ class KronaApply(io.ComfyNode):
         applied = apply_adapter(adapter, model, clip, strength_model, strength_clip, mode)
         report = f"{applied.report}\n{acting}".strip()
         tell(report, cls.hidden.unique_id)
-        return io.NodeOutput(applied.model, applied.clip, report)
+        return io.NodeOutput(applied.model, applied.clip, report, ui=coverage(applied))

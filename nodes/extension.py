@@ -8,7 +8,7 @@ from .apply import KronaApply, KronaLoadApply
 from .blend import KronaBlend
 from .compress import KronaCompress, KronaConvert, KronaExtract
 from .dataset import KronaDataset
-from .host import paths, web
+from .host import paths, routes, web
 from .inspect import KronaInspect
 from .load import KronaLoad
 from .save import KronaSave
@@ -44,8 +44,9 @@ class KronaExtension(ComfyExtension):
     """The pack, as the host sees it."""
 
     async def on_load(self) -> None:
-        """Tell the host where adapters and web files are."""
+        """Tell the host where adapters and web files are, and what the pages ask for."""
         paths.register()
+        routes.register()
         web.serve_web_folder()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:

@@ -8,6 +8,7 @@ from comfy_api.latest import io
 
 from krona_ops import load
 from krona_ops.formats.scale import RULES, ScaleRule
+from krona_ops.metadata import trigger_words
 
 from .host import paths
 from .host.text import tell
@@ -36,6 +37,13 @@ def scale_input() -> io.Combo.Input:
     )
 
 
+def trigger_output() -> io.Output:
+    """What to write into the prompt, from every loader."""
+    return io.String.Output(
+        display_name="trigger words", tooltip="The words that call up the subject, as the file says; empty where it does not."
+    )
+
+
 class KronaLoad(io.ComfyNode):
     """File to adapter."""
 
@@ -48,7 +56,7 @@ class KronaLoad(io.ComfyNode):
             description="Loads a Kronecker adapter (LoKr) file as a value that other KronA nodes scale, blend, apply or save.",
             search_aliases=["lokr", "kronecker", "lora", "lycoris"],
             inputs=[file_input(), scale_input()],
-            outputs=[Krona.Output(display_name="krona", tooltip="The adapter, not applied to anything yet.")],
+            outputs=[Krona.Output(display_name="krona", tooltip="The adapter, not applied to anything yet."), trigger_output()],
             hidden=[io.Hidden.unique_id],
         )
 
@@ -64,4 +72,4 @@ class KronaLoad(io.ComfyNode):
     def execute(cls, file: str, scale: ScaleRule = "auto") -> io.NodeOutput:
         adapter = load(paths.adapter_path(file), scale)
         tell("\n".join((f"{len(adapter)} layers, {adapter.parameters:,} parameters.", *adapter.notes)), cls.hidden.unique_id)
-        return io.NodeOutput(adapter)
+        return io.NodeOutput(adapter, ", ".join(trigger_words(adapter.metadata)))

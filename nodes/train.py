@@ -188,6 +188,13 @@ class KronaTrain(io.ComfyNode):
         return True
 
     @classmethod
+    def fingerprint_inputs(
+        cls, name: str | None = None, steps: int | None = None, resume: str | None = SAME, **kwargs: Any
+    ) -> str:
+        """Queued again, a training that was ended early goes on, instead of giving what it had then."""
+        return paths.unfinished(name, steps) if resume == SAME and name and steps else ""
+
+    @classmethod
     def execute(
         cls,
         model: Any,
@@ -221,7 +228,18 @@ class KronaTrain(io.ComfyNode):
         )
         config = (settings or Settings()).applied_to(config, dataset)
         progress = Progress(steps, cls.hidden.unique_id)
-        result = train(model, clip, vae, dataset, config, name=name, resume=resume, where=where, progress=progress)
+        result = train(
+            model,
+            clip,
+            vae,
+            dataset,
+            config,
+            name=name,
+            resume=resume,
+            where=where,
+            progress=progress,
+            node=cls.hidden.unique_id,
+        )
         curve, sheet = draw(result)
         applied = apply_adapter(result.adapter, model, clip)
         return io.NodeOutput(
@@ -233,7 +251,7 @@ class KronaTrain(io.ComfyNode):
             {"loss": result.run.losses},
             curve if sheet is None else sheet,
             applied.clip,
-            ui=ui.PreviewImage(curve, cls=cls),
+            ui={**ui.PreviewImage(curve, cls=cls).as_dict(), "krona_run": [result.run.folder.name]},
         )
 
 

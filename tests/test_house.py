@@ -20,6 +20,7 @@ ALSO = {
     "krona_train/optim.py": {"diffusers", "bitsandbytes", "prodigyopt", "schedulefree"},
     "krona_train/runtime.py": {"accelerate"},
     "krona_train/tensorboard.py": {"tensorboardX"},
+    "krona_train/usage.py": {"psutil"},
 }
 """The files of the trainer that know one thing more: the host, and libraries that only they may load."""
 

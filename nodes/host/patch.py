@@ -30,6 +30,10 @@ class Applied:
     model: Any
     clip: Any
     report: str
+    matched: int
+    """Layers of the adapter that the models have."""
+    layers: int
+    """All layers of the adapter."""
 
 
 def apply_adapter(
@@ -61,7 +65,8 @@ def apply_adapter(
         if strength_clip != 0:
             _apply(clip.patcher, grouped(resolution.clip), strength_clip, mode)
     log.info("KronA: %s", resolution.report())
-    return Applied(model, clip, resolution.report())
+    matched = resolution.layers - len(resolution.unmatched)
+    return Applied(model, clip, resolution.report(), matched, resolution.layers)
 
 
 def _apply(patcher: Any, updates: dict[Site, list[Delta]], strength: float, mode: Mode) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import time
@@ -9,10 +10,12 @@ from pathlib import Path
 
 import folder_paths
 
-from krona_ops.errors import AdapterFileError
+from krona_ops.errors import AdapterFileError, KronaError
 from krona_ops.files import read_header
+from krona_train.state import TrainState, newest
 
 KIND = "krona"
+log = logging.getLogger(__name__)
 SAMPLES = Path(__file__).resolve().parents[2] / "samples"
 _OF_A_RUN = re.compile(r"(^|[/\\\\])(state-\d{8}|encoded)\.safetensors$")
 _DEVICE_NAMES = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)$", re.IGNORECASE)
@@ -65,6 +68,23 @@ def adapter_fingerprint(name: str) -> tuple[str, int, int]:
     return (name, stat.st_mtime_ns, stat.st_size)
 
 
+def forget_list() -> None:
+    """Have the menu's names looked up anew: the host keeps them by their folders' times, and two files of one moment look like one."""
+    folder_paths.filename_list_cache.pop(KIND, None)
+
+
+def upload_folder() -> Path:
+    """Where adapters from the browser go; made where missing."""
+    folder = Path(folder_paths.models_dir) / KIND
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def runs_folder() -> Path:
+    """The folder whose folders are the runs."""
+    return Path(folder_paths.get_output_directory()) / KIND
+
+
 def picture_folder(name: str) -> Path:
     """A folder given by its full path, by its name inside the host's input folder, or one of the samples of this pack."""
     path = Path(name.strip()).expanduser()
@@ -76,7 +96,7 @@ def picture_folder(name: str) -> Path:
 
 def new_run_folder(name: str) -> Path:
     """A folder under ``output/krona`` for a new run, not there yet or empty; a name in use gets a number."""
-    parent = Path(folder_paths.get_output_directory()) / KIND
+    parent = runs_folder()
     wanted = safe_name(name) or time.strftime("run-%Y%m%d-%H%M%S")
     number, folder = 1, parent / wanted
     while folder.exists() and any(folder.iterdir()):
@@ -87,7 +107,7 @@ def new_run_folder(name: str) -> Path:
 
 def runs() -> list[str]:
     """Runs that can go on, the newest first."""
-    parent = Path(folder_paths.get_output_directory()) / KIND
+    parent = runs_folder()
     found = {path.parent: path.stat().st_mtime for path in parent.glob("*/state-*.safetensors")}
     return [folder.name for folder in sorted(found, key=lambda folder: found[folder], reverse=True)]
 
@@ -95,8 +115,19 @@ def runs() -> list[str]:
 def runs_named(name: str) -> list[Path]:
     """The folders of the runs of this name that can go on, numbered ones included, the newest first."""
     wanted = re.compile(rf"{re.escape(safe_name(name))}(-\d+)?")
-    parent = Path(folder_paths.get_output_directory()) / KIND
+    parent = runs_folder()
     return [parent / run for run in runs() if safe_name(name) and wanted.fullmatch(run)]
+
+
+def unfinished(name: str, steps: int) -> str:
+    """The newest run of this name and where it stands, as ``robot@23``, if it has done fewer steps than these; else empty."""
+    newest_run = next(iter(runs_named(name)), None)
+    try:
+        state = TrainState.peek(newest(newest_run) or newest_run) if newest_run is not None else None
+    except (KronaError, ValueError, KeyError) as error:
+        log.info("KronA: %s is passed over: %s", newest_run, error)
+        return ""
+    return f"{newest_run.name}@{state.step}" if newest_run is not None and state is not None and state.step < steps else ""
 
 
 def run_folder(name: str) -> Path:
@@ -113,7 +144,7 @@ def run_folder(name: str) -> Path:
             expected="a folder in output/krona with a state-….safetensors file",
             remedy="Press R in the browser to refresh the list, and choose again.",
         )
-    return Path(folder_paths.get_output_directory()) / KIND / name
+    return runs_folder() / name
 
 
 def safe_name(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,13 +25,14 @@ from krona_train.backbone.comfyui.material import Places, Progress, prepare
 from krona_train.backbone.comfyui.train import HostTraining
 from krona_train.data.pictures import Dataset
 from krona_train.data.source import PictureFiles
-from krona_train.events import Sink
+from krona_train.events import Sink, to_all
 from krona_train.job import Job, ModelFiles, to_text
 from krona_train.launch import command, follow
+from krona_train.requests import Ask, asked
 from krona_train.run import Run
 from krona_train.state import TrainState, newest, same_run
 
-from . import paths
+from . import live, paths
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +62,7 @@ def train(
     resume: str,
     where: str,
     progress: Sink,
+    node: str | None = None,
 ) -> Result:
     """Train; the result is on disk before this returns, also when it raises in the middle.
 
@@ -69,6 +72,7 @@ def train(
             one; a finished one is not trained again.
         where: `HERE`, `PROCESS` or `ALL_GPUS`.
         progress: Gets every event after the run's folder has.
+        node: The id of the node that trains.
 
     Raises:
         ConfigError: The checkpoint has no text encoder or no VAE, or the run to go on with belongs to something else.
@@ -85,7 +89,8 @@ def train(
         return Result(*done, config, prompts)
     if where == HERE:
         resumed = None if state is None else TrainState.load(newest(folder) or folder)
-        return Result(*training.run(folder, [progress], resumed), config, prompts)
+        with live.watched(folder, node) as show:
+            return Result(*training.run(folder, [show, progress], resumed, asked=_asked(folder)), config, prompts)
     folder.mkdir(parents=True, exist_ok=True)
     encoded = material.save(folder / "encoded.safetensors")
     run_yaml = folder / "run.yaml"
@@ -97,7 +102,8 @@ def train(
     arguments = command(
         run_yaml, folder, processes=processes, resume=state is not None, encoded=encoded, host_arguments=sys.argv[1:]
     )
-    follow(arguments, folder, progress, comfy.model_management.throw_exception_if_processing_interrupted)
+    with live.watched(folder, node) as show:
+        follow(arguments, folder, to_all(show, progress), comfy.model_management.throw_exception_if_processing_interrupted)
     run = Run.recall(folder, config)
     if run.adapter_file is None:
         raise TrainingError(
@@ -110,10 +116,21 @@ def train(
     return Result(load(run.adapter_file), run, config, prompts)
 
 
+def _asked(folder: Path) -> Callable[[], Ask]:
+    """What a training in this process is asked; to be stopped is an interrupt, which the host knows what to do with."""
+
+    def look() -> Ask:
+        what = asked(folder)
+        if what is Ask.STOP:
+            raise comfy.model_management.InterruptProcessingException
+        return what
+
+    return look
+
+
 def places() -> Places:
     """Folders that all runs share: encodings in the user's folder, because every safetensors file below output is listed."""
-    runs = Path(folder_paths.get_output_directory()) / paths.KIND
-    return Places(Path(folder_paths.get_user_directory()) / "krona" / "cache", runs / "class pictures")
+    return Places(Path(folder_paths.get_user_directory()) / "krona" / "cache", paths.runs_folder() / "class pictures")
 
 
 def tell_preparation() -> Progress:
@@ -159,7 +176,7 @@ def _job(model: Any, clip: Any, vae: Any, dataset: Dataset, config: TrainConfig,
         files = ModelFiles()
     return Job(
         name=name,
-        output=str(Path(folder_paths.get_output_directory()) / paths.KIND),
+        output=str(paths.runs_folder()),
         comfyui=str(Path(next(iter(comfy.__path__))).resolve().parent),
         model=files,
         pictures=dataset.source or PictureFiles(),

@@ -20,7 +20,8 @@ from krona_train.__main__ import STOPPED, main
 from krona_train.config import from_yaml
 from krona_train.events import Stepped
 from krona_train.job import Job, dataset_of, load_job
-from krona_train.launch import STOP, command, follow
+from krona_train.launch import command, follow
+from krona_train.requests import Ask, ask, asked
 from krona_train.state import TrainState, newest, states
 from krona_train.wire import from_line
 from tools import tiny_models
@@ -189,11 +190,11 @@ def test_a_run_stopped_in_every_way_goes_on_bitwise(expected, place):
     """One run: asked by SIGTERM, by SIGINT, by the file, then killed; each time it goes on, at last to its end."""
     folder, log = place / "runs" / "stopped", place.parent / "log.txt"
     file, resume, done = place / "run.yaml", ("--folder", folder), []
-    for how in (signal.SIGTERM, signal.SIGINT, STOP, signal.SIGKILL):
+    for how in (signal.SIGTERM, signal.SIGINT, Ask.STOP, signal.SIGKILL):
         with started(log, file, *resume) as process:
             wait_for_a_step(process)
-            if how == STOP:
-                (folder / STOP).touch()
+            if how is Ask.STOP:
+                ask(folder, Ask.STOP)
             else:
                 process.send_signal(how)
             told, _ = process.communicate(timeout=GUARD)
@@ -203,7 +204,7 @@ def test_a_run_stopped_in_every_way_goes_on_bitwise(expected, place):
                 assert process.returncode == STOPPED == 130, log.read_text()[-3000:]
                 assert f'"error": "KeyboardInterrupt: Asked to stop after step {newest_step(folder)}."' in told
                 assert (folder / f"adapter-stopped-at-{newest_step(folder):06}.safetensors").exists()
-        assert not (folder / STOP).exists()
+        assert asked(folder) is Ask.NOTHING
         done.append(newest_step(folder))
         file, resume = folder / "run.yaml", ("--resume",)
     assert done == sorted(done)  # killed between a step and the saving of its state, it does that step again

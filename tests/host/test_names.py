@@ -15,7 +15,9 @@ from name_table import update
 from krona_ops import Adapter, Full, Kron, Matrix
 from krona_ops.errors import CoverageError, ShapeError
 from krona_ops.names import projection
+from krona_ops.places import block_of
 from krona_ops.rows import rows
+from krona_ops.weights import parse_weights, selectors
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "formats.md"
 
@@ -297,3 +299,33 @@ def test_the_processors_of_flux_loras_are_understood(resolve, comfy, name, key, 
     ]
     [(site, _)] = resolve(Adapter({name: update((height, width))}), flux).model
     assert (site.key, site.offset) == (f"diffusion_model.{key}.weight", offset)
+
+
+def every_layer(net, prefix):
+    from krona_train.backbone.comfyui import layer_shape
+
+    return [f"{prefix}{path}" for path, module in net.named_modules() if layer_shape(module) is not None]
+
+
+def assert_each_selector_chooses_its_block(names):
+    for block, selector in selectors(names).items():
+        weights = parse_weights(f"default=0, {selector}=1")
+        assert {name for name in names if weights.of(name)} == {name for name in names if block_of(name) == block}, selector
+
+
+@pytest.mark.parametrize("family", families.FAMILIES)
+def test_the_selector_of_a_block_chooses_its_layers_in_every_family_and_dialect(family, comfy):
+    net = families.build(family).model
+    names = every_layer(net.diffusion_model, "")
+    text = every_layer(text_encoders.build("SDXL").cond_stage_model, "")
+    for spell in dialects.DIALECTS.values():
+        assert_each_selector_chooses_its_block([*map(spell, names), *text])
+    if "num_res_blocks" in net.model_config.unet_config:
+        theirs = dialects.diffusers(family, net)
+        for spell in dialects.DIFFUSERS_UNET.values():
+            assert_each_selector_chooses_its_block([spell(name) for name in theirs])
+
+
+@pytest.mark.parametrize("name", text_encoders.TEXT_ENCODERS)
+def test_the_selector_of_a_block_chooses_its_layers_in_every_text_encoder(name, comfy):
+    assert_each_selector_chooses_its_block(every_layer(text_encoders.build(name).cond_stage_model, ""))

@@ -35,6 +35,13 @@ def is_step(event, of):
     return event.type == "progress" and event.data["node"] == "3" and event.data["max"] == of
 
 
+def steps_in(folder):
+    """The steps that a run's metrics tell of."""
+    return [
+        row["step"] for row in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines()) if row["event"] == "step"
+    ]
+
+
 @pytest.fixture(scope="module")
 def trained(server):
     """One run of the whole graph: the result, and the path of the adapter that was saved."""
@@ -98,8 +105,7 @@ def test_training_leaves_a_run_folder_an_adapter_and_pictures(server, trained):
     names = {p.name for p in folder.iterdir()}
     assert len([name for name in names if name.startswith("events.")]) == 1
     assert {name for name in names if not name.startswith("events.")} == written
-    steps = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert steps == [1, 2, 3, 4]
+    assert steps_in(folder) == [1, 2, 3, 4]
     saved, kept = load_adapter(file), load_adapter(folder / "adapter.safetensors")
     assert dict(saved.layers) == dict(kept.layers)
     assert saved.metadata["ss_base_model_version"] == "sd_v1"
@@ -139,9 +145,9 @@ def test_what_the_host_does_not_remember_is_found_in_the_runs_folder_and_more_st
     assert {path.name: path.stat().st_mtime_ns for path in folder.glob("*.safetensors")} == before
     longer = client.run(graph(8))
     assert min(e.data["value"] for e in longer.events if is_step(e, of=8)) >= 4
-    assert [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()] == list(range(1, 9))
+    assert steps_in(folder) == list(range(1, 9))
     client.run(graph(3, resume="(new run)"))
-    assert len((folder.with_name("same-2") / "metrics.jsonl").read_text().splitlines()) == 3
+    assert steps_in(folder.with_name("same-2")) == [1, 2, 3]
 
 
 def test_cores_own_file_of_the_lora_model_holds_the_same_adapter(server, trained):
@@ -196,7 +202,7 @@ def test_a_cancelled_training_stops_within_one_step_and_keeps_what_it_has(server
     with pytest.raises(RunInterrupted):
         client.run(graph, cancel_at_three)
     folder = server.base / "output" / "krona" / "cancelled"
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    lines = steps_in(folder)
     [kept] = folder.glob("adapter-stopped-at-*.safetensors")
     assert int(re.search(r"(\d+)\.safetensors", kept.name).group(1)) == len(lines)
     assert len(load_adapter(kept)) == 8
@@ -223,7 +229,7 @@ def test_a_cancelled_and_a_finished_run_go_on_as_if_they_had_never_stopped(serve
 
     with pytest.raises(RunInterrupted):
         client.run(graph(name="parts", steps=400, resume="parts"), cancel)
-    done = len((server.base / "output" / "krona" / "parts" / "metrics.jsonl").read_text().splitlines())
+    done = len(steps_in(server.base / "output" / "krona" / "parts"))
     assert 5 < done < 400
     client.run(graph(name="parts", steps=done + 2, resume="parts"))
     client.run(graph(name="whole", steps=done + 2, resume="whole"))
@@ -365,7 +371,7 @@ def test_a_separate_process_trains_the_same_adapter_and_can_be_cancelled_and_gon
     done = int(re.search(r"(\d+)\.safetensors", kept.name).group(1))
     assert 2 <= done < 500
     client.run(graph(name="stopped", steps=done + 1, where="separate process"))
-    assert len((folder / "metrics.jsonl").read_text().splitlines()) == done + 1
+    assert len(steps_in(folder)) == done + 1
     assert not folder.with_name("stopped-2").exists()
 
 

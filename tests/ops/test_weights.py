@@ -7,7 +7,16 @@ from krona_ops import Adapter, Full, Kron
 from krona_ops.delta import tensors
 from krona_ops.errors import ConfigError
 from krona_ops.places import attention_of, block_of, path_of, role_of, sorted_blocks, sorted_roles, text_encoder_of
-from krona_ops.weights import PRESETS, WeightRule, Weights, apply_weights, describe_unmatched, format_weights, parse_weights
+from krona_ops.weights import (
+    PRESETS,
+    WeightRule,
+    Weights,
+    apply_weights,
+    describe_unmatched,
+    format_weights,
+    parse_weights,
+    selectors,
+)
 
 SD = "diffusion_model.input_blocks.4.1.transformer_blocks.0.attn2.to_q"
 PLACES = [
@@ -196,3 +205,45 @@ def test_presets_can_be_read_and_say_what_they_do(name):
         "single blocks only (Flux)": {FLUX: 0, "diffusion_model.single_blocks.3.linear1": 1},
     }[name]
     assert {layer: weights.of(layer) for layer in expected} == expected
+
+
+def chosen_by(selector, names):
+    """The layers that keep their strength where this selector alone acts; by way of the text form, as a user writes it."""
+    weights = parse_weights(f"default=0, {selector}=1")
+    return {name for name in names if weights.of(name) == 1}
+
+
+HARD = {
+    "a block of which others begin with the name": [
+        "unet.down_blocks.1.downsamplers.0.conv", "unet.down_blocks.1.attentions.0.proj_in", "unet.down_blocks.1.resnets.1.conv1",
+        "unet.down_blocks.10.attentions.0.proj_in",
+    ],
+    "a module that is called as a projection is": [
+        "diffusion_model.out.2", "diffusion_model.input_blocks.4.1.transformer_blocks.0.attn1.to_out.0", "diffusion_model.middle_block.1.q",
+    ],
+    "text encoders, whole and in parts": [
+        "clip_l.transformer.text_projection", "clip_g.transformer.text_projection",
+        "clip_l.transformer.text_model.encoder.layers.1.mlp.fc1", "clip_l.transformer.text_model.encoder.layers.11.mlp.fc1",
+        "clip_g.transformer.text_model.encoder.layers.1.mlp.fc1", "diffusion_model.layers.1.attention.qkv",
+    ],
+    "kohya's text encoders": [
+        "lora_te1_text_model_encoder_layers_3_self_attn_q_proj", "lora_te2_text_model_encoder_layers_3_mlp_fc1",
+        "lora_te1_text_projection", "lora_te2_text_projection", "lora_unet_layers_3_attention_qkv",
+    ],
+    "names with signs of their own": ["a/b.c,d", "a/b.c+d", "x=1.y", "default.0", "model.1", "self.q", "q", "*.attn2", "b c"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("names", [[name for name, *_ in PLACES], *HARD.values()], ids=["everything", *HARD])
+def test_the_selector_of_a_block_chooses_its_layers_and_no_other(names):
+    found = selectors(names)
+    assert found.keys() == {block_of(name) for name in names}
+    for block, selector in found.items():
+        assert chosen_by(selector, names) == {name for name in names if block_of(name) == block}, selector
+
+
+def test_the_selector_of_a_block_is_its_name_where_that_says_it():
+    assert selectors([SD, "lora_unet_middle_block_1_proj_in"]) == {
+        "input_blocks.4": "input_blocks.4",
+        "middle_block": "middle_block",
+    }

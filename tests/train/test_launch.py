@@ -11,7 +11,8 @@ import pytest
 
 from krona_ops.errors import TrainingError
 from krona_train.events import Ended, Noted, Stepped
-from krona_train.launch import LOG, STOP, command, follow
+from krona_train.launch import LOG, command, follow
+from krona_train.requests import Ask, ask, asked
 
 GUARD = 60.0
 """Seconds that a stopped child has; only a failing test waits for them."""
@@ -45,7 +46,7 @@ def run(tmp_path):
     _run.folder, _run.events = folder, events
     yield _run
     assert set(threading.enumerate()) <= threads
-    assert not (folder / STOP).exists()
+    assert asked(folder) is Ask.NOTHING
     for file in folder.glob("pid*"):
         with pytest.raises(ProcessLookupError):  # neither running nor a zombie
             os.kill(int(file.read_text()), 0)
@@ -128,7 +129,7 @@ sys.exit(130)
 
 def test_a_wish_to_stop_that_an_earlier_run_has_left_is_not_obeyed(run):
     run.folder.mkdir()
-    (run.folder / STOP).touch()
+    ask(run.folder, Ask.STOP)
     run("note(int((folder / 'stop').exists()))")
     assert run.events == [Noted(0, "note")]
 
@@ -272,5 +273,5 @@ def test_what_is_started_understands_the_command(tmp_path):
 
 
 def test_steps_of_a_training_reach_the_sink_as_they_were(run):
-    run('tell("Stepped", step=1, steps=2, loss=0.1, grad_norm=float("inf"), learning_rate=1e-4, seconds=1)')
-    assert run.events == [Stepped(1, 2, 0.1, float("inf"), 1e-4, 1)]
+    run('tell("Stepped", step=1, steps=2, loss=0.1, grad_norm=float("inf"), learning_rate=1e-4, seconds=1, memory=7)')
+    assert run.events == [Stepped(1, 2, 0.1, float("inf"), 1e-4, 1, 7)]

@@ -22,6 +22,7 @@ from krona_train.backbone.protocol import Example, Item
 from krona_train.backbone.toy import ToyBackbone
 from krona_train.config import EmaConfig, OptimizerConfig, PriorConfig, ValidationConfig
 from krona_train.events import Ended, Noted, Saved, Stepped, Validated
+from krona_train.requests import Ask
 from krona_train.runtime import Accelerated, OneProcess
 from krona_train.state import TrainState
 
@@ -62,7 +63,9 @@ def two_sizes():
     return [*pictures(4), *tall]
 
 
-def train(runtime, data=None, class_data=(), fault=lambda pictures: None, resume=None, stop=lambda events: False, **changes):
+def train(
+    runtime, data=None, class_data=(), fault=lambda pictures: None, resume=None, asked=lambda events: Ask.NOTHING, **changes
+):
     """What a training tells, as plain values."""
     per_process = changes.pop("per_process", 1)
     settings = config(**{"steps": 20, "batch_size": per_process * 2 // runtime.count, **changes})
@@ -70,7 +73,7 @@ def train(runtime, data=None, class_data=(), fault=lambda pictures: None, resume
     try:
         fit(
             Backbone(fault), data or pictures(), settings, events.append, resume,
-            class_data=class_data, runtime=runtime, stop=lambda: stop(events),
+            class_data=class_data, runtime=runtime, asked=lambda: asked(events),
         )  # fmt: skip
     except (Exception, KeyboardInterrupt) as raised:  # noqa: BLE001 (it is looked at where the processes meet)
         error = raised
@@ -149,7 +152,8 @@ def talk(runtime):
     runtime.average_gradients(parameters)
     return {
         "first": [runtime.from_first(value) for value in values],
-        "any": [runtime.any(here == n) for n in range(3)] + [runtime.any(True)],
+        "largest": [runtime.largest(here == n) for n in range(3)]
+        + [runtime.largest(n) for n in (7 - here, here, -here, 2**40)],
         "mean": runtime.mean(torch.tensor([1.0, 7.0])[here]).item(),
         "gradients": [p.grad for p in parameters],
     }
@@ -163,7 +167,9 @@ def everything(runtime):
     done["the same in peace"] = train(runtime, per_process=2)
     done["never fits"] = train(runtime, fault=lambda n: does_not_fit(number)(2), per_process=2)
     done["not a number"] = train(runtime, data=poisoned())
-    done["stopped"] = train(runtime, stop=lambda events: number == 1 and len(events) > 5)
+    done["stopped"] = train(runtime, asked=lambda events: Ask.STOP if number == 1 and len(events) > 5 else Ask.NOTHING)
+    done["finished"] = train(runtime, asked=lambda events: Ask.FINISH if number == 1 and len(events) > 5 else Ask.NOTHING)
+    done["asked to save"] = train(runtime, asked=lambda events: Ask.SAVE if number == 0 and len(events) == 7 else Ask.NOTHING)
     done["whole"] = train(runtime, save_every=8, ema=EmaConfig(0.9))
     state = TrainState.load(done["whole"]["saved"][8].save(Path(sys.argv[1]) / f"state-{number}.safetensors"))
     done["rest"] = train(runtime, resume=state, save_every=8, ema=EmaConfig(0.9))
@@ -256,7 +262,7 @@ def test_the_first_processs_values_reach_the_others_as_they_were(two):
     expected = ["process 0 Käfer 🤖", 0.1, -0.0, math.nan, None, {"a": [0, True]}, 2**70, ""]
     for number in (0, 1):
         assert repr(two[number]["talk"]["first"]) == repr(expected)
-        assert two[number]["talk"]["any"] == [True, True, False, True]
+        assert two[number]["talk"]["largest"] == [True, True, False, 7, 1, 0, 2**40]
         assert two[number]["talk"]["mean"] == 4.0
 
 
@@ -273,7 +279,7 @@ def test_one_process_alone_asks_nobody():
     values = [nn.Parameter(torch.ones(2))]
     runtime.average_gradients(values)
     assert values[0].grad is None
-    assert (runtime.any(True), runtime.any(False), runtime.from_first("x"), runtime.mean(values[0])) == (
+    assert (runtime.largest(True), runtime.largest(0), runtime.from_first("x"), runtime.mean(values[0])) == (
         True,
         False,
         "x",
@@ -313,6 +319,17 @@ def test_one_process_that_is_asked_to_stop_stops_all_after_the_same_step(two):
     for number in (0, 1):
         assert isinstance(two[number]["stopped"]["error"], KeyboardInterrupt)
         assert two[number]["stopped"]["state"].step == 5
+
+
+def test_one_process_that_is_asked_to_finish_or_to_save_has_all_of_them_do_it(two):
+    for number in range(2):
+        finished, saved, whole = (two[number][name] for name in ("finished", "asked to save", "the default"))
+        assert finished["error"] is None
+        assert finished["state"].step == 5
+        assert finished["losses"] == whole["losses"][:5]
+        assert list(saved["saved"]) == [6]
+        assert saved["losses"] == whole["losses"]
+        assert all(torch.equal(value, whole["weights"][name]) for name, value in saved["weights"].items())
 
 
 def test_processes_go_on_together_bitwise(two):

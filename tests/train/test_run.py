@@ -25,8 +25,9 @@ def test_a_run_folder_holds_settings_metrics_and_result(tmp_path):
     adapter = fit(ToyBackbone(), examples(), settings, run)
     assert from_yaml((run.folder / "run.yaml").read_text()) == settings
     rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5]
-    assert [row["loss"] for row in rows] == run.losses
+    assert [row["event"] for row in rows] == ["started", *["step"] * 5, "ended"]
+    assert [row["step"] for row in rows] == [0, 1, 2, 3, 4, 5, 5]
+    assert [row["loss"] for row in rows[1:-1]] == run.losses
     saved = load(run.adapter_file)
     assert run.adapter_file == run.folder / "adapter.safetensors"
     assert dict(saved.layers) == dict(adapter.layers)

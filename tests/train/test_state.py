@@ -29,6 +29,11 @@ def settings(**changes):
     return config(**{"steps": 12, "batch_size": 2, "accumulate": 2, "save_every": 1, **changes})
 
 
+def steps_in(folder):
+    rows = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    return [row for row in rows if row["event"] == "step"]
+
+
 def record(settings, resume=None, stop_after=None, backbone=None, data=None):
     events = []
 
@@ -162,8 +167,7 @@ def test_a_run_folder_keeps_the_newest_states_and_its_history_when_it_goes_on(tm
     second = Run(folder, settings(), {})
     fit(ToyBackbone(), examples(), settings(), second, TrainState.load(newest(folder)))
     assert second.losses == whole.losses
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert [(line["step"], line["loss"]) for line in lines] == list(enumerate(whole.losses, 1))
+    assert [(row["step"], row["loss"]) for row in steps_in(folder)] == list(enumerate(whole.losses, 1))
     assert dict(load(second.adapter_file).layers) == dict(load(whole.adapter_file).layers)
     assert not list(folder.glob("adapter-stopped-*"))
 
@@ -177,12 +181,12 @@ def test_lost_or_damaged_metrics_do_not_keep_a_run_from_going_on(tmp_path, damag
     if damage is None:
         metrics.unlink()
     else:
-        metrics.write_bytes(b"".join(metrics.read_bytes().splitlines(keepends=True)[:2]) + damage)
+        metrics.write_bytes(b"".join(metrics.read_bytes().splitlines(keepends=True)[:4]) + damage)
     rest = Run(folder, settings(), {})
     adapter = fit(ToyBackbone(), examples(), settings(), rest, TrainState.load(newest(folder)))
     assert adapter == record(settings())[-1].adapter
     assert f"metrics of {5 if damage is None else 3} of 5 steps are lost" in caplog.text
-    steps = [json.loads(line)["step"] for line in metrics.read_text().splitlines()]
+    steps = [row["step"] for row in steps_in(folder)]
     assert steps == ([] if damage is None else [1, 2]) + list(range(6, 13))
 
 
@@ -230,7 +234,7 @@ def test_killed_twenty_times_the_finished_adapter_is_bitwise_that_of_a_run_in_pe
     assert 0 < reached[-1] < 100
     subprocess.run([sys.executable, "-c", PROGRAM, str(folder)], check=True, cwd=ROOT, capture_output=True)
     assert dict(load(folder / "adapter.safetensors").layers) == dict(expected.layers)
-    assert len((folder / "metrics.jsonl").read_text().splitlines()) == 100
+    assert [row["step"] for row in steps_in(folder)] == list(range(1, 101))
 
 
 FULL = """

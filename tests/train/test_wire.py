@@ -24,7 +24,7 @@ PLAIN = (
     Started(500, 0, 8, 6368, ("a note", TEXT)),
     Started(1, 0, 0, 0, ()),
     Stepped(3, 500, 0.1 + 0.2, 5e-324, 1e-4, 12.5),
-    Stepped(3, 500, math.inf, -0.0, 0.0, 1e300),
+    Stepped(3, 500, math.inf, -0.0, 0.0, 1e300, 2**40),
     Noted(7, TEXT),
     Validated(4, 1 / 3, True, None),
     Validated(4, 2.0, False, None),

@@ -15,6 +15,7 @@ from ...events import Ended, Event, Sink, to_all
 from ...loop import fit
 from ...metadata import describe
 from ...preview import Previewer, preview_size
+from ...requests import Ask
 from ...run import Run
 from ...runtime import OneProcess, Runtime
 from ...samples import as_items, fingerprint, prior_items
@@ -62,13 +63,14 @@ class HostTraining:
         sinks: Iterable[Sink] = (),
         resume: TrainState | None = None,
         runtime: Runtime | None = None,
-        stop: Callable[[], bool] = lambda: False,
+        asked: Callable[[], Ask] = lambda: Ask.NOTHING,
     ) -> tuple[Adapter, Run]:
         """Train; the result is on disk before this returns, also when it raises in the middle.
 
         Args:
             folder: The run's folder; new, or that of the run that goes on.
             sinks: Get every event after the run's folder has.
+            asked: What the training is asked, see `krona_train.loop.fit`; the run's folder forgets the files that asked.
 
         Raises:
             KronaError: See `krona_train.loop.fit`; its text says where what was trained is.
@@ -88,7 +90,7 @@ class HostTraining:
                 class_data=self.material.class_items,
                 preview=self._previewer() if leads else None,
                 runtime=runtime,
-                stop=stop,
+                asked=asked,
             )
         except BaseException as error:
             kept = run.adapter_file or (newest(folder) if run.steps else None)

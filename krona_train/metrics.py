@@ -1,0 +1,123 @@
+"""The rows of ``metrics.jsonl``: what each event leaves there, and how they are read again.
+
+docs/training.md lists them. Every row has ``event``, ``step`` and ``time``; one that lacks what its kind must have, or that
+cannot be read at all, is no row: nobody counts it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from krona_ops.errors import KronaError
+
+from .events import Ended, Event, Noted, Previewed, Saved, Started, Stepped, Validated
+
+METRICS = "metrics.jsonl"
+_WANTED: dict[str, dict[str, type]] = {
+    "started": {"steps": int},
+    "step": {"loss": float, "learning_rate": float},
+    "validation": {"validation": float},
+    "preview": {"pictures": list},
+    "note": {"text": str},
+    "saved": {},
+    "ended": {"steps": int},
+}
+"""What a row must have besides its step, by its event. Rows of earlier versions have less than those of today."""
+log = logging.getLogger(__name__)
+
+
+def row_of(event: Event) -> dict[str, Any]:
+    """What is noted of an event."""
+    return {**_facts(event), "time": round(time.time(), 3)}
+
+
+def _facts(event: Event) -> dict[str, Any]:
+    if isinstance(event, Started):
+        told = {"steps": event.steps, "layers": event.layers, "parameters": event.parameters, "notes": list(event.notes)}
+        return {"event": "started", "step": event.done, **told}
+    if isinstance(event, Stepped):
+        return {"event": "step", **dataclasses.asdict(event)}
+    if isinstance(event, Noted):
+        return {"event": "note", "step": event.step, "text": event.text}
+    if isinstance(event, Validated):
+        return {"event": "validation", "step": event.step, "validation": event.loss, "best": event.is_best}
+    if isinstance(event, Previewed):
+        return {"event": "preview", "step": event.step, "pictures": picture_names(event.step, len(event.pictures))}
+    if isinstance(event, Saved):
+        return {"event": "saved", "step": event.state.step, "adapter": event.adapter is not None}
+    assert isinstance(event, Ended)
+    # Interrupts, the host's too, are no `Exception`: nothing has failed.
+    stopped = event.error is not None and not isinstance(event.error, Exception)
+    error = None if stopped else in_words(event.error)
+    return {"event": "ended", "step": event.step, "steps": event.steps, "error": error, "stopped": stopped}
+
+
+def in_words(error: BaseException | None) -> str | None:
+    """An error in words; those of libraries say too little without their names."""
+    if error is None or isinstance(error, KronaError):
+        return None if error is None else str(error)
+    return f"{type(error).__name__}: {error}"
+
+
+def picture_names(step: int, count: int) -> list[str]:
+    """The files of a step's previews."""
+    return [f"step-{step:06}-{number}.png" for number in range(1, count + 1)]
+
+
+def append(path: Path, row: Mapping[str, Any]) -> None:
+    """Write one row more.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """Every row that can be read; none where there is no file."""
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    return [row for line in lines if (row := parsed(line)) is not None]
+
+
+def parsed(line: bytes) -> dict[str, Any] | None:
+    """One row; ``None`` where the line is damaged."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) and is_whole(row) else None
+
+
+def is_whole(row: Mapping[str, Any]) -> bool:
+    """Whether a line of the metrics has all that its kind of event has."""
+    kind = row.get("event", "")
+    wanted = _WANTED.get(kind) if isinstance(kind, str) else None
+    return wanted is not None and all(_is(row.get(name), type_) for name, type_ in {"step": int, **wanted}.items())
+
+
+def _is(value: object, kind: type) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def history(path: Path, done: int) -> list[dict[str, Any]]:
+    """What happened up to step ``done``, as far as it can be read.
+
+    Unlike states, metrics are not forced to the disk: after a power cut the last lines may be missing or damaged, which
+    must not keep the training itself from going on.
+    """
+    rows = [row for row in read(path) if row["step"] <= done]
+    steps = {row["step"] for row in rows if row["event"] == "step"}
+    if len(steps) != done:
+        log.warning(
+            "KronA: the metrics of %d of %d steps are lost; the training goes on from its state all the same.",
+            done - len(steps),
+            done,
+        )
+    return rows

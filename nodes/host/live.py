@@ -1,0 +1,97 @@
+"""Trainings in this server, as they happen: which there are, and their rows as messages to every page."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from server import PromptServer
+
+from krona_train.events import Ended, Event, Noted, Previewed, Sink, Started, Validated
+from krona_train.metrics import METRICS
+from krona_train.requests import forget
+from krona_train.runs import Tail, standing
+
+log = logging.getLogger(__name__)
+MESSAGE = "krona.run"
+SECONDS_BETWEEN_MESSAGES = 0.2
+_AT_ONCE = (Started, Previewed, Validated, Noted)
+_nodes: dict[str, str | None] = {}
+"""The trainings that are in their steps, by the name of their folder: the node of each."""
+
+
+def is_training(run: str) -> bool:
+    """Whether a run trains in this server, now."""
+    return run in _nodes
+
+
+def node_of(run: str) -> str | None:
+    """The id of the node that trains it."""
+    return _nodes.get(run)
+
+
+@contextmanager
+def watched(folder: Path, node: str | None) -> Iterator[Sink]:
+    """A sink that tells the browsers what happens in a run; inside, the run can be asked for something.
+
+    It reads the run's own file: what a page gets as a message is, row for row, what it would get by asking.
+    """
+    forget(folder)
+    telling = _Telling(folder, node)
+    try:
+        yield telling
+    finally:
+        telling.end()
+        forget(folder)
+
+
+class _Telling:
+    def __init__(self, folder: Path, node: str | None) -> None:
+        self._folder, self._run, self._node = folder, folder.name, node
+        self._tail: Tail | None = None
+        self._told = 0.0
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Started):
+            self._tail, self._told = Tail(self._folder / METRICS), time.monotonic()
+            _nodes[self._run] = self._node
+            self._tell_start(self._tail)
+        elif isinstance(event, Ended):
+            self.end()
+        elif isinstance(event, _AT_ONCE) or time.monotonic() - self._told >= SECONDS_BETWEEN_MESSAGES:
+            self._told = time.monotonic()
+            self._tell("training")
+
+    def end(self) -> None:
+        """The training is over, whether it said so or not; only the first call counts."""
+        _nodes.pop(self._run, None)
+        if self._tail is not None:
+            self._tell(standing(self._folder).end)
+            self._tail = None
+
+    def _tell_start(self, tail: Tail) -> None:
+        """Rows of earlier parts are not told again; their number says which of them are still true."""
+        rows = self._read(tail)
+        first = max((number for number, row in enumerate(rows) if row["event"] == "started"), default=len(rows))
+        self._send("training", first, rows[first:])
+
+    def _tell(self, state: str) -> None:
+        if self._tail is not None:
+            first = self._tail.count
+            self._send(state, first, self._read(self._tail))
+
+    def _read(self, tail: Tail) -> list[dict]:
+        try:
+            return tail.read()
+        except OSError as error:  # who watches must not end what is watched
+            log.warning("KronA: the metrics of %s cannot be shown: %s", self._folder, error)
+            return []
+
+    def _send(self, state: str, first: int, rows: list[dict]) -> None:
+        server = getattr(PromptServer, "instance", None)  # none where a script trains
+        if server is not None and (rows or state != "training"):
+            told = {"run": self._run, "node": self._node, "state": state, "from": first, "rows": rows}
+            server.send_sync(MESSAGE, told)

@@ -1,0 +1,88 @@
+"""What an adapter's file says about itself, and its picture."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from krona_ops.families import base_of
+from krona_ops.header import read_header
+from krona_ops.inspection import inspect_header
+from krona_ops.metadata import description_of, picture_type, thumbnail_in, title_of, trigger_words
+from krona_train.runs import own_file
+
+from .. import paths
+from .answers import Refused, answering, picture
+
+MOST_BYTES_OF_PICTURE = 16_000_000
+BESIDE = [f"{middle}{suffix}" for middle in (".preview", "") for suffix in (".png", ".jpg", ".jpeg", ".webp", ".gif")]
+"""How a picture beside a file is called, after the file's own name."""
+
+
+@answering
+async def describe(request: web.Request) -> web.Response:
+    """``GET /krona/adapter?name=``"""
+    return web.json_response(await asyncio.to_thread(_facts, _listed(request)))
+
+
+@answering
+async def thumbnail(request: web.Request) -> web.Response:
+    """``GET /krona/adapter/thumbnail?name=``"""
+
+    def find(name: str) -> bytes | None:
+        path = paths.adapter_path(name)
+        return _thumbnail(path, read_header(path).metadata)
+
+    return picture(await asyncio.to_thread(find, _listed(request)), "This adapter has no picture.")
+
+
+def _listed(request: web.Request) -> str:
+    name = request.query.get("name", "")
+    if name not in paths.adapter_files():
+        raise Refused(
+            404, f'There is no adapter "{name}".', remedy="Press R in the browser to refresh the list, and choose again."
+        )
+    return name
+
+
+def _facts(name: str) -> dict[str, Any]:
+    path = paths.adapter_path(name)
+    found = inspect_header(path)
+    methods = Counter(layer.method for layer in found.layers)
+    factors = Counter(layer.factors for layer in found.layers if layer.factors)
+    ranks = Counter(layer.rank for layer in found.layers if layer.rank)
+    return {
+        "name": name,
+        "title": title_of(found.metadata) or path.stem,
+        "base": base_of(found.metadata, {layer.name: layer.shape for layer in found.layers}),
+        "format": found.format,
+        "method": ", ".join(method for method, _ in methods.most_common()),
+        "layers": len(found.layers),
+        "parameters": found.parameters,
+        "factors": [{"a": list(a), "b": list(b), "layers": count} for (a, b), count in factors.most_common()],
+        "rank": ranks.most_common(1)[0][0] if ranks else None,
+        "bytes": found.bytes,
+        "modified": path.stat().st_mtime,
+        "trigger": list(trigger_words(found.metadata)),
+        "description": description_of(found.metadata),
+        "has_thumbnail": _thumbnail(path, found.metadata) is not None,
+        "has_workflow": bool(found.metadata.get("workflow")),
+    }
+
+
+def _thumbnail(path: Path, metadata: dict[str, str]) -> bytes | None:
+    """The picture in the file, or the one beside it."""
+    inside = thumbnail_in(metadata, MOST_BYTES_OF_PICTURE)
+    if inside is not None:
+        return inside
+    for ending in BESIDE:
+        beside = own_file(path.parent, f"{path.stem}{ending}")
+        if beside is not None and beside.stat().st_size <= MOST_BYTES_OF_PICTURE:
+            data = beside.read_bytes()
+            if picture_type(data) is not None:
+                return data
+    return None

@@ -1,0 +1,241 @@
+"""Files on their way to ``models/krona``: checked while they come, then put under a free name, or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import secrets
+import threading
+import time
+import unicodedata
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+from krona_ops.errors import AdapterFileError, FormatError
+from krona_ops.families import whole_model
+from krona_ops.header import PICKLE_SUFFIXES, Header, header_length, parse_header
+from krona_ops.inspection import layers_of
+
+from .. import paths
+from .answers import Refused
+
+SUFFIX = ".safetensors"
+ON_ITS_WAY = ".upload"
+SECONDS_UNTIL_STALE = 900.0
+"""Whoever writes nothing for a minute is refused, so what has not grown for longer is left from a crash."""
+MOST_CHARACTERS = 200
+_CHUNK = 1 << 20
+_DEVICE = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[\d¹²³]|lpt[\d¹²³])\s*(\.|$)", re.IGNORECASE)
+_FORBIDDEN = re.compile(r'[<>:"|?*]')
+"""By Windows, and by many sticks and network drives."""
+_parsing = threading.Lock()
+"""One header at a time: the largest that is allowed takes a gigabyte of memory."""
+_placing = threading.Lock()
+
+
+def checked_name(text: str) -> str:
+    """The name that an upload asks for, as every system accepts it.
+
+    Raises:
+        Refused: It is none, leads elsewhere, or is no adapter's.
+    """
+    reason = _refusal(text)
+    if reason is not None:
+        raise Refused(400, f"The file cannot be called {text[:60]!r}: {reason}.", remedy="Rename it.")
+    stem, suffix = os.path.splitext(text)
+    if suffix.lower() != SUFFIX:
+        why = "they can run code" if suffix.lower() in PICKLE_SUFFIXES else "only .safetensors is read"
+        raise Refused(
+            415,
+            f"{suffix or 'Files without a suffix'} is never opened: {why}.",
+            remedy="Convert it with the program that made it.",
+        )
+    stem = _FORBIDDEN.sub("-", unicodedata.normalize("NFC", stem))
+    stem = "".join("-" if unicodedata.category(c) in ("Cf", "Co", "Cs", "Cn", "Zl", "Zp") else c for c in stem).strip(" .")
+    if not stem:
+        raise Refused(400, f"The file cannot be called {text[:60]!r}: there is nothing before the suffix.", remedy="Rename it.")
+    return stem + SUFFIX
+
+
+def _refusal(text: str) -> str | None:
+    if not text.strip():
+        return "a name is needed"
+    if "/" in text or "\\" in text:
+        return "it leads to another folder"
+    if any(unicodedata.category(c) == "Cc" for c in text):
+        return "it has control characters"
+    if len(text) > MOST_CHARACTERS or len(text.encode(errors="replace")) > MOST_CHARACTERS:
+        return f"it is longer than {MOST_CHARACTERS} characters"
+    return "Windows keeps that name for a device" if _DEVICE.match(text.strip()) else None
+
+
+class Incoming:
+    """One file on its way.
+
+    Args:
+        folder: Where it will be; until then it is there under a name that nothing lists.
+        name: The one it shall get, for errors.
+        size: What was announced.
+    """
+
+    def __init__(self, folder: Path, name: str, size: int) -> None:
+        self._wanted, self._size, self._written = folder / name, size, 0
+        self._path = folder / f".{secrets.token_hex(8)}{ON_ITS_WAY}"
+        self._file = self._path.open("x+b")
+        self._needed = 8
+        """Bytes until more can be said."""
+        self._is_checked = False
+
+    def write(self, data: bytes) -> None:
+        """Add what has come.
+
+        Raises:
+            Refused: It is no adapter, as can be told by now.
+            OSError: The disk is full, or gone.
+        """
+        self._written += len(data)
+        if self._written > self._size:
+            raise Refused(400, f"More bytes have come than the {self._size} that were announced.", remedy="Upload it again.")
+        self._file.write(data)
+        while not self._is_checked and self._written >= self._needed:
+            self._check()
+
+    def _check(self) -> None:
+        self._file.seek(0)
+        try:
+            if self._needed == 8:
+                self._needed += _length(self._wanted, self._file.read(8), self._size)
+            else:
+                with _parsing:
+                    require_adapter(_header(self._wanted, self._file, self._size))
+                self._is_checked = True
+        finally:
+            self._file.seek(0, os.SEEK_END)
+
+    def place(self) -> tuple[str, bool]:
+        """Put the whole file where it belongs; its name in the menu, and whether it is new there.
+
+        Raises:
+            Refused: It is not whole.
+            OSError: The disk is full, or gone.
+        """
+        if not self._is_checked or self._written != self._size:
+            raise Refused(400, f"{self._written} of {self._size} bytes have come.", remedy="Upload it again.")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        with _placing:
+            known = _same(self._path, self._size)
+            if known is not None:
+                return known, False
+            name = self._put()
+            paths.forget_list()
+            return name, True
+
+    def _put(self) -> str:
+        taken = {name.casefold() for name in paths.adapter_files()}
+        stem, number = self._wanted.stem, 1
+        while True:
+            name = f"{stem}{f' ({number})' if number > 1 else ''}{SUFFIX}"
+            number += 1
+            if name.casefold() not in taken and moved(self._path, self._wanted.with_name(name)):
+                return name
+
+    def discard(self) -> None:
+        """Leave nothing behind but what was placed."""
+        self._file.close()
+        with contextlib.suppress(FileNotFoundError):
+            self._path.unlink()
+
+
+def _length(path: Path, start: bytes, size: int) -> int:
+    try:
+        return header_length(path, start, size)
+    except AdapterFileError as error:
+        kind = "a zip archive" if start.startswith(b"PK") else "a pickle, which can run code" if start[:1] == b"\x80" else None
+        if kind is not None:
+            raise Refused(
+                415, f"{path.name} is {kind}, whatever its name says.", remedy="Only safetensors files are read."
+            ) from error
+        raise Refused(400, f"{path.name} is no safetensors file: {error.found}", remedy="Get the file again.") from error
+
+
+def _header(path: Path, file: IO[bytes], size: int) -> Header:
+    try:
+        return parse_header(path, file, size)
+    except AdapterFileError as error:
+        raise Refused(400, f"{path.name} is damaged: {error.found}", remedy="Get the file again.") from error
+
+
+def require_adapter(header: Header) -> None:
+    """
+    Raises:
+        Refused: It holds no adapter; a whole model is called by its name.
+    """
+    try:
+        layers_of(header)
+    except FormatError as error:
+        model = whole_model(header.shapes)
+        if model is None:
+            raise Refused(415, f"The file holds no adapter: {error}") from error
+        raise Refused(
+            415,
+            f"The file is no adapter but a whole model: {model}.",
+            remedy="Put it into models/checkpoints, models/diffusion_models or models/text_encoders yourself.",
+        ) from error
+
+
+def _same(path: Path, size: int) -> str | None:
+    """The name of an adapter in any of the folders that has these very bytes."""
+    for name in paths.adapter_files():
+        with contextlib.suppress(OSError, AdapterFileError):  # it may have gone since it was listed
+            other = paths.adapter_path(name)
+            if other.stat().st_size == size and _same_bytes(path, other):
+                return name
+    return None
+
+
+def _same_bytes(left: Path, right: Path) -> bool:
+    """Adapters of one kind have one size; their metadata, which comes first, tells most of them apart at once."""
+    with left.open("rb") as a, right.open("rb") as b:
+        while True:
+            mine, theirs = a.read(_CHUNK), b.read(_CHUNK)
+            if mine != theirs or not mine:
+                return mine == theirs
+
+
+def moved(path: Path, target: Path, link: Callable[[Path, Path], None] = os.link) -> bool:
+    """Give a file another name unless that is taken, also when two do so at once; whether it has it.
+
+    Args:
+        link: Makes a hard link.
+    """
+    try:
+        link(path, target)
+    except FileExistsError:
+        return False
+    except OSError:  # a disk without hard links: take the name first
+        try:
+            target.open("xb").close()
+        except FileExistsError:
+            return False
+        os.replace(path, target)
+    else:
+        path.unlink()
+    return True
+
+
+def remove_stale(folder: Path) -> None:
+    """Files that a crash has left on their way."""
+    for path in folder.glob(f".*{ON_ITS_WAY}"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > SECONDS_UNTIL_STALE:
+                path.unlink()
+
+
+def is_full(error: OSError) -> bool:
+    """Whether a write failed for want of room."""
+    return error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
