@@ -225,7 +225,6 @@ def test_killed_twenty_times_the_finished_adapter_is_bitwise_that_of_a_run_in_pe
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
         state = newest(folder)
-        assert len(states(folder)) <= 3  # the kill may come between writing one and deleting the oldest
         if state is not None:
             reached.append(TrainState.load(state).step)
         else:
@@ -234,6 +233,7 @@ def test_killed_twenty_times_the_finished_adapter_is_bitwise_that_of_a_run_in_pe
     assert 0 < reached[-1] < 100
     subprocess.run([sys.executable, "-c", PROGRAM, str(folder)], check=True, cwd=ROOT, capture_output=True)
     assert dict(load(folder / "adapter.safetensors").layers) == dict(expected.layers)
+    assert len(states(folder)) == 2  # also what kills between writing one and deleting the oldest had left
     assert [row["step"] for row in steps_in(folder)] == list(range(1, 101))
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import mimetypes
+import os
 import re
 from pathlib import Path
 
@@ -38,6 +40,10 @@ class Editor:
     def errors(self) -> list[str]:
         """What the console says that is not the host's own."""
         return [f"{text} ({url})" for url, text in self._told if not any(known.search(url) for known in OF_THE_HOST)]
+
+    def forget_errors(self, address: str) -> None:
+        """Of requests that a test makes fail on purpose."""
+        self._told = [(url, text) for url, text in self._told if address not in url]
 
     def open(self) -> None:
         """Load the page, with an empty graph."""
@@ -126,13 +132,13 @@ class Editor:
         payload = []
         for file in files:
             name, data = (file.name, file.read_bytes()) if isinstance(file, Path) else file
-            payload.append([name, base64.b64encode(data).decode()])
+            payload.append([name, base64.b64encode(data).decode(), mimetypes.guess_type(name)[0] or ""])
         self.page.evaluate(
             """async ([payload, x, y]) => {
                 const transfer = new DataTransfer();
-                for (const [name, data] of payload) {
+                for (const [name, data, type] of payload) {
                     const bytes = await (await fetch("data:application/octet-stream;base64," + data)).arrayBuffer();
-                    transfer.items.add(new File([bytes], name));
+                    transfer.items.add(new File([bytes], name, { type }));
                 }
                 const target = document.elementFromPoint(x, y) ?? document.body;
                 for (const kind of ["dragenter", "dragover", "drop"]) {
@@ -143,6 +149,26 @@ class Editor:
             }""",
             [payload, x, y],
         )
+
+    def wait_for(self, condition: str, argument=None):
+        """Until a JavaScript function returns something true; what it returned."""
+        return self.page.wait_for_function(condition, arg=argument).json_value()
+
+    def value(self, node: int, widget: str):
+        """Of a widget, in the graph that is open."""
+        return self.page.evaluate(
+            "([id, name]) => app.canvas.graph.getNodeById(id).widgets.find((w) => w.name === name).value", [node, widget]
+        )
+
+    def load(self, workflow: dict) -> None:
+        """Open a saved graph, as dropping its file does."""
+        self.page.evaluate("(workflow) => app.loadGraphData(workflow, true, true, null)", workflow)
+
+    def look(self, name: str) -> None:
+        """Keep a picture of the page in the folder that KRONA_SHOTS names, if it does."""
+        if folder := os.environ.get("KRONA_SHOTS"):
+            mode = "vue" if self.page.evaluate("!!LiteGraph.vueNodesMode") else "canvas"
+            self.page.screenshot(path=Path(folder) / f"{name}-{mode}.png")
 
     def queue(self) -> None:
         """Press Run."""

@@ -1,6 +1,111 @@
 // @ts-check
+/** Adapter files that are dropped on the canvas, or chosen with the command of the same purpose. */
+import { app, locale, toast } from "../host.mjs";
+import { translator } from "../texts.mjs";
+import { examine } from "./examine.mjs";
+import { modelWiresAt } from "./links.mjs";
+import { isForUs } from "./names.mjs";
+import { addBlend, addOne, chooseFile, inOneStep, loaderAt } from "./place.mjs";
+import { chooseFiles } from "./picker.mjs";
+import { askWhatToDo } from "./question.mjs";
+import { LARGEST, SETTING, sendAll } from "./send.mjs";
+import { TEXTS } from "./texts.mjs";
+
+const t = translator(TEXTS, locale);
 
 /** What the browser registers for this feature. */
 export const drop = {
   name: "KronA.Drop",
+  settings: [
+    {
+      id: SETTING,
+      // Its words in other languages are in locales/, as all settings' are.
+      name: "KronA: Largest file to upload",
+      tooltip: "In megabytes. Adapters that are dropped on the canvas, or chosen with a loader's Upload button, are sent to the server up to this size.",
+      type: "number",
+      defaultValue: LARGEST,
+      attrs: { min: 1, step: 1 },
+    },
+  ],
+  commands: [{ id: "KronA.AddFiles", label: () => t("command"), icon: "pi pi-upload", function: () => void addFiles() }],
+  menuCommands: [{ path: ["Extensions", "KronA"], commands: ["KronA.AddFiles"] }],
+  setup() {
+    // In the capture phase, before ComfyUI looks at the files; it does nothing with an event whose default is prevented.
+    window.addEventListener("drop", onDrop, true);
+  },
 };
+
+/** @param {DragEvent} event */
+function onDrop(event) {
+  const files = [...(event.dataTransfer?.files ?? [])];
+  const isElsewhere = /** @type {Element} */ (event.target).closest?.("dialog, [role=dialog], .p-dialog");
+  if (event.defaultPrevented || isElsewhere || !isForUs(files)) return;
+  event.preventDefault();
+  event.stopImmediatePropagation();
+  endDrag(event);
+  const point = app.canvas.convertEventToCanvasOffset(event);
+  void take(files, point);
+}
+
+/** ComfyUI marks the node under a drag and unmarks it at the end, which it does not hear of any more. @param {DragEvent} event */
+function endDrag(event) {
+  app.dragOverNode = null;
+  event.target?.dispatchEvent(new DragEvent("dragleave", { bubbles: true }));
+}
+
+/** As if dropped in the middle of the canvas. */
+async function addFiles() {
+  const files = await chooseFiles({ isMultiple: true });
+  const box = app.canvas.canvas.getBoundingClientRect();
+  const middle = { clientX: box.left + box.width / 2, clientY: box.top + box.height / 2 };
+  if (files.length) await take(files, app.canvas.convertEventToCanvasOffset(middle));
+}
+
+/** @param {File[]} files @param {number[]} point Of the open graph. */
+async function take(files, point) {
+  const place = where(point);
+  const verdicts = await Promise.all(files.map(examine));
+  for (const verdict of verdicts) if (verdict.act === "refuse") toast("warn", t(verdict.text, verdict.values));
+  const adapters = verdicts.filter((verdict) => verdict.act === "load");
+  if (adapters.length) await load(/** @type {any[]} */ (adapters), place);
+  for (const verdict of verdicts) if (verdict.act === "leave") await app.handleFile(verdict.file, "file_drop");
+}
+
+/** What lies under the pointer; later it may be elsewhere, or gone. @param {number[]} point */
+function where(point) {
+  return { point, graph: app.canvas.graph, workflow: app.extensionManager.workflow?.activeWorkflow, loader: loaderAt(point), wires: modelWiresAt(app.canvas, point) };
+}
+
+/**
+ * @param {Extract<import("./examine.mjs").Verdict, {act: "load"}>[]} adapters
+ * @param {ReturnType<typeof where>} place
+ */
+async function load(adapters, place) {
+  const [only] = adapters;
+  if (adapters.length === 1 && only.facts.hasWorkflow && !place.loader) {
+    const answer = await askWhatToDo(only.file.name, t);
+    if (answer === "open") await app.handleFile(only.file, "file_drop");
+    if (answer !== "load") return;
+  }
+  const sent = await sendAll(adapters.map((adapter) => adapter.file));
+  const found = adapters.flatMap((adapter, number) => {
+    const name = sent[number];
+    return name === null ? [] : [{ name, hasTextEncoder: adapter.facts.hasTextEncoder }];
+  });
+  if (found.length) await put(found, place);
+}
+
+/** @param {import("./place.mjs").Loaded[]} files @param {ReturnType<typeof where>} place */
+async function put(files, place) {
+  const { point, graph, loader } = place;
+  if (app.canvas.graph !== graph || app.extensionManager.workflow?.activeWorkflow !== place.workflow) {
+    toast("info", t("moved", { name: files.map((file) => file.name).join(", ") }));
+    return;
+  }
+  const wires = place.wires.filter((wire) => graph.getLink(wire.id) === wire);
+  await inOneStep(() => {
+    if (loader?.graph === graph && files.length === 1) chooseFile(loader, files[0].name);
+    else if (files.length === 1) addOne(files[0], point, wires);
+    else addBlend(files, point, wires);
+  });
+}

@@ -1,6 +1,80 @@
 // @ts-check
+/** Nodes that load an adapter show what they hold, and find another by parts of its name; nodes that apply one show how much of it fits. */
+import { element } from "../dom.mjs";
+import { LOADERS } from "../drop/place.mjs";
+import { api, locale } from "../host.mjs";
+import { translator } from "../texts.mjs";
+import { coverageLine, note } from "./card.mjs";
+import { Holder } from "./holder.mjs";
+import { TEXTS } from "./texts.mjs";
+
+const t = translator(TEXTS, locale);
+const APPLIERS = ["KronaLoadApply", "KronaApply"];
+const WIDTH = 320;
+/** A loader's least height, as in graphs that were saved without it, and the height of a new one. */
+const LEAST = 92;
+const COMFORTABLE = 172;
+const LINE = 34;
+const MARGIN = 10;
+/** @type {Set<Holder>} */
+const holders = new Set();
 
 /** What the browser registers for this feature. */
 export const loader = {
   name: "KronA.Loader",
+  setup() {
+    // Values that nobody announces, such as those of a subgraph's promoted widgets.
+    api.addEventListener("graphChanged", () => holders.forEach((holder) => holder.check()));
+  },
+  /** @param {any} node */
+  nodeCreated(node) {
+    const isLoader = LOADERS.includes(node.comfyClass);
+    if (!isLoader && !APPLIERS.includes(node.comfyClass)) return;
+    const coverage = APPLIERS.includes(node.comfyClass) ? element("div", { class: "krona-fit" }, note(t("notRun"))) : null;
+    if (isLoader) attachLoader(node, coverage);
+    else addPlace(node, element("div", { class: "krona-card krona-fit-only" }, coverage), LINE, LINE);
+    if (coverage) showCoverage(node, coverage);
+  },
 };
+
+/** @param {any} node @param {HTMLElement | null} coverage */
+function attachLoader(node, coverage) {
+  const holder = new Holder(node, t, () => coverage?.replaceChildren(note(t("notRun"))));
+  const inner = element("div", { class: "krona-loader-inner" }, holder.controls, holder.facts, coverage);
+  addPlace(node, element("div", { class: "krona-card krona-loader" }, inner), LEAST, COMFORTABLE);
+  holders.add(holder);
+  chain(node, "onRemoved", () => holders.delete(holder));
+  chain(node, "onAdded", () => holders.add(holder)); // a node of an open subgraph is taken out and put in again
+  chain(node, "onConfigure", () => holder.check());
+  node.onDragOver ??= (/** @type {DragEvent} */ event) => [...(event.dataTransfer?.items ?? [])].some((item) => item.kind === "file");
+}
+
+/**
+ * A widget that is neither saved nor sent: what is in a saved graph keeps its order.
+ * @param {any} node @param {HTMLElement} place @param {number} least @param {number} comfortable
+ */
+function addPlace(node, place, least, comfortable) {
+  place.style.setProperty("--krona-least", `${least}px`);
+  const widget = node.addDOMWidget("krona_info", "krona_info", place, { serialize: false, getMinHeight: () => least + 2 * MARGIN, margin: MARGIN });
+  widget.serialize = false; // the option is about what is sent, this about what is saved
+  const [width, height] = node.computeSize();
+  node.setSize([Math.max(width, WIDTH), Math.max(node.size[1], height + comfortable - least)]);
+}
+
+/** @param {any} node @param {HTMLElement} place */
+function showCoverage(node, place) {
+  chain(node, "onExecuted", (/** @type {any} */ output) => {
+    const told = output?.krona_coverage?.[0];
+    if (told) place.replaceChildren(coverageLine(told, t));
+  });
+}
+
+/** Do something after what a node does already. @param {any} node @param {string} name @param {(...values: any[]) => void} then */
+function chain(node, name, then) {
+  const before = node[name];
+  node[name] = function (/** @type {any[]} */ ...values) {
+    const answer = before?.apply(this, values);
+    then(...values);
+    return answer;
+  };
+}

@@ -1,0 +1,40 @@
+"""Adapter files as people have them."""
+
+from pathlib import Path
+
+import torch
+
+from krona_ops import Adapter, Full, Kron, save, with_standard_metadata
+
+WORKFLOW = (
+    '{"version": 0.4, "last_node_id": 1, "last_link_id": 0, "nodes": [{"id": 1, "type": "Note", "pos": [50, 50], "size": [210, 90],\
+ "flags": {}, "order": 0, "mode": 0, "inputs": [], "outputs": [], "properties": {}, "widgets_values": ["how the robot was trained"]}], "links": [],\
+ "groups": [], "config": {}, "extra": {}}'
+)
+ATTENTION = "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn{}.to_{}"
+
+
+def adapter(seed: int = 0, *, text_encoder: bool = False, size: float = 0.1) -> Adapter:
+    """LoKr updates for the first attention of SD1.5: self-attention's q, k and v, the text's q, and perhaps a layer of CLIP-L."""
+    rng = torch.Generator().manual_seed(seed)
+    names = [ATTENTION.format(number, part) for number, part in ((1, "q"), (1, "k"), (1, "v"), (2, "q"))]
+    shapes = dict.fromkeys(names, ((8, 4), (40, 80)))
+    if text_encoder:
+        shapes["text_encoders.clip_l.transformer.text_model.encoder.layers.0.self_attn.q_proj"] = ((8, 4), (96, 192))
+    layers = {
+        name: Kron(Full(torch.randn(a, generator=rng) * size), Full(torch.randn(b, generator=rng) * size))
+        for name, (a, b) in shapes.items()
+    }
+    return Adapter(layers)
+
+
+def adapter_file(
+    path: Path, seed: int = 0, *, workflow: bool = False, metadata=None, text_encoder: bool = False, **standard
+) -> Path:
+    """A file of such an adapter."""
+    made = (
+        with_standard_metadata(adapter(seed, text_encoder=text_encoder), **standard)
+        if standard
+        else adapter(seed, text_encoder=text_encoder)
+    )
+    return save(made.with_metadata(**(metadata or {}), **({"workflow": WORKFLOW} if workflow else {})), path)

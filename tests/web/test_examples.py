@@ -1,0 +1,166 @@
+"""The example workflows, as a user finds them in the template browser, opens them and presses Run."""
+
+import json
+import shutil
+from itertools import combinations
+from urllib.parse import quote
+
+import pytest
+from graphs import checkpoint, dataset, link, save, train
+
+from tools.make_workflows import ADAPTER, COMPARE, FOLDER, LIGHT, MADE, RESUME, STYLE
+from tools.server import PACK
+
+NAMES = [name.removesuffix(".json") for name in MADE]
+MODULE = "comfyui-krona"
+ONLY_CANVAS, ONLY_VUE = (pytest.mark.parametrize("mode", [one], indirect=True) for one in ("canvas", "vue"))
+
+SMALL = {
+    "KSampler": {"steps": 2},
+    "EmptyLatentImage": {"width": 64, "height": 64},
+    "KronaTrain": {"steps": 2},
+    "KronaDataset": {"resolution": 64},
+    "KronaTrainSettings": {"preview_every": 1, "preview_steps": 1, "preview_width": 64, "preview_height": 64},
+    "KronaSchedule": {"keyframes": 2},
+}
+"""What lets the tiny model do in seconds what a real one does in minutes."""
+
+
+@pytest.fixture(scope="module")
+def files(server):
+    """What a user has who opens the examples: an adapter for each loader, and ComfyUI's example picture."""
+    picture = server.base / "input" / "example.png"
+    if not picture.exists():
+        shutil.copy(PACK / "samples" / "krobot" / "grass.jpg", picture)
+    made = {}
+    for seed, name in enumerate((ADAPTER, STYLE, LIGHT)):
+        prefix = f"krona/{name.partition('_')[0]}"
+        graph = {
+            "1": checkpoint("tiny-full.safetensors"),
+            "2": dataset(folder="krobot", resolution=64),
+            "3": train(steps=1, seed=seed, name=f"an adapter for {name}"),
+            "4": save(link(3), prefix),
+        }
+        [file] = server.client.run(graph).outputs["4"]["files"]
+        made[name] = file["filename"]
+    return made
+
+
+def open_example(editor, name):
+    """Load a file of the template browser into the editor."""
+    editor.page.evaluate(
+        """async ([url, name]) => {
+            const graph = await (await fetch(url)).json();
+            await app.loadGraphData(graph, true, true, name, { openSource: "template" });
+        }""",
+        [f"/api/workflow_templates/{MODULE}/{quote(name)}.json", name],
+    )
+    count = len(json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))["nodes"])
+    editor.page.wait_for_function("(count) => app.graph.nodes.length === count", arg=count)
+
+
+def choose(editor, changes):
+    """Type into widgets, by the kind of node; values that are a table are looked up by what the widget says."""
+    editor.page.evaluate(
+        """(changes) => {
+            for (const node of app.graph.nodes) {
+                for (const [name, value] of Object.entries(changes[node.type] ?? {})) {
+                    const widget = node.widgets.find((w) => w.name === name);
+                    if (!widget) throw new Error(`${node.type} has no ${name}`);
+                    widget.value = value !== null && typeof value === "object" ? value[widget.value] : value;
+                    widget.callback?.(widget.value, app.canvas, node);
+                }
+            }
+        }""",
+        changes,
+    )
+
+
+def run(editor):
+    """Press Run and wait for the end.
+
+    Returns:
+        What the server said last: its type, what was wrong if something was, and the nodes that have shown something.
+    """
+    return editor.page.evaluate(
+        """() => new Promise((done, failed) => {
+            const shown = new Set(), names = ["execution_success", "execution_error", "execution_interrupted"];
+            const api = app.api;
+            const note = (event) => shown.add(String(event.detail.node));
+            const end = (event) => {
+                api.removeEventListener("executed", note);
+                names.forEach((name) => api.removeEventListener(name, end));
+                done([event.type, event.detail.exception_message ?? "", [...shown]]);
+            };
+            api.addEventListener("executed", note);
+            names.forEach((name) => api.addEventListener(name, end));
+            app.queuePrompt(0).then(() => {
+                const wrong = app.lastNodeErrors;
+                if (wrong && Object.keys(wrong).length) end({ type: "refused", detail: { exception_message: JSON.stringify(wrong) } });
+            }, failed);
+        })"""
+    )
+
+
+def wanted(files, **more):
+    """What a user has to change on a machine with the tiny model."""
+    loaders = {"KronaLoad": {"file": files}, "KronaLoadApply": {"file": files}}
+    changes = {"CheckpointLoaderSimple": {"ckpt_name": "tiny-full.safetensors"}, **loaders, **SMALL}
+    return {kind: values | more.get(kind, {}) for kind, values in changes.items()}
+
+
+@ONLY_CANVAS
+@pytest.mark.parametrize("name", NAMES)
+def test_an_example_runs_to_its_end(editor, files, name):
+    open_example(editor, name)
+    choose(editor, wanted(files))
+    ended, message, shown = run(editor)
+    assert (ended, message) == ("execution_success", "")
+    endings = {str(n["id"]) for n in editor.nodes() if n["type"] in ("SaveImage", "PreviewImage", "KronaSave", "KronaTrain")}
+    assert endings
+    assert endings <= set(shown)
+
+
+@ONLY_CANVAS
+def test_the_training_that_is_stopped_and_made_longer_stays_one_run(editor, files, server):
+    open_example(editor, RESUME.removesuffix(".json"))
+    choose(editor, wanted(files, KronaTrain={"name": "made longer", "steps": 2}))
+    assert run(editor)[0] == "execution_success"
+    choose(editor, {"KronaTrain": {"steps": 3}})
+    assert run(editor)[0] == "execution_success"
+    [folder] = (server.base / "output" / "krona").glob("made longer*")
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [row["step"] for row in rows if row.get("event", "step") == "step"] == [1, 2, 3]
+
+
+@ONLY_CANVAS
+def test_the_comparison_trains_one_of_each_kind(editor, files, server):
+    open_example(editor, COMPARE.removesuffix(".json"))
+    kinds = {row["widgets"]["adapter"] for row in editor.nodes("KronaTargets")}
+    assert kinds == {"kronecker", "lora"}
+    trainings = editor.nodes("KronaTrain")
+    assert len({t["widgets"]["seed"] for t in trainings}) == 1
+    assert len({t["widgets"]["steps"] for t in trainings}) == 1
+    assert ["KronaDataset", 0, "KronaTrain", "dataset"] in [list(wire) for wire in editor.wires()]
+
+
+def boxes(editor, mode):
+    """Where nodes are drawn, in the graph's own pixels: title to (left, top, right, bottom)."""
+    if mode == "vue":
+        editor.page.wait_for_function("() => document.querySelectorAll('[data-node-id]').length >= app.graph.nodes.length")
+    return editor.page.evaluate(
+        """(mode) => Object.fromEntries(app.graph.nodes.map((node) => {
+            const element = mode === "vue" ? document.querySelector(`[data-node-id="${node.id}"]`) : null;
+            const [width, height] = element ? [element.offsetWidth, element.offsetHeight - 30] : node.size;
+            return [`${node.id} ${node.type}`, [node.pos[0], node.pos[1] - 30, node.pos[0] + width, node.pos[1] + height]];
+        }))""",
+        mode,
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_node_of_an_example_lies_on_another(editor, files, mode, name):
+    open_example(editor, name)
+    found = boxes(editor, mode)
+    for (one, a), (other, b) in combinations(found.items(), 2):
+        assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1], f"{one} {a} lies on {other} {b}"

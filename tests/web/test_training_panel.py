@@ -1,0 +1,391 @@
+"""The trainings in the browser: watched, asked to save and to stop, looked at afterwards."""
+
+import itertools
+import json
+import math
+import shutil
+import time
+
+import pytest
+from adapters import adapter_file
+from editor import Editor
+from PIL import Image
+
+from krona_ops import load
+
+STEPS = 60
+SEEDS = itertools.count()
+"""Each training has one of its own: ComfyUI does not run again what it has run."""
+NO_RUN = "krona-without-run"
+
+
+@pytest.fixture
+def runs(server):
+    """The folder of the runs, empty."""
+    folder = server.base / "output" / "krona"
+    folder.mkdir(parents=True, exist_ok=True)
+    for run in folder.iterdir():
+        shutil.rmtree(run)
+    return folder
+
+
+@pytest.fixture
+def panel(runs, editor):
+    """The panel, opened by its key, of a server without runs."""
+    return Panel(editor)
+
+
+class Panel:
+    """The panel as a person sees it."""
+
+    def __init__(self, editor: Editor) -> None:
+        self.editor, self.page = editor, editor.page
+        self.open()
+
+    def open(self) -> None:
+        self.page.keyboard.press("Shift+K")
+        self.page.locator(".krona-training").wait_for()
+
+    @property
+    def points(self) -> int:
+        return int(self.page.locator(".krona-plot").get_attribute("data-points"))
+
+    @property
+    def state(self) -> str | None:
+        return self.page.locator(".krona-head .krona-dot").get_attribute("data-state")
+
+    def await_points(self, count: int) -> None:
+        self.page.wait_for_function(
+            "(count) => Number(document.querySelector('.krona-plot')?.dataset.points) >= count", arg=count, timeout=120_000
+        )
+
+    def await_state(self, state: str) -> None:
+        self.page.locator(f".krona-head .krona-dot[data-state='{state}']").wait_for(timeout=120_000)
+
+    def await_picture(self, step: int | None = None) -> None:
+        """Until a preview has arrived and is drawn."""
+        self.page.wait_for_function(
+            """(step) => {
+                const place = document.querySelector(".krona-pictures");
+                const pictures = [...place.querySelectorAll("img")];
+                return pictures.length && pictures.every((each) => each.complete && each.naturalWidth > 0)
+                    && (step === null || Number(place.dataset.step) === step);
+            }""",
+            arg=step,
+            timeout=120_000,
+        )
+
+    def told(self, run: str) -> dict:
+        """What the server knows of a run."""
+        return self.editor.server.client.get_json(f"/krona/runs/{run}")
+
+
+def graph(editor: Editor, **changes) -> int:
+    """A training as a person lays it out; the id of its node."""
+    model = editor.add("CheckpointLoaderSimple", (20, 60), ckpt_name="tiny-full.safetensors")
+    data = editor.add("KronaDataset", (20, 240), folder="krobot", resolution=64, prompt="a photo of sks robot")
+    chosen = {
+        "name": "robot",
+        "steps": STEPS,
+        "seed": next(SEEDS),
+        "batch_size": 2,
+        "learning_rate": 5e-3,
+        "preview_every": 20,
+        **changes,
+    }
+    train = editor.add("KronaTrain", (460, 60), **chosen)
+    for output, entry in enumerate(("model", "clip", "vae")):
+        editor.connect(model, output, train, entry)
+    editor.connect(data, 0, train, "dataset")
+    return train
+
+
+def keep_graph(editor: Editor) -> None:
+    """As after a click of a person: only then does ComfyUI note what a reload brings back."""
+    editor.page.evaluate("app.extensionManager.workflow.activeWorkflow.changeTracker.checkState()")
+    editor.page.wait_for_function("() => JSON.stringify({ ...localStorage, ...sessionStorage }).includes('KronaTrain')")
+
+
+def of_kind(rows: list[dict], kind: str) -> list[dict]:
+    return [row for row in rows if row["event"] == kind]
+
+
+def past_run(
+    folder, steps: int = 40, *, level: float = 1.0, previews=(), prompts: int = 1, validate: int = 0, ended=True
+) -> None:
+    """A run of yesterday."""
+    (folder / "previews").mkdir(parents=True)
+    rows = [{"event": "started", "step": 0, "steps": steps, "layers": 8, "parameters": 100, "notes": [], "time": 1.7e9}]
+    for step in range(1, steps + 1):
+        loss = level * (0.2 + 1 / (1 + step / 10)) + 0.05 * math.sin(7.0 * step)
+        told = {"loss": loss, "grad_norm": 1.0, "learning_rate": 5e-4, "seconds": 0.5 * step, "memory": 2**30}
+        rows.append({"event": "step", "step": step, "steps": steps, **told, "time": 1.7e9 + 0.5 * step})
+        if validate and step % validate == 0:
+            rows.append(
+                {"event": "validation", "step": step, "validation": loss + 0.1, "best": True, "time": 1.7e9 + 0.5 * step}
+            )
+        if step in previews:
+            names = [f"step-{step:06}-{number}.png" for number in range(1, prompts + 1)]
+            for name in names:
+                Image.new("RGB", (64, 64), (40 + 4 * step % 200, 90, 160)).save(folder / "previews" / name)
+            rows.append({"event": "preview", "step": step, "pictures": names, "time": 1.7e9 + 0.5 * step})
+    if ended:
+        rows.append({"event": "ended", "step": steps, "steps": steps, "error": None, "stopped": False, "time": 1.7e9 + steps})
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.fixture
+def second(server, editor):
+    """Another person's page, opened before anything is trained."""
+    context = editor.page.context.browser.new_context(viewport={"width": 1400, "height": 900})
+    opened = Editor(context.new_page(), server)
+    opened.open()
+    yield opened
+    errors = opened.errors()
+    context.close()
+    assert errors == []
+
+
+def test_a_training_is_watched_reloaded_and_seen_by_a_second_page(panel, editor, second):
+    """The issue's own words: chart points = steps, a preview while the run goes on, a reload in the middle keeps the history."""
+    node = graph(editor, accumulate=2)  # slow enough for a reload in the middle
+    keep_graph(editor)
+    other = Panel(second)
+    assert panel.page.locator(".krona-empty").is_visible()
+    editor.queue()
+
+    panel.await_points(3)
+    panel.await_picture()
+    assert panel.state == "training"
+    assert panel.page.get_by_role("progressbar", name="training, step").count() == 1
+
+    editor.reload()
+    panel.open()
+    panel.await_points(1)
+    seen, known = panel.points, len(of_kind(panel.told("robot")["rows"], "step"))
+    assert panel.state == "training", "the training was over before the page was there again"
+    assert 0 < seen <= known <= seen + 5
+    card = editor.page.locator(".krona-train-card")
+    editor.page.wait_for_function("() => Number(document.querySelector('.krona-train-card')?.dataset.points) > 0")
+    assert card.get_attribute("data-run") == "robot"
+
+    panel.await_points(seen + 2)  # it goes on live
+    panel.await_state("finished")
+    panel.await_points(STEPS)
+    rows = panel.told("robot")["rows"]
+    assert panel.points == len(of_kind(rows, "step")) == STEPS
+    panel.await_picture(STEPS)
+    editor.page.wait_for_function(f"() => document.querySelector('.krona-train-card').dataset.points === '{STEPS}'")
+    editor.page.wait_for_function(f"() => app.graph.getNodeById({node}).properties.krona_run === 'robot'")
+
+    other.await_state("finished")
+    assert other.points == STEPS
+
+
+def test_stop_and_save_ends_within_one_step_and_the_queue_goes_on(panel, editor, runs, server):
+    graph(editor, steps=2000, preview_every=0)
+    editor.queue()
+    panel.await_points(8)
+    picture = {"1": {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": 7}},
+               "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}}}  # fmt: skip
+    waiting = server.client.post_json("/prompt", {"prompt": picture})["prompt_id"]
+
+    button = panel.page.get_by_role("button", name="Stop and save").first
+    with panel.page.expect_response("**/requests") as answer:
+        button.focus()
+        panel.page.keyboard.press("Enter")
+    pressed = time.time()
+    assert answer.value.status == 202
+    panel.await_state("finished")
+
+    rows = panel.told("robot")["rows"]
+    late = [row["step"] for row in of_kind(rows, "step") if row["time"] > pressed]
+    assert len(late) <= 1, late
+    last = of_kind(rows, "step")[-1]["step"]
+    assert last < 2000
+    panel.await_points(last)
+    assert rows[-1]["event"] == "ended"
+    assert len(load(runs / "robot" / "adapter.safetensors")) == 8
+    panel.page.wait_for_function("(id) => fetch('/history/' + id).then((r) => r.json()).then((h) => !!h[id])", arg=waiting)
+    assert server.client.get_json(f"/history/{waiting}")[waiting]["status"]["status_str"] == "success"
+    assert not button.is_visible()
+
+
+def test_save_now_leaves_a_file_and_the_training_goes_on(panel, editor, runs):
+    graph(editor, steps=2000, preview_every=0)
+    editor.queue()
+    panel.await_points(5)
+    button = panel.page.get_by_role("button", name="Save now").first
+    button.click()
+    told = panel.page.locator(".krona-head .krona-told")
+    panel.page.wait_for_function("() => document.querySelector('.krona-head .krona-told').textContent.startsWith('saved')")
+    name = told.text_content().removeprefix("saved: ")
+    assert len(load(runs / "robot" / name)) == 8
+    assert "saved" in panel.page.get_by_role("log").text_content()
+    assert button.get_attribute("aria-disabled") == "false"
+
+    before = panel.points
+    panel.await_points(before + 3)
+    assert panel.state == "training"
+    panel.page.get_by_role("button", name="Stop and save").first.click()
+    panel.await_state("finished")
+
+
+def test_the_card_on_the_node_shows_the_training_and_stops_it(runs, editor):
+    node = graph(editor, steps=2000)
+    card = editor.page.locator(".krona-train-card")
+    card.wait_for(state="attached")
+    assert NO_RUN in card.get_attribute("class")
+    editor.page.evaluate(
+        "(id) => { const n = app.graph.getNodeById(id); app.canvas.ds.scale = 1; "
+        "app.canvas.ds.offset[0] = 300 - n.pos[0]; app.canvas.ds.offset[1] = 700 - n.pos[1] - n.size[1]; "
+        "app.canvas.setDirty(true, true); }",
+        node,
+    )
+    editor.queue()
+    editor.page.wait_for_function(
+        "() => Number(document.querySelector('.krona-train-card').dataset.points) >= 5", timeout=120_000
+    )
+    editor.page.wait_for_function("() => document.querySelector('.krona-train-card img').naturalWidth > 0")
+    assert "/2000" in card.text_content()
+    card.get_by_role("button", name="Open panel").click()
+    editor.page.locator(".krona-training").wait_for()
+    editor.page.keyboard.press("Shift+K")
+    card.get_by_role("button", name="Stop and save").click()
+    editor.page.locator(".krona-train-card .krona-dot[data-state='finished']").wait_for(timeout=120_000)
+    steps = editor.page.evaluate("() => Number(document.querySelector('.krona-train-card').dataset.points)")
+    assert 5 <= steps < 2000
+
+    saved = editor.page.evaluate("(id) => app.graph.getNodeById(id).serialize()", node)
+    assert saved["properties"]["krona_run"] == "robot"
+    names = [widget["name"] for widget in saved["inputs"] if "widget" in widget]
+    assert len(saved["widgets_values"]) == len(names), "the card is no widget of a saved graph"
+    prompt = editor.page.evaluate("app.graphToPrompt()")
+    assert not [name for name in prompt["output"][str(node)]["inputs"] if "krona_" in name]
+
+    editor.page.evaluate("(graph) => app.loadGraphData(graph)", prompt["workflow"])  # opened again, as after a restart
+    editor.page.wait_for_function(f"() => document.querySelector('.krona-train-card')?.dataset.points === '{steps}'")
+
+
+def test_past_runs_are_listed_and_two_are_laid_over_each_other(runs, editor):
+    past_run(runs / "first try", 40, validate=10)
+    past_run(runs / "second try", 60, level=0.7, ended=False)
+    panel = Panel(editor)
+    page = panel.page
+    page.locator(".krona-runs li").nth(1).wait_for()
+    names = page.locator(".krona-run-name").all_text_contents()
+    assert sorted(names) == ["first try", "second try"]
+    page.get_by_role("button", name="first try finished").click()
+    panel.await_points(40)
+    assert "stopped" in page.locator("li[data-run='second try'] .krona-run-facts").text_content()
+    assert page.locator(".krona-figures [data-figure=best]").text_content().endswith("40")
+
+    page.get_by_role("button", name="Compare with second try").click()
+    page.wait_for_function("() => document.querySelector('.krona-plot').dataset.compared === '60'")
+    drawn = page.locator(".krona-plot .krona-series .krona-smooth")
+    assert [bool(drawn.nth(n).get_attribute("d")) for n in range(drawn.count())] == [True, True]
+    colours = drawn.evaluate_all("(lines) => lines.map((line) => getComputedStyle(line).stroke)")
+    assert len(set(colours)) == 2
+    assert page.locator(".krona-legend .krona-name").all_text_contents() == ["first try", "second try"]
+    page.get_by_role("button", name="Stop comparing with second try").click()
+    page.wait_for_function("() => document.querySelector('.krona-plot').dataset.compared === ''")
+
+
+def test_the_slider_goes_through_the_previews(runs, editor):
+    past_run(runs / "robot", 40, previews=(10, 20, 30, 40), prompts=3)
+    panel = Panel(editor)
+    panel.await_picture(40)
+    assert panel.page.locator(".krona-pictures img").count() == 3
+    slider = panel.page.get_by_role("slider", name="Step of the previews")
+    slider.focus()
+    for step in (30, 20, 10):
+        panel.page.keyboard.press("ArrowLeft")
+        panel.await_picture(step)
+        assert f"step {step}" in panel.page.locator(".krona-time").text_content()
+    panel.page.keyboard.press("End")
+    panel.await_picture(40)
+    assert "latest" in panel.page.locator(".krona-time").text_content()
+
+
+def test_the_chart_is_read_with_the_keyboard(runs, editor):
+    past_run(runs / "robot", 40)
+    past_run(runs / "other", 30)
+    panel = Panel(editor)
+    page = panel.page
+    page.locator("li[data-run=other] .krona-run").focus()
+    page.keyboard.press("Enter")
+    panel.await_points(30)
+    chart = page.get_by_role("slider", name="Loss of other")
+    readout = page.locator(".krona-readout")
+    assert not readout.is_visible()
+    chart.focus()
+    for key, step in (("Home", 1), ("ArrowRight", 2), ("End", 30), ("ArrowLeft", 29)):
+        page.keyboard.press(key)
+        assert readout.locator("b").text_content() == f"step {step}"
+        assert chart.get_attribute("aria-valuenow") == str(step)
+    row = of_kind(panel.told("other")["rows"], "step")[28]
+    assert f"{row['loss']:.4f}" in readout.text_content()
+    page.keyboard.press("Escape")
+    assert not readout.is_visible()
+
+    focused = set()
+    page.locator(".krona-run").first.focus()
+    for _ in range(12):
+        focused.add(page.evaluate("document.activeElement.className || document.activeElement.type"))
+        page.keyboard.press("Tab")
+    assert {"krona-run", "krona-compare", "krona-plot", "range", "checkbox", "krona-log"} <= focused
+
+
+def test_smoothing_and_scale_are_remembered(runs, editor):
+    past_run(runs / "robot", 40)
+    panel = Panel(editor)
+    panel.await_points(40)
+    line = panel.page.locator(".krona-plot .krona-series-0 .krona-smooth")
+    before = line.get_attribute("d")
+    panel.page.get_by_role("slider", name="smoothing").fill("0")
+    plain = line.get_attribute("d")
+    assert plain != before
+    panel.page.get_by_role("checkbox", name="log scale").check()
+    assert line.get_attribute("d") != plain
+    logarithmic = line.get_attribute("d")
+    editor.reload()
+    panel.open()
+    panel.await_points(40)
+    assert panel.page.get_by_role("checkbox", name="log scale").is_checked()
+    assert panel.page.get_by_role("slider", name="smoothing").input_value() == "0"
+    panel.page.wait_for_function("(d) => document.querySelector('.krona-plot .krona-smooth').getAttribute('d') === d", arg=logarithmic)
+
+
+def test_a_result_is_put_into_the_graph(runs, editor):
+    past_run(runs / "robot", 40)
+    adapter_file(runs / "robot" / "adapter.safetensors")
+    panel = Panel(editor)
+    panel.page.get_by_role("button", name="Load it").click()
+    panel.page.wait_for_function("() => app.graph.nodes.some((node) => node.type === 'KronaLoad')")
+    assert [node["widgets"]["file"] for node in editor.nodes("KronaLoad")] == ["robot/adapter.safetensors"]
+
+
+def test_a_hundred_thousand_steps_are_drawn_quickly(runs, editor):
+    past_run(runs / "long", 100_000)
+    panel = Panel(editor)
+    panel.await_points(100_000)
+    page = panel.page
+    assert len(page.locator(".krona-plot .krona-series-0 .krona-raw").get_attribute("d")) < 60_000
+    milliseconds = page.evaluate(
+        """() => {
+            const range = document.querySelector(".krona-smoothing input");
+            const began = performance.now();
+            for (let i = 0; i < 10; i += 1) {
+                range.value = String(i / 10);
+                range.dispatchEvent(new Event("input", { bubbles: true }));
+            }
+            return (performance.now() - began) / 10;
+        }"""
+    )
+    assert milliseconds < 100
+
+
+@pytest.mark.parametrize("settings", [{"Comfy.Locale": "zh"}, {"Comfy.Locale": "ja"}])
+def test_it_speaks_the_user_s_language(panel, settings):
+    assert "Train KronA" in panel.page.locator(".krona-empty").text_content()
+    assert "No training" not in panel.page.locator(".krona-empty").text_content()

@@ -1,0 +1,185 @@
+// @ts-check
+/** What a safetensors file is, told from its header as `krona_ops/formats` tells it. */
+import { group, methodsOf, unreadableMethod } from "./parts.mjs";
+
+/** @typedef {import("./safetensors.mjs").Header} Header */
+/** @typedef {import("./parts.mjs").Layers} Layers */
+
+/**
+ * @typedef {object} Recognised
+ * @property {"adapter" | "unsupported" | "checkpoint" | "state" | "other"} kind `unsupported`: an adapter of a method that the pack cannot read;
+ *   `checkpoint`: a model or a part of one; `state`: what a training of ours keeps for itself.
+ * @property {string} format The name that `krona_ops.formats` has for it; empty where it is no adapter.
+ * @property {string} method For a person: `LoKr`, `LoRA`, ...
+ * @property {number} layers
+ * @property {{a: number[], b: number[], layers: number}[]} factors The pairs that occur, the most frequent first.
+ * @property {string} title
+ * @property {string} base What the file itself says.
+ * @property {string} trigger
+ * @property {boolean} hasWorkflow
+ * @property {boolean} hasTextEncoder Whether it adapts a text encoder.
+ */
+
+const NAMES = new Map(
+  Object.entries({
+    lokr: "LoKr", peft: "LoKr", "sd-scripts KronA": "LoKr", diffusekrona: "DiffuseKronA", cdka: "CDKA", loha: "LoHa", lora: "LoRA", diff: "diff",
+  }),
+);
+const PEFT_PREFIX = "base_model.model.";
+const PROCESSOR = /^(?<layer>.*attn\d*\.processor\.(?<projection>to_(?:q|k|v|out)))_lora\.(?<part>down|up)\.weight$/;
+const OF_TEXT_ENCODER = /^(?:(?:base_model\.model\.|model\.|lycoris_+)*(?:lora_)?(?:prior_)?(?:te\d?|text_encoders?(?:_?\d)?)[._])|(?:^|[._])text_model[._](?:encoder|embeddings)[._]/i;
+const OF_MODEL = /^(?:model\.diffusion_model|first_stage_model|cond_stage_model|conditioner\.embedders|control_model|model\.control_model)\./;
+const WEIGHTS_OF_A_MODEL = 8;
+const KRONA_KIND = /^krona\.(?:train-state|packed|cache)/;
+
+/** @param {Header} header @returns {Recognised} */
+export function recognise(header) {
+  const { layers, strangers } = group(header.shapes);
+  const format = formatOf(header, layers);
+  const told = {
+    kind: kindOf(header, layers, strangers, format),
+    format,
+    method: NAMES.get(format) ?? "",
+    layers: 0,
+    factors: /** @type {Recognised["factors"]} */ ([]),
+    title: header.metadata.get("modelspec.title") || header.metadata.get("ss_output_name") || "",
+    base: header.metadata.get("ss_base_model_version") || header.metadata.get("modelspec.architecture") || "",
+    trigger: (header.metadata.get("modelspec.trigger_phrase") ?? "").trim(),
+    hasWorkflow: isWorkflow(header.metadata.get("workflow")),
+    hasTextEncoder: false,
+  };
+  if (told.kind === "unsupported") told.method = strangers.map(unreadableMethod).find(Boolean) ?? "";
+  if (told.kind !== "adapter") return { ...told, format: "" };
+  told.layers = format === "diffusekrona" ? layers.size : count(layers);
+  told.factors = common([...layers.values()].map((parts) => factorsOf(parts, format)));
+  told.hasTextEncoder = [...layers.keys()].some((layer) => OF_TEXT_ENCODER.test(layer));
+  return told;
+}
+
+/**
+ * @param {Header} header @param {Layers} layers @param {string[]} strangers @param {string} format
+ * @returns {Recognised["kind"]}
+ */
+function kindOf(header, layers, strangers, format) {
+  if (KRONA_KIND.test(header.metadata.get("krona.kind") ?? "")) return "state";
+  // A model may have a parameter called alpha or diff; an adapter has nothing but its parts.
+  if (format && !strangers.length) return "adapter";
+  if (strangers.some((key) => OF_MODEL.test(key))) return "checkpoint";
+  if (strangers.some((key) => unreadableMethod(key) !== null)) return "unsupported";
+  if (format) return layers.size >= strangers.length ? "adapter" : "checkpoint"; // the server says what is wrong with it
+  const weights = strangers.filter((key) => key.endsWith(".weight") && (header.shapes.get(key)?.length ?? 0) > 1);
+  return weights.length >= WEIGHTS_OF_A_MODEL ? "checkpoint" : "other";
+}
+
+/** The one format of `krona_ops.formats.FORMATS` that sniffs true; empty where none does. @param {Header} header @param {Layers} layers */
+function formatOf(header, layers) {
+  const methods = methodsOf([...layers.values()].flatMap((parts) => [...parts.keys()]));
+  if (methods.has("lokr")) {
+    if (isPeft(header)) return "peft";
+    const isNamed = /networks\.(krona|cdka)$/.test(header.metadata.get("ss_network_module") ?? "");
+    return isNamed && hasAlpha(header) ? "sd-scripts KronA" : "lokr";
+  }
+  if (methods.has("cdka")) return "cdka";
+  if (methods.has("hada")) return "loha";
+  if (methods.has("lora")) return isDiffuseKrona(header) ? "diffusekrona" : "lora";
+  return methods.has("diff") ? "diff" : "";
+}
+
+/** @param {Header} header */
+function hasAlpha(header) {
+  return [...header.shapes.keys()].some((key) => key.endsWith(".alpha"));
+}
+
+/** PEFT saves LoKr without alpha, and its own prefix before every name. @param {Header} header */
+function isPeft(header) {
+  if (hasAlpha(header)) return false;
+  const kind = peftKind(header.metadata.get("adapter_config"));
+  return kind ? kind === "LOKR" : [...header.shapes.keys()].every((key) => key.startsWith(PEFT_PREFIX));
+}
+
+/** The kind that PEFT's settings name, where they make sense. @param {string | undefined} text */
+function peftKind(text) {
+  const config = parsed(text);
+  const kind = String(config?.peft_type ?? "").split(".").pop()?.toUpperCase();
+  const told = [config?.r, config?.[kind === "LORA" ? "lora_alpha" : "alpha"]];
+  return told.every((number) => Number.isFinite(parseFloat(number))) ? kind : null;
+}
+
+/**
+ * Files of the code released with DiffuseKronA have an old LoRA's names. A LoRA's `down` and `up` share the rank in every layer, Kronecker
+ * factors only by chance; and `down`, which is `Aᵀ`, is the same in all layers of a projection.
+ * @param {Header} header
+ */
+function isDiffuseKrona(header) {
+  /** @type {Map<string, Map<string, number[]>>} */
+  const pairs = new Map();
+  /** @type {Map<string, Set<string>>} */
+  const downs = new Map();
+  for (const [key, shape] of header.shapes) {
+    const match = PROCESSOR.exec(key)?.groups;
+    if (!match || shape.length !== 2) return false;
+    pairs.set(match.layer, (pairs.get(match.layer) ?? new Map()).set(match.part, shape));
+    if (match.part === "down") downs.set(match.projection, (downs.get(match.projection) ?? new Set()).add(String(shape)));
+  }
+  const whole = [...pairs.values()].filter((pair) => pair.size === 2);
+  const sharesRank = whole.every((pair) => pair.get("down")?.[0] === pair.get("up")?.[1]);
+  return whole.length > 0 && !sharesRank && [...downs.values()].every((shapes) => shapes.size === 1);
+}
+
+/** How many layers are updated; a bias is one of its own. @param {Layers} layers */
+function count(layers) {
+  let found = 0;
+  for (const parts of layers.values()) {
+    const methods = methodsOf([...parts.keys()].filter((part) => !["lora_bias", "diff_b", "b_norm"].includes(part)));
+    found += Number(methods.size > 0) + Number(["lora_bias", "diff_b", "b_norm"].some((part) => parts.has(part)));
+  }
+  return found;
+}
+
+/** The shapes of `A` and `B` of a layer. @param {Map<string, number[]>} parts @param {string} format @returns {[number[], number[]] | null} */
+function factorsOf(parts, format) {
+  if (format === "diffusekrona") {
+    const [down, up] = [parts.get("lora_down"), parts.get("lora_up")];
+    return down && up ? [[...down].reverse(), up] : null;
+  }
+  const terms = [parts.get("cdka_b"), parts.get("cdka_a")];
+  if (terms[0] && terms[1]) return [terms[0].slice(1), terms[1].slice(1)];
+  const a = whole(parts, "lokr_w1");
+  const b = whole(parts, "lokr_w2");
+  return a && b ? [a, b] : null;
+}
+
+/** The shape of a factor that is stored whole, as a product of two, or with a core. @param {Map<string, number[]>} parts @param {string} name */
+function whole(parts, name) {
+  const [up, down] = [parts.get(`${name}_a`), parts.get(`${name}_b`)];
+  if (!up || !down) return parts.get(name) ?? null;
+  const core = name === "lokr_w2" ? parts.get("lokr_t2") : undefined;
+  return core ? [up[1], down[1], ...core.slice(2)] : [up[0], ...down.slice(1)];
+}
+
+/** Pairs by how often they occur. @param {([number[], number[]] | null)[]} pairs */
+function common(pairs) {
+  /** @type {Map<string, {a: number[], b: number[], layers: number}>} */
+  const found = new Map();
+  for (const pair of pairs) {
+    if (!pair) continue;
+    const key = JSON.stringify(pair);
+    const known = found.get(key) ?? { a: pair[0], b: pair[1], layers: 0 };
+    found.set(key, { ...known, layers: known.layers + 1 });
+  }
+  return [...found.values()].sort((one, other) => other.layers - one.layers);
+}
+
+/** Whether it is a graph that the editor opens. @param {string | undefined} text */
+function isWorkflow(text) {
+  return Array.isArray(parsed(text)?.nodes);
+}
+
+/** @param {string | undefined} text @returns {any} */
+function parsed(text) {
+  try {
+    return text ? JSON.parse(text) : null;
+  } catch {
+    return null;
+  }
+}

@@ -1,0 +1,51 @@
+// @ts-check
+/** What an adapter is, to look at. Everything in it comes from files of strangers and goes in as text. */
+import { element } from "../dom.mjs";
+import { numbers, products } from "./format.mjs";
+
+/**
+ * @typedef {import("./format.mjs").Facts} Facts
+ * @typedef {import("./format.mjs").Translate} Translate
+ */
+
+/**
+ * @param {Facts} facts
+ * @param {{t: Translate, picture: string | null, copy: (words: string) => void}} options `picture`: an address, where it has one.
+ * @returns {HTMLElement}
+ */
+export function factsCard(facts, { t, picture, copy }) {
+  const kind = [facts.base, facts.method].filter(Boolean).join(" · ");
+  const words = facts.trigger.map((trigger) => {
+    const label = t("copy", { words: trigger });
+    return element("button", { type: "button", class: "krona-trigger", title: label, "aria-label": label, onclick: () => copy(trigger) }, trigger);
+  });
+  return element(
+    "div",
+    { class: "krona-facts" },
+    picture && element("img", { class: "krona-picture", src: picture, alt: t("picture", { title: facts.title }), draggable: false }),
+    element(
+      "div",
+      { class: "krona-words" },
+      element("div", { class: "krona-title", title: facts.description || facts.title }, facts.title),
+      kind && element("div", { class: "krona-kind" }, kind),
+      element("div", { class: "krona-numbers", title: products(facts.factors, t) }, numbers(facts, t).join(" · ")),
+      words.length > 0 && element("div", { class: "krona-triggers", role: "group", "aria-label": t("trigger") }, ...words),
+    ),
+  );
+}
+
+/** A line that says why there is nothing to show. @param {string} text @param {boolean} [isBad] */
+export function note(text, isBad = false) {
+  return element("div", { class: isBad ? "krona-note krona-note-bad" : "krona-note", role: isBad ? "alert" : "status" }, text);
+}
+
+/**
+ * How much of the adapter a model has.
+ * @param {{matched: number, layers: number, report: string}} told
+ * @param {Translate} t
+ */
+export function coverageLine(told, t) {
+  const { matched, layers } = told;
+  const state = matched === layers ? "all" : matched ? "some" : "none";
+  return element("div", { class: `krona-coverage krona-coverage-${state}`, title: told.report, role: "status" }, t("coverage", { matched, layers }));
+}

@@ -1,0 +1,46 @@
+// @ts-check
+/** What the server says about an adapter, in few words. */
+
+/** @typedef {(key: string, values?: Record<string, string | number>) => string} Translate */
+
+/**
+ * @typedef {object} Facts The answer of `GET /krona/adapter` (docs/api.md).
+ * @property {string} name @property {string} title @property {string} base @property {string} method @property {number} layers
+ * @property {{a: number[], b: number[], layers: number}[]} factors @property {number | null} rank @property {number} bytes
+ * @property {string[]} trigger @property {string} description @property {boolean} has_thumbnail @property {number} modified
+ */
+
+/** The commonest pair of factors, such as `64×4 ⊗ 20×320`; empty where there is none. @param {Facts["factors"]} factors */
+export function product(factors) {
+  const [most] = factors;
+  return most ? `${most.a.join("×")} ⊗ ${most.b.join("×")}` : "";
+}
+
+/** Each pair on a line, for a tooltip. @param {Facts["factors"]} factors @param {Translate} t */
+export function products(factors, t) {
+  return factors.map((pair) => `${product([pair])}: ${layers(pair.layers, t)}`).join("\n");
+}
+
+/** @param {number} count @param {Translate} t */
+export function layers(count, t) {
+  return count === 1 ? t("oneLayer") : t("layers", { count });
+}
+
+/** What it is and how large. @param {Facts} facts @param {Translate} t @returns {string[]} */
+export function numbers(facts, t) {
+  const others = facts.factors.length - 1;
+  return [
+    product(facts.factors),
+    others > 0 ? t("others", { count: others }) : "",
+    facts.rank ? t("rank", { rank: facts.rank }) : "",
+    layers(facts.layers, t),
+    t("size", { size: megabytes(facts.bytes) }),
+  ].filter(Boolean);
+}
+
+/** @param {number} bytes */
+export function megabytes(bytes) {
+  const size = bytes / 1e6;
+  if (size >= 100) return size.toFixed(0);
+  return size < 0.1 ? size.toFixed(3) : size.toFixed(1);
+}
