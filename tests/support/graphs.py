@@ -1,5 +1,7 @@
 """Small graphs in the host's API format, and the folder of a host to run them in."""
 
+import shutil
+
 from tools import tiny_models
 
 CHECKPOINT = "tiny.safetensors"
@@ -10,6 +12,14 @@ def lay_out(base):
     (base / "models" / "checkpoints").mkdir(parents=True)
     (base / "models" / "loras").mkdir()
     (base / "models" / "checkpoints" / CHECKPOINT).symlink_to(tiny_models.cached("sd15"))
+    return base
+
+
+def lay_out_for_the_browser(base):
+    """The same with a checkpoint that can draw, and pictures to train on."""
+    lay_out(base)
+    (base / "models" / "checkpoints" / "tiny-full.safetensors").symlink_to(tiny_models.cached("sd15", clip=True, vae=True))
+    shutil.copytree(tiny_models.PACK / "samples" / "krobot", base / "input" / "krobot")
     return base
 
 

@@ -1,14 +1,11 @@
 """A person's browser in front of a real ComfyUI, in both ways of drawing nodes."""
 
-import shutil
-
 import pytest
 from editor import Editor
-from graphs import lay_out
+from graphs import lay_out_for_the_browser
 from playwright.sync_api import sync_playwright
 
 from tools import browser as installed
-from tools import tiny_models
 from tools.server import PACK, Server
 
 ARGUMENTS = ("--no-sandbox", "--disable-background-networking", "--disable-component-update", "--no-first-run", "--mute-audio")
@@ -18,9 +15,7 @@ SEEN_BEFORE = {"Comfy.TutorialCompleted": True, "Comfy.Workflow.ShowMissingModel
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
     """ComfyUI with the pack, a tiny checkpoint and pictures to train on."""
-    base = lay_out(tmp_path_factory.mktemp("in the browser"))
-    (base / "models" / "checkpoints" / "tiny-full.safetensors").symlink_to(tiny_models.cached("sd15", clip=True, vae=True))
-    shutil.copytree(PACK / "samples" / "krobot", base / "input" / "krobot")
+    base = lay_out_for_the_browser(tmp_path_factory.mktemp("in the browser"))
     with Server(base, packs={"comfyui-krona": PACK}, cpu=True) as running:
         yield running
 

@@ -18,6 +18,10 @@ OF_THE_HOST = (
 )
 """Addresses whose failures are the host's own, by pattern; a message about any other address, or without one, counts."""
 
+FIRST_GRAPH = """() => app.graph.nodes.length > 0 && !!app.extensionManager.workflow?.activeWorkflow
+    && app.isGraphReady !== false && !app.configuringGraph"""
+"""A new user's first graph is there, which comes late in newer editors."""
+
 
 class Editor:
     """One page with ComfyUI's editor.
@@ -49,6 +53,7 @@ class Editor:
         """Load the page, with an empty graph."""
         self.page.goto(self.server.url)
         self.ready()
+        self.page.wait_for_function(FIRST_GRAPH)
         self.page.evaluate("app.graph.clear()")
 
     def reload(self) -> None:

@@ -332,7 +332,7 @@ def test_an_upload_can_be_watched_and_cancelled(editor, tmp_path, held):
 
 
 def test_inside_a_subgraph_the_node_goes_into_the_subgraph(editor, tmp_path, held):
-    loader, sampler = text_to_image(editor)
+    _, sampler = text_to_image(editor)
     editor.page.evaluate(
         """(id) => {
             const { subgraph } = app.graph.convertToSubgraph(new Set([app.graph.getNodeById(id)]));

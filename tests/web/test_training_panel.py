@@ -267,6 +267,26 @@ def test_the_card_on_the_node_shows_the_training_and_stops_it(runs, editor):
     editor.page.wait_for_function(f"() => document.querySelector('.krona-train-card')?.dataset.points === '{steps}'")
 
 
+def test_the_card_lies_inside_its_node(runs, editor, mode):
+    node = editor.add("KronaTrain", (300, 60))
+    editor.page.locator(".krona-train-card").wait_for()
+    editor.page.wait_for_function(
+        """([id, isVue]) => {
+            const box = document.querySelector(".krona-train-card").getBoundingClientRect();
+            if (isVue) {
+                const around = document.querySelector(`[data-node-id="${id}"]`).getBoundingClientRect();
+                return around.top < box.top && box.bottom <= around.bottom && around.left <= box.left && box.right <= around.right;
+            }
+            const { pos, size } = app.graph.getNodeById(id), view = app.canvas.ds;
+            const canvas = app.canvas.canvas.getBoundingClientRect();
+            const bottom = canvas.top + (pos[1] + size[1] + view.offset[1]) * view.scale;
+            const right = canvas.left + (pos[0] + size[0] + view.offset[0]) * view.scale;
+            return box.height > 20 && box.bottom <= bottom && box.right <= right;
+        }""",
+        arg=[node, mode == "vue"],
+    )
+
+
 def test_past_runs_are_listed_and_two_are_laid_over_each_other(runs, editor):
     past_run(runs / "first try", 40, validate=10)
     past_run(runs / "second try", 60, level=0.7, ended=False)
@@ -353,7 +373,9 @@ def test_smoothing_and_scale_are_remembered(runs, editor):
     panel.await_points(40)
     assert panel.page.get_by_role("checkbox", name="log scale").is_checked()
     assert panel.page.get_by_role("slider", name="smoothing").input_value() == "0"
-    panel.page.wait_for_function("(d) => document.querySelector('.krona-plot .krona-smooth').getAttribute('d') === d", arg=logarithmic)
+    panel.page.wait_for_function(
+        "(d) => document.querySelector('.krona-plot .krona-smooth').getAttribute('d') === d", arg=logarithmic
+    )
 
 
 def test_a_result_is_put_into_the_graph(runs, editor):

@@ -11,9 +11,9 @@ import { TEXTS } from "./texts.mjs";
 const t = translator(TEXTS, locale);
 const APPLIERS = ["KronaLoadApply", "KronaApply"];
 const WIDTH = 320;
-/** A loader's least height, as in graphs that were saved without it, and the height of a new one. */
-const LEAST = 92;
+/** The height of a loader's card, and the least one, which it has in graphs that were saved before there was a card. */
 const COMFORTABLE = 172;
+const LEAST = 92;
 const LINE = 34;
 const MARGIN = 10;
 /** @type {Set<Holder>} */
@@ -32,7 +32,7 @@ export const loader = {
     if (!isLoader && !APPLIERS.includes(node.comfyClass)) return;
     const coverage = APPLIERS.includes(node.comfyClass) ? element("div", { class: "krona-fit" }, note(t("notRun"))) : null;
     if (isLoader) attachLoader(node, coverage);
-    else addPlace(node, element("div", { class: "krona-card krona-fit-only" }, coverage), LINE, LINE);
+    else addPlace(node, element("div", { class: "krona-card krona-fit-only" }, coverage), LINE);
     if (coverage) showCoverage(node, coverage);
   },
 };
@@ -41,24 +41,34 @@ export const loader = {
 function attachLoader(node, coverage) {
   const holder = new Holder(node, t, () => coverage?.replaceChildren(note(t("notRun"))));
   const inner = element("div", { class: "krona-loader-inner" }, holder.controls, holder.facts, coverage);
-  addPlace(node, element("div", { class: "krona-card krona-loader" }, inner), LEAST, COMFORTABLE);
+  const resize = addPlace(node, element("div", { class: "krona-card krona-loader" }, inner), COMFORTABLE);
   holders.add(holder);
   chain(node, "onRemoved", () => holders.delete(holder));
   chain(node, "onAdded", () => holders.add(holder)); // a node of an open subgraph is taken out and put in again
-  chain(node, "onConfigure", () => holder.check());
+  chain(node, "onConfigure", (/** @type {any} */ saved) => {
+    holder.check();
+    const missing = node.computeSize()[1] - (saved?.size?.[1] ?? Infinity);
+    if (missing > 0) resize(Math.max(LEAST, COMFORTABLE - missing));
+  });
   node.onDragOver ??= (/** @type {DragEvent} */ event) => [...(event.dataTransfer?.items ?? [])].some((item) => item.kind === "file");
 }
 
 /**
  * A widget that is neither saved nor sent: what is in a saved graph keeps its order.
- * @param {any} node @param {HTMLElement} place @param {number} least @param {number} comfortable
+ * @param {any} node @param {HTMLElement} place @param {number} height
+ * @returns {(height: number) => void} Gives it another height.
  */
-function addPlace(node, place, least, comfortable) {
-  place.style.setProperty("--krona-least", `${least}px`);
-  const widget = node.addDOMWidget("krona_info", "krona_info", place, { serialize: false, getMinHeight: () => least + 2 * MARGIN, margin: MARGIN });
+function addPlace(node, place, height) {
+  const resize = (/** @type {number} */ other) => {
+    height = other;
+    place.style.setProperty("--krona-height", `${height}px`);
+  };
+  resize(height);
+  const widget = node.addDOMWidget("krona_info", "krona_info", place, { serialize: false, getMinHeight: () => height + 2 * MARGIN, margin: MARGIN });
   widget.serialize = false; // the option is about what is sent, this about what is saved
-  const [width, height] = node.computeSize();
-  node.setSize([Math.max(width, WIDTH), Math.max(node.size[1], height + comfortable - least)]);
+  const [width, least] = node.computeSize();
+  node.setSize([Math.max(width, WIDTH), Math.max(node.size[1], least)]);
+  return resize;
 }
 
 /** @param {any} node @param {HTMLElement} place */

@@ -131,10 +131,12 @@ function attach(node) {
   });
   chain(node, "onConfigure", () => card.show());
   chain(node, "onRemoved", () => card.end());
+  fit(node);
 }
 
-/** Make the node as large as its widgets need, not smaller. @param {any} node */
+/** Make the node as large as its widgets need, not smaller; drawn by Vue, it does so itself. @param {any} node */
 function fit(node) {
+  if (/** @type {any} */ (window).LiteGraph.vueNodesMode) return;
   const [width, height] = node.computeSize();
   if (node.size[1] < height || node.size[0] < width) node.setSize([Math.max(node.size[0], width), Math.max(node.size[1], height)]);
   app.canvas?.setDirty(true, true);

@@ -132,7 +132,9 @@ export class Plot {
     for (const value of steps) {
       const x = across.map(value);
       made.push(svg("line", { class: "krona-grid", x1: x, x2: x, y1: TOP, y2: bottom }));
-      made.push(svg("text", { class: "krona-tick", x, y: this.#height - 4, "text-anchor": "middle" }, String(value)));
+      const anchor = x > this.#width - RIGHT - 14 ? "end" : "middle"; // the last one must not be cut off
+      const at = anchor === "end" ? this.#width - 2 : x;
+      made.push(svg("text", { class: "krona-tick", x: at, y: this.#height - 4, "text-anchor": anchor }, String(value)));
     }
     this.#parts.axes.replaceChildren(...made);
   }

@@ -1,0 +1,110 @@
+"""The browser and krona_ops say the same of files, whoever has written them."""
+
+import json
+import shutil
+import subprocess
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from originals import LAYERS, lycoris, peft_lokr
+
+from krona_ops import Adapter, Full, Kron, LowRank, Matrix, inspection, save
+from tools import tiny_models
+
+TELL = Path(__file__).parent / "js" / "tell.mjs"
+LYCORIS = {
+    "lokr": [
+        {"factor": 2},
+        {"lora_dim": 8, "factor": 2},
+        {"factor": 4, "lora_dim": 1, "decompose_both": True},
+        {"factor": 2, "weight_decompose": True},
+        {"use_scalar": True},
+    ],
+    "loha": [{}, {"weight_decompose": True}],
+    "locon": [{}, {"weight_decompose": True}],
+}
+ATTENTION = "down_blocks.{}.attentions.0.transformer_blocks.0.attn1.processor.to_q"
+
+
+@pytest.fixture(scope="module")
+def node():
+    found = shutil.which("node")
+    if found is None:
+        pytest.skip("there is no node")
+    return found
+
+
+def told(node: str, files: list[Path]) -> list[dict]:
+    """What the browser's modules say."""
+    done = subprocess.run([node, str(TELL), *map(str, files)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def by_lycoris(folder: Path) -> list[Path]:
+    """Every kind and layer, and Tucker cores of convolutions."""
+    files = []
+    for kind, cases in LYCORIS.items():
+        for layer in LAYERS:
+            tucker = [{"use_tucker": True, **({"factor": 2} if kind == "lokr" else {})}] if layer.startswith("conv") else []
+            for number, options in enumerate([*cases, *tucker]):
+                place = folder / kind / layer / str(number)
+                place.mkdir(parents=True)
+                files.append(Path(lycoris(kind, layer, place, **options).path))
+    return files
+
+
+def by_peft(folder: Path) -> list[Path]:
+    files = []
+    for number, options in enumerate([{"decompose_factor": 2}, {"r": 8, "alpha": 3}]):
+        (folder / f"peft {number}").mkdir()
+        files.append(Path(peft_lokr("linear", folder / f"peft {number}", **options).path))
+    return files
+
+
+def by_us(folder: Path) -> list[Path]:
+    """In every format that the pack writes, with biases, norms and a text encoder."""
+    rng = torch.Generator().manual_seed(0)
+
+    def full(*shape: int) -> Full:
+        return Full(torch.randn(shape, generator=rng))
+
+    kron = Adapter(
+        {
+            "diffusion_model.a.to_q": Kron(full(4, 2), full(8, 6)),
+            "diffusion_model.a.to_k": Kron(full(4, 2), full(8, 6)),
+            "diffusion_model.b": Kron(full(3, 2), full(5, 7, 3, 3)),
+            "diffusion_model.b.bias": Matrix(full(15)),
+            "diffusion_model.norm": Matrix(full(15)),
+            "text_encoders.clip_l.transformer.text_model.encoder.layers.0.self_attn.q_proj": Kron(full(3, 2), full(5, 7)),
+        }
+    )
+    low = Adapter({f"diffusion_model.{n}": Matrix(LowRank(full(9, 3).value, full(3, 11).value)) for n in "abc"})
+    shuffled = Adapter({ATTENTION.format(n): Kron(full(4, 2), full(8 * (n + 1), 6), layout="shuffled") for n in range(2)})
+    return [
+        save(kron, folder / "lokr.safetensors"),
+        save(kron, folder / "kohya.safetensors", "kohya"),
+        save(low, folder / "lora.safetensors", "lora"),
+        save(low, folder / "kohya-lora.safetensors", "kohya-lora"),
+        save(shuffled, folder / "diffusekrona.safetensors", "diffusekrona"),
+        save(Adapter({"diffusion_model.norm": Matrix(full(15))}), folder / "diff.safetensors"),
+    ]
+
+
+@pytest.mark.parametrize("make", [by_lycoris, by_peft, by_us])
+def test_the_browser_says_what_krona_ops_says(make, node, tmp_path):
+    files = make(tmp_path)
+    for path, browser in zip(files, told(node, files), strict=True):
+        ours = inspection.inspect_header(path)
+        assert (path, browser["kind"], browser["format"]) == (path, "adapter", ours.format)
+        assert (path, browser["layers"]) == (path, len(ours.layers))
+        pairs = Counter(layer.factors for layer in ours.layers if layer.factors)
+        expected = [{"a": list(a), "b": list(b), "layers": count} for (a, b), count in pairs.most_common()]
+        assert (path, browser["factors"]) == (path, expected)
+
+
+def test_models_are_told_apart(node):
+    files = [tiny_models.cached("sd15", clip=clip, vae=clip) for clip in (False, True)]
+    assert [facts["kind"] for facts in told(node, files)] == ["checkpoint", "checkpoint"]
