@@ -2,7 +2,7 @@
 
     python tools/host.py run tools/make_workflows.py
 
-The graphs are written down here once; the server says how the editor stores them.
+The graphs are written down here once; the server says how the editor stores them. ``make_pictures.py`` makes the thumbnails.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 PACK = Path(__file__).absolute().parents[1]
@@ -22,6 +23,31 @@ from tools.workflow import Graph, to_workflow  # noqa: E402
 FOLDER = PACK / "example_workflows"
 TRAIN, APPLY = "KronA 1 - train on a folder.json", "KronA 2 - load and apply.json"
 DREAMBOOTH = "KronA 3 - DreamBooth with previews.json"
+PICTURES, RESUME = "KronA 4 - train on pictures in the graph.json", "KronA 5 - stop and go on.json"
+BLEND, COMPARE = "KronA 6 - blend of three.json", "KronA 7 - compare LoRA with KronA.json"
+SCHEDULE, WEIGHTS = "KronA 8 - strength schedule.json", "KronA 9 - per-block weights.json"
+
+Layout = dict[str, tuple[int, ...]]
+Example = tuple[Graph, Layout, dict]
+"""A graph, where its nodes are, and the notes beside them."""
+
+CHECKPOINT, SUBJECT = "sd_xl_base_1.0.safetensors", "a photo of sks robot"
+ADAPTER = "robot_00001_.safetensors"
+"""What example 1 saves."""
+STYLE, LIGHT = "style_00001_.safetensors", "light_00001_.safetensors"
+NOTE = "How to use"
+GAP = 60
+SIZES = {
+    "CheckpointLoaderSimple": (315, 126, 126), "CLIPTextEncode": (315, 140, 140), "EmptyLatentImage": (315, 106, 130),
+    "KSampler": (315, 262, 290), "VAEDecode": (220, 46, 60), "SaveImage": (400, 480, 500), "PreviewImage": (400, 380, 460),
+    "LoadImage": (315, 360, 400), "BatchImagesNode": (240, 110, 130), "ImageStitch": (315, 150, 180), "PreviewAny": (400, 200, 220),
+    "PairConditioningSetProperties": (315, 170, 220),
+    "KronaDataset": (360, 300, 560), "KronaTargets": (330, 180, 470), "KronaTrainSettings": (360, 300, 1180),
+    "KronaTrain": (400, 560, 1060), "KronaSave": (330, 200, 260), "KronaLoad": (330, 110, 360), "KronaLoadApply": (330, 200, 450),
+    "KronaApply": (330, 190, 250), "KronaBlend": (330, 230, 440), "KronaSchedule": (315, 250, 290), "KronaWeights": (360, 200, 240),
+    "KronaScale": (315, 100, 130), "KronaInspect": (400, 560, 800),
+}  # fmt: skip
+"""Width and height of a node; and the height that it may grow to: advanced inputs, previews and the pack's own widgets."""
 
 
 def node(kind: str, **inputs: object) -> dict:
@@ -29,100 +55,312 @@ def node(kind: str, **inputs: object) -> dict:
     return {"class_type": kind, "inputs": inputs}
 
 
-def train() -> tuple[Graph, dict, dict]:
+def arrange(graph: Graph, columns: Iterable[Iterable[str]], text: str, note: tuple[int, int]) -> Example:
+    """Nodes in columns from left to right, with room for what they grow to.
+
+    Args:
+        columns: The nodes from top to bottom; `NOTE` is where the note is.
+        text: Of the note.
+        note: Its width and height.
+    """
+    layout: Layout = {}
+    notes: dict = {}
+    x = 40
+    for column in columns:
+        y, right = 60, x
+        for key in column:
+            width, height, room = (*note, note[1]) if key == NOTE else SIZES[graph[key]["class_type"]]
+            if key == NOTE:
+                notes[NOTE] = (text, (x, y), note)
+            else:
+                layout[key] = (x, y, width, height)
+            y += room + GAP
+            right = max(right, x + width)
+        x = right + GAP + 20
+    return graph, layout, notes
+
+
+def checkpoint() -> dict:
+    """The base model."""
+    return node("CheckpointLoaderSimple", ckpt_name=CHECKPOINT)
+
+
+def dataset(**inputs: object) -> dict:
+    """The sample's five pictures, where nothing else is said."""
+    return node(
+        "KronaDataset", **{"prompt": SUBJECT, "folder": "krobot", "captions": "from .txt files, else the prompt", "resolution": 0} | inputs
+    )  # fmt: skip
+
+
+def training(**inputs: object) -> dict:
+    """A training whose checkpoint is node 1 and whose data set is node 2."""
+    usual = {
+        "model": ["1", 0], "clip": ["1", 1], "vae": ["1", 2], "dataset": ["2", 0], "name": "my robot", "steps": 500,
+        "learning_rate": 5e-4, "batch_size": 1, "seed": 0, "factor_out": 64, "factor_in": 4,
+    }  # fmt: skip
+    return node("KronaTrain", **usual | inputs)
+
+
+def sampler(model: list, positive: list, negative: list, latent: list) -> dict:
+    """A KSampler; the same seed and settings everywhere, so that pictures can be compared."""
+    return node(
+        "KSampler", model=model, positive=positive, negative=negative, latent_image=latent,
+        seed=7, steps=20, cfg=7.0, sampler_name="euler", scheduler="normal", denoise=1.0,
+    )  # fmt: skip
+
+
+def latent() -> dict:
+    """The empty picture to start from."""
+    return node("EmptyLatentImage", width=1024, height=1024, batch_size=1)
+
+
+def side_by_side(left: list, right: list) -> dict:
+    """Two pictures as one."""
+    return node("ImageStitch", image1=left, image2=right, direction="right", match_image_size=True, spacing_width=16)
+
+
+def train() -> Example:
     """Checkpoint and folder to adapter."""
     graph = {
-        "1": node("CheckpointLoaderSimple", ckpt_name="sd_xl_base_1.0.safetensors"),
-        "2": node(
-            "KronaDataset", prompt="a photo of sks robot", folder="krobot", captions="from .txt files, else the prompt", resolution=0
-        ),
-        "3": node(
-            "KronaTrain", model=["1", 0], clip=["1", 1], vae=["1", 2], dataset=["2", 0], name="my robot",
-            steps=500, learning_rate=5e-4, batch_size=1, seed=0, factor_out=64, factor_in=4,
-        ),
+        "1": checkpoint(),
+        "2": dataset(),
+        "3": training(),
         "4": node("KronaSave", krona=["3", 0], filename_prefix="krona/robot"),
         "5": node("PreviewImage", images=["2", 1]),
-    }  # fmt: skip
-    layout = {"1": (40, 60), "2": (40, 240), "3": (440, 60), "4": (840, 60), "5": (840, 240)}
+    }
     text = (
         "**Train a Kronecker adapter on a few pictures**\n\n1. Choose a checkpoint.\n2. Put 3 to 5 pictures of your subject into "
-        "`input/my-folder` and write that name into *folder* (or a full path).\n3. Write what they show: a rare word (`sks`) and the kind "
-        "of thing (`robot`).\n4. Queue. The adapter is in `output/krona`, also if you cancel."
+        "**input/my-folder** and write that name into *folder* (or a full path).\n3. Write what they show: a rare word (**sks**) and the kind "
+        "of thing (**robot**).\n4. Queue. The adapter is in **output/krona**, also if you cancel."
     )
-    return graph, layout, {"How to use": (text, (440, 640), (360, 260))}
+    return arrange(graph, (("1", "2"), ("3",), ("4", "5", NOTE)), text, (400, 260))
 
 
-def apply() -> tuple[Graph, dict, dict]:
+def apply() -> Example:
     """The same picture without and with an adapter."""
-    sample = {"seed": 7, "steps": 20, "cfg": 7.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0}
     graph = {
-        "1": node("CheckpointLoaderSimple", ckpt_name="sd_xl_base_1.0.safetensors"),
-        "2": node(
-            "KronaLoadApply",
-            model=["1", 0],
-            clip=["1", 1],
-            file="robot_00001_.safetensors",
-            strength_model=1.0,
-            strength_clip=1.0,
-        ),
-        "3": node("CLIPTextEncode", clip=["2", 1], text="a photo of sks robot"),
+        "1": checkpoint(),
+        "2": node("KronaLoadApply", model=["1", 0], clip=["1", 1], file=ADAPTER, strength_model=1.0, strength_clip=1.0),
+        "3": node("CLIPTextEncode", clip=["2", 1], text=SUBJECT),
         "4": node("CLIPTextEncode", clip=["2", 1], text=""),
-        "5": node("EmptyLatentImage", width=1024, height=1024, batch_size=1),
-        "6": node("KSampler", model=["1", 0], positive=["3", 0], negative=["4", 0], latent_image=["5", 0], **sample),
-        "7": node("KSampler", model=["2", 0], positive=["3", 0], negative=["4", 0], latent_image=["5", 0], **sample),
+        "5": latent(),
+        "6": sampler(["1", 0], ["3", 0], ["4", 0], ["5", 0]),
+        "7": sampler(["2", 0], ["3", 0], ["4", 0], ["5", 0]),
         "8": node("VAEDecode", samples=["6", 0], vae=["1", 2]),
         "9": node("VAEDecode", samples=["7", 0], vae=["1", 2]),
         "10": node("SaveImage", images=["8", 0], filename_prefix="krona/before"),
         "11": node("SaveImage", images=["9", 0], filename_prefix="krona/after"),
     }
-    layout = {
-        "1": (40, 60), "2": (40, 240), "3": (440, 60), "4": (440, 220), "5": (440, 380), "6": (840, 60), "7": (840, 420),
-        "8": (1200, 60), "9": (1200, 420), "10": (1460, 60), "11": (1460, 420),
-    }  # fmt: skip
     text = (
         "**Load an adapter and compare**\n\nThe upper branch is the base model, the lower one has the adapter. Same seed, same prompt: "
         "what differs is what was learnt. Use the words that you trained with."
     )
-    return graph, layout, {"How to use": (text, (40, 460), (360, 180))}
+    return arrange(graph, (("1", "2", NOTE), ("3", "4", "5"), ("6", "7"), ("8", "9"), ("10", "11")), text, (330, 240))
 
 
-def dreambooth() -> tuple[Graph, dict, dict]:
+def dreambooth() -> Example:
     """A subject with its class kept, watched while it is learnt."""
     graph = {
-        "1": node("CheckpointLoaderSimple", ckpt_name="sd_xl_base_1.0.safetensors"),
-        "2": node(
-            "KronaDataset", prompt="a photo of sks robot", folder="krobot", captions="from .txt files, else the prompt", resolution=0,
-            trigger="sks", class_prompt="a photo of a robot",
-        ),
+        "1": checkpoint(),
+        "2": dataset(trigger="sks", class_prompt="a photo of a robot"),
         "3": node("KronaTargets", preset="attention (the paper's)", factor_out=64, factor_in=4),
         "4": node(
-            "KronaTrainSettings", preview_every=100, preview_prompts="a photo of sks robot\na photo of sks robot on the moon\na photo of a robot",
+            "KronaTrainSettings", preview_every=100, preview_prompts=f"{SUBJECT}\n{SUBJECT} on the moon\na photo of a robot",
             prior="model", prior_weight=1.0,
         ),
-        "5": node(
-            "KronaTrain", model=["1", 0], clip=["1", 1], vae=["1", 2], dataset=["2", 0], name="my robot, DreamBooth",
-            steps=800, learning_rate=5e-4, batch_size=1, seed=0, factor_out=64, factor_in=4, targets=["3", 0], settings=["4", 0],
-        ),
+        "5": training(name="my robot, DreamBooth", steps=800, targets=["3", 0], settings=["4", 0]),
         "6": node("KronaSave", krona=["5", 0], filename_prefix="krona/robot-dreambooth"),
         "7": node("SaveImage", images=["5", 2], filename_prefix="krona/loss"),
         "8": node("SaveImage", images=["5", 6], filename_prefix="krona/previews"),
         "9": node("PreviewImage", images=["2", 1]),
     }  # fmt: skip
-    layout = {
-        "1": (40, 60), "2": (40, 240), "3": (440, 60), "4": (440, 560), "5": (840, 60), "6": (1240, 60), "7": (1240, 360),
-        "8": (1240, 760), "9": (40, 820),
-    }  # fmt: skip
     text = (
         "**A subject, its class kept, watched while it is learnt**\n\n1. Choose a checkpoint; name your folder in *folder*.\n2. *prompt*: a rare word "
-        "(`sks`) and the kind of thing. *trigger* is the rare word, *class_prompt* the kind alone.\n3. *preview_prompts*: one picture per "
+        "(**sks**) and the kind of thing. *trigger* is the rare word, *class_prompt* the kind alone.\n3. *preview_prompts*: one picture per "
         "line, every 100 steps. The second line shows whether the prompt is still followed, the third whether other robots stay as they are.\n"
-        "4. Queue. Stop when the subject is there and the prompt is still followed; queue again to go on.\n\n*prior* `model` asks the untrained "
-        "model what the class looks like: no class pictures, steps take about twice as long. `off` is the paper's released recipe."
+        "4. Queue. Stop when the subject is there and the prompt is still followed; queue again to go on.\n\n*prior* **model** asks the untrained "
+        "model what the class looks like: no class pictures, steps take about twice as long. **off** is the paper's released recipe."
     )
-    return graph, layout, {"How to use": (text, (840, 1100), (360, 380))}  # below the previews on the training node
+    return arrange(graph, (("1", "2", "9"), ("3", "4"), ("5", NOTE), ("6", "7", "8")), text, (400, 440))
 
 
-MADE = {TRAIN: train, APPLY: apply, DREAMBOOTH: dreambooth}
+def pictures() -> Example:
+    """Pictures that the graph has, not a folder."""
+    graph = {
+        "1": checkpoint(),
+        "2": dataset(folder="", images=["9", 0]),
+        "3": training(name="my robot, from the graph"),
+        "4": node("KronaSave", krona=["3", 0], filename_prefix="krona/robot-from-the-graph"),
+        "5": node("PreviewImage", images=["2", 1]),
+        "6": node("LoadImage", image="example.png"),
+        "7": node("LoadImage", image="example.png"),
+        "8": node("LoadImage", image="example.png"),
+        "9": node("BatchImagesNode", **{"images.image0": ["6", 0], "images.image1": ["7", 0], "images.image2": ["8", 0]}),
+    }
+    text = (
+        "**Train on pictures that are in the graph**\n\n1. Choose your pictures in the three *Load Image* nodes (or drop them onto the nodes); "
+        "with more of them, *Batch Images* grows another socket. Whatever makes pictures can be connected instead: cropped, drawn, "
+        "frames of a video.\n2. *Batch Images* brings all to the size of the first one. Use a folder where shapes differ much.\n3. *prompt* is the caption of all of "
+        "them. *folder* is empty here; name one to train on both.\n4. Queue."
+    )
+    return arrange(graph, (("6", "7", "8"), ("1", "9", "2"), ("3",), ("4", "5", NOTE)), text, (400, 360))
+
+
+def resume() -> Example:
+    """A training that is stopped, gone on with and made longer."""
+    graph = {
+        "1": checkpoint(),
+        "2": dataset(),
+        "3": training(name="my long training", steps=1000, resume="(go on if it is the same)", save_every=100, settings=["4", 0]),
+        "4": node("KronaTrainSettings", preview_every=100, preview_prompts=f"{SUBJECT} on the moon"),
+        "5": node("KronaSave", krona=["3", 0], filename_prefix="krona/robot-long"),
+        "6": node("PreviewImage", images=["3", 6]),
+    }
+    text = (
+        "**Stop a training, go on, make it longer**\n\n1. Queue, and press *Cancel* whenever you like, or let the power fail. *save_every*: how many "
+        "steps a crash may cost; Cancel costs none.\n2. Queue again: it goes on where it was, exactly as if it had never stopped. That needs the "
+        "same *name* and the same settings; anything else that you change starts a new run.\n3. Not enough? Raise *steps* and queue again: only the "
+        "steps that are missing are trained.\n\n*resume*: **(new run)** starts from the beginning; the name of a run goes on with that one and says what "
+        "differs if it cannot. Press R to refresh the list."
+    )
+    return arrange(graph, (("1", "2", "4"), ("3",), ("5", "6", NOTE)), text, (400, 400))
+
+
+def blend() -> Example:
+    """Three adapters as one."""
+    graph = {
+        "1": checkpoint(),
+        "2": node("KronaLoad", file=ADAPTER),
+        "3": node("KronaLoad", file=STYLE),
+        "4": node("KronaLoad", file=LIGHT),
+        "5": node(
+            "KronaBlend", strengths="1, 0.7, 0.5", method="sum",
+            **{"adapters.krona0": ["2", 0], "adapters.krona1": ["3", 0], "adapters.krona2": ["4", 0]},
+        ),
+        "6": node("KronaApply", model=["1", 0], clip=["1", 1], krona=["5", 0], strength_model=1.0, strength_clip=1.0, mode="auto"),
+        "7": node("CLIPTextEncode", clip=["6", 1], text=SUBJECT),
+        "8": node("CLIPTextEncode", clip=["6", 1], text=""),
+        "9": latent(),
+        "10": sampler(["1", 0], ["7", 0], ["8", 0], ["9", 0]),
+        "11": sampler(["6", 0], ["7", 0], ["8", 0], ["9", 0]),
+        "12": node("VAEDecode", samples=["10", 0], vae=["1", 2]),
+        "13": node("VAEDecode", samples=["11", 0], vae=["1", 2]),
+        "14": side_by_side(["12", 0], ["13", 0]),
+        "15": node("SaveImage", images=["14", 0], filename_prefix="krona/blend"),
+    }  # fmt: skip
+    text = (
+        "**Blend three adapters into one**\n\n1. Choose three files: a subject, a style, a light; KronA, LoKr and LoRA may be mixed. Another one: "
+        "connect it to the free socket.\n2. *strengths*: one number for each, in order.\n3. Queue. On the left is the base model, on the right the blend.\n\n*sum* is exact: the same as "
+        "applying all three. Where they fight, try *ties*. To keep the blend as one small file, choose *form* **Kronecker product** and connect it to *Save KronA*."
+    )
+    columns = (("2", "3", "4"), ("1", "5", NOTE), ("6", "7", "8", "9"), ("10", "11"), ("12", "13", "14"), ("15",))
+    return arrange(graph, columns, text, (330, 400))
+
+
+def compare() -> Example:
+    """The same training twice: a LoRA and a Kronecker adapter."""
+    graph = {
+        "1": checkpoint(),
+        "2": dataset(),
+        "3": node("KronaTargets", preset="attention (the paper's)", factor_out=64, factor_in=4, adapter="kronecker"),
+        "4": node("KronaTargets", preset="attention (the paper's)", adapter="lora", lora_rank=4, lora_alpha=4.0),
+        "5": training(name="robot as KronA", targets=["3", 0]),
+        "6": training(name="robot as LoRA", targets=["4", 0], learning_rate=1e-4),
+        "7": node("CLIPTextEncode", clip=["1", 1], text=f"{SUBJECT} on the moon"),
+        "8": node("CLIPTextEncode", clip=["1", 1], text=""),
+        "9": latent(),
+        "10": sampler(["5", 1], ["7", 0], ["8", 0], ["9", 0]),
+        "11": sampler(["6", 1], ["7", 0], ["8", 0], ["9", 0]),
+        "12": node("VAEDecode", samples=["10", 0], vae=["1", 2]),
+        "13": node("VAEDecode", samples=["11", 0], vae=["1", 2]),
+        "14": side_by_side(["12", 0], ["13", 0]),
+        "15": node("SaveImage", images=["14", 0], filename_prefix="krona/krona-and-lora"),
+        "16": side_by_side(["5", 2], ["6", 2]),
+        "17": node("SaveImage", images=["16", 0], filename_prefix="krona/krona-and-lora-loss"),
+    }
+    text = (
+        "**Compare a LoRA with a Kronecker adapter**\n\nThe same pictures, the same steps, the same seed, trained twice: above as KronA, 64 × 4, below as a LoRA "
+        "of rank 4 (its learning rate is lower: 1e-4). Pictures and loss curves stand side by side: KronA on the left.\n\n1. Choose a checkpoint; name your folder.\n"
+        "2. Write a prompt that puts the subject where it never was: that shows who still listens.\n3. Queue. Both files are in **output/krona**; compare their "
+        "sizes too."
+    )
+    columns = (("1", "2", NOTE), ("3", "4", "7", "8", "9"), ("5", "6"), ("10", "11"), ("12", "13", "14", "16"), ("15", "17"))
+    return arrange(graph, columns, text, (360, 360))
+
+
+def schedule() -> Example:
+    """Strong at first, or strong at the end."""
+    graph = {
+        "1": checkpoint(),
+        "2": node("KronaLoad", file=ADAPTER),
+        "3": node(
+            "KronaSchedule", krona=["2", 0], model=["1", 0], clip=["1", 1], strength_start=1.0, strength_end=0.0, start=0.2, end=0.6,
+            curve="ease", keyframes=8,
+        ),
+        "4": node(
+            "KronaSchedule", krona=["2", 0], model=["1", 0], clip=["1", 1], strength_start=0.0, strength_end=1.0, start=0.2, end=0.6,
+            curve="ease", keyframes=8,
+        ),
+        "5": node("CLIPTextEncode", clip=["1", 1], text=SUBJECT),
+        "6": node("CLIPTextEncode", clip=["1", 1], text=""),
+        "7": node(
+            "PairConditioningSetProperties", positive_NEW=["5", 0], negative_NEW=["6", 0], hooks=["3", 0], strength=1.0, set_cond_area="default",
+        ),
+        "8": node(
+            "PairConditioningSetProperties", positive_NEW=["5", 0], negative_NEW=["6", 0], hooks=["4", 0], strength=1.0, set_cond_area="default",
+        ),
+        "9": latent(),
+        "10": sampler(["1", 0], ["7", 0], ["7", 1], ["9", 0]),
+        "11": sampler(["1", 0], ["8", 0], ["8", 1], ["9", 0]),
+        "12": node("VAEDecode", samples=["10", 0], vae=["1", 2]),
+        "13": node("VAEDecode", samples=["11", 0], vae=["1", 2]),
+        "14": side_by_side(["12", 0], ["13", 0]),
+        "15": node("SaveImage", images=["14", 0], filename_prefix="krona/schedule"),
+    }  # fmt: skip
+    text = (
+        "**Change the strength while the picture is made**\n\nAbove, the adapter is strong at first and fades: it decides where everything is, the details "
+        "are the base model's. Below, it is the other way round: the base model's composition with the adapter's details.\n\n1. Choose a checkpoint "
+        "and an adapter.\n2. *start* and *end*: when the strength changes; 0 is pure noise, 1 the finished picture.\n3. Queue. Above is on the left.\n\nThe "
+        "samplers get the base model: the hooks bring the adapter."
+    )
+    columns = (("1", "2", NOTE), ("3", "4", "5", "6"), ("7", "8", "9"), ("10", "11"), ("12", "13", "14"), ("15",))
+    return arrange(graph, columns, text, (330, 420))
+
+
+def weights() -> Example:
+    """Parts of an adapter, with the picture of what is left."""
+    graph = {
+        "1": checkpoint(),
+        "2": node("KronaLoad", file=ADAPTER),
+        "3": node("KronaWeights", preset="all", rules="input_blocks=0.3\nmiddle_block=0.5\nself=0.8"),
+        "4": node("KronaScale", krona=["2", 0], strength=1.0, weights=["3", 0]),
+        "5": node("KronaInspect", krona=["2", 0], measure="how far weights move", table_by="block"),
+        "6": node("KronaInspect", krona=["4", 0], measure="how far weights move", table_by="block"),
+        "7": node(
+            "KronaApply", model=["1", 0], clip=["1", 1], krona=["2", 0], strength_model=1.0, strength_clip=1.0, mode="auto", weights=["3", 0]
+        ),
+        "8": node("CLIPTextEncode", clip=["7", 1], text=SUBJECT),
+        "9": node("CLIPTextEncode", clip=["7", 1], text=""),
+        "10": latent(),
+        "11": sampler(["7", 0], ["8", 0], ["9", 0], ["10", 0]),
+        "12": node("VAEDecode", samples=["11", 0], vae=["1", 2]),
+        "13": node("SaveImage", images=["12", 0], filename_prefix="krona/weights"),
+        "14": node("PreviewAny", source=["7", 2]),
+    }
+    text = (
+        "**Give each part of an adapter its own strength**\n\n1. Choose a checkpoint and an adapter. The left heat map shows which of its layers do how much.\n"
+        "2. *rules* in *KronA Weights*: **selector=strength**, one per line; the last one that matches a layer counts. **input_blocks=0.3** turns the "
+        "first half of a UNet down, **input_blocks.4=0** one block off; **self**, **cross**, **q**, **k**, **v** are kinds of layers. Names are those of the heat map: models "
+        "of the Flux kind have **double_blocks.0-7**.\n3. Queue. The right heat map shows what is left, *report* which rules matched nothing."
+    )
+    columns = (("1", "2", NOTE), ("3", "4", "7", "14"), ("5",), ("6",), ("8", "9", "10"), ("11", "12"), ("13",))
+    return arrange(graph, columns, text, (330, 460))
+
+
+MADE: dict[str, Callable[[], Example]] = {
+    TRAIN: train, APPLY: apply, DREAMBOOTH: dreambooth, PICTURES: pictures, RESUME: resume, BLEND: blend, COMPARE: compare,
+    SCHEDULE: schedule, WEIGHTS: weights,
+}  # fmt: skip
 
 
 def main() -> None:

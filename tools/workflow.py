@@ -61,13 +61,13 @@ def to_api(workflow: Mapping[str, Any], object_info: Mapping[str, Any]) -> Graph
 
 
 def to_workflow(
-    graph: Graph, object_info: Mapping[str, Any], layout: Mapping[str, tuple[int, int]], notes: Mapping[str, Any]
+    graph: Graph, object_info: Mapping[str, Any], layout: Mapping[str, tuple[int, ...]], notes: Mapping[str, Any]
 ) -> dict:
     """The workflow that the editor shows for a graph.
 
     Args:
         graph: In API format, node ids are numbers.
-        layout: Position in pixels by node id.
+        layout: Position in pixels by node id, and behind it width and height where they are not the usual ones.
         notes: ``{title: (text, position, size)}`` of the notes beside the nodes.
     """
     links: list[list] = []
@@ -104,17 +104,28 @@ def _default(info: Mapping[str, Any], name: str) -> Any:
     return settings.get("default", choices[0] if choices else None)
 
 
-def _node(key: str, entry: Mapping[str, Any], info: Mapping[str, Any], position: tuple[int, int], order: int) -> dict:
+def _slots(name: str, kind: str, optional: bool, entry: Mapping[str, Any], info: Mapping[str, Any]) -> Iterator[dict]:
+    """The sockets of an input: one, or of an input that grows one for each wire and a free one."""
+    if kind != "COMFY_AUTOGROW_V3":
+        yield {"name": name, "type": kind, "link": None, **({"shape": 7} if optional else {})}
+        return
+    template = {**info["input"].get("required", {}), **info["input"].get("optional", {})}[name][1]["template"]
+    [(grown, *_)] = template["input"]["required"].values()
+    wired = sum(key.startswith(f"{name}.") for key in entry["inputs"])
+    for number in range(min(wired + 1, template["max"])):
+        label = f"{template['prefix']}{number}"
+        shape = {} if number < template["min"] else {"shape": 7}
+        yield {"name": f"{name}.{label}", "label": label, "type": grown, "link": None, **shape}
+
+
+def _node(key: str, entry: Mapping[str, Any], info: Mapping[str, Any], place: tuple[int, ...], order: int) -> dict:
     values: list[Any] = []
     for name, has_control in widgets(info):
         value = entry["inputs"].get(name, _default(info, name))
         values.append("" if isinstance(value, list) else value)
         if has_control:
             values.append(_AFTER_GENERATE)
-    inputs = [
-        {"name": name, "type": kind, "link": None, **({"shape": 7} if optional else {})}
-        for name, kind, optional in sockets(info)
-    ]
+    inputs = [slot for name, kind, optional in sockets(info) for slot in _slots(name, kind, optional, entry, info)]
     inputs += [
         {"name": name, "type": "STRING", "link": None, "widget": {"name": name}}
         for name, _ in widgets(info)
@@ -124,7 +135,8 @@ def _node(key: str, entry: Mapping[str, Any], info: Mapping[str, Any], position:
         {"name": name, "type": kind, "links": []} for name, kind in zip(info["output_name"], info["output"], strict=True)
     ]
     return {
-        "id": int(key), "type": entry["class_type"], "pos": list(position), "size": [315, 60 + 26 * (len(values) + len(inputs))],
+        "id": int(key), "type": entry["class_type"], "pos": list(place[:2]),
+        "size": list(place[2:]) or [315, 60 + 26 * (len(values) + len(inputs))],
         "flags": {}, "order": order, "mode": 0, "inputs": inputs, "outputs": outputs,
         "properties": {"Node name for S&R": entry["class_type"]}, "widgets_values": values,
     }  # fmt: skip

@@ -164,3 +164,27 @@ def test_no_node_of_an_example_lies_on_another(editor, files, mode, name):
     found = boxes(editor, mode)
     for (one, a), (other, b) in combinations(found.items(), 2):
         assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1], f"{one} {a} lies on {other} {b}"
+
+
+@ONLY_VUE
+def test_the_template_browser_shows_every_example_and_opens_one(editor, files):
+    editor.page.evaluate("app.extensionManager.command.execute('Comfy.BrowseTemplates')")
+    dialog = editor.page.get_by_role("dialog")
+    dialog.get_by_text(MODULE, exact=True).click()
+    for name in NAMES:
+        card = editor.page.get_by_test_id(f"template-workflow-{name}")
+        card.scroll_into_view_if_needed()
+        picture = card.locator(f"img[src$='{quote(name)}.jpg'], img[src$='{name}.jpg']")
+        picture.wait_for()
+        editor.page.wait_for_function("(image) => image.complete && image.naturalWidth >= 400", arg=picture.element_handle())
+    editor.page.get_by_test_id(f"template-workflow-{TRAIN.removesuffix('.json')}").click()
+    editor.page.wait_for_function("() => app.graph.nodes.some((node) => node.type === 'KronaTrain')")
+    assert [row["type"] for row in editor.nodes("KronaDataset")] == ["KronaDataset"]
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_an_example_has_its_card(name):
+    path = FOLDER / name.replace(".json", ".jpg")
+    assert path.stat().st_size < 60_000
+    with Image.open(path) as picture:
+        assert (picture.format, picture.width, picture.height) == ("JPEG", 512, 512)
