@@ -96,7 +96,9 @@ def write(language: str, tables: Mapping[str, Table]) -> None:
     """Write the tables of a language."""
     (FOLDER / language).mkdir(parents=True, exist_ok=True)
     for name, table in tables.items():
-        (FOLDER / language / f"{name}.json").write_text(json.dumps(table, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        (FOLDER / language / f"{name}.json").write_text(
+            json.dumps(table, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
 
 
 def like(english: Any, translated: Any) -> Any:

@@ -43,7 +43,7 @@ QUICK = {
     "KronaTrainSettings": {"preview_every": 40, "preview_steps": 2, "preview_width": 64, "preview_height": 64},
 }  # fmt: skip
 """What the tiny model is run with; what the picture shows is what the example says."""
-TALL = {"PreviewImage": 330, "LoadImage": 300, "KronaInspect": 520, "KronaTrain": 640, "SaveImage": 330}
+TALL = {"PreviewImage": 330, "LoadImage": 300, "KronaInspect": 520, "KronaTrain": 640, "SaveImage": 330, "KronaLoadApply": 400}
 """Heights of nodes that show pictures, once they have one."""
 FOCUS = {
     examples.TRAIN: ("2", "3", "5"), examples.APPLY: ("1", "2", "3"), examples.DREAMBOOTH: ("3", "4", "5"),
@@ -126,8 +126,8 @@ def _scenes() -> dict[str, Scene]:
             (("2",), ("3",), ("4", "5")),
         ),
         "KronaSave": (
-            {"2": load, "3": node("KronaScale", krona=["2", 0], strength=0.8), "4": saved("3"), "5": report("4", 0)},
-            (("2",), ("3", "4"), ("5",)),
+            {"2": load, "3": node("KronaScale", krona=["2", 0], strength=0.8), "4": saved("3")},
+            (("2",), ("3",), ("4",)),
         ),
         "KronaInspect": ({"2": load, "3": node("KronaInspect", krona=["2", 0]), "4": report("3", 0)}, (("2",), ("3",), ("4",))),
         "KronaStack": (
@@ -178,16 +178,20 @@ class Studio:
     def open(self) -> None:
         """Load the page and hide what is not the graph."""
         self.page.goto(self.server.url)
-        self.page.wait_for_function("() => !!window.LiteGraph?.registered_node_types?.['KronaTrain'] && !!window.app?.canvas?.graph")
+        self.page.wait_for_function(
+            "() => !!window.LiteGraph?.registered_node_types?.['KronaTrain'] && !!window.app?.canvas?.graph"
+        )
         self.page.wait_for_function("() => !document.querySelector('.p-blockui-mask, .p-progressspinner')")
         self.page.evaluate("app.extensionManager.focusMode = true")
-        self.page.add_style_tag(content=".p-toast, .comfy-menu-hamburger { display: none !important }")
+        self.page.add_style_tag(content=".p-toast, .no-drag.fixed { display: none !important }")
 
     def show(self, workflow: Mapping, runs: bool) -> None:
         """Put a graph on the page, run it with small numbers, and close up the rows."""
         page = self.page
         page.evaluate("(graph) => app.loadGraphData(graph, true, true, 'picture')", workflow)
-        page.wait_for_function("(count) => document.querySelectorAll('[data-node-id]').length === count", arg=len(workflow["nodes"]))
+        page.wait_for_function(
+            "(count) => document.querySelectorAll('[data-node-id]').length === count", arg=len(workflow["nodes"])
+        )
         if runs:
             kept = page.evaluate(_TYPE, QUICK)
             ended = page.evaluate(_RUN)
@@ -195,7 +199,8 @@ class Studio:
                 raise SystemExit(f"A graph did not run: {ended}")
             page.evaluate(_TYPE_BACK, kept)
         page.evaluate(
-            "(tall) => { for (const n of app.graph.nodes) n.setSize([n.size[0], tall[n.type] ?? 60]); }", TALL if runs else {}
+            "(tall) => { for (const n of app.graph.nodes) n.setSize([n.size[0], tall[n.type] ?? 60]); }",
+            TALL if runs else {"KronaLoadApply": TALL["KronaLoadApply"]},
         )
         self.settle()
         page.evaluate(_STACK)
@@ -279,7 +284,9 @@ _BOX = """(ids) => {
 def thumbnail(studio: Studio, name: str) -> None:
     """A square card beside an example."""
     workflow = json.loads((examples.FOLDER / name).read_text(encoding="utf-8"))
-    for entry, picture in zip((n for n in workflow["nodes"] if n["type"] == "LoadImage"), ("beach", "grass", "table"), strict=False):
+    for entry, picture in zip(
+        (n for n in workflow["nodes"] if n["type"] == "LoadImage"), ("beach", "grass", "table"), strict=False
+    ):
         entry["widgets_values"][0] = f"{picture}.jpg"
     studio.show(workflow, runs=True)
     left, top, right, bottom = studio.box(FOCUS[name])
@@ -325,7 +332,9 @@ def _train(server: Server) -> None:
             "1": examples.checkpoint(),
             "2": examples.dataset(resolution=128),
             "3": examples.training(name=name.partition("_")[0], steps=20, learning_rate=1e-2, seed=seed),
-            "4": node("KronaSave", krona=["3", 0], filename_prefix=f"krona/{name.partition('_')[0]}", trigger_words="sks robot"),
+            "4": node(
+                "KronaSave", krona=["3", 0], filename_prefix=f"krona/{name.partition('_')[0]}", trigger_words="sks robot"
+            ),
         }
         server.client.run(graph)
 

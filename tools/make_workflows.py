@@ -45,7 +45,8 @@ SIZES = {
     "KronaDataset": (360, 300, 560), "KronaTargets": (330, 180, 470), "KronaTrainSettings": (360, 300, 1180),
     "KronaTrain": (400, 560, 1060), "KronaSave": (330, 200, 260), "KronaLoad": (330, 110, 360), "KronaLoadApply": (330, 200, 450),
     "KronaApply": (330, 190, 250), "KronaBlend": (330, 230, 440), "KronaSchedule": (315, 250, 290), "KronaWeights": (360, 200, 240),
-    "KronaScale": (315, 100, 130), "KronaInspect": (400, 560, 800),
+    "KronaScale": (315, 100, 130), "KronaInspect": (400, 560, 800), "KronaCompress": (330, 180, 260), "KronaConvert": (330, 200, 280),
+    "KronaExtract": (330, 200, 280), "KronaStack": (330, 150, 400),
 }  # fmt: skip
 """Width and height of a node; and the height that it may grow to: advanced inputs, previews and the pack's own widgets."""
 
@@ -211,7 +212,9 @@ def resume() -> Example:
     graph = {
         "1": checkpoint(),
         "2": dataset(),
-        "3": training(name="my long training", steps=1000, resume="(go on if it is the same)", save_every=100, settings=["4", 0]),
+        "3": training(
+            name="my long training", steps=1000, resume="(go on if it is the same)", save_every=100, settings=["4", 0]
+        ),
         "4": node("KronaTrainSettings", preview_every=100, preview_prompts=f"{SUBJECT} on the moon"),
         "5": node("KronaSave", krona=["3", 0], filename_prefix="krona/robot-long"),
         "6": node("PreviewImage", images=["3", 6]),
@@ -337,7 +340,14 @@ def weights() -> Example:
         "5": node("KronaInspect", krona=["2", 0], measure="how far weights move", table_by="block"),
         "6": node("KronaInspect", krona=["4", 0], measure="how far weights move", table_by="block"),
         "7": node(
-            "KronaApply", model=["1", 0], clip=["1", 1], krona=["2", 0], strength_model=1.0, strength_clip=1.0, mode="auto", weights=["3", 0]
+            "KronaApply",
+            model=["1", 0],
+            clip=["1", 1],
+            krona=["2", 0],
+            strength_model=1.0,
+            strength_clip=1.0,
+            mode="auto",
+            weights=["3", 0],
         ),
         "8": node("CLIPTextEncode", clip=["7", 1], text=SUBJECT),
         "9": node("CLIPTextEncode", clip=["7", 1], text=""),

@@ -59,7 +59,9 @@ def test_the_help_of_every_node_opens_with_its_heading_and_its_picture(editor):
 def test_the_page_of_a_node_has_the_node_s_name():
     for kind, path in PAGES.items():
         declared = f'node_id="{kind}",'
-        [source] = [p.read_text(encoding="utf-8") for p in (PACK / "nodes").glob("*.py") if declared in p.read_text(encoding="utf-8")]
+        [source] = [
+            p.read_text(encoding="utf-8") for p in (PACK / "nodes").glob("*.py") if declared in p.read_text(encoding="utf-8")
+        ]
         name = re.search(rf'{declared}\s+display_name="([^"]+)"', source)[1]
         assert path.read_text(encoding="utf-8").startswith(f"# {name}\n")
 

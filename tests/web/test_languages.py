@@ -45,7 +45,9 @@ def test_every_node_input_and_output_is_named_in_the_user_s_language(editor, mod
 def test_a_tooltip_is_in_the_user_s_language(editor, mode, language):
     node = editor.add("KronaSchedule", (100, 100))
     table = read(language)["nodeDefs"]["KronaSchedule"]["inputs"]["curve"]
-    editor.page.evaluate("() => { app.canvas.ds.scale = 1; app.canvas.ds.offset = [100, 100]; app.canvas.setDirty(true, true); }")
+    editor.page.evaluate(
+        "() => { app.canvas.ds.scale = 1; app.canvas.ds.offset = [100, 100]; app.canvas.setDirty(true, true); }"
+    )
     if mode == "vue":
         editor.page.locator(f"[data-node-id='{node}']").get_by_text(table["name"], exact=True).hover()
     else:

@@ -27,7 +27,10 @@ const NAMES = new Map(
 );
 const PEFT_PREFIX = "base_model.model.";
 const PROCESSOR = /^(?<layer>.*attn\d*\.processor\.(?<projection>to_(?:q|k|v|out)))_lora\.(?<part>down|up)\.weight$/;
-const OF_TEXT_ENCODER = /^(?:(?:base_model\.model\.|model\.|lycoris_+)*(?:lora_)?(?:prior_)?(?:te\d?|text_encoders?(?:_?\d)?)[._])|(?:^|[._])text_model[._](?:encoder|embeddings)[._]/i;
+const OF_TEXT_ENCODER = [
+  /^(?:base_model\.model\.|model\.|lycoris_+)*(?:lora_)?(?:prior_)?(?:te\d?|text_encoders?(?:_?\d)?)[._]/i,
+  /(?:^|[._])text_model[._](?:encoder|embeddings)[._]/i,
+];
 const OF_MODEL = /^(?:model\.diffusion_model|first_stage_model|cond_stage_model|conditioner\.embedders|control_model|model\.control_model)\./;
 const WEIGHTS_OF_A_MODEL = 8;
 const KRONA_KIND = /^krona\.(?:train-state|packed|cache)/;
@@ -52,7 +55,7 @@ export function recognise(header) {
   if (told.kind !== "adapter") return { ...told, format: "" };
   told.layers = format === "diffusekrona" ? layers.size : count(layers);
   told.factors = common([...layers.values()].map((parts) => factorsOf(parts, format)));
-  told.hasTextEncoder = [...layers.keys()].some((layer) => OF_TEXT_ENCODER.test(layer));
+  told.hasTextEncoder = [...layers.keys()].some((layer) => OF_TEXT_ENCODER.some((pattern) => pattern.test(layer)));
   return told;
 }
 

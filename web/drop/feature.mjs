@@ -21,7 +21,7 @@ export const drop = {
       id: SETTING,
       // Its words in other languages are in locales/, as all settings' are.
       name: "KronA: Largest file to upload",
-      tooltip: "In megabytes. Adapters that are dropped on the canvas, or chosen with a loader's Upload button, are sent to the server up to this size.",
+      tooltip: "In megabytes. Adapters that are dropped on the canvas, or chosen with a loader's Upload button, are sent up to this size.",
       type: "number",
       defaultValue: LARGEST,
       attrs: { min: 1, step: 1 },
@@ -73,7 +73,8 @@ async function take(files, point) {
 
 /** What lies under the pointer; later it may be elsewhere, or gone. @param {number[]} point */
 function where(point) {
-  return { point, graph: app.canvas.graph, workflow: app.extensionManager.workflow?.activeWorkflow, loader: loaderAt(point), wires: modelWiresAt(app.canvas, point) };
+  const workflow = app.extensionManager.workflow?.activeWorkflow;
+  return { point, graph: app.canvas.graph, workflow, loader: loaderAt(point), wires: modelWiresAt(app.canvas, point) };
 }
 
 /**

@@ -1,8 +1,8 @@
 // @ts-check
 /** Which wire lies under the pointer, and putting a node in between. */
 
-const REACH = 12;
 /** Pixels of the screen within which a wire counts as hit. */
+const REACH = 12;
 
 /**
  * The MODEL wires under a point; several where they share a stretch between two reroutes.
@@ -24,10 +24,12 @@ export function modelWiresAt(canvas, point) {
   return [];
 }
 
+/** @typedef {(node: any, input: string) => void} Connect */
+
 /**
  * Where wires come from: a node's output, or an input of the subgraph that is open.
  * @param {any} graph @param {any} wire
- * @returns {{connect: (node: any, input: string) => void, sibling: (type: string) => {wires: any[], connect: (node: any, input: string) => void} | null}}
+ * @returns {{connect: Connect, sibling: (type: string) => {wires: any[], connect: Connect} | null}} `sibling`: the same node's output of a type.
  */
 function source(graph, wire) {
   const node = graph.getNodeById(wire.origin_id);

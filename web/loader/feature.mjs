@@ -13,7 +13,7 @@ const APPLIERS = ["KronaLoadApply", "KronaApply"];
 const WIDTH = 320;
 /** The height of a loader's card, and the least one, which it has in graphs that were saved before there was a card. */
 const COMFORTABLE = 172;
-const LEAST = 92;
+const LEAST = 104;
 const LINE = 34;
 const MARGIN = 10;
 /** @type {Set<Holder>} */

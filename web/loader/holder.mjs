@@ -37,7 +37,8 @@ export class Holder {
       choose: (name) => void inOneStep(() => chooseFile(node, name)),
       t,
     });
-    const button = element("button", { type: "button", class: "krona-button", title: t("uploadTip"), onclick: () => void replaceFile(node) }, t("upload"));
+    const send = () => void replaceFile(node);
+    const button = element("button", { type: "button", class: "krona-button", title: t("uploadTip"), onclick: send }, t("upload"));
     return element("div", { class: "krona-find" }, search, button);
   }
 
