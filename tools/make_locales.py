@@ -32,7 +32,7 @@ GROWN = 8
 SETTINGS = {
     "KronA_Uploads_LargestFile": {
         "name": "KronA: Largest file to upload",
-        "tooltip": "In megabytes. Adapters that are dropped on the canvas, or chosen with a loader's Upload button, are sent to the server "
+        "tooltip": "In megabytes. Adapters that are dropped on the canvas, or chosen with a loader's Upload button, are sent "
         "up to this size.",
     },
 }

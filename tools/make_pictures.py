@@ -32,6 +32,8 @@ from tools.workflow import Graph, to_workflow  # noqa: E402
 
 HELP = PACK / "web" / "docs" / "images"
 THUMBNAIL = 512
+LARGEST = 60_000
+"""Bytes of a picture: the pack is cloned by everyone."""
 SETTINGS = {
     "Comfy.TutorialCompleted": True, "Comfy.VueNodes.Enabled": True, "Comfy.ColorPalette": "dark", "Comfy.Locale": "en",
     "Comfy.Minimap.Visible": False, "Comfy.Graph.CanvasMenu": False, "Comfy.Graph.CanvasInfo": False,
@@ -293,7 +295,7 @@ def thumbnail(studio: Studio, name: str) -> None:
     side = max(right - left, bottom - top) + 40
     box = ((left + right - side) / 2, (top + bottom - side) / 2, 0, 0)
     picture = studio.photograph(box, 1024, 1024, 1024 / side).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
-    _save(picture, examples.FOLDER / name.replace(".json", ".jpg"), 85)
+    _save(picture, examples.FOLDER / name.replace(".json", ".jpg"))
 
 
 def help_picture(studio: Studio, kind: str, scene: Scene) -> None:
@@ -307,12 +309,16 @@ def help_picture(studio: Studio, kind: str, scene: Scene) -> None:
     left, top, right, bottom = studio.box()
     scale = min(1.0, 1100 / (right - left))
     width, height = round((right - left + 40) * scale), round((bottom - top + 40) * scale)
-    _save(studio.photograph((left - 20, top - 20, 0, 0), width, height, scale), HELP / f"{kind}.jpg", 80)
+    _save(studio.photograph((left - 20, top - 20, 0, 0), width, height, scale), HELP / f"{kind}.jpg")
 
 
-def _save(picture: Image.Image, path: Path, quality: int) -> None:
+def _save(picture: Image.Image, path: Path) -> None:
+    """At the best quality that stays small."""
     path.parent.mkdir(exist_ok=True)
-    picture.save(path, "JPEG", quality=quality, optimize=True, subsampling=0)
+    for quality in range(85, 35, -5):
+        picture.save(path, "JPEG", quality=quality, optimize=True, progressive=True)
+        if path.stat().st_size < LARGEST:
+            break
     print(f"wrote {path.relative_to(PACK)}: {picture.width} × {picture.height}, {path.stat().st_size:,} bytes", flush=True)
 
 

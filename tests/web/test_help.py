@@ -10,7 +10,6 @@ from tools.server import PACK
 
 DOCS = PACK / "web" / "docs"
 PAGES = {path.stem: path for path in DOCS.glob("*.md")}
-LANGUAGES = sorted({path.stem for path in DOCS.glob("*/*.md")})
 LOOKED_FOR_FIRST = re.compile(r"/docs/\w+/\w+\.md$")
 """The editor asks for a page in the user's language before the one in English; that most have none is no failure."""
 
@@ -79,16 +78,3 @@ def test_a_picture_is_small_and_fits_the_panel(kind):
     with Image.open(path) as picture:
         assert 300 < picture.width <= 1200
         assert picture.height < 1200
-
-
-@pytest.mark.parametrize("page", [str(path.relative_to(DOCS)) for path in sorted(DOCS.glob("*/*.md"))])
-def test_a_translated_page_has_the_parts_of_the_english_one(page):
-    kind, _, language = page.removesuffix(".md").partition("/")
-    english, translated = (path.read_text(encoding="utf-8") for path in (PAGES[kind], DOCS / page))
-
-    def parts(text):
-        return [len(re.findall(pattern, text, re.MULTILINE)) for pattern in (r"^#+ ", r"^\s*- ", r"^\|", r"!\[", r"^\s*```")]
-
-    assert language in ("zh", "ja")
-    assert parts(translated) == parts(english)
-    assert f"](images/{kind}.jpg)" in translated

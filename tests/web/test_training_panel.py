@@ -5,6 +5,7 @@ import json
 import math
 import shutil
 import time
+from pathlib import Path
 
 import pytest
 from adapters import adapter_file
@@ -28,7 +29,7 @@ def runs(server):
         time.sleep(0.2)
     folder = server.base / "output" / "krona"
     folder.mkdir(parents=True, exist_ok=True)
-    for run in folder.iterdir():
+    for run in filter(Path.is_dir, folder.iterdir()):
         shutil.rmtree(run)
     return folder
 

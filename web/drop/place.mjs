@@ -35,23 +35,28 @@ export async function inOneStep(change) {
 const STILL_FRAMES = 4;
 const MOST_MILLISECONDS = 600;
 
-/** Until no node of the open graph has changed its size for some frames. */
+/** Until no node of the open graph has changed its size for some frames, or a key is pressed: Ctrl+Z must find the step complete. */
 async function settled() {
   const end = performance.now() + MOST_MILLISECONDS;
+  const hurry = new AbortController();
+  const { signal } = hurry;
+  window.addEventListener("keydown", () => hurry.abort(), { capture: true, signal });
   let [before, still] = ["", 0];
-  while (still < STILL_FRAMES && performance.now() < end) {
-    await frame();
+  while (still < STILL_FRAMES && performance.now() < end && !signal.aborted) {
+    await frame(signal);
     const now = app.canvas.graph.nodes.map((/** @type {any} */ node) => String(node.size)).join(" ");
     still = now === before ? still + 1 : 0;
     before = now;
   }
+  hurry.abort();
 }
 
-/** The next one; a page that is not seen draws none, so that a timer goes on. @returns {Promise<void>} */
-function frame() {
+/** The next one; a page that is not seen draws none, so that a timer goes on. @param {AbortSignal} signal Ends the waiting. @returns {Promise<void>} */
+function frame(signal) {
   return new Promise((resolve) => {
     requestAnimationFrame(() => resolve());
     setTimeout(resolve, 100);
+    signal.addEventListener("abort", () => resolve());
   });
 }
 
