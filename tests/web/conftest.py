@@ -9,6 +9,8 @@ from tools import browser as installed
 from tools.server import PACK, Server
 
 ARGUMENTS = ("--no-sandbox", "--disable-background-networking", "--disable-component-update", "--no-first-run", "--mute-audio")
+BESIDE_A_BROWSER = {"OMP_NUM_THREADS": "1"}
+"""Threads of a parallel region wait for each other while spinning; with browsers drawing on all cores a step takes ten times as long."""
 SEEN_BEFORE = {"Comfy.TutorialCompleted": True, "Comfy.Workflow.ShowMissingModelsWarning": False, "Comfy.Queue.QPOV2": False}
 
 
@@ -16,7 +18,7 @@ SEEN_BEFORE = {"Comfy.TutorialCompleted": True, "Comfy.Workflow.ShowMissingModel
 def server(tmp_path_factory):
     """ComfyUI with the pack, a tiny checkpoint and pictures to train on."""
     base = lay_out_for_the_browser(tmp_path_factory.mktemp("in the browser"))
-    with Server(base, packs={"comfyui-krona": PACK}, cpu=True) as running:
+    with Server(base, packs={"comfyui-krona": PACK}, cpu=True, env=BESIDE_A_BROWSER) as running:
         yield running
 
 

@@ -5,6 +5,7 @@ import test_drop
 import test_heat_map
 import test_loader
 import test_training_panel
+from conftest import BESIDE_A_BROWSER
 from graphs import lay_out_for_the_browser
 
 from tools import frontend
@@ -19,7 +20,8 @@ runs, panel, second = test_training_panel.runs, test_training_panel.panel, test_
 def server(tmp_path_factory):
     """ComfyUI with an editor that is newer than its own."""
     base = lay_out_for_the_browser(tmp_path_factory.mktemp("newest editor"))
-    with Server(base, packs={"comfyui-krona": PACK}, cpu=True, args=["--front-end-root", str(frontend.install())]) as running:
+    newest = ["--front-end-root", str(frontend.install())]
+    with Server(base, packs={"comfyui-krona": PACK}, cpu=True, args=newest, env=BESIDE_A_BROWSER) as running:
         yield running
 
 

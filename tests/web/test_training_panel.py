@@ -153,7 +153,7 @@ def second(server, editor):
 
 def test_a_training_is_watched_reloaded_and_seen_by_a_second_page(panel, editor, second):
     """The issue's own words: chart points = steps, a preview while the run goes on, a reload in the middle keeps the history."""
-    node = graph(editor, accumulate=2)  # slow enough for a reload in the middle
+    node = graph(editor, accumulate=5)  # slow enough for a reload in the middle
     keep_graph(editor)
     other = Panel(second)
     assert panel.page.locator(".krona-empty").is_visible()
@@ -175,6 +175,7 @@ def test_a_training_is_watched_reloaded_and_seen_by_a_second_page(panel, editor,
     assert card.get_attribute("data-run") == "robot"
 
     panel.await_points(seen + 2)  # it goes on live
+    editor.look("training")
     panel.await_state("finished")
     panel.await_points(STEPS)
     rows = panel.told("robot")["rows"]
@@ -183,6 +184,7 @@ def test_a_training_is_watched_reloaded_and_seen_by_a_second_page(panel, editor,
     editor.page.wait_for_function(f"() => document.querySelector('.krona-train-card').dataset.points === '{STEPS}'")
     editor.page.wait_for_function(f"() => app.graph.getNodeById({node}).properties.krona_run === 'robot'")
 
+    editor.look("trained")
     other.await_state("finished")
     assert other.points == STEPS
 
