@@ -197,7 +197,8 @@ def main() -> int:
     finally:
         server.stop()
 
-    losses = [json.loads(line)["loss"] for line in metrics_of(base).read_text().splitlines()]
+    rows = [json.loads(line) for line in metrics_of(base).read_text(encoding="utf-8").splitlines()]
+    losses = [row["loss"] for row in rows if row["event"] == "step"]
     tail = max(1, len(losses) // 5)
     difference = np.abs(np.asarray(before, dtype=float) - np.asarray(after, dtype=float))
     print(f"\nThe loss went from {np.mean(losses[:tail]):.3f} (first fifth) to {np.mean(losses[-tail:]):.3f} (last fifth).")
