@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +17,11 @@ from krona_ops.kron import Layout
 from krona_ops.targets import Target
 
 from .config import AdapterConfig
+from .kron_linear import KronConvolution, KronLinear, KronUpdate
+from .scheme import choose
+
+EXACT_BITS = 32
+"""Of a number that holds a weight and a small update together."""
 
 
 class KronLayer(nn.Module):
@@ -34,12 +38,18 @@ class KronLayer(nn.Module):
         self.a = nn.Parameter(torch.randn(sizes.out_a, sizes.in_a, generator=generator) / sizes.out_a)
         self.b = nn.Parameter(torch.zeros(sizes.out_b, sizes.in_b, *sizes.kernel))
 
-    def forward(self, x: Tensor, convolution: dict[str, object] | None = None) -> Tensor:
-        """``ΔW x`` in the dtype of ``x``; ``convolution`` holds stride, padding and dilation for a convolution."""
+    def forward(self, x: Tensor, y: Tensor, convolution: dict[str, object] | None = None) -> Tensor:
+        """``y + ΔW x`` in the dtype of ``x``; ``convolution`` holds stride, padding and dilation for a convolution."""
         a, b = self.a.to(x.dtype), self.b.to(x.dtype)
         if convolution is None:
-            return kron.apply(a, b, x, self.layout)
-        return kron.convolve(a, b, x, self.layout, **convolution)  # type: ignore[arg-type]
+            return KronUpdate.apply(y, x, a, b, self.layout)
+        return y + KronConvolution.apply(x, a, b, self.layout, convolution)
+
+    def with_base(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """``W x + bias + ΔW x``, for a frozen weight of the dtype of ``x``."""
+        tokens = x.shape[:-1].numel()
+        scheme = choose(kron.shape_of(self.a, self.b), tokens, exact=torch.finfo(x.dtype).bits >= EXACT_BITS)
+        return KronLinear.apply(x, self.a.to(x.dtype), self.b.to(x.dtype), weight, bias, self.layout, scheme)
 
     def delta(self) -> Kron:
         """The update as a value, a copy that further training does not change."""
@@ -63,14 +73,14 @@ class LoraLayer(nn.Module):
         self.down = nn.Parameter(torch.randn(rank, sizes.in_features, *sizes.kernel, generator=generator) / rank)
         self.up = nn.Parameter(torch.zeros(sizes.out_features, rank))
 
-    def forward(self, x: Tensor, convolution: dict[str, object] | None = None) -> Tensor:
-        """``ΔW x`` in the dtype of ``x``; ``convolution`` holds stride, padding and dilation for a convolution."""
+    def forward(self, x: Tensor, y: Tensor, convolution: dict[str, object] | None = None) -> Tensor:
+        """``y + ΔW x`` in the dtype of ``x``; ``convolution`` holds stride, padding and dilation for a convolution."""
         down, up = self.down.to(x.dtype), self.up.to(x.dtype)
         if convolution is None:
-            return F.linear(F.linear(x, down), up) * self.scale
+            return y + F.linear(F.linear(x, down), up) * self.scale
         convolve = kron.CONVOLUTIONS[down.ndim - 2]
         hidden = convolve(x, down, **convolution)  # type: ignore[arg-type]
-        return convolve(hidden, up.reshape(*up.shape, *[1] * (down.ndim - 2))) * self.scale
+        return y + convolve(hidden, up.reshape(*up.shape, *[1] * (down.ndim - 2))) * self.scale
 
     def delta(self) -> Matrix:
         """The update as a value, a copy that further training does not change."""
@@ -113,21 +123,44 @@ def _copy(parameter: nn.Parameter) -> Tensor:
 
 
 def forward_with(
-    layer: Callable[..., Tensor], module: nn.Module, name: str, switch: Switch | None = None
+    layer: Layer,
+    module: nn.Module,
+    name: str,
+    switch: Switch | None = None,
+    is_plain: Callable[[nn.Module], bool] = lambda module: type(module) is nn.Linear,
 ) -> Callable[..., Tensor]:
     """``forward(original, x, ...)`` of ``module`` with the output of ``layer`` added, for `krona_train.inject`.
+
+    Args:
+        is_plain: Whether a linear layer is nothing but ``W x + bias``, so that base and update may be computed as one.
 
     Raises:
         ConfigError: The module is a convolution that a Kronecker product cannot follow (grouped, or padded by reflection).
     """
     options = convolution_options(module, name)
-    extra = layer if options is None else partial(layer, convolution=options)
 
     def forward(original: Callable[..., Tensor], x: Tensor, *args: object, **kwargs: object) -> Tensor:
-        y = original(x, *args, **kwargs)
-        return y + extra(x) if switch is None or switch.is_on else y
+        if switch is not None and not switch.is_on:
+            return original(x, *args, **kwargs)
+        if isinstance(layer, KronLayer) and _is_own(original, module) and is_plain(module) and _fits(module, x):
+            return layer.with_base(x, module.weight, module.bias)
+        return layer(x, original(x, *args, **kwargs), options)
 
     return forward
+
+
+def _is_own(original: Callable[..., Tensor], module: nn.Module) -> bool:
+    """Whether nobody else has put something in the place of the class's own method."""
+    return getattr(original, "__func__", None) is type(module).forward
+
+
+def _fits(module: nn.Module, x: Tensor) -> bool:
+    """Whether the layer's weights can meet ``x`` as they are: nothing has to be cast, moved or dequantised."""
+    return all(
+        p is None
+        or (type(p) in (Tensor, nn.Parameter) and type(p.data) is Tensor and p.dtype == x.dtype and p.device == x.device)
+        for p in (module.weight, module.bias)
+    )
 
 
 def convolution_options(module: nn.Module, name: str) -> dict[str, object] | None:

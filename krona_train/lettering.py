@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import matplotlib
 from PIL import ImageDraw, ImageFont
 
 
@@ -14,6 +13,8 @@ def font(size: int) -> ImageFont.FreeTypeFont:
     Args:
         size: Of the letters, in pixels.
     """
+    import matplotlib  # here, because it takes longer to import than all of this package
+
     return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size)
 
 

@@ -131,7 +131,8 @@ def learning_rates(backbone: Backbone, targets: Sequence[Target], config: TrainC
 def attached(backbone: Backbone, layers: Mapping[LayerName, Layer], switch: Switch | None = None) -> Iterator[None]:
     """The backbone computes with the layers' updates inside the block, and without them after it."""
     modules = {name: backbone.module(name) for name in layers}
-    with patched({modules[name]: forward_with(layer, modules[name], name, switch) for name, layer in layers.items()}):
+    plain = backbone.is_plain
+    with patched({modules[name]: forward_with(layer, modules[name], name, switch, plain) for name, layer in layers.items()}):
         yield
 
 

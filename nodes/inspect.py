@@ -16,7 +16,6 @@ from krona_ops.report import Grid, Measure, Report, report
 from krona_ops.weights import selectors
 from krona_train.runs import finite
 
-from .host.drawing import factor_spectra, heat_map
 from .host.types import CATEGORY, Krona
 
 TABLES = ("layer", "block", "role")
@@ -69,6 +68,8 @@ class KronaInspect(io.ComfyNode):
         title = title_of(krona.metadata) or "Adapter"
         subtitle = f"{len(found.layers)} layers, {found.parameters:,} parameters"
         grid = found.grid(MEASURES[measure])
+        from .host.drawing import factor_spectra, heat_map  # matplotlib: half a second that no start of ComfyUI should wait for
+
         heat = as_image(heat_map(grid, title, subtitle))
         spectra = as_image(factor_spectra(found.layers, title))
         told = [

@@ -17,7 +17,6 @@ from krona_ops.files import write_atomically
 from krona_train import AdapterConfig, OptimizerConfig, TrainConfig
 from krona_train.config import PreviewConfig
 from krona_train.data.pictures import Dataset
-from krona_train.plot import loss_curve
 from krona_train.preview import preview_sheet
 from krona_train.settings import Settings
 from krona_train.state import TrainState, newest
@@ -261,6 +260,8 @@ def draw(result: Result) -> tuple[torch.Tensor, torch.Tensor | None]:
     rows = [(step, [Image.open(file) for file in files if file.is_file()]) for step, files in run.previews]
     rows = [(step, pictures) for step, pictures in rows if pictures]
     optimizer = result.config.optimizer
+    from krona_train.plot import loss_curve  # matplotlib: no start of ComfyUI should wait for it
+
     curve = loss_curve(
         run.losses,
         f"{run.folder.name}: {result.config.steps} steps at {optimizer.learning_rate:g}",

@@ -99,6 +99,9 @@ class Backbone(Protocol):
     def module(self, name: LayerName) -> nn.Module:
         """The layer of that name."""
 
+    def is_plain(self, module: nn.Module) -> bool:
+        """Whether a linear layer is nothing but ``W x + bias`` where its weights have the dtype and the device of ``x``."""
+
     def is_text(self, name: LayerName) -> bool:
         """Whether the layer belongs to a text encoder."""
 

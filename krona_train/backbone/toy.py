@@ -73,6 +73,9 @@ class ToyBackbone:
     def module(self, name: LayerName) -> nn.Module:
         return self.net.get_submodule(name)
 
+    def is_plain(self, module: nn.Module) -> bool:
+        return type(module) is nn.Linear
+
     def is_text(self, name: LayerName) -> bool:
         return False
 

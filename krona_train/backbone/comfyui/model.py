@@ -30,7 +30,7 @@ from .blocks import blocks_of
 from .encode import TextCondition
 from .families import family_of
 from .kernels import formulas
-from .layer_shape import layer_shape
+from .layer_shape import is_plain, layer_shape
 from .text import TextEncoder
 
 log = logging.getLogger(__name__)
@@ -83,6 +83,9 @@ class ComfyBackbone:
     def module(self, name: LayerName) -> nn.Module:
         net = self._text.net if self._text is not None and self.is_text(name) else self._net
         return net.get_submodule(name)
+
+    def is_plain(self, module: nn.Module) -> bool:
+        return is_plain(module)
 
     def is_text(self, name: LayerName) -> bool:
         return not (name == "diffusion_model" or name.startswith("diffusion_model."))

@@ -1,0 +1,202 @@
+"""What all benchmarks share: runs that take turns, medians, bars, and one file per benchmark and machine.
+
+Machines are noisy and their speed drifts, so what is compared is measured in turns (A B C A B C ...) within one process, and a bar is a
+ratio of medians, never a time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+VERSIONS = ("torch", "numpy", "safetensors", "lycoris-lora", "peft", "diffusers")
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds of one contestant, in the order they were measured."""
+
+    seconds: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        return median(self.seconds)
+
+    @property
+    def low(self) -> float:
+        return min(self.seconds)
+
+    @property
+    def high(self) -> float:
+        return max(self.seconds)
+
+    def told(self) -> dict[str, float]:
+        """For the results' file."""
+        return {"median": self.median, "low": self.low, "high": self.high, "runs": len(self.seconds)}
+
+
+@dataclass(frozen=True)
+class Bar:
+    """What a measurement must reach.
+
+    Attributes:
+        value: Measured; a ratio of medians, or bytes.
+        bar: The limit.
+        wanted: ``"at most"`` or ``"at least"``.
+    """
+
+    name: str
+    value: float
+    bar: float
+    wanted: str = "at most"
+
+    @property
+    def holds(self) -> bool:
+        return self.value <= self.bar if self.wanted == "at most" else self.value >= self.bar
+
+
+def take_turns(
+    contestants: Mapping[str, Callable[[], object]],
+    rounds: int = 7,
+    *,
+    warm_up: int = 1,
+    prepare: Callable[[str], object] | None = None,
+    wait: Callable[[], object] | None = None,
+) -> dict[str, Times]:
+    """Measure everybody in turns.
+
+    Args:
+        contestants: Name to one run of the work.
+        warm_up: Rounds that do not count.
+        prepare: Called with the name before each run, outside of its time.
+        wait: Called at the end of each run, inside of its time; for devices that work on by themselves.
+    """
+    found: dict[str, list[float]] = {name: [] for name in contestants}
+    for number in range(warm_up + rounds):
+        for name, run in contestants.items():
+            if prepare is not None:
+                prepare(name)
+            began = time.perf_counter()
+            run()
+            if wait is not None:
+                wait()
+            if number >= warm_up:
+                found[name].append(time.perf_counter() - began)
+    return {name: Times(tuple(seconds)) for name, seconds in found.items()}
+
+
+def require_close(name: str, found: torch.Tensor, expected: torch.Tensor, tolerance: float) -> None:
+    """A fast wrong answer is no answer.
+
+    Args:
+        tolerance: Of the relative difference, in norms.
+
+    Raises:
+        SystemExit: It is further away.
+    """
+    difference = (found.double() - expected.double()).norm() / expected.double().norm().clamp_min(1e-30)
+    if not difference <= tolerance:
+        raise SystemExit(f"{name} is wrong: relative difference {difference:.2e}, at most {tolerance:.0e} is rounding.")
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    """Text in columns: the first to the left, the others to the right."""
+    lines = [[str(cell) for cell in line] for line in (tuple(head), *(tuple(row) for row in rows))]
+    widths = [max(len(line[n]) for line in lines) for n in range(len(lines[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(w) if n == 0 else cell.rjust(w) for n, (cell, w) in enumerate(zip(line, widths, strict=True)))
+        for line in lines
+    )
+
+
+def arguments(description: str, **more: Any) -> argparse.Namespace:
+    """The command line of a benchmark: ``--threads``, ``--rounds`` and its own, as name to default."""
+    parser = argparse.ArgumentParser(description=description)
+    for name, default in {"threads": 2, "rounds": 7, **more}.items():
+        option = f"--{name.replace('_', '-')}"
+        if isinstance(default, bool):
+            parser.add_argument(option, action="store_true")
+        else:
+            parser.add_argument(option, type=type(default), default=default)
+    chosen = parser.parse_args()
+    torch.set_num_threads(chosen.threads)
+    return chosen
+
+
+def machine() -> str:
+    """The processor's or the accelerator's name, fit for a file name."""
+    if torch.cuda.is_available():
+        return _plain(torch.cuda.get_device_name())
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists() and (model := re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text())):
+        name = model[1]
+    return f"{_plain(name)}-{os.cpu_count()}cpu"
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-").lower()
+
+
+def commit() -> str:
+    """The commit that is checked out, with a plus where files differ from it; results do not count."""
+    git = ["git", "-C", str(ROOT)]
+    head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    changed = [*git, "status", "--porcelain", "--", ".", ":!benchmarks/results", ":!README.md", ":!docs"]
+    dirty = subprocess.run(changed, capture_output=True, text=True, check=False).stdout.strip()
+    return head + ("+" if dirty else "")
+
+
+def finish(name: str, bars: Iterable[Bar], results: Mapping[str, Any], **context: Any) -> None:
+    """Write ``results/<name>-<machine>.json``; print the bars, and last one JSON line with all of them.
+
+    Args:
+        results: Everything that was measured.
+        context: What else belongs to the machine or the command: threads, sizes.
+    """
+    judged = [{**asdict(bar), "holds": bar.holds} for bar in bars]
+    told = {
+        "benchmark": name,
+        "commit": commit(),
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "machine": machine(),
+        "load average at end": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "python": platform.python_version(),
+        "versions": {package: found for package in VERSIONS if (found := _version(package))},
+        **context,
+        "bars": judged,
+        "results": results,
+    }
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    path = RESULTS / f"{name}-{machine()}.json"
+    path.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    if judged:
+        rows = (
+            (b["name"], f"{b['value']:.3f}", f"{b['wanted']} {b['bar']:g}", "holds" if b["holds"] else "MISSED") for b in judged
+        )
+        print("\n" + table(("bar", "value", "wanted", ""), rows))
+    print(f"written to {path.relative_to(ROOT)}")
+    print(json.dumps({"benchmark": name, "bars": judged}, ensure_ascii=False))
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,190 @@
+"""One adapted linear layer, forward and backward: KronA, its peers and the frozen layer, in turns.
+
+    python3 tools/host.py run benchmarks/layer.py [--threads 2] [--rounds 5] [--flux]
+
+Shapes and token counts are those of SDXL at 1024 pixels, and with ``--flux`` those of Flux (minutes more). Everybody trains the same factors:
+peers that choose their own get ours put in their place. Each run is a forward pass and the gradients of the input and of both factors; the frozen
+layer's is its forward pass and the gradient of its input, less than which nobody can do. The answers are compared with float64 first.
+``bytes`` is what autograd keeps for the backward pass, the weight left out; ``x + f`` the input and the factors.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(1, os.environ["COMFYUI_PATH"])
+
+from benchmarks.contest import Bar, arguments, finish, require_close, table, take_turns
+from krona_ops import kron
+from krona_ops.shapes import nearest_divisor, split
+from krona_train.layers import KronLayer, forward_with
+from krona_train.scheme import choose
+
+SDXL = ((1024, 1280, 1280), (4096, 640, 640), (77, 2048, 1280), (1024, 1280, 5120))
+"""Tokens, in, out: self-attention at both depths, keys and values of a prompt, feed-forward."""
+FLUX = ((4096, 3072, 3072), (4608, 3072, 21504))
+FACTORS = ((64, 4), (4, 64), (64, 8), (8, 64), (8, 8), (16, 16), (0, 0))
+"""``(out_a, in_a)``; zeros: as square as the sizes allow."""
+PEERS = ("core weight", "core bypass", "lycoris weight", "lycoris bypass", "peft")
+RANKS = (4, 64)
+Run = Callable[[Tensor], Tensor]
+
+
+def on_the_processor() -> None:
+    """ComfyUI looks for an accelerator when it is imported."""
+    import comfy.cli_args
+
+    comfy.cli_args.args.cpu = not torch.cuda.is_available()
+
+
+def contestants(base: nn.Linear, a: Tensor, b: Tensor) -> dict[str, tuple[Run, tuple[Tensor, ...]]]:
+    """Name to ``x -> y`` and the tensors that are trained."""
+    found: dict[str, tuple[Run, tuple[Tensor, ...]]] = {"frozen": (base, ()), "KronA": _ours(base, a, b)}
+    found |= _core(base, a, b) | _lycoris(base, a, b) | _peft(base, a, b)
+    for rank in RANKS:
+        found[f"LoRA r{rank}"] = _lora(base, rank)
+    return found
+
+
+def _ours(base: nn.Linear, a: Tensor, b: Tensor) -> tuple[Run, tuple[Tensor, ...]]:
+    layer = KronLayer.__new__(KronLayer)
+    nn.Module.__init__(layer)
+    layer.layout, layer.a, layer.b = "kron", nn.Parameter(a.clone()), nn.Parameter(b.clone())
+    forward = forward_with(layer, base, "layer")
+    return lambda x: forward(base.forward, x), (layer.a, layer.b)
+
+
+def _core(base: nn.Linear, a: Tensor, b: Tensor) -> dict[str, tuple[Run, tuple[Tensor, ...]]]:
+    from comfy.weight_adapter.lokr import LokrDiff
+
+    diff = LokrDiff((a.clone(), b.clone(), 1.0, None, None, None, None, None, None))
+    factors = (diff.lokr_w1, diff.lokr_w2)
+
+    def weight(x: Tensor) -> Tensor:
+        return nn.functional.linear(x, diff(base.weight), base.bias)
+
+    def bypass(x: Tensor) -> Tensor:
+        y = base(x)
+        return diff.g(y + diff.h(x, y))
+
+    return {"core weight": (weight, factors), "core bypass": (bypass, factors)}
+
+
+def _lycoris(base: nn.Linear, a: Tensor, b: Tensor) -> dict[str, tuple[Run, tuple[Tensor, ...]]]:
+    from lycoris.modules.lokr import LokrModule
+
+    found: dict[str, tuple[Run, tuple[Tensor, ...]]] = {}
+    for name, bypass in (("lycoris weight", False), ("lycoris bypass", True)):
+        module = LokrModule("layer", base, lora_dim=10**6, alpha=1, factor=8, bypass_mode=bypass)
+        module.lokr_w1, module.lokr_w2 = nn.Parameter(a.clone()), nn.Parameter(b.clone())
+        found[name] = module, (module.lokr_w1, module.lokr_w2)
+    return found
+
+
+def _peft(base: nn.Linear, a: Tensor, b: Tensor) -> dict[str, tuple[Run, tuple[Tensor, ...]]]:
+    from peft import LoKrConfig, get_peft_model
+
+    config = LoKrConfig(r=10**6, alpha=10**6, target_modules=["0"], decompose_factor=8)
+    layer = get_peft_model(nn.Sequential(base), config).base_model.model[0]
+    layer.lokr_w1["default"], layer.lokr_w2["default"] = nn.Parameter(a.clone()), nn.Parameter(b.clone())
+    base.requires_grad_(False)
+    return {"peft": (layer, (layer.lokr_w1["default"], layer.lokr_w2["default"]))}
+
+
+def _lora(base: nn.Linear, rank: int) -> tuple[Run, tuple[Tensor, ...]]:
+    down, up = nn.Parameter(torch.randn(rank, base.in_features) / rank), nn.Parameter(torch.zeros(base.out_features, rank))
+    return lambda x: base(x) + nn.functional.linear(nn.functional.linear(x, down), up), (down, up)
+
+
+def bytes_saved(run: Run, x: Tensor, base: nn.Linear) -> int:
+    """What autograd keeps for the backward pass, each memory once, without the frozen weights."""
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        run(x)
+    own = {p.untyped_storage().data_ptr() for p in base.parameters()}
+    return sum(size for place, size in kept.items() if place not in own)
+
+
+def check(found: dict[str, tuple[Run, tuple[Tensor, ...]]], base: nn.Linear, x: Tensor, dy: Tensor) -> None:
+    """Everybody's output and gradients, a hundred tokens of them, against the dense formula in float64."""
+    x, dy = x[:, :100].detach().clone().requires_grad_(), dy[:, :100]
+    for name, (run, factors) in found.items():
+        if name == "frozen" or name.startswith("LoRA"):
+            continue
+        a, b, wide = (t.detach().double().requires_grad_() for t in (*factors, x))
+        weight = base.weight.double() + kron.materialise(a, b)
+        y = nn.functional.linear(wide, weight, None if base.bias is None else base.bias.double())
+        expected = (y, *torch.autograd.grad(y, (wide, a, b), dy.double()))
+        out = run(x)
+        for what, one, other in zip(
+            ["y", "dx", "dA", "dB"], (out, *torch.autograd.grad(out, (x, *factors), dy)), expected, strict=True
+        ):
+            require_close(f"{what} of {name}", one.detach(), other.detach(), 1e-5)
+
+
+def main() -> None:
+    """Measure all shapes and factors, print, write."""
+    told = arguments(__doc__.partition("\n")[0], rounds=5, flux=False)
+    on_the_processor()
+    torch.manual_seed(0)
+    rows, cells, bars = [], {}, []
+    worst = {"frozen": 0.0, "peer": 0.0, "bytes": 0.0, "dear": float("inf")}
+    for tokens, width, out in SDXL + (FLUX if told.flux else ()):
+        for wanted in FACTORS:
+            square = (nearest_divisor(out, round(out**0.5)), nearest_divisor(width, round(width**0.5)))
+            sizes = split((out, width), wanted if any(wanted) else square)
+            base = nn.Linear(width, out).requires_grad_(False)
+            x, dy = torch.randn(1, tokens, width, requires_grad=True), torch.randn(1, tokens, out)
+            a, b = torch.randn(sizes.out_a, sizes.in_a) / sizes.out_a, torch.randn(sizes.out_b, sizes.in_b) * 0.01
+            field = contestants(base, a, b)
+            check(field, base, x, dy)
+
+            def one(run: Run, factors: tuple[Tensor, ...], x: Tensor = x, dy: Tensor = dy) -> object:
+                return torch.autograd.grad(run(x), (x, *factors), dy)
+
+            times = take_turns({name: lambda e=entry: one(*e) for name, entry in field.items()}, told.rounds)
+            kept = {name: bytes_saved(run, x, base) for name, (run, _) in field.items()}
+            ours, frozen = times["KronA"].median, times["frozen"].median
+            fastest = min(times[name].median for name in PEERS)
+            least = 4 * (x.numel() + a.numel() + b.numel())
+            worst["frozen"] = max(worst["frozen"], ours / frozen)
+            worst["peer"] = max(worst["peer"], ours / fastest)
+            worst["bytes"] = max(worst["bytes"], kept["KronA"] / least)
+            is_dear = sizes.apply_cost("b first") > 2 * sizes.apply_cost("a first")
+            if is_dear:
+                worst["dear"] = min(worst["dear"], times["core bypass"].median / ours)
+            scheme = choose(sizes, tokens, exact=True)
+            key = f"{tokens} × {width} → {out}, {sizes.out_a} × {sizes.in_a}"
+            rows.append(
+                (key, scheme, f"{1e3 * frozen:.1f}", *(f"{times[n].median / frozen:.2f}" for n in field if n != "frozen"),
+                 f"{kept['KronA'] / 1e6:.2f}", f"{least / 1e6:.2f}")
+            )  # fmt: skip
+            print(*rows[-1], sep="  ", flush=True)
+            cells[key] = {
+                "scheme": scheme, "core's order is dear": is_dear, "x + f bytes": least,
+                "seconds": {name: t.told() for name, t in times.items()}, "bytes kept": kept,
+            }  # fmt: skip
+    print("\n" + table(("layer", "scheme", "frozen ms", *(n for n in field if n != "frozen"), "MB kept", "x + f"), rows))
+    bars = [
+        Bar("layer: times the frozen layer, worst of all", worst["frozen"], 1.45),
+        Bar("layer: times the fastest peer, worst of all", worst["peer"], 1.0),
+        Bar("layer: faster than core's bypass where its order is dear, least", worst["dear"], 3.0, "at least"),
+        Bar("layer: bytes kept over input and factors, worst", worst["bytes"], 1.05),
+    ]
+    finish("layer", bars, cells, threads=told.threads, rounds=told.rounds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,211 @@
+"""One whole training step on the host's model: KronA, ComfyUI's own trainer in both modes, and the frozen base, in turns.
+
+    python3 tools/host.py run benchmarks/step.py [--threads 2] [--rounds 5] [--size 32] [--steps 3]
+
+The model is of SD1.5's class with few layers (``tools/tiny_models.py``), pictures of 8 × ``--size`` pixels. ComfyUI's trainer runs as its node runs
+it, LoKr, AdamW, float32; it adapts every weight of the model, so it is given only the attention layers that KronA adapts ("the same
+layers") to compare like with like, and its own choice is a row of its own. A step is what ``--steps`` more of them cost: setting up is left out for
+everybody. The frozen base's step is its forward pass and the gradient of its input. Memory is the most that tensors hold at once beyond the loaded model.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any
+from unittest import mock
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(1, os.environ["COMFYUI_PATH"])
+
+from benchmarks.contest import Bar, Times, arguments, finish, table
+from benchmarks.memory import tensor_peak
+
+BATCHES = (1, 2, 4)
+CORE = ("core weight", "core bypass")
+Train = Callable[[int], object]
+"""A whole training of so many steps."""
+
+
+class Contest:
+    """A loaded model and everybody who trains on it.
+
+    Args:
+        size: Of the latents.
+        batch: Pictures per step.
+    """
+
+    def __init__(self, size: int, batch: int) -> None:
+        import comfy.model_management
+        import comfy.sd
+
+        from krona_train.backbone.comfyui import ComfyBackbone
+        from krona_train.config import MemoryConfig
+        from tools import tiny_models
+
+        file = str(tiny_models.cached("sd15", layout="shaped", clip=False, vae=False))
+        with torch.inference_mode():
+            self.model = comfy.sd.load_checkpoint_guess_config(file, output_vae=False, output_clip=False)[0]
+            comfy.model_management.load_models_gpu([self.model])
+        rng = torch.Generator().manual_seed(0)
+        self.latents = torch.randn(batch, 4, size, size, generator=rng)
+        self.texts = [torch.randn(1, 77, 768, generator=rng) for _ in range(batch)]
+        self.batch = batch
+        self.backbone = ComfyBackbone(self.model, MemoryConfig())
+        self.base_bytes = sum(p.numel() * p.element_size() for p in self.model.model.parameters())
+
+    def _examples(self) -> list:
+        from krona_train.backbone.comfyui import PictureSize, TextCondition
+        from krona_train.backbone.protocol import Example
+
+        side = 8 * self.latents.shape[-1]
+        size = PictureSize(side, side, 0, 0, side, side)
+        return [Example(x, TextCondition(text, {}, size)) for x, text in zip(self.latents, self.texts, strict=True)]
+
+    def ours(self, steps: int) -> object:
+        """The trainer with its defaults: attention layers, 64 × 4."""
+        from krona_train import TrainConfig, fit
+
+        return fit(self.backbone, self._examples(), TrainConfig(steps=steps, save_every=0, batch_size=self.batch))
+
+    def frozen(self, steps: int) -> object:
+        """Forward and the gradient of the input, less than which no training does."""
+        examples, found = self._examples(), None
+        with self.backbone.ready():
+            batch = self.backbone.collate(examples)
+            sigma = torch.full((self.batch,), 1.0)
+            for _ in range(steps):
+                x = batch.x0.clone().requires_grad_()
+                (found,) = torch.autograd.grad(self.backbone.predict(x, sigma, batch.conditions).square().mean(), x)
+        return found
+
+    def core(self, steps: int, *, bypass: bool, same_layers: bool = True) -> object:
+        """ComfyUI's node."""
+        from comfy_extras import nodes_train
+
+        told = {
+            "model": self.model, "batch_size": self.batch, "steps": steps, "grad_accumulation_steps": 1, "learning_rate": 5e-4, "rank": 8,
+            "optimizer": "AdamW", "loss_function": "MSE", "seed": 0, "training_dtype": "fp32", "lora_dtype": "fp32",
+            "quantized_backward": False, "algorithm": "LoKr", "gradient_checkpointing": False,
+            "checkpoint_depth": 1, "offloading": False, "existing_lora": "[None]", "bucket_mode": False, "bypass_mode": bypass,
+        }  # fmt: skip
+        lists = {"latents": [{"samples": self.latents}], "positive": [[[text, {}]] for text in self.texts]}
+        with torch.inference_mode(), _only(self._names() if same_layers else None):
+            return nodes_train.TrainLoraNode.execute(**{name: [value] for name, value in told.items()}, **lists)
+
+    def _names(self) -> set[str]:
+        from krona_ops import select
+
+        return {target.name for target in select(self.backbone.weights())}
+
+
+@contextmanager
+def _only(names: set[str] | None) -> Iterator[None]:
+    """The node asks each module for ``weight_function``; inside, only these have adapters made for them."""
+    from comfy_extras import nodes_train
+
+    if names is None:
+        yield
+        return
+    weight = nodes_train._create_weight_adapter
+    wrap, add = "add_weight_wrapper", "add_adapter"
+    import comfy.model_patcher
+    from comfy.weight_adapter.bypass import BypassInjectionManager
+
+    patcher, manager = comfy.model_patcher.ModelPatcher, BypassInjectionManager
+    was_wrapped, was_added = getattr(patcher, wrap), getattr(manager, add)
+
+    def is_meant(key: str) -> bool:
+        return key.endswith(".weight") and key.removesuffix(".weight") in names
+
+    def made(module: Any, name: str, *rest: Any) -> Any:
+        return weight(module, name, *rest) if name in names else (torch.nn.Module(), {})
+
+    with (
+        mock.patch.object(nodes_train, "_create_weight_adapter", made),
+        mock.patch.object(nodes_train, "_create_bias_adapter", return_value=(torch.nn.Module(), {})),
+        mock.patch.object(patcher, wrap, lambda self, key, f: was_wrapped(self, key, f) if is_meant(key) else None),
+        mock.patch.object(manager, add, lambda self, key, *r, **k: was_added(self, key, *r, **k) if is_meant(key) else None),
+    ):
+        yield
+
+
+def measure(field: dict[str, Train], rounds: int, steps: int) -> dict[str, Times]:
+    """Seconds per step: a training of ``1 + steps`` steps less one of a single step, in turns."""
+    found: dict[str, list[float]] = {name: [] for name in field}
+    for number in range(rounds + 1):
+        for name, train in field.items():
+            seconds = []
+            for count in (1, 1 + steps):
+                began = time.perf_counter()
+                train(count)
+                seconds.append(time.perf_counter() - began)
+            if number:  # the first round warms up
+                found[name].append((seconds[1] - seconds[0]) / steps)
+    return {name: Times(tuple(values)) for name, values in found.items()}
+
+
+def main() -> None:
+    """Measure all batches, print, write."""
+    told = arguments(__doc__.partition("\n")[0], rounds=5, size=32, steps=3)
+    import comfy.cli_args
+
+    comfy.cli_args.args.cpu = not torch.cuda.is_available()
+    comfy.cli_args.args.use_pytorch_cross_attention = True  # what ours trains with; the host's choice for CPUs varies
+    logging.disable(logging.INFO)
+    bars, cells, rows = [], {}, []
+    for batch in BATCHES:
+        contest = Contest(told.size, batch)
+        field: dict[str, Train] = {
+            "frozen": contest.frozen,
+            "KronA": contest.ours,
+            "core weight": lambda n, c=contest: c.core(n, bypass=False),
+            "core bypass": lambda n, c=contest: c.core(n, bypass=True),
+        }
+        if batch == 1:
+            field["core weight, every layer"] = lambda n, c=contest: c.core(n, bypass=False, same_layers=False)
+        times = measure(field, told.rounds, told.steps)
+        peaks = {name: tensor_peak(lambda train=train: train(2)) for name, train in field.items()}
+        ours, frozen = times["KronA"].median, times["frozen"].median
+        core = min(times[name].median for name in CORE)
+        bars += [
+            Bar(f"step, batch {batch}: times the frozen base", ours / frozen, 1.05 if batch == 1 else 1.10),
+            Bar(f"step, batch {batch}: faster than core's faster mode", core / ours, 1.6 if batch == 1 else 3.0, "at least"),
+        ]
+        if batch == 1:
+            least = min(peaks[name] for name in CORE)
+            bars += [
+                Bar(
+                    "step: peak memory below core's, in base models",
+                    (least - peaks["KronA"]) / contest.base_bytes,
+                    1.0,
+                    "at least",
+                ),
+                Bar("step: peak memory over the frozen base's", peaks["KronA"] / peaks["frozen"], 1.10),
+            ]
+        for name in field:
+            t = times[name]
+            rows.append(
+                (f"batch {batch}: {name}", f"{1e3 * t.median:.0f}", f"{1e3 * t.low:.0f}", f"{1e3 * t.high:.0f}",
+                 f"{t.median / frozen:.2f}", f"{peaks[name] / 1e6:.0f}")
+            )  # fmt: skip
+            print(*rows[-1], sep="  ", flush=True)
+        ratios = [a / b for a, b in zip(times["KronA"].seconds, times["frozen"].seconds, strict=True)]
+        cells[f"batch {batch}"] = {
+            "seconds": {name: t.told() for name, t in times.items()}, "peak bytes": peaks, "base bytes": contest.base_bytes,
+            "over frozen, median of each turn's ratio": median(ratios),
+        }  # fmt: skip
+    print("\n" + table(("step", "ms", "least", "most", "× frozen", "MB"), rows))
+    finish("step", bars, cells, threads=told.threads, rounds=told.rounds, size=told.size, steps=told.steps)
+
+
+if __name__ == "__main__":
+    main()

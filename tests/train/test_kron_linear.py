@@ -1,0 +1,151 @@
+"""The operation behind each adapted linear layer, against autograd on the dense formula in float64."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from krona_ops import kron
+from krona_ops.shapes import KronShape
+from krona_train.kron_linear import KronLinear, KronUpdate, formed
+from krona_train.scheme import choose, cost
+
+FACTORS = [(6, 2, 3, 5), (2, 6, 5, 3), (3, 3, 4, 4), (1, 2, 9, 7), (8, 9, 1, 2), (5, 4, 3, 1)]
+SCHEMES = ["factored", "hybrid", "dense"]
+
+
+def example(sizes, lead=(2, 7), *, dtype=torch.float64, seed=0):
+    """Random ``x``, ``A``, ``B``, ``W``, bias and output gradient."""
+    out_a, in_a, out_b, in_b = sizes
+    g = torch.Generator().manual_seed(seed)
+
+    def draw(*shape):
+        return torch.randn(*shape, generator=g, dtype=torch.float64).to(dtype)
+
+    x, a, b = draw(*lead, in_a * in_b), draw(out_a, in_a), draw(out_b, in_b)
+    return x, a, b, draw(out_a * out_b, in_a * in_b), draw(out_a * out_b), draw(*lead, out_a * out_b)
+
+
+def oracle(x, a, b, weight, bias, dy, layout):
+    """Output and gradients by autograd through the dense weight."""
+    x, a, b = (t.double().requires_grad_() for t in (x, a, b))
+    y = F.linear(x, weight.double() + kron.materialise(a, b, layout), None if bias is None else bias.double())
+    return y.detach(), *torch.autograd.grad(y, (x, a, b), dy.double())
+
+
+def close(found, expected, tolerance=1e-12):
+    for one, other in zip(found, expected, strict=True):
+        assert one.shape == other.shape
+        assert (one.double() - other).norm() <= tolerance * other.norm().clamp_min(1.0)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("layout", ["kron", "shuffled"])
+@pytest.mark.parametrize("sizes", FACTORS)
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_it_is_the_dense_formula(sizes, layout, scheme, with_bias):
+    x, a, b, weight, bias, dy = example(sizes)
+    bias = bias if with_bias else None
+    leaves = [t.clone().requires_grad_() for t in (x, a, b)]
+    y = KronLinear.apply(*leaves, weight, bias, layout, scheme)
+    close([y.detach(), *torch.autograd.grad(y, leaves, dy)], oracle(x, a, b, weight, bias, dy, layout))
+
+
+@pytest.mark.parametrize("layout", ["kron", "shuffled"])
+@pytest.mark.parametrize("sizes", FACTORS)
+def test_beside_somebody_else_s_layer_too(sizes, layout):
+    x, a, b, weight, bias, dy = example(sizes)
+    leaves = [t.clone().requires_grad_() for t in (x, a, b)]
+    base = F.linear(leaves[0], weight, bias)
+    before = base.detach().clone()
+    y = KronUpdate.apply(base, *leaves, layout)
+    close([y.detach(), *torch.autograd.grad(y, leaves, dy)], oracle(x, a, b, weight, bias, dy, layout))
+    assert torch.equal(base, before)  # whoever holds the base's output still has it
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_what_needs_no_gradient_gets_none_and_the_others_stay_the_same(scheme):
+    x, a, b, weight, bias, dy = example(FACTORS[0])
+    _, dx, da, db = oracle(x, a, b, weight, bias, dy, "kron")
+    a, b = a.requires_grad_(), b.requires_grad_()
+    y = KronLinear.apply(x, a, b, weight, bias, "kron", scheme)
+    close(torch.autograd.grad(y, (a, b), dy), (da, db))
+    x = x.clone().requires_grad_()
+    y = KronLinear.apply(x, a.detach(), b.detach(), weight, bias, "kron", scheme)
+    close(torch.autograd.grad(y, (x,), dy), (dx,))
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("sizes", FACTORS)
+def test_it_saves_the_input_and_the_factors_and_nothing_else(sizes, scheme):
+    x, a, b, weight, bias, _ = example(sizes, (1, 50))
+    leaves = [t.requires_grad_() for t in (x, a, b)]
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.untyped_storage().data_ptr()) or t, lambda t: t):
+        KronLinear.apply(*leaves, weight, bias, "kron", scheme)
+    assert set(kept) == {t.untyped_storage().data_ptr() for t in (x, a, b, weight)}
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_an_input_in_other_strides_and_an_expanded_gradient(scheme):
+    x, a, b, weight, bias, _ = example((6, 2, 3, 5), (7, 2))
+    strided = x.transpose(0, 1)
+    dy = torch.ones(()).double().expand(2, 7, 18)  # what sum() sends back
+    leaves = [t.clone().requires_grad_() for t in (strided, a, b)]
+    assert not strided.is_contiguous()
+    y = KronLinear.apply(strided.requires_grad_(), *leaves[1:], weight, bias, "kron", scheme)
+    expected = oracle(strided.detach(), a, b, weight, bias, dy, "kron")
+    close([y.detach(), *torch.autograd.grad(y, (strided, *leaves[1:]), dy)], expected)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.tuples(*[st.integers(1, 7)] * 4), st.integers(1, 40), st.sampled_from(SCHEMES), st.sampled_from(["kron", "shuffled"]))
+def test_any_sizes(sizes, tokens, scheme, layout):
+    x, a, b, weight, bias, dy = example(sizes, (tokens,))
+    leaves = [t.clone().requires_grad_() for t in (x, a, b)]
+    y = KronLinear.apply(*leaves, weight, bias, layout, scheme)
+    close([y.detach(), *torch.autograd.grad(y, leaves, dy)], oracle(x, a, b, weight, bias, dy, layout), 1e-11)
+
+
+def test_no_tokens_at_all():
+    x, a, b, weight, bias, dy = example((6, 2, 3, 5), (0,))
+    for scheme in SCHEMES:
+        leaves = [t.clone().requires_grad_() for t in (x, a, b)]
+        y = KronLinear.apply(*leaves, weight, bias, "kron", scheme)
+        assert y.shape == (0, 18)
+        assert all(not g.any() for g in torch.autograd.grad(y, leaves, dy))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_as_near_as_its_rounding(dtype):
+    x, a, b, weight, bias, dy = example((6, 2, 3, 5), (4, 9), dtype=dtype)
+    leaves = [t.clone().requires_grad_() for t in (x, a, b)]
+    y = KronLinear.apply(*leaves, weight, bias, "kron", "factored")
+    close(
+        [y.detach(), *torch.autograd.grad(y, leaves, dy)],
+        oracle(x, a, b, weight, bias, dy, "kron"),
+        4 * torch.finfo(dtype).eps,
+    )
+
+
+def test_forming_leaves_the_weight_alone():
+    _, a, b, weight, *_ = example((6, 2, 3, 5))
+    before = weight.clone()
+    assert torch.allclose(formed(weight, a, b, "kron"), before + torch.kron(a, b), rtol=0, atol=1e-14)
+    assert torch.equal(weight, before)
+
+
+def test_half_precision_never_forms_the_sum():
+    """An update that is small beside the weight would be rounded away."""
+    sizes = KronShape(16, 16, 40, 40)
+    assert choose(sizes, 100_000, exact=True) == "hybrid"
+    assert choose(sizes, 100_000, exact=False) == "factored"
+
+
+def test_the_choice_follows_the_tokens_and_the_factors():
+    wide = KronShape(64, 4, 20, 320)
+    assert choose(wide, 77, exact=True) == "factored"  # a prompt is short beside the weight
+    assert choose(wide, 16_384, exact=True) == "hybrid"
+    assert choose(KronShape(1, 1, 640, 640), 4096, exact=True) == "dense"  # B is the whole matrix
+    assert cost(wide, 77, "factored") < cost(wide, 77, "hybrid") < cost(wide, 77, "dense")
