@@ -1,7 +1,7 @@
 """A person's browser in front of a real ComfyUI, in both ways of drawing nodes."""
 
 import pytest
-from editor import Editor
+from editor import BESIDE_A_BROWSER, Editor
 from graphs import lay_out_for_the_browser
 from playwright.sync_api import sync_playwright
 
@@ -9,8 +9,6 @@ from tools import browser as installed
 from tools.server import PACK, Server
 
 ARGUMENTS = ("--no-sandbox", "--disable-background-networking", "--disable-component-update", "--no-first-run", "--mute-audio")
-BESIDE_A_BROWSER = {"OMP_NUM_THREADS": "1"}
-"""Threads of a parallel region wait for each other while spinning; with browsers drawing on all cores a step takes ten times as long."""
 SEEN_BEFORE = {"Comfy.TutorialCompleted": True, "Comfy.Workflow.ShowMissingModelsWarning": False, "Comfy.Queue.QPOV2": False}
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from playwright.sync_api import ConsoleMessage, Page
 
+BESIDE_A_BROWSER = {"OMP_NUM_THREADS": "1"}
+"""Threads of a parallel region wait for each other while spinning; with browsers drawing on all cores a step takes ten times as long."""
 OF_THE_HOST = (
     # ComfyUI asks for files that a fresh install does not have, and for pages outside, which a test machine may not reach.
     re.compile(r"/(api/)?userdata\b|/user\.css|/(api/)?workflow_templates/|/templates/"),

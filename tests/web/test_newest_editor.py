@@ -5,7 +5,7 @@ import test_drop
 import test_heat_map
 import test_loader
 import test_training_panel
-from conftest import BESIDE_A_BROWSER
+from editor import BESIDE_A_BROWSER
 from graphs import lay_out_for_the_browser
 
 from tools import frontend
