@@ -70,22 +70,27 @@ def apply_adapter(
 
 
 def _apply(patcher: Any, updates: dict[Site, list[Delta]], strength: float, mode: Mode) -> None:
-    merged: list[tuple[Site, Delta]] = []
+    merged: list[dict[Any, KronaWeightAdapter]] = []
+    """First, second, ... updates of each weight: the host takes one for each in a call, and looks through the whole model in each call."""
     bypassed: list[Entry] = []
     for site, deltas in updates.items():
         module = patcher.model.get_submodule(site.module)
         wants_bypass = mode == "bypass" or (mode == "auto" and is_quantised(module.weight))
+        found = 0
         for delta in deltas:
             if wants_bypass and not delta.needs_weight and can_bypass(site, delta, module):
                 bypassed.append(Entry(site, delta, strength))
-            else:
-                merged.append((site, delta))
-    for site, delta in merged:
-        accepted = patcher.add_patches({site.patch_key: KronaWeightAdapter.of(delta)}, strength)
-        if not accepted:  # the host drops what it does not know without a word
+                continue
+            if found == len(merged):
+                merged.append({})
+            merged[found][site.patch_key] = KronaWeightAdapter.of(delta)
+            found += 1
+    for patches in merged:
+        refused = patches.keys() - set(patcher.add_patches(patches, strength))
+        if refused:  # the host drops what it does not know without a word
             raise KronaError(
                 "ComfyUI did not take the update.",
-                layer=site.key,
+                layer=min(map(str, refused)),
                 found="a refused patch",
                 expected="a weight of the loaded model",
                 remedy="Please report this with the names of the checkpoint and of the adapter.",
