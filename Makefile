@@ -26,8 +26,16 @@ test-web: setup browser  ## the browser tests alone
 	$(HOST) run -m pytest tests/web $(ARGS)
 
 bench: setup ## the benchmarks; each writes benchmarks/results/<name>-<machine>.json
+	$(HOST) run benchmarks/merge.py
+	$(HOST) run benchmarks/load.py
 	$(HOST) run benchmarks/blend.py
 	$(HOST) run benchmarks/memory.py
+	$(HOST) run benchmarks/layer.py
+	$(HOST) run benchmarks/step.py
+	$(HOST) run benchmarks/apply.py
+	$(HOST) run benchmarks/scale.py
+	$(HOST) run tools/make_scaling.py
+	$(HOST) run tools/make_benchmark_table.py
 
 lint: setup  ## ruff, and TypeScript's look at the browser's modules
 	$(HOST) run -m ruff check .

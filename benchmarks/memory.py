@@ -29,7 +29,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.blend import commit, machine  # noqa: E402
+from benchmarks.contest import commit, machine  # noqa: E402
 
 ROWS = ("ours", "ours, blocks", "ours, offloaded", "ComfyUI LoKr", "ComfyUI LoKr, checkpointing", "ComfyUI LoRA 8")
 COMFYUI = {  # algorithm, gradient_checkpointing
