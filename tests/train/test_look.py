@@ -99,7 +99,7 @@ def test_the_validation_loss_is_that_of_the_adapter_on_pictures_it_never_saw():
     assert len(trained_on) == 3
     assert not {id(item) for item in trained_on} & {id(item) for item in kept}
     backbone = ToyBackbone()
-    layers = {name: (lambda delta: lambda x: delta.apply(x))(d) for name, d in validated.adapter.layers.items()}
+    layers = {name: (lambda delta: lambda x, y, options: y + delta.apply(x))(d) for name, d in validated.adapter.layers.items()}
     with backbone.ready(), attached(backbone, layers):
         assert validation_loss(backbone, kept, chosen) == pytest.approx(validated.loss, rel=1e-6)
 
