@@ -1,85 +1,51 @@
-"""Ten adapters of SDXL's size become one: seconds and memory of blending, compressing, merging and reporting.
+"""Adapters of SDXL's size become one: seconds and memory of blending, compressing and reporting, and how they grow.
 
-    python3 tools/host.py run benchmarks/blend.py [--threads 2]
+    python3 tools/host.py run benchmarks/blend.py [--rounds 3] [--threads 2] [--most 32]
 
-Synthetic factors, 64 × 4, on the 560 attention layers of SDXL's UNet (as many parameters as the paper's best variant).
-Prints a table and writes ``benchmarks/results/blend-<machine>.json``. Compress is shown twice: to the adapters' own factors
-(two thin QR decompositions per layer) and to others (a Gram matrix per layer), and back to a LoRA for ten layers.
+Synthetic factors on the 560 attention layers of SDXL's UNet, 64 × 4 unless told otherwise (as many parameters as the paper's best
+variant). Compressing is shown to the adapters' own factors (two thin QR decompositions per layer) and to others (a Gram matrix per
+layer), and to a LoRA and by TIES for ten layers of 1280. The last parts let one thing grow: the number of adapters, the
+factors, the rank. Blends are compared with the weighted sum of dense layers in float64.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import platform
-import re
 import resource
-import subprocess
 import sys
-import time
-from collections.abc import Callable
-from datetime import datetime, timezone
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-import numpy
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[0] = str(ROOT)  # instead of benchmarks/, so that `benchmarks` is a package
 
-from krona_ops import Adapter, Full, Kron, LayerName  # noqa: E402
+from benchmarks.adapters import FACTORS, sdxl_adapter  # noqa: E402
+from benchmarks.contest import Times, arguments, finish, require_close, table, take_turns  # noqa: E402
+from krona_ops import Adapter  # noqa: E402
 from krona_ops.blend import blend  # noqa: E402
 from krona_ops.compress import compress  # noqa: E402
 from krona_ops.forms import KronForm, LowRankForm  # noqa: E402
 from krona_ops.report import report  # noqa: E402
-from krona_ops.shapes import split  # noqa: E402
 
-# Blocks of SDXL's UNet: (name, transformer blocks in it, width). Keys and values of attn2 read 2048 numbers per token.
-BLOCKS = (
-    *((f"input_blocks.{n}.1", 2, 640) for n in (4, 5)),
-    *((f"input_blocks.{n}.1", 10, 1280) for n in (7, 8)),
-    ("middle_block.1", 10, 1280),
-    *((f"output_blocks.{n}.1", 10, 1280) for n in (0, 1, 2)),
-    *((f"output_blocks.{n}.1", 2, 640) for n in (3, 4, 5)),
-)
-TEXT = 2048
-FACTORS = (64, 4)
+OTHERS = ((64, 4), (64, 8), (4, 64), (8, 8), (16, 16))
+NUMBERS = (2, 4, 8, 10, 16, 32)
+RANKS = (4, 16, 64)
+SOME = slice(200, 210)
+"""Ten layers, all of them in blocks of width 1280."""
+Pairs = list[tuple[Adapter, float]]
 
 
-def layers() -> dict[str, tuple[int, int]]:
-    """Names and shapes ``(out, in)`` of the 560 attention layers."""
-    return {
-        f"diffusion_model.{block}.transformer_blocks.{n}.{attention}.{leaf}": (
-            width,
-            TEXT if attention == "attn2" and leaf in ("to_k", "to_v") else width,
-        )
-        for block, depth, width in BLOCKS
-        for n in range(depth)
-        for attention in ("attn1", "attn2")
-        for leaf in ("to_q", "to_k", "to_v", "to_out.0")
-    }
+def weighted(count: int, factors: tuple[int, int] = FACTORS) -> Pairs:
+    """Adapters, each with its strength."""
+    return [(sdxl_adapter(seed, factors), 0.1 + 0.1 * seed) for seed in range(count)]
 
 
-def synthetic(seed: int) -> Adapter:
-    """An adapter with random factors."""
-    g = torch.Generator().manual_seed(seed)
-    found = {}
-    for name, shape in layers().items():
-        s = split(shape, FACTORS)
-        a, b = torch.randn(s.out_a, s.in_a, generator=g), torch.randn(s.out_b, s.in_b, generator=g)
-        found[LayerName(name)] = Kron(Full(a * 0.01), Full(b * 0.01))
-    return Adapter(found)
-
-
-def seconds(run: Callable[[], object], repeats: int = 3) -> tuple[float, float]:
-    """The shortest and the longest of several runs: the first says what the code costs, the second what a busy machine adds."""
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - start)
-    return min(times), max(times)
+def some(adapter: Adapter) -> Adapter:
+    """Ten layers of it."""
+    return Adapter(dict(list(adapter.layers.items())[SOME]))
 
 
 def peak_gigabytes() -> float:
@@ -87,75 +53,100 @@ def peak_gigabytes() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
 
 
-def measure(threads: int) -> dict[str, object]:
-    """Run everything once or a few times."""
-    torch.set_num_threads(threads)
-    adapters = [synthetic(seed) for seed in range(10)]
-    pairs = [(adapter, 0.1 + 0.1 * n) for n, adapter in enumerate(adapters)]
-    start = peak_gigabytes()
-    found: dict[str, object] = {"layers": len(adapters[0]), "parameters each": adapters[0].parameters, "GB at start": start}
-    found["blend 10, exact"] = seconds(lambda: blend(pairs))
-    found["GB after blend"] = peak_gigabytes()
+def require_right(pairs: Pairs, blended: Adapter) -> None:
+    """The blend is the sum, on the ten layers."""
+    for name, delta in some(blended).layers.items():
+        wanted = sum(weight * adapter.layers[name].dense().double() for adapter, weight in pairs)
+        require_close(f"the blend of {len(pairs)}, {name}", delta.dense(), torch.as_tensor(wanted), 1e-5)
+
+
+def once(work: dict[str, Callable[[], object]], rounds: int, *, warm_up: int = 1) -> dict[str, dict[str, float]]:
+    """Measure; for the results' file, and a table for the reader."""
+    times = take_turns(work, rounds, warm_up=warm_up)
+    show(times)
+    return {name: t.told() for name, t in times.items()}
+
+
+def show(times: dict[str, Times]) -> None:
+    """Print seconds."""
+    rows = ((name, *(f"{s:.3f}" for s in (t.median, t.low, t.high))) for name, t in times.items())
+    print(table(("", "seconds", "lowest", "highest"), rows) + "\n", flush=True)
+
+
+def ten(rounds: int) -> dict[str, Any]:
+    """What is done with ten adapters."""
+    pairs = weighted(10)
+    told: dict[str, Any] = {
+        "layers": len(pairs[0][0]),
+        "parameters each": pairs[0][0].parameters,
+        "GB at start": peak_gigabytes(),
+    }
     blended = blend(pairs)
-    found["compress to 64 × 4"] = seconds(lambda: compress(blended, KronForm(FACTORS)), 2)
-    found["GB after compress"] = peak_gigabytes()
-    found["compress to 64 × 4, error"] = compress(blended, KronForm(FACTORS))[1].error
-    found["compress to 8 × 8"] = seconds(lambda: compress(blended, KronForm((8, 8))), 1)
-    found["report of one"] = seconds(lambda: report(adapters[0]))
-    few = Adapter(dict(list(blended.layers.items())[200:210]))
-    found["to LoRA 64, 10 layers of 1280"] = seconds(lambda: compress(few, LowRankForm(64)), 1)
-    found["ties to 64 × 4, 10 adapters, 10 layers"] = seconds(
-        lambda: blend(
-            [(Adapter({n: a.layers[n] for n in few.layers}), w) for a, w in pairs], method="ties", form=KronForm(FACTORS)
-        ),
-        1,
+    require_right(pairs, blended)
+    told["GB after blend"] = peak_gigabytes()
+    told["compress to 64 × 4, error"] = compress(blended, KronForm(FACTORS))[1].error
+    told["GB after compress"] = peak_gigabytes()
+    few = some(blended)
+    parts = [(some(adapter), weight) for adapter, weight in pairs]
+    work = {
+        "blend 10, exact": partial(blend, pairs),
+        "compress 10 to 64 × 4": partial(compress, blended, KronForm(FACTORS)),
+        "compress 10 to 8 × 8": partial(compress, blended, KronForm((8, 8))),
+        "report of one": partial(report, pairs[0][0]),
+        "to LoRA 64, 10 layers of 1280": partial(compress, few, LowRankForm(64)),
+        "ties to 64 × 4, 10 adapters, 10 layers": partial(blend, parts, method="ties", form=KronForm(FACTORS)),
+    }
+    told["seconds"] = once(work, rounds, warm_up=0)
+    told["GB at end"] = peak_gigabytes()
+    return told
+
+
+def by_number(numbers: Sequence[int], rounds: int) -> dict[str, Any]:
+    """How it grows with the number of adapters."""
+    pairs = weighted(max(numbers))
+    work: dict[str, Callable[[], object]] = {}
+    for count in numbers:
+        blended = blend(pairs[:count])
+        require_right(pairs[:count], blended)
+        work[f"blend {count}"] = partial(blend, pairs[:count])
+        work[f"compress {count} to 64 × 4"] = partial(compress, blended, KronForm(FACTORS))
+    return once(work, rounds, warm_up=0)
+
+
+def by_factors(rounds: int) -> dict[str, Any]:
+    """How it depends on the factors: three adapters, blended and compressed to their own."""
+    work: dict[str, Callable[[], object]] = {}
+    for factors in OTHERS:
+        pairs = weighted(3, factors)
+        blended = blend(pairs)
+        require_right(pairs, blended)
+        work[f"blend 3 of {factors[0]} × {factors[1]}"] = partial(blend, pairs)
+        work[f"compress 3 of {factors[0]} × {factors[1]}"] = partial(compress, blended, KronForm(factors))
+    return once(work, rounds, warm_up=0)
+
+
+def by_rank(rounds: int) -> dict[str, Any]:
+    """How it grows with the rank of a LoRA: three adapters, ten layers."""
+    few = some(blend(weighted(3)))
+    return once(
+        {f"3 to LoRA {rank}, 10 layers": partial(compress, few, LowRankForm(rank)) for rank in RANKS}, rounds, warm_up=0
     )
-    found["GB at end"] = peak_gigabytes()
-    return found
-
-
-def machine() -> str:
-    """The processor's name, fit for a file name."""
-    name = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists() and (model := re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text())):
-        name = model[1]
-    return re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-").lower() + f"-{os.cpu_count()}cpu"
-
-
-def commit() -> str:
-    """The commit that is checked out, with a plus where files differ from it."""
-    git = ["git", "-C", str(ROOT)]
-    head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-    dirty = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=False).stdout.strip()
-    return head + ("+" if dirty else "")
 
 
 def main() -> None:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(description="Blend ten adapters of SDXL's size.")
-    parser.add_argument("--threads", type=int, default=2)
-    threads = parser.parse_args().threads
-    found = measure(threads)
-    for name, value in found.items():
-        if isinstance(value, tuple):
-            print(f"{name:42}{value[0]:10.3f} s   (longest {value[1]:.3f})")
-        else:
-            print(f"{name:42}{value:10,.3f}" if isinstance(value, float) else f"{name:42}{value:10,}")
-    context = {
-        "commit": commit(),
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "machine": machine(),
-        "threads": threads,
-        "load average at end": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": numpy.__version__,
+    chosen = arguments("Blend and compress adapters of SDXL's size.", rounds=3, most=32)
+    found = {
+        "ten": ten(chosen.rounds),
+        "by number": by_number([n for n in NUMBERS if n <= chosen.most], chosen.rounds),
+        "by factors": by_factors(chosen.rounds),
+        "by rank": by_rank(chosen.rounds),
+        "GB at most": peak_gigabytes(),
     }
-    path = ROOT / "benchmarks" / "results" / f"blend-{machine()}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({**context, "results": found}, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    print(f"written to {path.relative_to(ROOT)}")
+    for name, value in found["ten"].items():
+        if name != "seconds":
+            print(f"{name:42}{value:12,.3f}" if isinstance(value, float) else f"{name:42}{value:12,}")
+    finish("blend", (), found, threads=chosen.threads, rounds=chosen.rounds)
 
 
 if __name__ == "__main__":

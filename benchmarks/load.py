@@ -30,13 +30,11 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)  # instead of benchmarks/, so that `benchmarks` is a package
 
 from benchmarks import host  # noqa: E402
+from benchmarks.adapters import sdxl_adapter  # noqa: E402
 from benchmarks.contest import Bar, Times, arguments, finish, table, take_turns  # noqa: E402
-from benchmarks.shapes import sdxl_attention  # noqa: E402
-from krona_ops import Adapter, Full, Kron, LayerName, load, save  # noqa: E402
+from krona_ops import Adapter, load, save  # noqa: E402
 from krona_ops.inspection import inspect_header  # noqa: E402
-from krona_ops.shapes import split  # noqa: E402
 
-FACTORS = (64, 4)
 COUNTS = (1, 10, 100)
 DIFFERENT = 10
 """Files with contents of their own; the others are further names of the same bytes, which saves a gigabyte of disk."""
@@ -71,24 +69,13 @@ print(1e3 * (time.perf_counter() - began), len(found), len(set(sys.modules) - be
 """
 
 
-def adapter(seed: int) -> Adapter:
-    """Random factors for the 560 attention layers of SDXL."""
-    rng = torch.Generator().manual_seed(seed)
-    layers = {}
-    for name, shape in sdxl_attention().items():
-        s = split(shape, FACTORS)
-        a, b = torch.randn(s.out_a, s.in_a, generator=rng), torch.randn(s.out_b, s.in_b, generator=rng)
-        layers[LayerName(name)] = Kron(Full(a), Full(b))
-    return Adapter(layers)
-
-
 def files(folder: Path, count: int) -> list[Path]:
     """Adapter files."""
     found = []
     for n in range(count):
         path = folder / f"adapter-{n:03}.safetensors"
         if n < DIFFERENT:
-            save(adapter(n), path)
+            save(sdxl_adapter(n), path)
         else:
             first = folder / f"adapter-{n % DIFFERENT:03}.safetensors"
             try:
@@ -163,7 +150,7 @@ def reading(chosen_files: int, rounds: int) -> dict[str, Times]:
     contestants: dict[str, Callable[[], object]] = {}
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
         paths = files(Path(folder), min(chosen_files, max(COUNTS)))
-        if ours(paths[-1:], model).layers != adapter((len(paths) - 1) % DIFFERENT).layers:
+        if ours(paths[-1:], model).layers != sdxl_adapter((len(paths) - 1) % DIFFERENT).layers:
             raise SystemExit("What was read is not what was saved.")
         for count in (n for n in COUNTS if n <= len(paths)):
             contestants[f"KronA, {count}"] = partial(ours, paths[:count], model)
@@ -225,7 +212,7 @@ def main() -> None:
         {"start, ms": begun, "reading, s": {name: t.told() for name, t in times.items()}},
         threads=chosen.threads,
         rounds=chosen.rounds,
-        bytes_of_a_file=4 * adapter(0).parameters,
+        bytes_of_a_file=4 * sdxl_adapter(0).parameters,
     )
 
 

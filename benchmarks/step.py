@@ -11,7 +11,6 @@ everybody. The frozen base's step is its forward pass and the gradient of its in
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -24,9 +23,9 @@ from unittest import mock
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-sys.path.insert(1, os.environ["COMFYUI_PATH"])
 
-from benchmarks.contest import Bar, Times, arguments, finish, table
+from benchmarks import host
+from benchmarks.contest import Bar, Times, arguments, finish, require_close, table
 from benchmarks.memory import tensor_peak
 
 BATCHES = (1, 2, 4)
@@ -45,15 +44,12 @@ class Contest:
 
     def __init__(self, size: int, batch: int) -> None:
         import comfy.model_management
-        import comfy.sd
 
         from krona_train.backbone.comfyui import ComfyBackbone
         from krona_train.config import MemoryConfig
-        from tools import tiny_models
 
-        file = str(tiny_models.cached("sd15", layout="shaped", clip=False, vae=False))
+        self.model = host.small_sd15()
         with torch.inference_mode():
-            self.model = comfy.sd.load_checkpoint_guess_config(file, output_vae=False, output_clip=False)[0]
             comfy.model_management.load_models_gpu([self.model])
         rng = torch.Generator().manual_seed(0)
         self.latents = torch.randn(batch, 4, size, size, generator=rng)
@@ -100,6 +96,26 @@ class Contest:
         lists = {"latents": [{"samples": self.latents}], "positive": [[[text, {}]] for text in self.texts]}
         with torch.inference_mode(), _only(self._names() if same_layers else None):
             return nodes_train.TrainLoraNode.execute(**{name: [value] for name, value in told.items()}, **lists)
+
+    def check(self) -> None:
+        """One step's gradients by the trainer's own operation, against the same update composed of PyTorch's operations."""
+        from krona_ops import kron, select
+        from krona_train.config import AdapterConfig
+        from krona_train.loop import attached
+        from krona_train.trainee import build_layers
+
+        layers = build_layers(select(self.backbone.weights()), AdapterConfig(), 0, self.backbone.device)
+        for layer in layers.values():
+            torch.nn.init.normal_(layer.b, std=0.02, generator=torch.Generator().manual_seed(1))
+        composed = {n: lambda x, y, _, layer=layer: y + kron.apply(layer.a, layer.b, x) for n, layer in layers.items()}
+        factors = [p for layer in layers.values() for p in layer.parameters()]
+        found = []
+        for one in (layers, composed):
+            with self.backbone.ready(), attached(self.backbone, one):
+                batch = self.backbone.collate(self._examples())
+                loss = self.backbone.predict(batch.x0, torch.full((self.batch,), 1.0), batch.conditions).square().mean()
+                found.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, factors)]))
+        require_close(f"the gradient of a batch of {self.batch}", *found, 1e-4)
 
     def _names(self) -> set[str]:
         from krona_ops import select
@@ -156,14 +172,12 @@ def measure(field: dict[str, Train], rounds: int, steps: int) -> dict[str, Times
 def main() -> None:
     """Measure all batches, print, write."""
     told = arguments(__doc__.partition("\n")[0], rounds=5, size=32, steps=3)
-    import comfy.cli_args
-
-    comfy.cli_args.args.cpu = not torch.cuda.is_available()
-    comfy.cli_args.args.use_pytorch_cross_attention = True  # what ours trains with; the host's choice for CPUs varies
+    host.start()
     logging.disable(logging.INFO)
     bars, cells, rows = [], {}, []
     for batch in BATCHES:
         contest = Contest(told.size, batch)
+        contest.check()
         field: dict[str, Train] = {
             "frozen": contest.frozen,
             "KronA": contest.ours,

@@ -25,7 +25,7 @@ Layout = Literal["kron", "shuffled"]
 CONVOLUTIONS = (F.linear, F.conv1d, F.conv2d, F.conv3d)
 CAST_AT_ONCE = 2**17
 """Numbers of a weight that are added to at once where a CPU has to cast them to the factors' precision and back: 512 KiB in
-float32, which stay in a core's cache and in memory that is there already. The whole weight at once takes up to four times as long."""
+float32, which stay in a core's cache. The whole weight at once took 1.1 to 1.3 times as long on one core, and 3.2 times where its copies were fresh memory."""
 
 
 def shape_of(a: Tensor, b: Tensor) -> KronShape:

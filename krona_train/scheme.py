@@ -19,8 +19,8 @@ Scheme = Literal["factored", "hybrid", "dense"]
 BALANCE = 32
 """Multiply-adds that a processor does in the time in which it moves one number between memory and core.
 
-Two x86 cores measured 30 to 80, accelerators have 100 to 300. The choice is not sharp: half or twice as much moves it only where both
-schemes cost within a few per cent of the base's product.
+An x86 core measured 20 to 40 (1280 × 1280, float32: 70 thousand million multiply-adds per second in a product, 1.7 to 3.6 thousand million numbers in a
+pass). Half of it moves only choices whose costs differ by 2 % of the base's product or less, twice as much some that differ by 18 %.
 """
 
 

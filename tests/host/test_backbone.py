@@ -310,3 +310,18 @@ def test_encoded_captions_on_the_device_stay_below_their_limit(sd15, monkeypatch
     all_, everything = told(10**9)
     assert (most, everything) == (2, 8)
     assert all(torch.equal(a, b) for a, b in zip(few, all_, strict=True))
+
+
+def test_only_layers_that_the_host_computes_plainly_are_computed_as_one_with_their_update():
+    import comfy.ops
+
+    from krona_train.backbone.comfyui.layer_shape import is_plain
+
+    plain = [kind.Linear(4, 6) for kind in (comfy.ops.disable_weight_init, comfy.ops.manual_cast)]
+    assert all(map(is_plain, [*plain, torch.nn.Linear(4, 6)]))
+    assert not is_plain(comfy.ops.fp8_ops.Linear(4, 6))
+    patched = comfy.ops.manual_cast.Linear(4, 6)
+    patched.weight_function = [lambda weight: 2 * weight]
+    assert not is_plain(patched)
+    unet = families.build("SD15").model.diffusion_model
+    assert is_plain(unet.input_blocks[1][1].transformer_blocks[0].attn1.to_q)

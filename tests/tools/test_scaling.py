@@ -1,6 +1,5 @@
 """docs/scaling.md: its tables are what the shapes, the formulas and the measurements say, and those are right."""
 
-
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode

@@ -6,9 +6,13 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from krona_ops import kron
+from krona_ops import LayerName, kron, select
 from krona_ops.shapes import KronShape
-from krona_train.kron_linear import KronLinear, KronUpdate, formed
+from krona_ops.targets import TargetRule
+from krona_train.config import AdapterConfig
+from krona_train.inject import patched
+from krona_train.kron_linear import KronConvolution, KronLinear, KronUpdate, formed
+from krona_train.layers import build_layer, forward_with
 from krona_train.scheme import choose, cost
 
 FACTORS = [(6, 2, 3, 5), (2, 6, 5, 3), (3, 3, 4, 4), (1, 2, 9, 7), (8, 9, 1, 2), (5, 4, 3, 1)]
@@ -115,6 +119,65 @@ def test_no_tokens_at_all():
         y = KronLinear.apply(*leaves, weight, bias, "kron", scheme)
         assert y.shape == (0, 18)
         assert all(not g.any() for g in torch.autograd.grad(y, leaves, dy))
+
+
+@pytest.mark.parametrize("layout", ["kron", "shuffled"])
+@pytest.mark.parametrize("kernel", [(3,), (3, 2), (2, 3, 1)])
+def test_a_convolution_has_the_gradients_of_the_dense_one_and_saves_no_more(kernel, layout):
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 10, *(6 for _ in kernel), generator=g, dtype=torch.float64)
+    a, b = (torch.randn(*shape, generator=g, dtype=torch.float64) for shape in ((4, 2), (3, 5, *kernel)))
+    options = {"stride": 2, "padding": 1, "dilation": 1}
+    leaves, kept = [t.clone().requires_grad_() for t in (x, a, b)], []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.untyped_storage().data_ptr()) or t, lambda t: t):
+        y = KronConvolution.apply(*leaves, layout, options)
+    assert set(kept) == {t.untyped_storage().data_ptr() for t in leaves}
+    wide = [t.clone().requires_grad_() for t in (x, a, b)]
+    dense = kron.CONVOLUTIONS[len(kernel)](wide[0], kron.materialise(*wide[1:], layout), **options)
+    dy = torch.randn(dense.shape, generator=g, dtype=torch.float64)
+    close([y.detach(), *torch.autograd.grad(y, leaves, dy)], [dense.detach(), *torch.autograd.grad(dense, wide, dy)])
+    (only_b,) = torch.autograd.grad(KronConvolution.apply(x, a, leaves[2], layout, options), leaves[2], dy)
+    close(
+        [only_b],
+        torch.autograd.grad(kron.CONVOLUTIONS[len(kernel)](x, kron.materialise(a, wide[2], layout), **options), wide[2], dy),
+    )
+
+
+def updated(module, is_plain=lambda module: True):
+    """What a layer of 10 to 12 makes of ``x`` with a trained update, and what it should make."""
+    [target] = select({LayerName("layer"): (12, 10)}, (TargetRule(factors=(3, 2), projections=()),))
+    layer = build_layer(target, AdapterConfig(), torch.Generator().manual_seed(0)).double()
+    torch.nn.init.normal_(layer.b, generator=torch.Generator().manual_seed(1))
+    x = torch.randn(7, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    expected = module.forward(x) + x @ kron.materialise(layer.a, layer.b).mT
+    with patched({module: forward_with(layer, module, "layer", is_plain=is_plain)}):
+        return module(x), expected
+
+
+def test_a_plain_layer_is_computed_with_its_update_as_one():
+    y, expected = updated(torch.nn.Linear(10, 12).double())
+    assert type(y.grad_fn).__name__ == "KronLinearBackward"
+    close([y], [expected])
+
+
+@pytest.mark.parametrize("why", ["somebody else's forward", "not plain", "another dtype"])
+def test_a_layer_that_somebody_has_changed_is_left_to_compute_itself(why):
+    module = torch.nn.Linear(10, 12).double()
+    if why == "somebody else's forward":
+        own = module.forward
+        module.forward = lambda x: 2 * own(x)
+    elif why == "another dtype":
+        module = Casting(10, 12)
+    y, expected = updated(module, is_plain=lambda m: why != "not plain")
+    assert type(y.grad_fn).__name__ == "KronUpdateBackward"
+    close([y], [expected])
+
+
+class Casting(torch.nn.Linear):
+    """A layer that keeps its weight in fewer bits, as quantised ones do."""
+
+    def forward(self, x):
+        return F.linear(x, self.weight.to(x.dtype), self.bias.to(x.dtype))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
