@@ -37,7 +37,7 @@ class KronLinear(torch.autograd.Function):
         """``x (..., in)``, ``A (out_a, in_a)``, ``B (out_b, in_b)``, ``W (out, in)`` to ``(..., out)``."""
         ctx.layout, ctx.scheme = layout, scheme
         ctx.save_for_backward(x, a, b, weight)
-        flat = x.reshape(-1, x.shape[-1])
+        flat = _rows(x)
         if scheme == "factored":
             y = F.linear(flat, weight, bias)
             _add_product(y, flat, a, b, layout)
@@ -51,7 +51,7 @@ class KronLinear(torch.autograd.Function):
         """The gradients of ``x``, ``A`` and ``B``."""
         x, a, b, weight = ctx.saved_tensors
         need_x, need_a, need_b = ctx.needs_input_grad[:3]
-        flat_x, flat_dy = x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1])
+        flat_x, flat_dy = _rows(x), _rows(dy)
         dx = da = db = None
         if ctx.scheme == "factored":
             if need_x:
@@ -75,7 +75,7 @@ class KronUpdate(torch.autograd.Function):
         ctx.layout = layout
         ctx.save_for_backward(x, a, b)
         total = y.clone(memory_format=torch.contiguous_format)
-        _add_product(total.view(-1, total.shape[-1]), x.reshape(-1, x.shape[-1]), a, b, layout)
+        _add_product(total.view(-1, total.shape[-1]), _rows(x), a, b, layout)
         return total
 
     @staticmethod
@@ -83,7 +83,7 @@ class KronUpdate(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         """The gradients of ``y``, ``x``, ``A`` and ``B``."""
         x, a, b = ctx.saved_tensors
-        flat_x, flat_dy = x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1])
+        flat_x, flat_dy = _rows(x), _rows(dy)
         dx = torch.zeros_like(flat_x) if ctx.needs_input_grad[1] else None
         da, db = _factored(flat_x, flat_dy, a, b, ctx.layout, onto=dx)
         return dy, None if dx is None else dx.view(x.shape), da, db, None
@@ -121,6 +121,14 @@ def formed(weight: Tensor, a: Tensor, b: Tensor, layout: Layout) -> Tensor:
         blocks = blocks.unflatten(0, (b.shape[0], a.shape[0]))  # (out_b, out_a, in_a, in_b)
         total = torch.addcmul(blocks, a[None, :, :, None], b[:, None, None, :])
     return total.view(weight.shape)
+
+
+def _rows(x: Tensor) -> Tensor:
+    """``(..., width)`` as ``(N, width)``, contiguous.
+
+    A UNet's gradients come as transposed pictures, for which PyTorch's batched product on a CPU falls back to one call per token.
+    """
+    return x.reshape(-1, x.shape[-1]).contiguous()
 
 
 def _shape(a: Tensor, b: Tensor) -> KronShape:

@@ -27,18 +27,24 @@ class Look:
     preview: Callable[[], Sequence[Image]] | None
     runtime: Runtime
     sink: Sink
+    catch_up: Callable[[], None]
+    """Called before each look: what comes before it is told first."""
 
     def __call__(self, progress: Progress) -> bool:
         """Look if it is time to, before the first step and after the last too; whether to go on training."""
         done, validation = progress.done, self.config.validation
         if progress.looked == done:
             return not self._has_stalled(progress)
+        validates = bool(self.held_out) and self._is_due(validation.every, done)
+        previews = self.preview is not None and self._is_due(self.config.preview.every, done)
+        if validates or previews:
+            self.catch_up()
         with self.trainee.as_result() as layers:
-            if self.held_out and self._is_due(validation.every, done):
+            if validates:
                 loss = self.runtime.from_first(validation_loss(self.backbone, self.held_out, self.config))
                 is_best = done > 0 and progress.best.improves(loss)
                 self.sink(Validated(done, loss, is_best, collect(layers)))
-            if self.preview is not None and self._is_due(self.config.preview.every, done):
+            if self.preview is not None and previews:
                 self.sink(Previewed(done, tuple(self.preview())))
         progress.looked = done
         return not self._has_stalled(progress)

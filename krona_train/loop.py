@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-import torch
 from PIL.Image import Image
 
 from krona_ops import Adapter, LayerName, select
-from krona_ops.errors import NonFiniteError
 from krona_ops.targets import Target, describe_adjustments
 
 from .backbone.protocol import Backbone, Example, Item
 from .config import TrainConfig
-from .events import Ended, Saved, Sink, Started, Stepped
+from .events import Ended, Saved, Sink, Started
 from .inject import patched
 from .layers import Layer, Switch, forward_with
 from .look import Look
 from .memory import Plan
 from .progress import Progress
+from .readings import Readings
 from .requests import Ask
 from .runtime import OneProcess, Runtime
 from .samples import Samples, as_items, fingerprint, prior_items
@@ -42,6 +40,7 @@ def fit(
     preview: Callable[[], Sequence[Image]] | None = None,
     runtime: Runtime | None = None,
     asked: Callable[[], Ask] = lambda: Ask.NOTHING,
+    late: bool | None = None,
 ) -> Adapter:
     """Train an adapter and return it; the backbone is left as it was found, whatever happens.
 
@@ -55,6 +54,8 @@ def fit(
         runtime: The processes that train together; each calls ``fit`` with the same arguments.
         asked: What the training is asked, looked up before each step; the largest that one of the processes is asked counts.
             Whoever obeys has it forgotten: a saved state and adapter come as `Saved`, a finished training ends as any other.
+        late: Whether a step is told while the next one is computed (`Readings`); by default on devices that compute beside Python. Does nothing
+            where the optimizer cannot wait with its own steps.
 
     Raises:
         DataError: There are no examples, or none of the class where the prior needs them.
@@ -89,12 +90,16 @@ def fit(
             progress.restore(resume)
         count = sum(p.numel() for p in trainee.parameters)
         sink(Started(config.steps, progress.done, len(targets), count, describe_adjustments(targets)))
-        look = Look(backbone, trainee, held_out, config, preview, runtime, sink)
-        began, usage = time.monotonic(), Usage(backbone.device)
+        late = trainee.can_hold_still and (backbone.device.type != "cpu" if late is None else late)
+        readings = Readings(sink, progress, config.steps, late=late, checks_gradient=not trainee.scaler.is_enabled())
+        look = Look(backbone, trainee, held_out, config, preview, runtime, sink, readings.catch_up)
+        usage = Usage(backbone.device)
         try:
-            with attached(backbone, trainee.layers, trainee.switch), Blocks(backbone, config.memory) as blocks:
+            with attached(backbone, trainee.layers, trainee.switch), Blocks(backbone, config.memory) as blocks, readings:
                 while look(progress) and progress.done < config.steps:
-                    step, ask = progress.done + 1, runtime.largest(asked())
+                    ask = runtime.largest(asked())
+                    if ask != Ask.NOTHING:
+                        readings.catch_up()
                     if ask == Ask.STOP:
                         raise KeyboardInterrupt(f"Asked to stop after step {progress.done}.")
                     if ask == Ask.FINISH and progress.done:
@@ -106,12 +111,11 @@ def fit(
                     loss = runtime.mean(loss)
                     runtime.average_gradients(trainee.parameters)
                     grad_norm = trainee.clip()
-                    check_finite(step, loss=loss, gradient=loss if trainee.scaler.is_enabled() else grad_norm)
-                    rate = trainee.step(progress.done)
-                    progress.done = step
-                    told = (loss.item(), grad_norm.item(), rate, time.monotonic() - began, usage.bytes())
-                    sink(Stepped(step, config.steps, *told))
-                    if config.save_every and step % config.save_every == 0 and step < config.steps:
+                    readings.judge(loss, grad_norm)
+                    rate = trainee.step(progress.done, readings.broken)
+                    readings.add(loss, grad_norm, rate, usage.bytes())
+                    if config.save_every and progress.done % config.save_every == 0 and progress.done < config.steps:
+                        readings.catch_up()
                         sink(Saved(state()))
         except BaseException as error:
             sink(Ended(progress.done, config.steps, trainee.result(), state(), error))
@@ -134,19 +138,3 @@ def attached(backbone: Backbone, layers: Mapping[LayerName, Layer], switch: Swit
     plain = backbone.is_plain
     with patched({modules[name]: forward_with(layer, modules[name], name, switch, plain) for name, layer in layers.items()}):
         yield
-
-
-def check_finite(step: int, **values: torch.Tensor) -> None:
-    """Stop before a NaN or an infinity can reach the factors.
-
-    Raises:
-        NonFiniteError: One of the values is not finite.
-    """
-    for name, value in values.items():
-        if not torch.isfinite(value):
-            raise NonFiniteError(
-                f"The {name} became {value.item()} in step {step}.",
-                found=value.item(),
-                expected="a finite number",
-                remedy=f"The factors of step {step - 1} are kept. Lower the learning rate, or let the model compute in bf16 or fp32.",
-            )

@@ -12,6 +12,7 @@ from torch import Tensor
 from .backbone.protocol import Backbone
 from .config import ObjectiveConfig
 from .randomness import Stream, generator
+from .transfer import send
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def draw(
             # One number per channel (Guttenberg 2023, "Diffusion with offset noise").
             shift = torch.randn(x0.shape[1], *[1] * (x0.ndim - 2), generator=rng)
             noises[-1] = noises[-1] + config.noise_offset * shift
-    return Draw(backbone.noise_levels(torch.stack(times).to(x0.device)), torch.stack(noises).to(x0))
+    return Draw(backbone.noise_levels(torch.stack(times)), send(torch.stack(noises).to(x0.dtype), x0.device))
 
 
 def warp(u: Tensor, config: ObjectiveConfig) -> Tensor:

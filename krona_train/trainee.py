@@ -62,17 +62,28 @@ class Trainee:
         """Whether the result is another than the factors that are trained."""
         return self._average is not None or self._schedule_free
 
+    @property
+    def can_hold_still(self) -> bool:
+        """Whether `step` can be told by the device itself to move nothing."""
+        fused = isinstance(self.optimizer, torch.optim.AdamW) and all(group["fused"] for group in self.optimizer.param_groups)
+        return fused and self._average is None and not self.scaler.is_enabled()
+
     def clip(self) -> Tensor:
         """Undo the loss scale and bound the gradients' norm; returns the norm from before."""
         self.scaler.unscale_(self.optimizer)
         return torch.nn.utils.clip_grad_norm_(self.parameters, self._max_grad_norm)
 
-    def step(self, done: int) -> float:
+    def step(self, done: int, broken: Tensor | None = None) -> float:
         """Move the factors once and forget the gradients; returns the learning rate of the first group.
 
         Args:
             done: Steps before this one.
+            broken: ``()``, 1 where nothing shall move, 0 elsewhere; only where `can_hold_still`.
         """
+        if broken is not None:
+            self.optimizer.found_inf = (
+                broken  # PyTorch's fused optimizers look for it under this name (GradScaler puts it there)
+            )
         for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate * self._factor(done)
         self.scaler.step(self.optimizer)

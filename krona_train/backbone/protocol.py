@@ -13,6 +13,8 @@ from torch import Tensor, device, nn
 
 from krona_ops.names import LayerName
 
+from ..transfer import send
+
 
 @dataclass(frozen=True)
 class Example:
@@ -61,7 +63,7 @@ def stack_masks(examples: Sequence[Example], device: device) -> Tensor | None:
         return None
     space = examples[0].latent.shape[1:]
     masks = [torch.ones(space) if e.mask is None else e.mask.float() for e in examples]
-    return torch.stack(masks).unsqueeze(1).to(device)
+    return send(torch.stack(masks).unsqueeze(1), device)
 
 
 def sampled_fingerprint(weights: Iterable[tuple[str, Tensor]]) -> str:
@@ -119,7 +121,7 @@ class Backbone(Protocol):
         """Stack examples of equal size and scale their latents as the model expects."""
 
     def noise_levels(self, u: Tensor) -> Tensor:
-        """``σ (B,)`` for uniform draws ``u (B,)`` in [0, 1): uniform in the model's own time."""
+        """``σ (B,)`` on the model's device for uniform draws ``u (B,)`` in [0, 1): uniform in the model's own time."""
 
     def add_noise(self, x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
         """``x_t`` from clean latents, noise of unit variance, and ``σ (B,)``."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from krona_ops.names import LayerName
 
+from ..transfer import send
 from .protocol import Batch, Example, sampled_fingerprint, stack_masks
 
 
@@ -98,12 +99,12 @@ class ToyBackbone:
         yield
 
     def collate(self, examples: Sequence[Example]) -> Batch:
-        x0 = torch.stack([e.latent for e in examples]).to(self.device)
+        x0 = send(torch.stack([e.latent for e in examples]), self.device)
         classes = tuple(e.class_condition for e in examples if e.class_condition is not None)
         return Batch(x0, tuple(e.condition for e in examples), stack_masks(examples, self.device), classes)
 
     def noise_levels(self, u: Tensor) -> Tensor:
-        return 0.001 + 0.998 * u
+        return 0.001 + 0.998 * send(u, self.device)
 
     def add_noise(self, x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
         return torch.lerp(x0, noise, sigma.to(x0)[:, None, None, None])

@@ -24,6 +24,7 @@ from krona_ops.errors import ConfigError
 from krona_ops.names import LayerName
 
 from ...config import MemoryConfig
+from ...transfer import send
 from ..exact_gradients import exact_in_place, gradient_ready
 from ..protocol import Batch, Example, sampled_fingerprint, stack_masks
 from .blocks import blocks_of
@@ -144,7 +145,7 @@ class ComfyBackbone:
             self._held = stack.pop_all()
 
     def collate(self, examples: Sequence[Example]) -> Batch:
-        latents = torch.stack([e.latent.clone() for e in examples]).to(self.device, torch.float32)
+        latents = send(torch.stack([e.latent for e in examples]).float(), self.device)
         x0 = self._net.process_latent_in(latents)
         pairs = list(zip(examples, x0, strict=True))
         conditions = tuple(self._condition(e.condition, latent[None], e.caption) for e, latent in pairs)
@@ -210,10 +211,11 @@ class ComfyBackbone:
     def noise_levels(self, u: Tensor) -> Tensor:
         sampling = self._net.model_sampling
         if isinstance(sampling, comfy.samplers.comfy.model_sampling.ModelSamplingDiscrete):
-            return sampling.sigmas.to(u)[(u * len(sampling.sigmas)).long()]  # one of the T timesteps it was trained at
+            timestep = send((u * len(sampling.sigmas)).long(), self.device)
+            return sampling.sigmas.to(self.device, u.dtype)[timestep]  # one of the T timesteps it was trained at
         # The very ends are where x0 is known (weight infinite) or nothing is.
         levels = [float(sampling.percent_to_sigma(1 - min(max(v, 1e-3), 1 - 1e-3))) for v in u.tolist()]
-        return torch.tensor(levels, dtype=u.dtype, device=u.device)
+        return send(torch.tensor(levels, dtype=u.dtype), self.device)
 
     def add_noise(self, x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
         return self._net.model_sampling.noise_scaling(sigma, noise, x0, False)
