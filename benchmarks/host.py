@@ -1,4 +1,4 @@
-"""The real host in a benchmark's own process, on the CPU, with this pack in it as a custom node.
+"""The real host in a benchmark's own process, with this pack in it as a custom node.
 
 Runs where ``COMFYUI_PATH`` names a ComfyUI: under ``python3 tools/host.py run``. Nothing is imported before `start` is called.
 """
@@ -20,15 +20,30 @@ PACK = "krona_pack"
 """What the pack is called here: `nodes` alone is the host's module."""
 
 
-def start() -> Any:
+SDXL = {
+    "use_checkpoint": False, "image_size": 32, "out_channels": 4, "use_spatial_transformer": True, "legacy": False, "num_classes": "sequential",
+    "adm_in_channels": 2816, "in_channels": 4, "model_channels": 320, "num_res_blocks": [2, 2, 2], "transformer_depth": [0, 0, 2, 2, 10, 10],
+    "channel_mult": [1, 2, 4], "transformer_depth_middle": 10, "use_linear_in_transformer": True, "context_dim": 2048, "num_head_channels": 64,
+    "transformer_depth_output": [0, 0, 0, 2, 2, 2, 10, 10, 10], "use_temporal_attention": False, "use_temporal_resblock": False,
+}  # fmt: skip
+"""The UNet of SDXL as the host detects it."""
+SDXL_NARROW = {**SDXL, "model_channels": 64, "transformer_depth": [0, 0, 1, 1, 1, 1], "transformer_depth_middle": 1,
+               "transformer_depth_output": [0, 0, 0, 1, 1, 1, 1, 1, 1]}  # fmt: skip
+"""The same in small, to try a benchmark without a GPU."""
+
+
+def start(*, cpu: bool = True) -> Any:
     """Import the host, and the pack as the host does it.
+
+    Args:
+        cpu: Whether the host computes on the CPU even where there is a GPU.
 
     Returns:
         The host's package ``comfy``, with ``comfy.sd`` and ``comfy.model_management`` in it.
     """
     sys.path.insert(0, os.environ["COMFYUI_PATH"])
     options = importlib.import_module("comfy.cli_args").args
-    options.cpu = True
+    options.cpu = cpu
     options.use_pytorch_cross_attention = True  # the host's choice for CPUs depends on how much memory is free at the moment
     for module in ("comfy.model_management", "comfy.sd", "comfy.utils"):
         importlib.import_module(module)
@@ -55,6 +70,23 @@ def small_sd15() -> Any:
     load = sys.modules["comfy.sd"].load_checkpoint_guess_config
     with torch.inference_mode():
         return load(file, output_vae=False, output_clip=False)[0]
+
+
+def sdxl(*, narrow: bool = False) -> Any:
+    """A ``MODEL`` of SDXL's class with random weights, bfloat16 on a GPU and float32 elsewhere."""
+    from comfy import model_management, model_patcher, supported_models
+
+    device = model_management.get_torch_device()
+    config = supported_models.SDXL(dict(SDXL_NARROW if narrow else SDXL))
+    config.set_inference_dtype(torch.float32 if device.type == "cpu" else torch.bfloat16, None)
+    with torch.inference_mode():
+        net = config.get_model({}, "", device=device)
+        for weight in net.diffusion_model.parameters():
+            if weight.ndim > 1:
+                weight.normal_(std=weight[0].numel() ** -0.5)
+            else:
+                weight.fill_(0.5)  # biases and norms
+    return model_patcher.ModelPatcher(net, load_device=device, offload_device=device)
 
 
 def attention_layers(model: Any) -> dict[str, tuple[int, int]]:
