@@ -220,17 +220,29 @@ def main() -> None:
         }
         if told.sdxl:
             field["KronA, compiled"] = Contest(model, told.size, batch, compile=True).ours
-        elif batch == 1:
-            field["core weight, every layer"] = lambda n, c=contest: c.core(n, bypass=False, same_layers=False)
-        times = measure(field, told.rounds, told.steps)
+        elif batch <= 2:
+            for name, mode in zip(CORE, (False, True), strict=True):
+                field[f"{name}, every layer"] = lambda n, c=contest, m=mode: c.core(n, bypass=m, same_layers=False)
+        # Core's node computes batch² samples in each step: at 4 one of its steps takes as long as five of ours.
+        times = measure(field, told.rounds if batch <= 2 else max(1, told.rounds // 3), told.steps)
         peaks = {name: peak(lambda train=train: train(2)) for name, train in field.items()}
         ours, frozen = times["KronA"].median, times["frozen"].median
         core = min(times[name].median for name in CORE)
         slower, faster = limits(batch, sdxl=told.sdxl)
         bars += [
             Bar(f"step, batch {batch}: times the frozen base", ours / frozen, slower),
-            Bar(f"step, batch {batch}: faster than core's faster mode", core / ours, faster, "at least"),
+            Bar(f"step, batch {batch}: faster than core's faster mode at the same layers", core / ours, faster, "at least"),
         ]
+        as_it_comes = [t.median for name, t in times.items() if name.endswith("every layer")]
+        if as_it_comes:
+            bars.append(
+                Bar(
+                    f"step, batch {batch}: faster than core's faster mode as it comes",
+                    min(as_it_comes) / ours,
+                    faster,
+                    "at least",
+                )
+            )
         if batch == 1:
             least = min(peaks[name] for name in CORE)
             bars += [
