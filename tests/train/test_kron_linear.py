@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from krona_ops import LayerName, kron, select
 from krona_ops.shapes import KronShape
 from krona_ops.targets import TargetRule
+from krona_train import kron_linear
 from krona_train.config import AdapterConfig
 from krona_train.inject import patched
 from krona_train.kron_linear import KronConvolution, KronLinear, KronUpdate, formed
@@ -54,6 +55,29 @@ def test_it_is_the_dense_formula(sizes, layout, scheme, with_bias):
     leaves = [t.clone().requires_grad_() for t in (x, a, b)]
     y = KronLinear.apply(*leaves, weight, bias, layout, scheme)
     close([y.detach(), *torch.autograd.grad(y, leaves, dy)], oracle(x, a, b, weight, bias, dy, layout))
+
+
+@pytest.mark.parametrize("largest", [1, 100, 401])
+@pytest.mark.parametrize("layout", ["kron", "shuffled"])
+@pytest.mark.parametrize("sizes", FACTORS)
+def test_many_tokens_are_taken_in_pieces(sizes, layout, largest, monkeypatch):
+    monkeypatch.setattr(kron_linear, "LARGEST", largest)
+    x, a, b, weight, bias, dy = example(sizes, lead=(3, 11))
+    for scheme in ("factored", "hybrid"):
+        leaves = [t.clone().requires_grad_() for t in (x, a, b)]
+        y = KronLinear.apply(*leaves, weight, bias, layout, scheme)
+        close([y.detach(), *torch.autograd.grad(y, leaves, dy)], oracle(x, a, b, weight, bias, dy, layout))
+
+
+@pytest.mark.parametrize("layout", ["kron", "shuffled"])
+@pytest.mark.parametrize("sizes", FACTORS)
+def test_a_transposed_gradient_is_the_same(sizes, layout):
+    x, a, b, weight, bias, dy = example(sizes)
+    leaves = [t.clone().requires_grad_() for t in (x, a, b)]
+    y = KronLinear.apply(*leaves, weight, bias, layout, "factored")
+    transposed = dy.movedim(-1, 0).contiguous().movedim(0, -1)
+    assert not transposed.is_contiguous() or dy.shape[-1] == 1
+    close([y.detach(), *torch.autograd.grad(y, leaves, transposed)], oracle(x, a, b, weight, bias, dy, layout))
 
 
 @pytest.mark.parametrize("layout", ["kron", "shuffled"])
