@@ -1,0 +1,79 @@
+"""Does the base model draw what it is told? Attribute accuracy of its samples, by the judges, and a sheet of them.
+
+python3 tools/host.py run benchmarks/world/check_base.py [--base FILE] [--judges FILE] [--count 512] [--sheet base.png]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+ROOT = Path(__file__).resolve().parents[2]
+if __name__ == "__main__":
+    sys.path[0] = str(ROOT)  # instead of benchmarks/world/, so that `benchmarks` is a package
+
+from benchmarks import host  # noqa: E402
+from benchmarks.world.autoencoder import pixels  # noqa: E402
+from benchmarks.world.draw import GUIDANCE, draw  # noqa: E402
+from benchmarks.world.grammar import caption, who  # noqa: E402
+from benchmarks.world.judges import HEADS, Attributes, ImageText, SubjectEncoder  # noqa: E402
+from benchmarks.world.pictures import held_out  # noqa: E402
+from benchmarks.world.pretrain import say  # noqa: E402
+from benchmarks.world.train_judges import truths  # noqa: E402
+
+JUDGES = ROOT / "samples" / "world" / "judges.safetensors"
+
+
+def load_judges(file: Path = JUDGES) -> tuple[Attributes, SubjectEncoder, ImageText]:
+    """The trained judges."""
+    tensors = load_file(file)
+    found = {"attributes": Attributes(), "subject": SubjectEncoder(), "image-text": ImageText()}
+    for name, judge in found.items():
+        judge.load_state_dict(
+            {key.removeprefix(f"{name}."): t.float() for key, t in tensors.items() if key.startswith(f"{name}.")}
+        )
+        judge.requires_grad_(False).eval()
+    return found["attributes"], found["subject"], found["image-text"]  # type: ignore[return-value]
+
+
+def accuracy(judge: Attributes, pictures: np.ndarray, told: list) -> dict[str, float]:
+    """Share of pictures that show what was asked for, by attribute."""
+    with torch.no_grad():
+        scores = judge(pixels(pictures))
+    truth = truths(told)
+    return {name: float((scores[name].argmax(1) == truth[name]).float().mean()) for name in HEADS}
+
+
+def main() -> None:
+    """Draw, judge, show."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--base", type=Path)
+    parser.add_argument("--judges", type=Path, default=JUDGES)
+    parser.add_argument("--count", type=int, default=512)
+    parser.add_argument("--guidance", type=float, default=GUIDANCE)
+    parser.add_argument("--sheet", type=Path)
+    chosen = parser.parse_args()
+    host.start()
+    world = host.pack_module("nodes.host.world")
+    with torch.inference_mode():
+        model, clip, vae = world.load_world(chosen.base or world.FILE)
+    told = [held_out(4 * n) for n in range(chosen.count)]  # scenes that nothing was trained on
+    captions = [caption(each.scene, who(each.character.kind, each.character.paint)) for each in told]
+    pictures = draw(model, clip, vae, captions, list(range(chosen.count)), guidance=chosen.guidance)
+    if chosen.sheet:
+        rows = [np.concatenate(list(pictures[n : n + 12]), 1) for n in range(0, min(96, chosen.count), 12)]
+        Image.fromarray(np.concatenate(rows)).save(chosen.sheet)
+        say("\n".join(captions[:12]))
+    if chosen.judges.exists():
+        for name, rate in accuracy(load_judges(chosen.judges)[0], pictures, told).items():
+            say(f"{name}: {100 * rate:.1f} % as asked")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""Pictures with captions in a file, rendered once."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .characters import Character, character
+from .grammar import Scene, caption, draw_scene, who
+from .render import SIDE, render
+
+CHUNK = 500
+"""Pictures that are rendered and kept at once."""
+TOLD = 0.8
+"""How often a caption of pre-training tells the colour."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """One picture: who, where, and what is said about it."""
+
+    number: int
+    """Of the character."""
+    scene: Scene
+    caption: str
+    seed: int
+
+    @property
+    def character(self) -> Character:
+        return character(self.number)
+
+
+def for_training(n: int) -> Told:
+    """The n-th picture that the base model is trained on: a character of its own, even numbers alone."""
+    return _told(n, 2 * n, 30)
+
+
+def for_judges(n: int, views: int = 8) -> Told:
+    """The n-th picture that the judges are trained on: odd numbers, each in several scenes."""
+    return _told(n, 2 * (n // views) + 1, 31)
+
+
+def held_out(n: int) -> Told:
+    """The n-th picture that nothing is trained on, of characters that nothing is trained on either."""
+    return _told(n, 900_000 + n // 4, 32)
+
+
+def _told(n: int, number: int, stream: int) -> Told:
+    rng = np.random.default_rng([20_28, stream, n])
+    someone, scene = character(number), draw_scene(rng)
+    paint = someone.paint if rng.uniform() < TOLD else None
+    return Told(number, scene, caption(scene, who(someone.kind, paint)), int(rng.integers(2**31)))
+
+
+def picture(told: Told) -> NDArray[np.uint8]:
+    """``(SIDE, SIDE, 3)``."""
+    return render(told.character, told.scene, told.seed)
+
+
+def rendered(
+    file: Path, choose: Callable[[int], Told], count: int, say: Callable[[str], None] = lambda line: None
+) -> NDArray[np.uint8]:
+    """The first ``count`` pictures of a choice as ``(count, SIDE, SIDE, 3)``, mapped from a file; what is missing there is rendered.
+
+    A run that was stopped goes on behind the last chunk that was written whole.
+    """
+    size = SIDE * SIDE * 3
+    file.parent.mkdir(parents=True, exist_ok=True)
+    have = min(count, file.stat().st_size // (size * CHUNK) * CHUNK if file.exists() else 0)
+    if have < count:
+        starts = range(have, count, CHUNK)
+        # spawn: a fork of a process with threads, such as one that has run torch, may hang
+        with (
+            open(file, "r+b" if file.exists() else "wb") as out,
+            multiprocessing.get_context("spawn").Pool(os.cpu_count()) as pool,
+        ):
+            out.truncate(have * size)
+            out.seek(have * size)
+            for start, chunk in zip(starts, pool.imap(partial(_chunk, choose), starts), strict=True):
+                out.write(chunk)
+                out.flush()
+                say(f"{start + CHUNK} of {count} pictures rendered")
+    return np.memmap(file, np.uint8, "r", shape=(count, SIDE, SIDE, 3))
+
+
+def _chunk(choose: Callable[[int], Told], start: int) -> bytes:
+    return b"".join(picture(choose(n)).tobytes() for n in range(start, start + CHUNK))

@@ -1,0 +1,147 @@
+"""Train this world's judges and say how good they are.
+
+    python3 tools/host.py run benchmarks/world/train_judges.py --folder FOLDER [--out samples/world/judges.safetensors] [--scale 1.0]
+
+They see rendered pictures, some a little blurred and noisy, because what they judge is drawn by a model. Error rates are those on pictures of
+characters that nothing was trained on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor
+
+ROOT = Path(__file__).resolve().parents[2]
+if __name__ == "__main__":
+    sys.path[0] = str(ROOT)  # instead of benchmarks/world/, so that `benchmarks` is a package
+
+from benchmarks.world.autoencoder import pixels  # noqa: E402
+from benchmarks.world.judges import HEADS, Attributes, ImageText, SubjectEncoder, spelled  # noqa: E402
+from benchmarks.world.pictures import Told, for_judges, held_out, rendered  # noqa: E402
+from benchmarks.world.pretrain import fast, say  # noqa: E402
+from benchmarks.world.stage import Stage, optimise, order  # noqa: E402
+
+PICTURES, VIEWS = 24_000, 8
+STAGES = {
+    "attributes": Stage("judge-attributes", steps=2500, batch=64, rate=1.5e-3, decay=0.99, weight_decay=0.02),
+    "subject": Stage("judge-subject", steps=4000, batch=96, rate=1.5e-3, decay=0.99, weight_decay=0.02),
+    "image-text": Stage("judge-image-text", steps=2500, batch=96, rate=1.5e-3, decay=0.99, weight_decay=0.02),
+}
+GALLERY = 50
+"""Characters among whom the right one is to be found."""
+
+
+def truths(told: list[Told]) -> dict[str, Tensor]:
+    """What the pictures show, as numbers of values: ``(N,)`` for each attribute."""
+    found: dict[str, list[int]] = {name: [] for name in HEADS}
+    for each in told:
+        someone = each.character
+        values = {"kind": someone.kind, "paint": someone.paint, **each.scene.__dict__}
+        for name, list_ in found.items():
+            list_.append(HEADS[name].index(values[name]))
+    return {name: torch.tensor(list_) for name, list_ in found.items()}
+
+
+def disturbed(x: Tensor, rng: torch.Generator) -> Tensor:
+    """Some blur and some noise, differing from picture to picture."""
+    blurred = F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, 1)
+    share = torch.rand(len(x), 1, 1, 1, generator=rng)
+    strength = 0.08 * torch.rand(len(x), 1, 1, 1, generator=rng)
+    return x + share * (blurred - x) + strength * torch.randn(x.shape, generator=rng)
+
+
+def train(folder: Path, scale: float) -> dict[str, torch.nn.Module]:
+    """All three."""
+    count = max(800, round(PICTURES * min(1.0, scale)) // 800 * 800)
+    images = rendered(folder / "judges.rgb", for_judges, count, say)
+    told = [for_judges(n) for n in range(count)]
+    truth, words = truths(told), spelled([each.caption for each in told])
+    torch.manual_seed(0)
+    judges: dict[str, torch.nn.Module] = {"attributes": Attributes(), "subject": SubjectEncoder(), "image-text": ImageText()}
+
+    def seen(chosen: np.ndarray, rng: torch.Generator) -> Tensor:
+        return disturbed(pixels(images[chosen]), rng)
+
+    for name, judge in judges.items():
+        stage = dataclasses.replace(STAGES[name], steps=max(2, round(STAGES[name].steps * scale)))
+
+        def loss(step: int, judge: torch.nn.Module = judge, stage: Stage = stage) -> Tensor:
+            rng = torch.Generator().manual_seed(step)
+            if isinstance(judge, SubjectEncoder):
+                who = order(count // VIEWS, stage.batch, step, 4)
+                views = torch.stack([torch.randperm(VIEWS, generator=rng)[:2] for _ in who]).numpy()
+                with fast():
+                    return judge.loss(seen(who * VIEWS + views[:, 0], rng), seen(who * VIEWS + views[:, 1], rng))
+            chosen = order(count, stage.batch, step, 3)
+            with fast():
+                x = seen(chosen, rng)
+                if isinstance(judge, ImageText):
+                    return judge.loss(x, words[chosen])
+                return judge.loss(x, {key: values[chosen] for key, values in truth.items()})
+
+        optimise(stage, judge, loss, folder, say)
+    return judges
+
+
+@torch.no_grad()
+def rates(judges: dict[str, torch.nn.Module], folder: Path, count: int = 2000) -> dict[str, float]:
+    """Shares of right answers on pictures of characters that nobody was trained on."""
+    images = pixels(rendered(folder / "held-out.rgb", held_out, count, say))
+    told = [held_out(n) for n in range(count)]
+    truth = truths(told)
+    scores = judges["attributes"](images)
+    found = {name: float((scores[name].argmax(1) == truth[name]).float().mean()) for name in HEADS}
+
+    vectors = judges["subject"](images).view(-1, 4, 64)  # held-out characters come in fours
+    first = []
+    for start in range(0, len(vectors) - GALLERY + 1, GALLERY):
+        group = vectors[start : start + GALLERY]
+        nearest = (group[:, 3] @ group[:, :3].mean(1).mT).argmax(1)  # three pictures are known, as of a subject's four
+        first.append((nearest == torch.arange(GALLERY)).float().mean())
+    found[f"subject, first among {GALLERY}"] = float(torch.stack(first).mean())
+
+    judge = judges["image-text"]
+    seen, said = judge.pictures(images), judge.captions(spelled([each.caption for each in told]))
+    right = [
+        (seen[n : n + GALLERY] @ said[n : n + GALLERY].mT).argmax(1) == torch.arange(GALLERY) for n in range(0, count, GALLERY)
+    ]
+    found[f"caption, first among {GALLERY}"] = float(torch.cat(right).float().mean())
+    return found
+
+
+def main() -> None:
+    """Train, judge the judges, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=ROOT / "samples" / "world" / "judges.safetensors")
+    parser.add_argument("--scale", type=float, default=1.0)
+    parser.add_argument("--threads", type=int, default=0)
+    told = parser.parse_args()
+    if told.threads:
+        torch.set_num_threads(told.threads)
+    told.folder.mkdir(parents=True, exist_ok=True)
+    judges = train(told.folder, told.scale)
+    found = rates(judges, told.folder)
+    for name, rate in found.items():
+        say(f"{name}: {100 * rate:.1f} % right")
+    tensors = {
+        f"{name}.{key}": tensor.half().contiguous()
+        for name, judge in judges.items()
+        for key, tensor in judge.state_dict().items()
+    }
+    told.out.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, told.out, metadata={"right": json.dumps(found)})
+    say(f"written {told.out}: {told.out.stat().st_size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()

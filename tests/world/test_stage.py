@@ -1,0 +1,80 @@
+"""A stage that was stopped goes on where it was, bit for bit, and sees each picture once per epoch."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from benchmarks.world import stage as stages
+from benchmarks.world.stage import Stage, optimise, order
+
+SHORT = Stage("short", steps=12, batch=3, rate=1e-2)
+
+
+def test_each_epoch_has_every_picture_once_and_another_order():
+    seen = np.concatenate([order(7, 3, step, 5) for step in range(14)])
+    epochs = seen.reshape(6, 7)
+    assert all(sorted(epoch) == list(range(7)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 6
+    assert not np.array_equal(order(7, 3, 4, 5), order(7, 3, 4, 6))
+
+
+def module():
+    torch.manual_seed(3)
+    return nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 2))
+
+
+def loss_of(net, stop_at=None):
+    def loss(step):
+        if step == stop_at:
+            raise KeyboardInterrupt
+        x = torch.randn(3, 5, generator=torch.Generator().manual_seed(step))
+        return (net(x) - x[:, :2]).square().mean()
+
+    return loss
+
+
+@pytest.mark.parametrize("stop_at", [1, 5, 11])
+def test_a_stopped_stage_goes_on_bit_for_bit(tmp_path, monkeypatch, stop_at):
+    whole = module()
+    optimise(SHORT, whole, loss_of(whole), tmp_path / "", lambda line: None)
+    (tmp_path / "parts").mkdir()
+    monkeypatch.setattr(stages, "SECONDS_BETWEEN_SAVES", 0.0)
+    first = module()
+    with pytest.raises(KeyboardInterrupt):
+        optimise(SHORT, first, loss_of(first, stop_at), tmp_path / "parts", lambda line: None)
+    second = module()
+    optimise(SHORT, second, loss_of(second), tmp_path / "parts", lambda line: None)
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), second.parameters(), strict=True))
+
+
+def test_the_result_is_the_moving_average(tmp_path):
+    net, seen = module(), []
+    plain = loss_of(net)
+
+    def loss(step):
+        seen.append(net[0].weight.detach().clone())
+        return plain(step)
+
+    optimise(SHORT, net, loss, tmp_path, lambda line: None)
+    # The average begins at the first weights that it is given, those after step 1; what came after the last step is not in `seen`.
+    assert not any(torch.equal(net[0].weight, weights) for weights in seen)
+    assert (net[0].weight - seen[1]).norm() < (seen[-1] - seen[1]).norm()
+
+
+def test_the_state_of_another_recipe_is_refused(tmp_path):
+    net = module()
+    optimise(SHORT, net, loss_of(net), tmp_path, lambda line: None)
+    with pytest.raises(SystemExit, match="another recipe"):
+        optimise(dataclasses.replace(SHORT, rate=2e-2), net, loss_of(net), tmp_path, lambda line: None)
+
+
+def test_the_rate_rises_and_falls():
+    stage = Stage("long", steps=1000, batch=1, rate=1.0)
+    rates = [stage.rate_at(step) for step in range(1000)]
+    assert max(rates) == rates[40] == 1.0
+    assert rates[:41] == sorted(rates[:41])
+    assert rates[40:] == sorted(rates[40:], reverse=True)
+    assert 0 < rates[-1] < 0.03
