@@ -5,7 +5,7 @@ PYTHON ?= python3
 HOST = $(PYTHON) tools/host.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup browser demo test test-web bench bench-gpu lint serve clean
+.PHONY: help setup browser demo test test-web bench bench-gpu world lint serve clean
 
 help:   ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1|/' | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
@@ -39,6 +39,10 @@ bench: setup ## the benchmarks; each writes benchmarks/results/<name>-<machine>.
 
 bench-gpu: setup ## what needs a GPU: a training step on SDXL's shapes, 1024 x 1024, bfloat16
 	$(HOST) run benchmarks/step.py --sdxl --size 128 --rounds 3
+
+world: setup ## train the small world's base model and its judges anew (KRONA_WORLD=folder for what it works with)
+	$(HOST) run benchmarks/world/pretrain.py --folder $(or $(KRONA_WORLD),world-work)
+	$(HOST) run benchmarks/world/train_judges.py --folder $(or $(KRONA_WORLD),world-work)
 
 lint: setup  ## ruff, and TypeScript's look at the browser's modules
 	$(HOST) run -m ruff check .

@@ -19,10 +19,10 @@ import comfy.sd1_clip
 import comfy.supported_models
 import comfy.supported_models_base
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from krona_ops.errors import AdapterFileError
+from krona_ops.files import load_tensors
 
 FILE = Path(__file__).resolve().parents[2] / "samples" / "world" / "world.safetensors"
 UNET: dict[str, Any] = {
@@ -110,9 +110,8 @@ def load_world(file: Path = FILE) -> tuple[Any, Any, Any]:
     Raises:
         AdapterFileError: The file is missing, or holds something else.
     """
+    weights = {name: tensor.float() for name, tensor in load_tensors(file).items()}
     try:
-        with safe_open(file, "pt") as opened:
-            weights = {name: opened.get_tensor(name).float() for name in opened.keys()}  # noqa: SIM118 (it is no dictionary)
         weights["clip.transformer.text_model.embeddings.token_embedding.weight"] = token_table(
             weights.pop(ROWS), weights.pop(IDS)
         )
@@ -125,11 +124,11 @@ def load_world(file: Path = FILE) -> tuple[Any, Any, Any]:
         net.diffusion_model.load_state_dict(parts["unet"])
         clip.cond_stage_model.clip_l.load_state_dict(parts["clip"], strict=False)
         vae.first_stage_model.load_state_dict(parts["vae"])
-    except (OSError, KeyError, RuntimeError, SafetensorError, ValueError) as error:
+    except (KeyError, RuntimeError) as error:
         raise AdapterFileError(
-            f"The small world's model cannot be read: {error}",
+            f"This is no model of the small world: {error}",
             layer=file.name,
-            found="a damaged or missing file",
+            found="other tensors",
             expected="the model that comes with the pack",
             remedy="Install the pack again, or make it with: make world",
         ) from error

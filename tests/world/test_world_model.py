@@ -4,6 +4,7 @@ import types
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from benchmarks.world import autoencoder
 from benchmarks.world.pictures import for_training, picture
@@ -117,5 +118,12 @@ def test_a_file_that_is_none_is_named(world, tmp_path, contents):
     file = tmp_path / "world.safetensors"
     if contents is not None:
         file.write_bytes(contents)
-    with pytest.raises(AdapterFileError, match="small world's model cannot be read"):
+    with pytest.raises(AdapterFileError, match=r"world\.safetensors"):
+        world.load_world(file)
+
+
+def test_a_file_of_something_else_is_named(world, tmp_path):
+    file = tmp_path / "other.safetensors"
+    save_file({"unet.weight": torch.zeros(2, 3)}, file)
+    with pytest.raises(AdapterFileError, match=r"^other\.safetensors: This is no model of the small world: .* make world"):
         world.load_world(file)
