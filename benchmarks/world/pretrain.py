@@ -33,7 +33,7 @@ from benchmarks.world.pictures import for_training, held_out, rendered  # noqa: 
 from benchmarks.world.stage import Stage, optimise, order  # noqa: E402
 
 PICTURES = 40_000
-VAE = Stage("vae", steps=2400, batch=16, rate=1e-3)
+VAE = Stage("vae", steps=5000, batch=8, rate=2e-3)
 BASE = Stage("base", steps=4200, batch=64, rate=1.5e-3, decay=0.999, weight_decay=0.01)
 NO_CAPTION = 0.1
 """Share of samples that are trained without a caption, for classifier-free guidance (Ho and Salimans 2022)."""

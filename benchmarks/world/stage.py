@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 SECONDS_BETWEEN_SAVES = 60.0
 Say = Callable[[str], None]
@@ -31,7 +32,7 @@ class Stage:
     rate: float
     """Learning rate at its height; it rises over the first 4 % of the steps and falls as a cosine."""
     decay: float = 0.998
-    """Of the moving average, which is the result."""
+    """Of the moving average, which is the result; it is shorter at the start: ``(1 + n) / (10 + n)`` after ``n`` steps, as in diffusers."""
     weight_decay: float = 0.0
 
     def rate_at(self, step: int) -> float:
@@ -59,7 +60,7 @@ def optimise(stage: Stage, module: nn.Module, loss: Callable[[int], Tensor], fol
         folder: For the state, from which a stopped stage goes on bit for bit.
     """
     file = folder / f"{stage.name}.state.safetensors"
-    average = AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(stage.decay))
+    average = AveragedModel(module, multi_avg_fn=partial(_averaged, stage.decay))
     parameters = [p for p in module.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=stage.rate, betas=(0.9, 0.98), weight_decay=stage.weight_decay, fused=True)
     done = _restore(file, stage, module, average, optimizer) if file.exists() else 0
@@ -88,6 +89,11 @@ def optimise(stage: Stage, module: nn.Module, loss: Callable[[int], Tensor], fol
     with torch.no_grad():
         for parameter, mean in zip(module.parameters(), average.module.parameters(), strict=True):
             parameter.copy_(mean)
+
+
+@torch.no_grad()
+def _averaged(decay: float, means: list[Tensor], values: list[Tensor], n: Tensor) -> None:
+    torch._foreach_lerp_(means, values, 1 - min(decay, (1 + int(n)) / (10 + int(n))))
 
 
 def _state(module: nn.Module, average: AveragedModel, optimizer: torch.optim.Optimizer) -> Mapping[str, Tensor]:
