@@ -72,21 +72,27 @@ def small_sd15() -> Any:
         return load(file, output_vae=False, output_clip=False)[0]
 
 
-def sdxl(*, narrow: bool = False) -> Any:
-    """A ``MODEL`` of SDXL's class with random weights, bfloat16 on a GPU and float32 elsewhere."""
+def sdxl(narrow: bool = False, *, disable_dynamic: bool = True) -> Any:
+    """A ``MODEL`` of SDXL's class with random weights, bfloat16 on a GPU and float32 elsewhere.
+
+    Args:
+        disable_dynamic: The host gives it when it asks for the model once more, as its training node does.
+    """
     from comfy import model_management, model_patcher, supported_models
 
     device = model_management.get_torch_device()
     config = supported_models.SDXL(dict(SDXL_NARROW if narrow else SDXL))
     config.set_inference_dtype(torch.float32 if device.type == "cpu" else torch.bfloat16, None)
-    with torch.inference_mode():
+    with torch.no_grad():
         net = config.get_model({}, "", device=device)
         for weight in net.diffusion_model.parameters():
             if weight.ndim > 1:
                 weight.normal_(std=weight[0].numel() ** -0.5)
             else:
                 weight.fill_(0.5)  # biases and norms
-    return model_patcher.ModelPatcher(net, load_device=device, offload_device=device)
+    patcher = model_patcher.ModelPatcher(net, load_device=device, offload_device=device)
+    patcher.cached_patcher_init = (sdxl, (narrow,))
+    return patcher
 
 
 def attention_layers(model: Any) -> dict[str, tuple[int, int]]:

@@ -208,7 +208,8 @@ def main() -> None:
     host.start(cpu=not told.sdxl or told.narrow)
     logging.disable(logging.INFO)
     bars, cells, rows = [], {}, []
-    model = host.sdxl(narrow=told.narrow) if told.sdxl else host.small_sd15()
+    with torch.inference_mode():  # as a loader node runs
+        model = host.sdxl(told.narrow) if told.sdxl else host.small_sd15()
     for batch in (1,) if told.sdxl else BATCHES:
         contest = Contest(model, told.size, batch)
         contest.check()
