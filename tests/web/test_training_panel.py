@@ -202,6 +202,17 @@ def test_a_training_is_watched_reloaded_and_seen_by_a_second_page(panel, editor,
     assert other.points == len(steps)
 
 
+def test_sixty_steps_are_sixty_points_and_the_last_preview_is_shown(panel, editor):
+    graph(editor)
+    editor.queue()
+    panel.await_points(1)
+    panel.await_state("finished")
+    panel.await_points(STEPS)
+    assert panel.points == len(of_kind(panel.told("robot")["rows"], "step")) == STEPS
+    panel.await_picture(STEPS)
+    editor.page.wait_for_function(f"() => document.querySelector('.krona-train-card').dataset.points === '{STEPS}'")
+
+
 def test_stop_and_save_ends_within_one_step_and_the_queue_goes_on(panel, editor, runs, server):
     graph(editor, steps=2000, preview_every=0)
     editor.queue()
