@@ -183,9 +183,9 @@ def measure(field: dict[str, Train], rounds: int, steps: int) -> dict[str, Times
     return {name: Times(tuple(values)) for name, values in found.items()}
 
 
-def peak(train: Callable[[], object]) -> float:
-    """The most bytes of tensors that a training holds at once, beyond those that were there before."""
-    if not torch.cuda.is_available():
+def peak(train: Callable[[], object], device: torch.device) -> float:
+    """The most bytes of tensors that a training holds at once on its device, beyond those that were there before."""
+    if device.type != "cuda":
         return tensor_peak(train)
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated()
@@ -226,7 +226,7 @@ def main() -> None:
                 field[f"{name}, every layer"] = lambda n, c=contest, m=mode: c.core(n, bypass=m, same_layers=False)
         # Core's node computes batch² samples in each step: at 4 one of its steps takes as long as five of ours.
         times = measure(field, told.rounds if batch <= 2 else max(1, told.rounds // 3), told.steps)
-        peaks = {name: peak(lambda train=train: train(2)) for name, train in field.items()}
+        peaks = {name: peak(lambda train=train: train(2), contest.backbone.device) for name, train in field.items()}
         ours, frozen = times["KronA"].median, times["frozen"].median
         core = min(times[name].median for name in CORE)
         slower, faster = limits(batch, sdxl=told.sdxl)

@@ -1,6 +1,6 @@
 """Who lives in this world: characters drawn from their number alone.
 
-Even numbers below `SUBJECTS` are for pre-training, odd ones below it for judging what was learned from those; from `SUBJECTS` on come
+Below `SUBJECTS`, low even numbers are for pre-training, low odd ones for the judges, and those from 900,000 on for measuring both; from `SUBJECTS` on come
 the subjects that personalisation is measured with, which nothing is ever trained on but the adapters.
 """
 

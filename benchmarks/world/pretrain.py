@@ -102,7 +102,8 @@ class Base(nn.Module):
     """Text encoder and UNet, and the embeddings of the tokens that captions have.
 
     Args:
-        tokens: ``(N, 77)`` as places in the table of rows.
+        world: The pack's module ``nodes.host.world``.
+        rows: Tokens that occur in captions.
     """
 
     def __init__(self, world: Any, rows: int) -> None:

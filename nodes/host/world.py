@@ -1,6 +1,6 @@
 """The small world's own model as MODEL, CLIP and VAE: an SD1.x with narrow layers, drawing 64 × 64 pixels.
 
-It is trained by ``benchmarks/world`` on rendered pictures, so that a fresh installation has a model that can draw without a download.
+``benchmarks/world`` trains it on rendered pictures (``make world``). No trained file comes with the pack yet, and no node loads one.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ CLIP: dict[str, Any] = {
     "hidden_act": "quick_gelu", "eos_token_id": 49407, "bos_token_id": 49406, "pad_token_id": 49407, "projection_dim": 128,
     "vocab_size": 49408,
 }  # fmt: skip
+UNUSED = {"logit_scale", "transformer.text_projection.weight"}
+"""Parts of the host's text encoder that no picture depends on."""
 ROWS, IDS = "clip.token_rows", "clip.token_ids"
 """Embeddings of the tokens that captions of the world use; all others are drawn from their number."""
 
@@ -80,9 +82,11 @@ def build_model(device: torch.device) -> comfy.model_base.BaseModel:
     return config.get_model({}, "", device=device)
 
 
-def build_vae() -> comfy.sd.VAE:
-    """The autoencoder, its weights as PyTorch leaves them."""
-    vae = comfy.sd.VAE(sd={}, config={"params": {"ddconfig": dict(VAE), "embed_dim": VAE["z_channels"]}}, dtype=torch.float32)
+def build_vae(weights: Mapping[str, Tensor] | None = None) -> comfy.sd.VAE:
+    """The autoencoder; without weights they are what the memory holds, and the host warns of each."""
+    vae = comfy.sd.VAE(
+        sd=dict(weights or {}), config={"params": {"ddconfig": dict(VAE), "embed_dim": VAE["z_channels"]}}, dtype=torch.float32
+    )
     vae.downscale_ratio = vae.upscale_ratio = SHRINKS
     return vae
 
@@ -120,17 +124,19 @@ def load_world(file: Path = FILE) -> tuple[Any, Any, Any]:
             for part in ("unet", "clip", "vae")
         }
         device = comfy.model_management.get_torch_device()
-        net, clip, vae = build_model(torch.device("cpu")), build_clip(), build_vae()
+        net, clip, vae = build_model(torch.device("cpu")), build_clip(), build_vae(parts["vae"])
         net.diffusion_model.load_state_dict(parts["unet"])
-        clip.cond_stage_model.clip_l.load_state_dict(parts["clip"], strict=False)
-        vae.first_stage_model.load_state_dict(parts["vae"])
+        missing, unknown = clip.cond_stage_model.clip_l.load_state_dict(parts["clip"], strict=False)
+        if unknown or set(missing) - UNUSED:
+            raise KeyError(*unknown, *sorted(set(missing) - UNUSED))
+        vae.first_stage_model.load_state_dict(parts["vae"])  # the host only warns of what is missing
     except (KeyError, RuntimeError) as error:
         raise AdapterFileError(
             f"This is no model of the small world: {error}",
             layer=file.name,
             found="other tensors",
-            expected="the model that comes with the pack",
-            remedy="Install the pack again, or make it with: make world",
+            expected="the tensors that benchmarks/world/pretrain.py writes",
+            remedy="Make it anew with: make world",
         ) from error
     offload = comfy.model_management.unet_offload_device()
     return comfy.model_patcher.ModelPatcher(net, load_device=device, offload_device=offload), clip, vae

@@ -53,7 +53,7 @@ def test_a_larger_picture_shows_the_same():
     assert difference(small, large.reshape(64, 2, 64, 2, 3).mean((1, 3))) < 2.5
 
 
-def test_nobody_of_the_first_hundred_thousand_looks_like_a_subject():
+def test_none_of_the_first_characters_of_pre_training_looks_like_a_subject():
     def looks(each):
         return (
             each.kind,
@@ -61,7 +61,7 @@ def test_nobody_of_the_first_hundred_thousand_looks_like_a_subject():
             *(round(v, 4) for v in (*each.colour, each.frequency, each.phase, *each.body, each.head)),
         )
 
-    trained = {looks(character(n)) for n in range(0, 20_000)}
+    trained = {looks(character(n)) for n in range(0, 40_000, 2)}
     assert len(trained) == 20_000
     assert trained.isdisjoint(looks(character(SUBJECTS + n)) for n in range(1_000))
 

@@ -2,11 +2,13 @@
 
 import types
 
+import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from benchmarks.world import autoencoder
+from benchmarks.world.draw import draw
 from benchmarks.world.pictures import for_training, picture
 from krona_ops.errors import AdapterFileError
 
@@ -86,10 +88,27 @@ def test_a_picture_goes_through_the_autoencoder_at_a_quarter_of_its_side(untrain
     assert (latent - inside).norm() < 5e-3 * inside.norm()
 
 
+def test_pictures_are_drawn_each_from_its_own_seed(loaded):
+    _, parts = loaded
+    captions = ["a photo of a red robot standing on the beach by day", "a photo of a cat", "a photo of a cat"]
+    together = draw(*parts, captions, [1, 2, 3])
+    assert together.shape == (3, 64, 64, 3)
+    alone = draw(*parts, captions[1:2], [2])
+    assert np.abs(together[1].astype(int) - alone[0]).max() <= 2
+    assert np.abs(together[1].astype(int) - together[2]).max() > 2
+
+
+def test_a_file_without_a_layer_of_the_text_encoder_is_refused(world, loaded, tmp_path):
+    weights = load_file(loaded[0])
+    name = next(name for name in weights if "mlp.fc1.weight" in name)
+    file = tmp_path / "world.safetensors"
+    save_file({key: tensor for key, tensor in weights.items() if key != name}, file)
+    with pytest.raises(AdapterFileError, match=r"mlp\.fc1\.weight"):
+        world.load_world(file)
+
+
 def test_latents_are_brought_to_unit_variance_and_pictures_stay(world, untrained):
     import copy
-
-    import numpy as np
 
     vae = copy.deepcopy(untrained.vae)
     pictures = np.stack([picture(for_training(n)) for n in range(12)])
