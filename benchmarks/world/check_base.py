@@ -20,11 +20,11 @@ if __name__ == "__main__":
 
 from benchmarks import host  # noqa: E402
 from benchmarks.world.autoencoder import pixels  # noqa: E402
+from benchmarks.world.command import say  # noqa: E402
 from benchmarks.world.draw import GUIDANCE, draw  # noqa: E402
 from benchmarks.world.grammar import caption, who  # noqa: E402
 from benchmarks.world.judges import HEADS, Attributes, ImageText, SubjectEncoder  # noqa: E402
 from benchmarks.world.pictures import held_out  # noqa: E402
-from benchmarks.world.pretrain import say  # noqa: E402
 from benchmarks.world.train_judges import truths  # noqa: E402
 
 JUDGES = ROOT / "samples" / "world" / "judges.safetensors"

@@ -1,4 +1,4 @@
-"""The world's base model, from nothing: autoencoder, then text encoder and UNet together.
+"""The world's base model, from nothing: autoencoder, then text encoder and UNet together. On a CPU only, so far.
 
     python3 tools/host.py run benchmarks/world/pretrain.py --folder FOLDER [--out samples/world/world.safetensors] [--scale 1.0]
 
@@ -8,11 +8,8 @@ Everything is a function of the recipe: pictures are rendered from their numbers
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import sys
-import time
-from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,8 +26,9 @@ if __name__ == "__main__":
 
 from benchmarks import host  # noqa: E402
 from benchmarks.world import autoencoder  # noqa: E402
+from benchmarks.world.command import arguments, say  # noqa: E402
 from benchmarks.world.pictures import for_training, held_out, rendered  # noqa: E402
-from benchmarks.world.stage import Stage, optimise, order  # noqa: E402
+from benchmarks.world.stage import Stage, fast, optimise, order  # noqa: E402
 
 PICTURES = 40_000
 VAE = Stage("vae", steps=5000, batch=8, rate=2e-3)
@@ -39,12 +37,6 @@ NO_CAPTION = 0.1
 """Share of samples that are trained without a caption, for classifier-free guidance (Ho and Salimans 2022)."""
 ZERO = ("proj_out.weight", "out_layers.3.weight", "out.2.weight")
 """Layers that begin at zero, as in the published UNet: each block is first the identity."""
-
-
-def say(line: str) -> None:
-    """To the log, with the time."""
-    sys.stdout.write(f"{time.strftime('%H:%M:%S')} {line}\n")
-    sys.stdout.flush()
 
 
 @torch.no_grad()
@@ -59,18 +51,10 @@ def initialise(module: nn.Module, seed: int) -> None:
             parameter.fill_(1.0 if name.endswith("weight") else 0.0)
 
 
-def fast() -> AbstractContextManager:
-    """bfloat16 products where the processor has units for them."""
-    has = torch.cuda.is_available() or torch.cpu._is_amx_tile_supported()
-    return torch.autocast("cuda" if torch.cuda.is_available() else "cpu", torch.bfloat16, enabled=has)
-
-
 def attention(chosen: Any, q: Tensor, k: Tensor, v: Tensor, *more: Any, **options: Any) -> Tensor:
-    """PyTorch's own, in float32 on a CPU: its fused kernel takes six times as long in bfloat16 there, most of it in the backward pass."""
+    """PyTorch's own, in float32: its fused kernel takes six times as long in bfloat16 on a CPU, most of it in the backward pass."""
     from comfy.ldm.modules.attention import attention_pytorch
 
-    if q.device.type != "cpu":
-        return attention_pytorch(q, k, v, *more, **options)
     with torch.autocast("cpu", enabled=False):
         return attention_pytorch(q.float(), k.float(), v.float(), *more, **options)
 
@@ -194,20 +178,12 @@ def write(world: Any, vae: Any, base: Base, ids: Tensor, out: Path) -> None:
 
 def main() -> None:
     """All stages, each only as far as it is missing."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--scale", type=float, default=1.0)
-    parser.add_argument("--threads", type=int, default=0)
-    told = parser.parse_args()
-    if told.threads:
-        torch.set_num_threads(told.threads)
-    told.folder.mkdir(parents=True, exist_ok=True)
-    host.start(cpu=not torch.cuda.is_available())
+    told = arguments(__doc__, ROOT / "samples" / "world" / "world.safetensors")
+    host.start()
     world = host.pack_module("nodes.host.world")
     vae = train_autoencoder(world, told.folder, told.scale)
     base, ids = train_base(world, vae, told.folder, told.scale)
-    write(world, vae, base, ids, told.out or world.FILE)
+    write(world, vae, base, ids, told.out)
 
 
 if __name__ == "__main__":

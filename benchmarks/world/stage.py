@@ -7,6 +7,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -40,6 +41,11 @@ class Stage:
         if step < warm:
             return self.rate * (step + 1) / warm
         return self.rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, self.steps - warm))))
+
+
+def fast() -> AbstractContextManager:
+    """bfloat16 products where the processor has units for them."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=torch.cpu._is_amx_tile_supported())
 
 
 def order(count: int, batch: int, step: int, seed: int) -> np.ndarray:

@@ -8,7 +8,6 @@ characters that nothing was trained on.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import sys
@@ -25,10 +24,10 @@ if __name__ == "__main__":
     sys.path[0] = str(ROOT)  # instead of benchmarks/world/, so that `benchmarks` is a package
 
 from benchmarks.world.autoencoder import pixels  # noqa: E402
+from benchmarks.world.command import arguments, say  # noqa: E402
 from benchmarks.world.judges import HEADS, Attributes, ImageText, SubjectEncoder, spelled  # noqa: E402
 from benchmarks.world.pictures import Told, for_judges, held_out, rendered  # noqa: E402
-from benchmarks.world.pretrain import fast, say  # noqa: E402
-from benchmarks.world.stage import Stage, optimise, order  # noqa: E402
+from benchmarks.world.stage import Stage, fast, optimise, order  # noqa: E402
 
 PICTURES, VIEWS = 24_000, 8
 STAGES = {
@@ -120,15 +119,7 @@ def rates(judges: dict[str, torch.nn.Module], folder: Path, count: int = 2000) -
 
 def main() -> None:
     """Train, judge the judges, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--out", type=Path, default=ROOT / "samples" / "world" / "judges.safetensors")
-    parser.add_argument("--scale", type=float, default=1.0)
-    parser.add_argument("--threads", type=int, default=0)
-    told = parser.parse_args()
-    if told.threads:
-        torch.set_num_threads(told.threads)
-    told.folder.mkdir(parents=True, exist_ok=True)
+    told = arguments(__doc__, ROOT / "samples" / "world" / "judges.safetensors")
     judges = train(told.folder, told.scale)
     found = rates(judges, told.folder)
     for name, rate in found.items():
