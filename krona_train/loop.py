@@ -11,7 +11,7 @@ from krona_ops import Adapter, LayerName, select
 from krona_ops.targets import Target, describe_adjustments
 
 from .backbone.protocol import Backbone, Example, Item
-from .config import TrainConfig
+from .config import WIDTH, TrainConfig
 from .events import Ended, Saved, Sink, Started
 from .inject import patched
 from .layers import Layer, Switch, forward_with
@@ -126,9 +126,15 @@ def fit(
 
 
 def learning_rates(backbone: Backbone, targets: Sequence[Target], config: TrainConfig) -> dict[str, float]:
-    """For each layer, what its learning rate is multiplied by."""
+    """For each layer, what its learning rate is multiplied by. Widths count for nothing with Prodigy, which finds one rate for all."""
     text = config.optimizer.rate_text
-    return {target.name: target.rate * (text if backbone.is_text(target.name) else 1.0) for target in targets}
+    exponent = config.optimizer.rate_by_width if config.optimizer.name != "prodigy" else 0.0
+    return {
+        target.name: target.rate
+        * (text if backbone.is_text(target.name) else 1.0)
+        * (WIDTH / target.sizes.in_features) ** exponent
+        for target in targets
+    }
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What moves the factors: optimizers from their own packages, diffusers' learning-rate schedules and moving average."""
+"""What moves the factors: optimizers from their own packages, diffusers' learning-rate schedules."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 
 from krona_ops.errors import ConfigError
 
-from .config import EmaConfig, OptimizerConfig
+from .config import OptimizerConfig
 from .layers import Layer
 
 FUSED = ("cpu", "cuda", "mps", "xpu")
@@ -104,12 +104,3 @@ def learning_rate_factor(config: OptimizerConfig, optimizer: torch.optim.Optimiz
         name, probe, num_warmup_steps=config.warmup, num_training_steps=steps, power=config.power, **cycles
     )
     return scheduler.lr_lambdas[0]
-
-
-def build_average(parameters: Sequence[nn.Parameter], config: EmaConfig) -> Any:
-    """diffusers' ``EMAModel`` over the parameters, ``None`` where the settings want none."""
-    if not config.decay:
-        return None
-    from diffusers.training_utils import EMAModel
-
-    return EMAModel(parameters, decay=config.decay)

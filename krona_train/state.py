@@ -130,9 +130,14 @@ class TrainState:
                 expected=f"{KIND} {SCHEMA}",
                 remedy="Choose a file named state-….safetensors from a run's folder.",
             )
-        config = from_dict(TrainConfig, json.loads(told["krona.config"]))
+        config = from_dict(TrainConfig, _as_then(json.loads(told["krona.config"])))
         numbers = json.loads(told["krona.numbers"])
         return cls(int(told["krona.step"]), {}, numbers, config, told["krona.base"], told["krona.data"])
+
+
+def _as_then(config: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a file from before they existed, as trainings were then; defaults have changed since."""
+    return {**config, "optimizer": {"rate_by_width": 0.0, **config.get("optimizer", {})}}
 
 
 def states(folder: Path) -> Sequence[Path]:

@@ -14,9 +14,10 @@ from krona_ops import Adapter, LayerName
 from krona_ops.errors import ConfigError
 from krona_ops.targets import Target
 
+from .average import Average
 from .config import AdapterConfig, TrainConfig
 from .layers import Layer, Switch, build_layer
-from .optim import build_average, build_optimizer, learning_rate_factor, parameter_groups
+from .optim import build_optimizer, learning_rate_factor, parameter_groups
 from .randomness import generator
 
 Layers = Mapping[LayerName, Layer]
@@ -49,12 +50,14 @@ class Trainee:
         self.parameters: list[nn.Parameter] = [p for layer in self.layers.values() for p in layer.parameters()]
         self.optimizer = build_optimizer(parameter_groups(self.layers, rates, config.optimizer), config.optimizer)
         self._rates = [group["lr"] for group in self.optimizer.param_groups]
+        self._learning_rate = config.optimizer.learning_rate
         self._factor = learning_rate_factor(config.optimizer, self.optimizer, config.steps)
-        self._average = build_average(self.parameters, config.ema)
+        self._schedule_free = config.optimizer.name == "schedulefree"
+        is_averaged = config.ema.decay and not self._schedule_free
+        self._average = Average(self.parameters, config.ema.decay) if is_averaged else None
         self._max_grad_norm = config.optimizer.max_grad_norm or torch.inf
         # fp16 gradients vanish unless the loss is scaled up; the scale adapts by itself and is part of the state.
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.memory.compute == "fp16")
-        self._schedule_free = config.optimizer.name == "schedulefree"
         self._set_training(True)
 
     @property
@@ -66,7 +69,7 @@ class Trainee:
     def can_hold_still(self) -> bool:
         """Whether `step` can be told by the device itself to move nothing."""
         fused = isinstance(self.optimizer, torch.optim.AdamW) and all(group["fused"] for group in self.optimizer.param_groups)
-        return fused and self._average is None and not self.scaler.is_enabled()
+        return fused and not self.scaler.is_enabled()
 
     def clip(self) -> Tensor:
         """Undo the loss scale and bound the gradients' norm; returns the norm from before."""
@@ -74,7 +77,7 @@ class Trainee:
         return torch.nn.utils.clip_grad_norm_(self.parameters, self._max_grad_norm)
 
     def step(self, done: int, broken: Tensor | None = None) -> float:
-        """Move the factors once and forget the gradients; returns the learning rate of the first group.
+        """Move the factors once and forget the gradients; returns the learning rate of the settings as it stands now, which each layer multiplies by its own.
 
         Args:
             done: Steps before this one.
@@ -84,14 +87,15 @@ class Trainee:
             self.optimizer.found_inf = (
                 broken  # PyTorch's fused optimizers look for it under this name (GradScaler puts it there)
             )
+        factor = self._factor(done)
         for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
-            group["lr"] = rate * self._factor(done)
+            group["lr"] = rate * factor
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()
         if self._average is not None:
-            self._average.step(self.parameters)
-        return self.optimizer.param_groups[0]["lr"]
+            self._average.move(done + 1, broken)
+        return self._learning_rate * factor
 
     @contextmanager
     def as_result(self) -> Iterator[Layers]:
@@ -104,7 +108,7 @@ class Trainee:
             with torch.no_grad():
                 self._set_training(False)
                 if self._average is not None:
-                    self._average.copy_to(self.parameters)
+                    self._average.copy_to_parameters()
             yield self.layers
         finally:
             # Schedule-free's own way back is not exact to the last bit; this is.
@@ -142,8 +146,7 @@ class Trainee:
             for group in state["param_groups"]
         ]
         if self._average is not None:
-            tensors |= {f"ema.{n}": p for (n, _), p in zip(self._named_parameters(), self._average.shadow_params, strict=True)}
-            numbers["ema"] = {k: v for k, v in self._average.state_dict().items() if k != "shadow_params"}
+            tensors |= {f"ema.{n}": p for (n, _), p in zip(self._named_parameters(), self._average.values, strict=True)}
         return {key: value.detach().cpu().clone() for key, value in tensors.items()}, json.loads(json.dumps(numbers))
 
     def restore(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
@@ -170,8 +173,7 @@ class Trainee:
         if self.scaler.is_enabled() and numbers["scaler"]:  # what the model computes in may have been changed meanwhile
             self.scaler.load_state_dict(dict(numbers["scaler"]))
         if self._average is not None:
-            shadow = [tensors[f"ema.{n}"].to(p.device) for n, p in self._named_parameters()]
-            self._average.load_state_dict({**numbers["ema"], "shadow_params": shadow})
+            self._average.values = [tensors[f"ema.{n}"].to(p.device) for n, p in self._named_parameters()]
 
     def _named_parameters(self) -> list[tuple[str, nn.Parameter]]:
         return [(f"{name}.{which}", p) for name, layer in self.layers.items() for which, p in layer.named_parameters()]

@@ -49,6 +49,7 @@ class KronaTrainSettings(io.ComfyNode):
                 *_optimizer_inputs(),
                 *_objective_inputs(),
                 *_validation_inputs(),
+                *_later_inputs(),
             ],
             outputs=[KronaSettingsSocket.Output(display_name="settings")],
         )
@@ -299,10 +300,24 @@ def _optimizer_inputs() -> list[io.Input]:
         _number(
             "ema",
             DEFAULTS.ema.decay,
-            "Average over the last steps instead of the last one: smoother, less dependent on when you stop. 0.99 for 500 steps, 0.999 "
+            "Average over the last steps instead of the last one: smoother, less dependent on when you stop. 0.99 for 1000 steps, 0.999 "
             "for 5000, 0 is off.",
             high=0.999999,
             step=0.001,
+        ),
+    ]
+
+
+def _later_inputs() -> list[io.Input]:
+    """What came after saved graphs had the others: graphs keep their values by place, so these stay last."""
+    return [
+        _number(
+            "rate_by_width",
+            DEFAULTS.optimizer.rate_by_width,
+            "Narrow layers learn faster: (1280 / width) to this power times, so that the paper's learning rates, found on SDXL, suit narrower "
+            "and wider models too. 0 treats all alike.",
+            high=2.0,
+            step=0.05,
         ),
     ]
 

@@ -16,7 +16,7 @@ from krona_train.config import MemoryConfig
 from krona_train.events import Stepped
 from tools import tiny_models
 
-SETTINGS = TrainConfig(steps=4, optimizer=OptimizerConfig(learning_rate=1e-2))
+SETTINGS = TrainConfig(steps=4, optimizer=OptimizerConfig(learning_rate=1e-2, rate_by_width=0.0))
 
 
 def draw_two_steps(model):
@@ -268,7 +268,7 @@ def test_training_the_text_encoder_alone_lowers_the_loss_and_the_caption_is_told
     data = captioned(["a photo of sks dog"])
     settings = TrainConfig(
         steps=3,
-        optimizer=OptimizerConfig(learning_rate=2e-3),
+        optimizer=OptimizerConfig(learning_rate=2e-3, rate_by_width=0.0),
         adapter=AdapterConfig(targets=TEXT, text_encoder=True),
     )
     adapter = fit(backbone, data, settings)

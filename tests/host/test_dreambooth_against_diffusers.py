@@ -24,7 +24,7 @@ RATE = 5e-4
 """AdamW moves each number by about this much a step, so that ten steps move a LoRA visibly: diffusers' default is 1e-4 or 5e-4."""
 SETTINGS = TrainConfig(
     steps=STEPS, batch_size=2, save_every=1, seed=7, adapter=AdapterConfig(kind="lora", rank=4, alpha=4.0),
-    optimizer=OptimizerConfig(learning_rate=RATE),
+    optimizer=OptimizerConfig(learning_rate=RATE, rate_by_width=0.0),
 )  # fmt: skip
 """Everything else as it is here: betas, weight decay, eps, clipping and schedule are diffusers' defaults too."""
 

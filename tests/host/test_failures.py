@@ -21,7 +21,7 @@ STEPS = 12
 CONFIG = TrainConfig(
     steps=STEPS,
     save_every=3,
-    optimizer=OptimizerConfig(learning_rate=5e-3),
+    optimizer=OptimizerConfig(learning_rate=5e-3, rate_by_width=0.0),
     data=DataConfig(resolution=64),
     preview=PreviewConfig(every=6, steps=1),
 )

@@ -79,7 +79,7 @@ def test_without_pictures_the_class_stays_and_the_subject_is_learnt(sd15, subjec
     drift, loss = {}, {}
     for weight in (0.0, 1.0):
         settings = TrainConfig(
-            steps=STEPS, seed=1, save_every=0, optimizer=OptimizerConfig(learning_rate=RATE),
+            steps=STEPS, seed=1, save_every=0, optimizer=OptimizerConfig(learning_rate=RATE, rate_by_width=0.0),
             prior=PriorConfig(weight=weight, source="model"),
         )  # fmt: skip
         layers = adapted(backbone, fit(backbone, subject, settings))
@@ -94,7 +94,7 @@ def test_without_pictures_the_class_stays_and_the_subject_is_learnt(sd15, subjec
 
 TOY = TrainConfig(
     steps=6, batch_size=2, accumulate=3, seed=11, save_every=0, adapter=AdapterConfig(targets=(TargetRule(factors=(4, 6)),)),
-    optimizer=OptimizerConfig(learning_rate=1e-2),
+    optimizer=OptimizerConfig(learning_rate=1e-2, rate_by_width=0.0),
 )  # fmt: skip
 
 

@@ -150,7 +150,9 @@ def test_a_training_is_the_same_with_and_without_previews(checkpoint, previewer)
     with torch.inference_mode():
         latent = torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(0)) / 0.18215
     data = [Example(latent, TextCondition(text.embedding, text.extras, size), "x")]
-    settings = TrainConfig(steps=4, preview=replace(QUICK, every=2), optimizer=OptimizerConfig(learning_rate=1e-2))
+    settings = TrainConfig(
+        steps=4, preview=replace(QUICK, every=2), optimizer=OptimizerConfig(learning_rate=1e-2, rate_by_width=0.0)
+    )
     backbone, events = ComfyBackbone(model), []
     during = replace(previewer, model=backbone.patcher, paused=backbone.paused)
     plain = previewer()

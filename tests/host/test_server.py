@@ -24,9 +24,10 @@ from tools.server import PromptRejected, RunFailed, RunInterrupted, Server
 
 ROOT = Path(__file__).resolve().parents[2]
 NODES = (
-    *("KronaApply", "KronaBlend", "KronaCompress", "KronaConvert", "KronaDataset", "KronaExtract", "KronaInspect", "KronaLoad"),
+    *("KronaApply", "KronaBlend", "KronaCompress", "KronaConvert", "KronaDataset", "KronaEvaluate", "KronaExtract"),
+    *("KronaInspect", "KronaLoad"),
     *("KronaLoadApply", "KronaSave", "KronaScale", "KronaSchedule", "KronaStack", "KronaTargets"),
-    *("KronaTrain", "KronaTrainSettings", "KronaWeights"),
+    *("KronaTrain", "KronaTrainSettings", "KronaWeights", "KronaWorldLoader"),
 )
 
 

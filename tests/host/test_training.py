@@ -19,7 +19,7 @@ from krona_train.noise import Draw, draw
 from krona_train.objectives.denoising import denoising
 from krona_train.trainee import build_layers
 
-SETTINGS = TrainConfig(steps=100, optimizer=OptimizerConfig(learning_rate=1e-2))
+SETTINGS = TrainConfig(steps=100, optimizer=OptimizerConfig(learning_rate=1e-2, rate_by_width=0.0))
 
 
 @pytest.fixture

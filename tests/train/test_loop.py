@@ -34,7 +34,7 @@ def config(**changes):
         "steps": 12,
         "batch_size": 3,
         "adapter": AdapterConfig(targets=(TargetRule(factors=(8, 4)),)),
-        "optimizer": OptimizerConfig(learning_rate=1e-2),
+        "optimizer": OptimizerConfig(learning_rate=1e-2, rate_by_width=0.0),  # layers 24 wide would learn 24 times as fast
     }
     return TrainConfig(**{**defaults, **changes})
 

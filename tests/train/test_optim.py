@@ -11,20 +11,21 @@ from torch.testing import assert_close
 from krona_ops import TargetRule
 from krona_ops.errors import ConfigError
 from krona_train import AdapterConfig, OptimizerConfig, TrainConfig, fit
+from krona_train.average import Average
 from krona_train.backbone.toy import ToyBackbone
 from krona_train.config import EmaConfig, MemoryConfig
 from krona_train.events import Ended, Stepped
 from krona_train.optim import PACKAGES
 from krona_train.state import TrainState
 
-FAST = OptimizerConfig(learning_rate=1e-2)
+FAST = OptimizerConfig(learning_rate=1e-2, rate_by_width=0.0)
 EVERY_KIND = {
     "adamw": FAST,
-    "cosine with warmup": OptimizerConfig(learning_rate=1e-2, schedule="cosine", warmup=3),
-    "rates": OptimizerConfig(learning_rate=1e-2, rate_a=0.5, rate_b=4.0),
+    "cosine with warmup": OptimizerConfig(learning_rate=1e-2, rate_by_width=0.0, schedule="cosine", warmup=3),
+    "rates": OptimizerConfig(learning_rate=1e-2, rate_by_width=0.0, rate_a=0.5, rate_b=4.0),
     "prodigy": OptimizerConfig(name="prodigy", learning_rate=1.0, warmup=2),
-    "adamw8bit": OptimizerConfig(name="adamw8bit", learning_rate=1e-2),
-    "schedulefree": OptimizerConfig(name="schedulefree", learning_rate=1e-2, warmup=2),
+    "adamw8bit": OptimizerConfig(name="adamw8bit", learning_rate=1e-2, rate_by_width=0.0),
+    "schedulefree": OptimizerConfig(name="schedulefree", learning_rate=1e-2, rate_by_width=0.0, warmup=2),
 }
 
 
@@ -35,7 +36,7 @@ def rates(events):
 @pytest.mark.parametrize("name", ["constant", "linear", "cosine", "cosine_with_restarts", "polynomial"])
 def test_learning_rates_are_those_of_diffusers(name):
     diffusers = pytest.importorskip("diffusers.optimization", reason="diffusers is not installed")
-    setting = OptimizerConfig(learning_rate=1e-2, schedule=name, warmup=4, cycles=2, power=2.0)
+    setting = OptimizerConfig(learning_rate=1e-2, rate_by_width=0.0, schedule=name, warmup=4, cycles=2, power=2.0)
     ours = rates(record(config(steps=20, optimizer=setting)))
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1e-2)
     named = "constant_with_warmup" if name == "constant" else name
@@ -100,6 +101,32 @@ def test_the_average_is_that_of_the_factors_over_the_steps():
     assert not torch.equal(average, states[-1].tensors[key])
 
 
+def test_the_average_is_that_of_diffusers_bit_for_bit():
+    training_utils = pytest.importorskip("diffusers.training_utils", reason="diffusers is not installed")
+    rng = torch.Generator().manual_seed(1)
+    parameters = [torch.nn.Parameter(torch.randn(shape, generator=rng)) for shape in ((5, 3), (7,), (2, 4))]
+    ours, theirs = Average(parameters, 0.9), training_utils.EMAModel(parameters, decay=0.9)
+    for done in range(1, 150):  # the decay is reached after 80
+        with torch.no_grad():
+            for parameter in parameters:
+                parameter += torch.randn(parameter.shape, generator=rng)
+        ours.move(done, torch.zeros(()) if done % 2 else None)
+        ours.move(done, torch.ones(()))
+        theirs.step(parameters)
+        assert all(map(torch.equal, ours.values, theirs.shadow_params))
+    ours.copy_to_parameters()
+    assert all(map(torch.equal, parameters, theirs.shadow_params))
+
+
+def test_a_schedule_free_optimizer_is_not_averaged_twice():
+    pytest.importorskip(PACKAGES["schedulefree"], reason="schedulefree is not installed")
+    alone, asked = (
+        fit(ToyBackbone(), examples(), config(optimizer=EVERY_KIND["schedulefree"], ema=EmaConfig(decay)))
+        for decay in (0.0, 0.9)
+    )
+    assert alone == asked
+
+
 def test_looking_at_the_average_does_not_change_the_training():
     plain = record(config(steps=8))
     averaged = record(config(steps=8, ema=EmaConfig(decay=0.9), save_every=2))
@@ -110,11 +137,24 @@ def test_looking_at_the_average_does_not_change_the_training():
 def test_learning_rates_of_a_b_and_layers_multiply():
     """With plain gradient descent's first AdamW step, every number moves by its own learning rate."""
     rules = (TargetRule(factors=(8, 4), pattern="attn2", rate=3.0), TargetRule(factors=(8, 4)))
-    optimizer = OptimizerConfig(learning_rate=1e-3, rate_a=1.0, rate_b=16.0, weight_decay=0.0)
+    optimizer = OptimizerConfig(learning_rate=1e-3, rate_a=1.0, rate_b=16.0, rate_by_width=0.0, weight_decay=0.0)
     adapter = fit(ToyBackbone(), examples(), config(steps=1, adapter=AdapterConfig(targets=rules), optimizer=optimizer))
     for name, delta in adapter.layers.items():
         expected = 1e-3 * 16 * (3 if "attn2" in name else 1)
         assert_close(delta.b.value.abs().max().item(), expected, rtol=1e-2, atol=0)
+
+
+def test_narrow_layers_learn_faster():
+    """Adam's first step is its learning rate, in every number."""
+    optimizer = OptimizerConfig(learning_rate=1e-4, weight_decay=0.0)
+    backbone, rules = ToyBackbone(), (TargetRule(factors=(8, 4)),)
+    adapter = fit(backbone, examples(), config(steps=1, adapter=AdapterConfig(targets=rules), optimizer=optimizer))
+    widths = {name: shape[1] for name, shape in backbone.weights().items()}
+    assert len({widths[name] for name in adapter.layers}) > 1
+    for name, delta in adapter.layers.items():
+        assert_close(
+            delta.b.value.abs().max().item(), 1e-4 * (1280 / widths[name]) ** optimizer.rate_by_width, rtol=1e-2, atol=0
+        )
 
 
 def test_a_layer_with_rate_zero_stays_at_the_base():
@@ -127,6 +167,16 @@ def test_an_optimizer_that_is_not_installed_is_named(monkeypatch):
     monkeypatch.setitem(PACKAGES, "prodigy", "no_such_package_anywhere")
     with pytest.raises(ConfigError, match=r"needs the package no_such_package_anywhere.*Install it in ComfyUI's Python"):
         fit(ToyBackbone(), examples(), config(optimizer=OptimizerConfig(name="prodigy", learning_rate=1.0)))
+
+
+def test_prodigy_finds_one_rate_whatever_the_widths():
+    rules = (TargetRule(factors=(8, 4)),)
+    plain, ruled = (OptimizerConfig(name="prodigy", learning_rate=1.0, rate_by_width=power) for power in (0.0, 0.5))
+    first, second = (
+        fit(ToyBackbone(), examples(), config(adapter=AdapterConfig(targets=rules), optimizer=optimizer))
+        for optimizer in (plain, ruled)
+    )
+    assert first == second
 
 
 def test_prodigy_refuses_several_learning_rates():

@@ -97,11 +97,11 @@ LAWS = {
     "class pictures": PRIOR,
     "the model's own prior": {"prior": PriorConfig(0.7, "model")},
     "an average": {"ema": EmaConfig(0.9)},
-    "a learning rate that moves": {"optimizer": OptimizerConfig(learning_rate=1e-2, schedule="cosine", warmup=3)},
+    "a learning rate that moves": {"optimizer": OptimizerConfig(learning_rate=1e-2, rate_by_width=0.0, schedule="cosine", warmup=3)},
     "validation": {"validation": ValidationConfig(every=4, pictures=2, levels=3)},
     "an early stop": {
         "validation": ValidationConfig(every=2, pictures=2, levels=1, patience=2),
-        "optimizer": OptimizerConfig(learning_rate=0.2),
+        "optimizer": OptimizerConfig(learning_rate=0.2, rate_by_width=0.0),
         "steps": 60,
     },
     "everything at once": {

@@ -72,9 +72,10 @@ def same(these, those):
         {"save_every": 3},
         {"accumulate": 2, "save_every": 1},
         {"preview": PreviewConfig(every=4), "validation": ValidationConfig(every=2, pictures=2)},
-        {"optimizer": OptimizerConfig(learning_rate=1e-2, schedule="cosine", warmup=3)},
+        {"optimizer": OptimizerConfig(learning_rate=1e-2, rate_by_width=0.0, schedule="cosine", warmup=3)},
+        {"ema": EmaConfig(decay=0.0), "save_every": 3},
     ],
-    ids=["plain", "saved", "always saved", "looked at", "schedule"],
+    ids=["plain", "saved", "always saved", "looked at", "schedule", "no average"],
 )
 def test_a_late_training_tells_the_same_in_the_same_order(changes):
     settings = config(**changes)
@@ -95,9 +96,10 @@ def poisoned():
     return data
 
 
+@pytest.mark.parametrize("decay", [0.0, 0.5])
 @pytest.mark.parametrize("save_every", [0, 1])
-def test_after_a_nan_nothing_moves(save_every):
-    settings = config(batch_size=1, save_every=save_every)
+def test_after_a_nan_nothing_moves(save_every, decay):
+    settings = config(batch_size=1, save_every=save_every, ema=EmaConfig(decay))
     late, at_once = (events_of(settings, choice, data=poisoned())[0] for choice in (True, False))
     assert isinstance(late[-1].error, NonFiniteError)
     assert 0 < late[-1].step < 5
@@ -136,14 +138,9 @@ def test_what_is_asked_is_done_after_the_steps_before_are_told(ask):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"ema": EmaConfig(decay=0.9)}, {"optimizer": OptimizerConfig(name="prodigy", learning_rate=1.0)}],
-    ids=["average", "prodigy"],
+    [{"memory": MemoryConfig(compute="fp16")}, {"optimizer": OptimizerConfig(name="prodigy", learning_rate=1.0)}],
+    ids=["loss scaling", "prodigy"],
 )
 def test_what_cannot_hold_still_is_read_at_once(changes):
     found, passes = events_of(config(**changes), True)
-    assert [n for e, n in zip(found, passes, strict=True) if isinstance(e, Stepped)] == list(range(1, 13))
-
-
-def test_loss_scaling_looks_after_its_own_gradients():
-    found, passes = events_of(config(memory=MemoryConfig(compute="fp16")), True)
     assert [n for e, n in zip(found, passes, strict=True) if isinstance(e, Stepped)] == list(range(1, 13))

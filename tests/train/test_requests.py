@@ -79,7 +79,7 @@ def test_a_training_that_is_asked_to_finish_before_its_first_step_does_that_step
 LAWS = {
     "the default": {},
     "an average": {"ema": EmaConfig(0.9)},
-    "a schedule": {"optimizer": OptimizerConfig(learning_rate=1e-2, schedule="cosine", warmup=3)},
+    "a schedule": {"optimizer": OptimizerConfig(learning_rate=1e-2, rate_by_width=0.0, schedule="cosine", warmup=3)},
     "validation": {"validation": ValidationConfig(every=5, pictures=1, levels=2)},
 }
 

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ from torch.testing import assert_close
 
 from krona_ops import TargetRule, load
 from krona_ops.errors import AdapterFileError, ConfigError, NonFiniteError
+from krona_ops.files import load_tensors, save_tensors
+from krona_ops.header import read_header
 from krona_train import AdapterConfig, OptimizerConfig, TrainConfig, fit
 from krona_train.backbone.protocol import Example
 from krona_train.backbone.toy import ToyBackbone
@@ -98,6 +101,18 @@ def test_going_on_with_other_settings_is_an_error_that_names_them(name):
     changed, message = CHANGES[name]
     with pytest.raises(ConfigError, match=message):
         fit(ToyBackbone(), examples(), changed, resume=state)
+
+
+def test_a_training_from_before_widths_counted_goes_on_only_without_them(tmp_path):
+    plain = settings(optimizer=OptimizerConfig(learning_rate=1e-2, rate_by_width=0.0))
+    path = record(plain, stop_after=3)[-1].state.save(tmp_path / "state-1.safetensors")
+    header = read_header(path).metadata
+    told = json.loads(header["krona.config"])
+    del told["optimizer"]["rate_by_width"]
+    save_tensors(load_tensors(path), path, {**header, "krona.config": json.dumps(told)})
+    assert record(plain, resume=TrainState.load(path))[-1].adapter == fit(ToyBackbone(), examples(), plain)
+    with pytest.raises(ConfigError, match=r"optimizer\.rate_by_width = 0\.0"):
+        record(replace(plain, optimizer=OptimizerConfig(learning_rate=1e-2)), resume=TrainState.load(path))
 
 
 def test_another_base_or_other_pictures_are_refused():
