@@ -1,5 +1,7 @@
 """Train without a graph: ``python -m krona_train run.yaml``, or ``accelerate launch -m krona_train run.yaml`` on many devices.
 
+``python -m krona_train evaluate`` judges pictures instead (`krona_train.evaluation`).
+
 ``run.yaml`` is what every run writes into its folder; docs/training.md lists what can be in it.
 """
 
@@ -34,8 +36,13 @@ STOPPED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the job of a YAML file; returns the exit code."""
-    options = _parse(sys.argv[1:] if arguments is None else arguments)
+    """Run the job of a YAML file, or judge pictures; returns the exit code."""
+    told = sys.argv[1:] if arguments is None else arguments
+    if told[:1] == ["evaluate"]:
+        from .evaluation.command import main as evaluate
+
+        return evaluate(told[1:])
+    options = _parse(told)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         job = load_job(options.file)

@@ -8,6 +8,7 @@ from .apply import KronaApply, KronaLoadApply
 from .blend import KronaBlend
 from .compress import KronaCompress, KronaConvert, KronaExtract
 from .dataset import KronaDataset
+from .evaluate import KronaEvaluate
 from .host import paths, routes, web
 from .inspect import KronaInspect
 from .load import KronaLoad
@@ -18,6 +19,7 @@ from .settings import KronaTrainSettings
 from .stack import KronaStack
 from .targets import KronaTargets
 from .train import KronaTrain
+from .world import KronaWorldLoader
 
 NODES = (
     KronaLoadApply,
@@ -37,6 +39,8 @@ NODES = (
     KronaDataset,
     KronaTrainSettings,
     KronaTrain,
+    KronaEvaluate,
+    KronaWorldLoader,
 )
 
 

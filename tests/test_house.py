@@ -17,6 +17,7 @@ MAY_IMPORT = {
 ALSO = {
     "krona_train/backbone/comfyui/": {"comfy"},
     "krona_train/comfyui_start.py": {"comfy"},
+    "krona_train/evaluation/": {"safetensors", "transformers"},
     "krona_train/optim.py": {"diffusers", "bitsandbytes", "prodigyopt", "schedulefree"},
     "krona_train/runtime.py": {"accelerate"},
     "krona_train/tensorboard.py": {"tensorboardX"},

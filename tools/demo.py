@@ -1,6 +1,6 @@
 """The demo: train on a few pictures inside a real ComfyUI, save, load, apply, render before and after.
 
-    make demo                                                          # a tiny random model, a minute on two cores
+    make demo                                                          # the pack's own small world, three minutes on two cores
     make demo CHECKPOINT=model.safetensors IMAGES=folder PROMPT="a photo of sks dog"   # your own
 
 Settings are environment variables: CHECKPOINT, IMAGES, PROMPT, STEPS, LEARNING_RATE, SEED, OUT.
@@ -13,9 +13,10 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 PACK = Path(__file__).absolute().parents[1]
@@ -27,10 +28,12 @@ from PIL import Image, ImageDraw, ImageFont  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
 from krona_ops import read_header  # noqa: E402
-from tools import tiny_models  # noqa: E402
-from tools.make_workflows import APPLY, FOLDER, TRAIN  # noqa: E402
+from krona_train import TrainConfig  # noqa: E402
+from tools.make_workflows import APPLY, FOLDER, TRAIN, WORLD_BLEND, WORLD_TRAIN, world_prompt  # noqa: E402
 from tools.server import Client, ClientError, Event, Result, Server, ServerFailed  # noqa: E402
 from tools.workflow import Graph, to_api  # noqa: E402
+
+DEFAULTS = TrainConfig()
 
 
 @dataclass(frozen=True)
@@ -47,9 +50,10 @@ class Settings:
 
     @classmethod
     def read(cls, env: Mapping[str, str]) -> Settings:
-        """From the environment; without a checkpoint, what suits the tiny random model."""
+        """From the environment; the trainer's defaults for what is not said."""
         checkpoint = Path(env["CHECKPOINT"]).expanduser().absolute() if env.get("CHECKPOINT") else None
-        images = Path(env.get("IMAGES") or PACK / "samples" / "krobot").expanduser().absolute()
+        sample = PACK / "samples" / ("krobot" if checkpoint else "world/robot")
+        images = Path(env.get("IMAGES") or sample).expanduser().absolute()
         if checkpoint is not None and not checkpoint.is_file():
             raise SystemExit(f"CHECKPOINT={checkpoint}: there is no such file.")
         if not images.is_dir():
@@ -57,16 +61,12 @@ class Settings:
         return cls(
             checkpoint=checkpoint,
             images=images,
-            prompt=env.get("PROMPT") or "a photo of sks robot",
-            steps=int(env.get("STEPS") or (500 if checkpoint else 100)),
-            learning_rate=float(env.get("LEARNING_RATE") or (5e-4 if checkpoint else 1e-2)),
+            prompt=env.get("PROMPT") or world_prompt("robot"),
+            steps=int(env.get("STEPS") or DEFAULTS.steps),
+            learning_rate=float(env.get("LEARNING_RATE") or DEFAULTS.optimizer.learning_rate),
             seed=int(env.get("SEED") or 0),
             out=Path(env.get("OUT") or PACK / "demo-output").expanduser().absolute(),
         )
-
-    @property
-    def is_random(self) -> bool:
-        return self.checkpoint is None
 
 
 class Clock:
@@ -117,100 +117,136 @@ def picture(client: Client, result: Result, node: str, path: Path) -> Image.Imag
     return Image.open(path).convert("RGB")
 
 
-def side_by_side(before: Image.Image, after: Image.Image, path: Path) -> None:
-    """Both pictures in one, labelled."""
-    side = max(256, before.height)
-    sheet = Image.new("RGB", (2 * side + 12, side + 30), "white")
+def labelled(columns: Mapping[str, Sequence[Image.Image]], path: Path, side: int = 256) -> None:
+    """Columns of pictures, each below its name."""
+    rows = max(map(len, columns.values()))
+    sheet = Image.new("RGB", (len(columns) * (side + 12) - 12, rows * (side + 12) + 18), "white")
     pen = ImageDraw.Draw(sheet)
-    for column, (image, label) in enumerate(((before, "before: the base model"), (after, "after: with the adapter"))):
-        sheet.paste(image.resize((side, side), Image.Resampling.NEAREST), (column * (side + 12), 30))
-        pen.text((column * (side + 12) + 4, 6), label, fill="black", font=ImageFont.load_default(size=16))
+    for number, (label, pictures) in enumerate(columns.items()):
+        left = number * (side + 12)
+        pen.text((left + 4, 6), label, fill="black", font=ImageFont.load_default(size=16))
+        for row, image in enumerate(pictures):
+            how = Image.Resampling.NEAREST if image.height < side else Image.Resampling.LANCZOS
+            sheet.paste(image.resize((side, side), how), (left, 30 + row * (side + 12)))
     sheet.save(path)
+
+
+def train(client: Client, settings: Settings, graph: Graph, base: Path) -> Result:
+    """Run a training graph; what its first training leaves is copied to where the user looks."""
+    trained = follow(client, graph, "KronaTrain", "training")
+    picture(client, trained, next(k for k, e in graph.items() if e["class_type"] == "KronaTrain"), settings.out / "loss.png")
+    picture(
+        client, trained, next(k for k, e in graph.items() if e["class_type"] == "PreviewImage"), settings.out / "dataset.png"
+    )
+    shutil.copy(saved_by(trained, graph, base)[0], settings.out / "adapter.safetensors")
+    return trained
+
+
+def saved_by(result: Result, graph: Graph, base: Path) -> list[Path]:
+    """The adapter files of a graph's save nodes."""
+    nodes = [key for key, entry in graph.items() if entry["class_type"] == "KronaSave"]
+    return [base / "output" / file["subfolder"] / file["filename"] for key in nodes for file in result.outputs[key]["files"]]
+
+
+def of_your_own(client: Client, settings: Settings, base: Path, clock: Clock) -> dict[str, list[Image.Image]]:
+    """Train on a checkpoint, load, apply; pictures before and after."""
+    assert settings.checkpoint is not None
+    loader = {"CheckpointLoaderSimple": {"ckpt_name": settings.checkpoint.name}}
+    told = {"steps": settings.steps, "learning_rate": settings.learning_rate, "seed": settings.seed, "name": "demo"}
+    with clock.step(f"training on {settings.images.name}, {settings.steps} steps, and saving"):
+        changes = {
+            "KronaDataset": {"prompt": settings.prompt, "folder": str(settings.images)},
+            "KronaTrain": told,
+            "KronaSave": {"filename_prefix": "krona/demo"},
+        }
+        graph = graph_of(TRAIN, client, loader | changes)
+        [adapter] = saved_by(train(client, settings, graph, base), graph, base)
+    with clock.step("loading and applying the adapter, rendering before and after"):
+        side = trained_side(adapter)
+        changes = {
+            "KronaLoadApply": {"file": adapter.name},
+            "EmptyLatentImage": {"width": side, "height": side},
+            "KSampler": {"seed": settings.seed},
+        }
+        graph = graph_of(APPLY, client, loader | changes)
+        graph["3"]["inputs"]["text"] = settings.prompt
+        rendered = follow(client, graph, "KSampler", "sampling")
+    names = {"before: the base model": ("10", "before.png"), "after: with the adapter": ("11", "after.png")}
+    return {label: [picture(client, rendered, node, settings.out / file)] for label, (node, file) in names.items()}
+
+
+def of_the_small_world(client: Client, settings: Settings, base: Path, clock: Clock) -> dict[str, list[Image.Image]]:
+    """Train on two subjects, save, load, apply one and a blend of both."""
+    told = {"steps": settings.steps, "learning_rate": settings.learning_rate, "seed": settings.seed}
+    with clock.step(f"training on two subjects, {settings.steps} steps each, and saving"):
+        graph = graph_of(WORLD_TRAIN, client, {"KronaTrain": told})
+        graph["2"]["inputs"] |= {"folder": str(settings.images), "prompt": settings.prompt}
+        graph["3"]["inputs"]["name"] = "demo"
+        first, second = saved_by(train(client, settings, graph, base), graph, base)
+    with clock.step("loading, applying and blending the adapters, rendering"):
+        graph = graph_of(WORLD_BLEND, client, {"KSampler": {"seed": settings.seed}})
+        graph["2"]["inputs"]["file"], graph["3"]["inputs"]["file"] = first.name, second.name
+        graph["7"]["inputs"]["text"] = f"{settings.prompt} waving with a hat on the beach by day"
+        columns = {"the base model": "15", "with the adapter": "16", "a blend of two": "17", "the blend's other one": "18"}
+        graph = {key: entry for key, entry in graph.items() if int(key) < 19}
+        graph |= {f"3{node}": save(node) for node in columns.values()}
+        rendered = follow(client, graph, "KSampler", "sampling")
+    found = {}
+    for label, node in columns.items():
+        found[label] = [Image.open(BytesIO(client.view(**file))).convert("RGB") for file in rendered.files(f"3{node}")]
+    for name, label in (("before.png", "the base model"), ("after.png", "with the adapter"), ("blended.png", "a blend of two")):
+        found[label][0].save(settings.out / name)
+    return found
+
+
+def save(node: str) -> dict:
+    """A node that keeps the pictures of another one."""
+    return {"class_type": "SaveImage", "inputs": {"images": [node, 0], "filename_prefix": f"krona/demo-{node}"}}
 
 
 def main() -> int:
     """Run the demo; the exit status."""
     settings = Settings.read(os.environ)
     clock = Clock()
-    shutil.rmtree(settings.out / "comfyui" / "models" / "checkpoints", ignore_errors=True)
     base = settings.out / "comfyui"
     checkpoints = base / "models" / "checkpoints"
+    shutil.rmtree(checkpoints, ignore_errors=True)
     checkpoints.mkdir(parents=True)
 
     print("KronA demo")
-    if settings.is_random:
+    if settings.checkpoint is None:
         print(
-            "  There is no CHECKPOINT, so a tiny RANDOM model of the SD1.5 kind is used. It cannot draw. What you can see with it:\n"
-            "  the whole way works, the loss falls, and the adapter changes the picture. It learns at a rate of 0.01, twenty times\n"
-            '  the default for real models. For a real result: make demo CHECKPOINT=/path/to/model.safetensors [IMAGES=… PROMPT="…"]'
+            "  There is no CHECKPOINT, so the model is the pack's own small world: it draws robots, cats, bears and birds of 64 × 64 pixels,\n"
+            '  and has never seen the two subjects that it learns now. With yours: make demo CHECKPOINT=/path/to/model.safetensors [IMAGES=… PROMPT="…"]'
         )
-        with clock.step("building the random model (once)"):
-            source = tiny_models.cached("sd15")
     else:
-        source = settings.checkpoint
-    (checkpoints / source.name).symlink_to(source)
-    sides = {"resolution": 128} if settings.is_random else {}
-
+        (checkpoints / settings.checkpoint.name).symlink_to(settings.checkpoint)
     with clock.step("starting ComfyUI"):
         server = Server(base, packs={"krona": PACK})
         server.start()
     try:
-        client = server.client
-        loader = {"CheckpointLoaderSimple": {"ckpt_name": source.name}}
-        with clock.step(f"training on {settings.images.name}, {settings.steps} steps, and saving"):
-            graph = graph_of(
-                TRAIN,
-                client,
-                loader
-                | {
-                    "KronaDataset": {"prompt": settings.prompt, "folder": str(settings.images), **sides},
-                    "KronaTrain": {
-                        "steps": settings.steps,
-                        "learning_rate": settings.learning_rate,
-                        "seed": settings.seed,
-                        "name": "demo",
-                    },
-                    "KronaSave": {"filename_prefix": "krona/demo"},
-                },
-            )
-            trained = follow(client, graph, "KronaTrain", "training")
-        [saved] = trained.outputs["4"]["files"]
-        adapter = base / "output" / saved["subfolder"] / saved["filename"]
-        curve = picture(client, trained, "3", settings.out / "loss.png")
-        picture(client, trained, "5", settings.out / "dataset.png")
-        shutil.copy(adapter, settings.out / "adapter.safetensors")
-
-        with clock.step("loading and applying the adapter, rendering before and after"):
-            side = 256 if settings.is_random else trained_side(adapter)
-            size = {"width": side, "height": side}
-            graph = graph_of(
-                APPLY,
-                client,
-                loader
-                | {"KronaLoadApply": {"file": adapter.name}, "EmptyLatentImage": size, "KSampler": {"seed": settings.seed}},
-            )
-            graph["3"]["inputs"]["text"] = settings.prompt
-            rendered = follow(client, graph, "KSampler", "sampling")
-        before = picture(client, rendered, "10", settings.out / "before.png")
-        after = picture(client, rendered, "11", settings.out / "after.png")
-        side_by_side(before, after, settings.out / "before-after.png")
+        run = of_the_small_world if settings.checkpoint is None else of_your_own
+        columns = run(server.client, settings, base, clock)
     finally:
         server.stop()
+    labelled(columns, settings.out / "side-by-side.png", 192 if settings.checkpoint is None else 512)
 
     rows = [json.loads(line) for line in metrics_of(base).read_text(encoding="utf-8").splitlines()]
     losses = [row["loss"] for row in rows if row["event"] == "step"]
     tail = max(1, len(losses) // 5)
-    difference = np.abs(np.asarray(before, dtype=float) - np.asarray(after, dtype=float))
+    before, after = (np.asarray(pictures[0], dtype=float) for pictures in list(columns.values())[:2])
     print(f"\nThe loss went from {np.mean(losses[:tail]):.3f} (first fifth) to {np.mean(losses[-tail:]):.3f} (last fifth).")
-    print(f"The adapter changes the picture by {difference.mean():.1f} of 255 on average, {difference.max():.0f} at most.")
+    print(
+        f"The adapter changes the picture by {np.abs(before - after).mean():.1f} of 255 on average, {np.abs(before - after).max():.0f} at most."
+    )
     print("\nResults:")
     for name, what in (
-        ("adapter.safetensors", f"the adapter, {adapter.stat().st_size:,} bytes"),
+        ("side-by-side.png", " | ".join(columns)),
+        ("adapter.safetensors", f"the adapter, {(settings.out / 'adapter.safetensors').stat().st_size:,} bytes"),
         ("dataset.png", "what it was trained on"),
-        ("loss.png", f"the loss curve, {curve.width} × {curve.height}"),
+        ("loss.png", "the loss curve"),
         ("before.png", "the base model"),
         ("after.png", "with the adapter, same seed and prompt"),
-        ("before-after.png", "both"),
     ):
         print(f"  {settings.out / name}   {what}")
     print("\nSeconds: " + ", ".join(f"{what} {seconds:.1f}" for what, seconds in clock.seconds.items()))

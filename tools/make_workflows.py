@@ -26,6 +26,7 @@ DREAMBOOTH = "KronA 3 - DreamBooth with previews.json"
 PICTURES, RESUME = "KronA 4 - train on pictures in the graph.json", "KronA 5 - stop and go on.json"
 BLEND, COMPARE = "KronA 6 - blend of three.json", "KronA 7 - compare LoRA with KronA.json"
 SCHEDULE, WEIGHTS = "KronA 8 - strength schedule.json", "KronA 9 - per-block weights.json"
+WORLD_TRAIN, WORLD_BLEND = "KronA 10 - small world, train two subjects.json", "KronA 11 - small world, apply and blend.json"
 
 Layout = dict[str, tuple[int, ...]]
 Example = tuple[Graph, Layout, dict]
@@ -35,6 +36,8 @@ CHECKPOINT, SUBJECT = "sd_xl_base_1.0.safetensors", "a photo of sks robot"
 ADAPTER = "robot_00001_.safetensors"
 """What example 1 saves."""
 STYLE, LIGHT = "style_00001_.safetensors", "light_00001_.safetensors"
+WORLD = {"robot": "sks", "bird": "zwx"}
+"""The small world's sample subjects and their words; ``samples/world`` has a folder for each."""
 NOTE = "How to use"
 GAP = 60
 SIZES = {
@@ -46,7 +49,7 @@ SIZES = {
     "KronaTrain": (400, 560, 1060), "KronaSave": (330, 200, 260), "KronaLoad": (330, 110, 360), "KronaLoadApply": (330, 200, 450),
     "KronaApply": (330, 190, 250), "KronaBlend": (330, 230, 440), "KronaSchedule": (315, 250, 290), "KronaWeights": (360, 200, 240),
     "KronaScale": (315, 100, 130), "KronaInspect": (400, 560, 800), "KronaCompress": (330, 180, 260), "KronaConvert": (330, 200, 280),
-    "KronaExtract": (330, 200, 280), "KronaStack": (330, 150, 400),
+    "KronaExtract": (330, 200, 280), "KronaStack": (330, 150, 400), "KronaWorldLoader": (330, 110, 300), "KronaEvaluate": (400, 330, 400),
 }  # fmt: skip
 """Width and height of a node; and the height that it may grow to: advanced inputs, previews and the pack's own widgets."""
 
@@ -96,7 +99,7 @@ def dataset(**inputs: object) -> dict:
 def training(**inputs: object) -> dict:
     """A training whose checkpoint is node 1 and whose data set is node 2."""
     usual = {
-        "model": ["1", 0], "clip": ["1", 1], "vae": ["1", 2], "dataset": ["2", 0], "name": "my robot", "steps": 500,
+        "model": ["1", 0], "clip": ["1", 1], "vae": ["1", 2], "dataset": ["2", 0], "name": "my robot", "steps": 1000,
         "learning_rate": 5e-4, "batch_size": 1, "seed": 0, "factor_out": 64, "factor_in": 4,
     }  # fmt: skip
     return node("KronaTrain", **usual | inputs)
@@ -367,9 +370,83 @@ def weights() -> Example:
     return arrange(graph, columns, text, (330, 460))
 
 
+def world_prompt(kind: str) -> str:
+    """A sentence of the small world about one of its sample subjects."""
+    return f"a photo of {WORLD[kind]} {kind}"
+
+
+def world_train() -> Example:
+    """Two subjects, without a checkpoint."""
+    graph = {"1": node("KronaWorldLoader")}
+    for number, kind in enumerate(WORLD):
+        data, trainer, file, look = (str(2 + 4 * number + n) for n in range(4))
+        graph |= {
+            data: dataset(prompt=world_prompt(kind), folder=f"world/{kind}"),
+            trainer: training(dataset=[data, 0], name=f"small world, {kind}"),
+            file: node("KronaSave", krona=[trainer, 0], filename_prefix=f"krona/world-{kind}"),
+            look: node("PreviewImage", images=[data, 1]),
+        }
+    text = (
+        "**Train in two minutes, without a checkpoint**\n\n*Load KronA's Small World* is a model of 12 MB that comes with the pack. It draws robots, cats, bears and "
+        "birds of 64 × 64 pixels, and it has never seen these two subjects.\n\n1. Queue. Both are trained and saved to **output/krona**.\n2. Open *KronA 11* to see what was "
+        "learnt.\n\nEverything that you try here, settings, targets, previews, works the same with a real checkpoint; only the numbers differ."
+    )
+    return arrange(graph, (("1", NOTE), ("2", "6"), ("3", "7"), ("4", "5", "8", "9")), text, (400, 400))
+
+
+def world_blend() -> Example:
+    """The base model, one adapter, and a blend of two, side by side."""
+    first, second = WORLD
+    graph = {
+        "1": node("KronaWorldLoader"),
+        "2": node("KronaLoad", file=f"world-{first}_00001_.safetensors"),
+        "3": node("KronaLoad", file=f"world-{second}_00001_.safetensors"),
+        "4": node("KronaBlend", strengths="1, 1", method="sum", **{"adapters.krona0": ["2", 0], "adapters.krona1": ["3", 0]}),
+        "5": node(
+            "KronaApply", model=["1", 0], clip=["1", 1], krona=["2", 0], strength_model=1.0, strength_clip=1.0, mode="auto"
+        ),
+        "6": node(
+            "KronaApply", model=["1", 0], clip=["1", 1], krona=["4", 0], strength_model=1.0, strength_clip=1.0, mode="auto"
+        ),
+        "7": node("CLIPTextEncode", clip=["1", 1], text=f"{world_prompt(first)} waving with a hat on the beach by day"),
+        "8": node("CLIPTextEncode", clip=["1", 1], text=f"{world_prompt(second)} waving with a hat on the beach by day"),
+        "9": node("CLIPTextEncode", clip=["1", 1], text=""),
+        "10": node("EmptyLatentImage", width=64, height=64, batch_size=4),
+    }
+    branches = (("1", "7"), ("5", "7"), ("6", "7"), ("6", "8"))
+    for number, (model, prompt) in enumerate(branches):
+        graph[str(11 + number)] = sampler([model, 0], [prompt, 0], ["9", 0], ["10", 0])
+        graph[str(11 + number)]["inputs"] |= {"cfg": 3.0, "sampler_name": "dpmpp_2m", "scheduler": "karras"}
+        graph[str(15 + number)] = node("VAEDecode", samples=[str(11 + number), 0], vae=["1", 2])
+    graph |= {
+        "19": side_by_side(["15", 0], ["16", 0]),
+        "20": side_by_side(["17", 0], ["18", 0]),
+        "21": side_by_side(["19", 0], ["20", 0]),
+        "22": node("SaveImage", images=["21", 0], filename_prefix="krona/small-world"),
+    }
+    for number in (19, 20, 21):
+        graph[str(number)]["inputs"]["spacing_width"] = 2
+    text = (
+        "**What was learnt, and two subjects in one blend**\n\nNeeds the two files of *KronA 10*. From left to right, four pictures below each other: the base model, which has never "
+        "met the robot; with the robot's adapter; with the blend of both adapters, asked for the robot; the same blend, asked for the bird.\n\n1. Queue.\n2. Change the prompts: "
+        "other poses (**jumping**, **sitting**), things (**with an umbrella**), places (**in the snow**), light (**at night**)."
+    )
+    columns = (
+        ("2", "3", NOTE),
+        ("1", "4"),
+        ("5", "6", "10"),
+        ("7", "8", "9"),
+        ("11", "12", "13", "14"),
+        ("15", "16", "17", "18"),
+        ("19", "20", "21"),
+        ("22",),
+    )
+    return arrange(graph, columns, text, (330, 420))
+
+
 MADE: dict[str, Callable[[], Example]] = {
     TRAIN: train, APPLY: apply, DREAMBOOTH: dreambooth, PICTURES: pictures, RESUME: resume, BLEND: blend, COMPARE: compare,
-    SCHEDULE: schedule, WEIGHTS: weights,
+    SCHEDULE: schedule, WEIGHTS: weights, WORLD_TRAIN: world_train, WORLD_BLEND: world_blend,
 }  # fmt: skip
 
 

@@ -1,7 +1,8 @@
-"""The world's autoencoder: the host's, narrow, four pixels to a latent along each side."""
+"""How the world's autoencoder is trained."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -24,11 +25,10 @@ def pixels(pictures: NDArray[np.uint8]) -> Tensor:
 
 def loss(vae: Any, x: Tensor, noise: torch.Generator) -> Tensor:
     """Absolute error of pixels and of their differences, and the pull of the latents towards unit noise."""
-    moments = vae.quant_conv(vae.encoder(x))
-    mean, log_variance = moments.chunk(2, dim=1)
+    mean, log_variance = vae.moments(x)
     log_variance = log_variance.clamp(-20, 10)
     z = mean + torch.exp(0.5 * log_variance) * torch.randn(mean.shape, generator=noise).to(mean)
-    y = vae.decoder(vae.post_quant_conv(z))
+    y = vae.decode(z)
     edges = sum((y.diff(dim=d) - x.diff(dim=d)).abs().mean() for d in (2, 3))
     kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
     return (y - x).abs().mean() + EDGES * edges + KL * kl
@@ -36,10 +36,10 @@ def loss(vae: Any, x: Tensor, noise: torch.Generator) -> Tensor:
 
 @torch.no_grad()
 def encode(vae: Any, pictures: NDArray[np.uint8], batch: int = 64, say: Callable[[str], None] = lambda line: None) -> Tensor:
-    """Latent means ``(N, 4, H/4, W/4)``."""
+    """Latent means ``(N, 32, H/8, W/8)``."""
     found = []
     for start in range(0, len(pictures), batch):
-        found.append(vae.quant_conv(vae.encoder(pixels(pictures[start : start + batch])))[:, :4])
+        found.append(vae.encode(pixels(pictures[start : start + batch])))
         if start // batch % 50 == 49:
             say(f"{start + batch} of {len(pictures)} pictures encoded")
     return torch.cat(found).contiguous()
@@ -50,11 +50,12 @@ def standardise(vae: Any, latents: Tensor) -> None:
     """Change the last layer of the encoder and the first of the decoder so that latents have zero mean and unit variance, channel by channel.
 
     Args:
-        latents: ``(N, 4, h, w)`` as the autoencoder makes them now.
+        latents: ``(N, 32, h, w)`` as the autoencoder makes them now.
     """
+    out, into = vae.encoder[-1], vae.decoder[0]
+    channels = into.in_channels
+    latents = F.pixel_shuffle(latents, math.isqrt(latents.shape[1] // channels))  # several of its places are one latent
     mean, std = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
-    channels = len(mean)
-    out, into = vae.quant_conv, vae.post_quant_conv
     out.weight[:channels] /= std[:, None, None, None]
     out.bias[:channels] = (out.bias[:channels] - mean) / std
     out.bias[channels:] -= 2 * std.log()  # log variances
@@ -66,5 +67,5 @@ def standardise(vae: Any, latents: Tensor) -> None:
 def error(vae: Any, pictures: NDArray[np.uint8]) -> float:
     """Root mean square error of a picture that goes through, in [0, 1] pixels."""
     x = pixels(pictures)
-    y = vae.decoder(vae.post_quant_conv(vae.quant_conv(vae.encoder(x))[:, :4])).clamp(-1, 1)
+    y = vae.decode(vae.encode(x)).clamp(-1, 1)
     return float(F.mse_loss(y, x).sqrt() / 2)

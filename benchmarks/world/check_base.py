@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import load_file
 
 ROOT = Path(__file__).resolve().parents[2]
 if __name__ == "__main__":
@@ -23,23 +22,11 @@ from benchmarks.world.autoencoder import pixels  # noqa: E402
 from benchmarks.world.command import say  # noqa: E402
 from benchmarks.world.draw import GUIDANCE, draw  # noqa: E402
 from benchmarks.world.grammar import caption, who  # noqa: E402
-from benchmarks.world.judges import HEADS, Attributes, ImageText, SubjectEncoder  # noqa: E402
+from benchmarks.world.judges import HEADS  # noqa: E402
 from benchmarks.world.pictures import held_out  # noqa: E402
 from benchmarks.world.train_judges import truths  # noqa: E402
-
-JUDGES = ROOT / "samples" / "world" / "judges.safetensors"
-
-
-def load_judges(file: Path = JUDGES) -> tuple[Attributes, SubjectEncoder, ImageText]:
-    """The trained judges."""
-    tensors = load_file(file)
-    found = {"attributes": Attributes(), "subject": SubjectEncoder(), "image-text": ImageText()}
-    for name, judge in found.items():
-        judge.load_state_dict(
-            {key.removeprefix(f"{name}."): t.float() for key, t in tensors.items() if key.startswith(f"{name}.")}
-        )
-        judge.requires_grad_(False).eval()
-    return found["attributes"], found["subject"], found["image-text"]  # type: ignore[return-value]
+from krona_train.evaluation.small_world import FILE as JUDGES  # noqa: E402
+from krona_train.evaluation.small_world import Attributes, SmallWorldJudge  # noqa: E402
 
 
 def accuracy(judge: Attributes, pictures: np.ndarray, told: list) -> dict[str, float]:
@@ -48,6 +35,13 @@ def accuracy(judge: Attributes, pictures: np.ndarray, told: list) -> dict[str, f
         scores = judge(pixels(pictures))
     truth = truths(told)
     return {name: float((scores[name].argmax(1) == truth[name]).float().mean()) for name in HEADS}
+
+
+def sheet(pictures: np.ndarray, columns: int = 12) -> np.ndarray:
+    """Pictures ``(N, side, side, 3)`` in rows, the last one filled up with black."""
+    columns = min(columns, len(pictures))
+    whole = np.concatenate([pictures, np.zeros_like(pictures[: -len(pictures) % columns])])
+    return np.concatenate([np.concatenate(list(whole[n : n + columns]), 1) for n in range(0, len(whole), columns)])
 
 
 def main() -> None:
@@ -67,11 +61,10 @@ def main() -> None:
     captions = [caption(each.scene, who(each.character.kind, each.character.paint)) for each in told]
     pictures = draw(model, clip, vae, captions, list(range(chosen.count)), guidance=chosen.guidance)
     if chosen.sheet:
-        rows = [np.concatenate(list(pictures[n : n + 12]), 1) for n in range(0, min(96, chosen.count), 12)]
-        Image.fromarray(np.concatenate(rows)).save(chosen.sheet)
+        Image.fromarray(sheet(pictures[:96])).save(chosen.sheet)
         say("\n".join(captions[:12]))
     if chosen.judges.exists():
-        for name, rate in accuracy(load_judges(chosen.judges)[0], pictures, told).items():
+        for name, rate in accuracy(SmallWorldJudge(chosen.judges).attributes, pictures, told).items():
             say(f"{name}: {100 * rate:.1f} % as asked")
 
 

@@ -1,4 +1,4 @@
-"""The world's base model, from nothing: autoencoder, then text encoder and UNet together. On a CPU only, so far.
+"""The world's base model, from nothing: autoencoder, then text encoder and UNet together. On a GPU where there is one (tried on CPUs only).
 
     python3 tools/host.py run benchmarks/world/pretrain.py --folder FOLDER [--out samples/world/world.safetensors] [--scale 1.0]
 
@@ -9,6 +9,8 @@ Everything is a function of the recipe: pictures are rendered from their numbers
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import sys
 from functools import partial
 from pathlib import Path
@@ -28,14 +30,15 @@ from benchmarks import host  # noqa: E402
 from benchmarks.world import autoencoder  # noqa: E402
 from benchmarks.world.command import arguments, say  # noqa: E402
 from benchmarks.world.pictures import for_training, held_out, rendered  # noqa: E402
-from benchmarks.world.stage import Stage, fast, optimise, order  # noqa: E402
+from benchmarks.world.stage import Stage, device, fast, optimise, order  # noqa: E402
+from krona_ops import read_header  # noqa: E402
 
 PICTURES = 40_000
-VAE = Stage("vae", steps=5000, batch=8, rate=2e-3)
-BASE = Stage("base", steps=4200, batch=64, rate=1.5e-3, decay=0.999, weight_decay=0.01)
+VAE = Stage("vae", steps=12_000, batch=8, rate=3e-3)
+BASE = Stage("base", steps=6000, batch=64, rate=1.2e-3, matrix_rate=8e-3, decay=0.999, weight_decay=0.01)
 NO_CAPTION = 0.1
 """Share of samples that are trained without a caption, for classifier-free guidance (Ho and Salimans 2022)."""
-ZERO = ("proj_out.weight", "out_layers.3.weight", "out.2.weight")
+ZERO = ("proj_out.weight", "out_layers.3.weight", "out.2.weight", "last.weight")
 """Layers that begin at zero, as in the published UNet: each block is first the identity."""
 
 
@@ -55,6 +58,8 @@ def attention(chosen: Any, q: Tensor, k: Tensor, v: Tensor, *more: Any, **option
     """PyTorch's own, in float32: its fused kernel takes six times as long in bfloat16 on a CPU, most of it in the backward pass."""
     from comfy.ldm.modules.attention import attention_pytorch
 
+    if q.device.type != "cpu":
+        return attention_pytorch(q, k, v, *more, **options)
     with torch.autocast("cpu", enabled=False):
         return attention_pytorch(q.float(), k.float(), v.float(), *more, **options)
 
@@ -62,23 +67,27 @@ def attention(chosen: Any, q: Tensor, k: Tensor, v: Tensor, *more: Any, **option
 def train_autoencoder(world: Any, folder: Path, scale: float) -> Any:
     """The autoencoder, its latents of unit variance."""
     vae, file = world.build_vae().first_stage_model.requires_grad_(True), folder / "vae.safetensors"
+    stage = dataclasses.replace(VAE, steps=max(2, round(VAE.steps * scale)))
     if file.exists():
+        if (read_header(file).metadata or {}).get("stage") != json.dumps(stage.__dict__):
+            raise SystemExit(f"{file} belongs to another recipe; delete it to begin this stage anew.")
         vae.load_state_dict(load_file(file))
         return vae
     count = max(1000, round(PICTURES * min(1.0, scale)) // 500 * 500)
     images = rendered(folder / "training.rgb", for_training, count, say)
-    stage = dataclasses.replace(VAE, steps=max(2, round(VAE.steps * scale)))
     initialise(vae, 1)
+    vae.to(device())
 
     def loss(step: int) -> Tensor:
-        x = autoencoder.pixels(images[np.sort(order(count, stage.batch, step, 1))])
+        x = autoencoder.pixels(images[np.sort(order(count, stage.batch, step, 1))]).to(device())
         with fast():
             return autoencoder.loss(vae, x, torch.Generator().manual_seed(step))
 
     optimise(stage, vae, loss, folder, say)
+    vae.cpu()
     autoencoder.standardise(vae, autoencoder.encode(vae, images[:1000]))
     say(f"vae: error of held-out pictures {autoencoder.error(vae, rendered(folder / 'held-out.rgb', held_out, 500)):.4f} of 1")
-    save_file(vae.state_dict(), file)
+    save_file(vae.state_dict(), file, metadata={"stage": json.dumps(stage.__dict__)})
     return vae
 
 
@@ -94,7 +103,7 @@ class Base(nn.Module):
         super().__init__()
         net = world.build_model(torch.device("cpu"))
         self.unet = net.diffusion_model
-        self.text = world.build_clip().cond_stage_model.clip_l.transformer.text_model
+        self.text = world.build_clip().cond_stage_model.clip_l.transformer.text_model.float()  # the host builds it in float16
         self.text.embeddings.token_embedding = None  # as rows, of those that occur
         self.rows = nn.Parameter(torch.zeros(rows, world.CLIP["hidden_size"]))
         self.requires_grad_(True)
@@ -119,9 +128,9 @@ class Base(nn.Module):
         return F.mse_loss(v.float(), signal * noise - spread * x0)
 
     def read(self, tokens: Tensor) -> Tensor:
-        """What the UNet is told, ``(B, 77)`` to ``(B, 77, width)``: the host's own text encoder, whose layers add in place and so have no gradient."""
+        """What the UNet is told, ``(B, 24)`` to ``(B, 24, width)``: the host's own text encoder, whose layers add in place and so have no gradient."""
         x = self.rows[tokens] + self.text.embeddings.position_embedding.weight
-        mask = torch.full((x.shape[1], x.shape[1]), -torch.finfo(x.dtype).max).triu_(1)
+        mask = torch.full((x.shape[1], x.shape[1]), -torch.finfo(x.dtype).max, device=x.device).triu_(1)
         for layer in self.text.encoder.layers:
             x = x + layer.self_attn(layer.layer_norm1(x), mask, partial(attention, None))
             x = x + layer.mlp(layer.layer_norm2(x))
@@ -129,7 +138,7 @@ class Base(nn.Module):
 
 
 def tokenized(world: Any, captions: list[str]) -> tuple[Tensor, Tensor]:
-    """The tokens that occur ``(M,)``, and captions as places in them ``(N, 77)``; the last caption is empty."""
+    """The tokens that occur ``(M,)``, and captions as places in them ``(N, 24)``; the last caption is empty."""
     tokenize = world.build_clip().tokenize
     found = [[token for token, *_ in tokenize(caption)["l"][0]] for caption in [*captions, ""]]
     ids = sorted({token for line in found for token in line})
@@ -141,13 +150,14 @@ def train_base(world: Any, vae: Any, folder: Path, scale: float) -> tuple[Base, 
     """Text encoder and UNet, and the numbers of the tokens whose embeddings they have."""
     count = max(1000, round(PICTURES * min(1.0, scale)) // 500 * 500)
     images = rendered(folder / "training.rgb", for_training, count, say)
-    file = folder / f"latents-{count}.safetensors"
+    made_by = hashlib.sha256((folder / "vae.safetensors").read_bytes()).hexdigest()[:12]
+    file = folder / f"latents-{count}-{made_by}.safetensors"
     if not file.exists():
         save_file({"latents": autoencoder.encode(vae, images, say=say).half()}, file)
     latents = load_file(file)["latents"]
     ids, tokens = tokenized(world, [for_training(n).caption for n in range(count)])
     stage = dataclasses.replace(BASE, steps=max(2, round(BASE.steps * scale)))
-    base = Base(world, len(ids))
+    base = Base(world, len(ids)).to(device())
 
     def loss(step: int) -> Tensor:
         rng = torch.Generator().manual_seed(1_000_000 + step)
@@ -158,10 +168,10 @@ def train_base(world: Any, vae: Any, folder: Path, scale: float) -> tuple[Base, 
         silent = torch.rand(stage.batch, generator=rng) < NO_CAPTION
         said = torch.where(silent[:, None], tokens[-1], tokens[chosen])
         with fast():
-            return base(x0, torch.randn(x0.shape, generator=rng), (u * 1000).long(), said)
+            return base(*(t.to(device()) for t in (x0, torch.randn(x0.shape, generator=rng), (u * 1000).long(), said)))
 
     optimise(stage, base, loss, folder, say)
-    return base, ids
+    return base.cpu(), ids
 
 
 def write(world: Any, vae: Any, base: Base, ids: Tensor, out: Path) -> None:

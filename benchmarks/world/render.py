@@ -14,9 +14,10 @@ from .places import TINT, draw_place
 
 SIDE = 64
 """Pixels."""
-FLOOR = 0.90
+FLOOR = 0.94
 """Where feet stand."""
 DARK: Colour = (0.08, 0.07, 0.10)
+BEAK: Colour = (0.98, 0.62, 0.10)
 SUPPLE = 0.6
 """How much of the light's tint reaches a character; all of it would hide colours at night."""
 
@@ -45,8 +46,8 @@ def render(who: Character, scene: Scene, seed: int, side: int = SIDE) -> NDArray
     draw_place(canvas, scene.background, scene.light, rng)
     behind = canvas.rgb.copy()
     tint = 1 - SUPPLE + SUPPLE * np.asarray(TINT[scene.light], np.float32)
-    x, size, mirrored = 0.5 + float(rng.uniform(-0.09, 0.09)), float(rng.uniform(0.92, 1.08)), bool(rng.integers(2))
-    canvas.x = (canvas.x - x) / size * (-1 if mirrored else 1) + 0.5
+    x, size = 0.5 + float(rng.uniform(-0.06, 0.06)), float(rng.uniform(0.95, 1.05))
+    canvas.x = (canvas.x - x) / size + 0.5
     canvas.y = (canvas.y - FLOOR) / size + FLOOR
     canvas.side = round(canvas.side * size)  # edges stay a pixel wide
     canvas.rgb[:] = 0
@@ -63,7 +64,7 @@ class _Figure:
     def __init__(self, canvas: Canvas, who: Character, scene: Scene) -> None:
         self.canvas, self.who, self.scene = canvas, who, scene
         self.cover = np.zeros_like(canvas.x)
-        leg = {"standing": 0.12, "waving": 0.12, "jumping": 0.20, "sitting": 0.03}[scene.pose]
+        leg = {"standing": 0.10, "waving": 0.10, "jumping": 0.17, "sitting": 0.02}[scene.pose]
         w, h = who.body
         middle = (0.5, FLOOR - leg - h)
         head_half = (who.head * who.head_width, who.head)
@@ -80,6 +81,7 @@ class _Figure:
             self.paint(self.canvas.ellipse((0.5, FLOOR), (0.13, 0.018)), DARK, 0.35)
         if self.scene.accessory == "umbrella":
             self._umbrella()
+        self._tail()
         self._legs()
         self._arms()
         self._trunk()
@@ -102,27 +104,28 @@ class _Figure:
     def _legs(self) -> None:
         (x, y), (w, h), gap = self.body.middle, self.body.half, 0.5 * self.body.half[0]
         hip, thick = y + 0.8 * h, self.who.limb
+        leg, sole = (BEAK, BEAK) if self.who.kind == "bird" else (self._shade(0.72), self._shade(0.55))
         for side in (-1, 1):
             start = (x + side * gap, hip)
             if self.scene.pose == "jumping":
                 knee = (x + side * (gap + 0.10), hip + 0.07)
-                self._line(start, knee)
-                self._line(knee, (knee[0] - side * 0.02, knee[1] + 0.08))
+                self._line(start, knee, leg)
+                self._line(knee, (knee[0] - side * 0.02, knee[1] + 0.08), leg)
             elif self.scene.pose == "sitting":
                 foot = (x + side * (w + 0.14), FLOOR - thick)
-                self._line((x + side * gap, FLOOR - thick - 0.01), foot)
-                self.paint(self.canvas.ellipse(foot, (0.035, 0.045)), self._shade(0.55))
+                self._line((x + side * gap, FLOOR - thick - 0.01), foot, leg)
+                self.paint(self.canvas.ellipse(foot, (0.035, 0.045)), sole)
             else:
                 foot = (x + side * gap, FLOOR - thick)
-                self._line(start, foot)
-                self.paint(self.canvas.ellipse((foot[0] + side * 0.012, foot[1]), (thick + 0.016, thick)), self._shade(0.55))
+                self._line(start, foot, leg)
+                self.paint(self.canvas.ellipse((foot[0] + side * 0.012, foot[1]), (thick + 0.02, thick)), sole)
 
     def _hand(self, side: int) -> Point:
         (x, y), (w, h) = self.body.middle, self.body.half
         raised = self.scene.pose == "jumping" or (self.scene.pose == "waving" and side == 1)
         holding = side == -1 and self.scene.accessory in ("umbrella", "balloon")
         if raised and not holding:
-            return x + side * (w + 0.15), y - h - 0.10
+            return x + side * (w + 0.13), y - h - 0.10
         if holding:
             return x + side * (w + 0.13), y - 0.25 * h
         return x + side * (w + 0.07), y + 0.85 * h
@@ -130,15 +133,27 @@ class _Figure:
     def _arms(self) -> None:
         (x, y), (w, h) = self.body.middle, self.body.half
         for side in (-1, 1):
-            hand = self._hand(side)
-            self._line((x + side * 0.85 * w, y - 0.6 * h), hand)
-            self.paint(self.canvas.ellipse(hand, (1.35 * self.who.limb,) * 2), self._shade(0.9))
+            hand, shoulder = self._hand(side), (x + side * 0.85 * w, y - 0.6 * h)
+            if self.who.kind == "bird":  # wings: broad in the middle
+                half = ((shoulder[0] + hand[0]) / 2, (shoulder[1] + hand[1]) / 2)
+                self._line(shoulder, hand, self._shade(0.8), 0.03)
+                self._line(shoulder, half, self._shade(0.8), 0.06)
+            else:
+                self._line(shoulder, hand)
+                self.paint(self.canvas.ellipse(hand, (1.35 * self.who.limb,) * 2), self._shade(0.9))
+
+    def _tail(self) -> None:
+        (x, y), (w, h) = self.body.middle, self.body.half
+        if self.who.kind == "cat":
+            bend = (x + w + 0.10, y + 0.9 * h)
+            self._line((x + 0.6 * w, y + 0.8 * h), bend, self._shade(0.85), 0.024)
+            self._line(bend, (bend[0] + 0.03, bend[1] - 0.15), self._shade(0.85), 0.024)
 
     def _trunk(self) -> None:
         canvas, who, (w, h) = self.canvas, self.who, self.body.half
         if who.kind == "robot":
-            shape = canvas.box(self.body.middle, (w, h), 0.025)
-        elif who.kind == "bird":
+            shape = canvas.box(self.body.middle, (w, h), 0.02)
+        elif who.kind in ("bird", "bear"):
             shape = canvas.ellipse((self.body.middle[0], self.body.middle[1] + 0.01), (1.08 * w, 1.05 * h))
         else:
             shape = canvas.box(self.body.middle, (w, h), 0.8 * min(w, h))
@@ -172,21 +187,20 @@ class _Figure:
         canvas, who, (x, y), (w, h) = self.canvas, self.who, self.body.head, self.body.head_half
         for side in (-1, 1):
             if who.kind == "robot":
-                tip = (x + side * 0.55 * w, y - h - who.ear)
-                self._line((x + side * 0.4 * w, y - 0.8 * h), tip, self._shade(0.55), 0.010)
-                self.paint(canvas.ellipse(tip, (0.020, 0.020)), who.second)
+                tip = (x + side * (w + 0.02), y - h - who.ear)
+                self._line((x + side * 0.85 * w, y - 0.8 * h), tip, self._shade(0.55), 0.014)
+                self.paint(canvas.ellipse(tip, (0.028, 0.028)), who.second)
             elif who.kind == "cat":
-                at = x + side * 0.62 * w
-                self.paint(
-                    canvas.triangle((at + side * 0.03, y - h - who.ear), (at - 0.055, y - 0.4 * h), (at + 0.055, y - 0.4 * h)),
-                    self._shade(0.85),
-                )
+                at = x + side * 0.72 * w
+                tip = (at + side * 0.05, y - h - who.ear)
+                self.paint(canvas.triangle(tip, (at - 0.07, y - 0.3 * h), (at + 0.07, y - 0.3 * h)), self._shade(0.85))
             elif who.kind == "bear":
-                radius = 0.5 * who.ear
-                self.paint(canvas.ellipse((x + side * 0.72 * w, y - 0.78 * h), (radius, radius)), self._shade(0.8))
+                radius = 0.75 * who.ear
+                self.paint(canvas.ellipse((x + side * 0.9 * w, y - 0.7 * h), (radius, radius)), self._shade(0.8))
+                self.paint(canvas.ellipse((x + side * 0.9 * w, y - 0.7 * h), (0.5 * radius, 0.5 * radius)), who.second)
         if who.kind == "bird":
             for n in (-1, 0, 1):
-                self._line((x, y - 0.8 * h), (x + 0.035 * n, y - h - who.ear * (1 - 0.25 * abs(n))), who.second, 0.013)
+                self._line((x, y - 0.8 * h), (x + 0.05 * n, y - h - who.ear * (1 - 0.25 * abs(n))), who.second, 0.018)
         shape = canvas.box((x, y), (w, h), 0.022) if who.kind == "robot" else canvas.ellipse((x, y), (w, h))
         self.paint(shape, tuple(min(1.0, 1.1 * c) for c in who.colour))  # type: ignore[arg-type]
         self._face()
@@ -194,24 +208,34 @@ class _Figure:
     def _face(self) -> None:
         canvas, who, (x, y), (w, h) = self.canvas, self.who, self.body.head, self.body.head_half
         for side in (-1, 1):
-            at = (x + side * who.eye_gap * w, y - 0.15 * h)
-            self.paint(canvas.ellipse(at, (who.eye + 0.008, who.eye + 0.008)), (1.0, 1.0, 1.0))
-            self.paint(canvas.ellipse(at, (0.75 * who.eye, 0.75 * who.eye)), DARK)
-        mouth = (x, y + 0.48 * h)
+            at = (x + side * who.eye_gap * w, y - 0.18 * h)
+            if who.kind == "robot":
+                self.paint(canvas.box(at, (who.eye + 0.01, who.eye + 0.01)), DARK)
+                self.paint(canvas.box(at, (0.7 * who.eye, 0.7 * who.eye)), (0.45, 0.98, 0.95))
+            else:
+                self.paint(canvas.ellipse(at, (who.eye + 0.010, who.eye + 0.010)), (1.0, 1.0, 1.0))
+                self.paint(canvas.ellipse(at, (0.7 * who.eye, 0.7 * who.eye)), DARK)
+        mouth = (x, y + 0.50 * h)
         if who.kind == "bird":
-            self.paint(
-                canvas.triangle((x - 0.035, y + 0.12 * h), (x + 0.035, y + 0.12 * h), (x, y + 0.62 * h)), (0.98, 0.62, 0.10)
-            )
-        elif who.mouth == "line":
-            self._line((x - 0.4 * w, mouth[1]), (x + 0.4 * w, mouth[1]), DARK, 0.010)
+            self.paint(canvas.triangle((x - 0.065, y + 0.08 * h), (x + 0.065, y + 0.08 * h), (x, y + 0.85 * h)), BEAK)
+            return
+        if who.kind == "bear":
+            self.paint(canvas.ellipse((x, y + 0.42 * h), (0.55 * w, 0.5 * h)), (0.96, 0.88, 0.74))
+        elif who.kind == "cat":
+            for side in (-1, 1):
+                for n in (-1, 1):
+                    end = (x + side * (w + 0.045), mouth[1] + 0.02 * n - 0.02)
+                    self._line((x + side * 0.45 * w, mouth[1] - 0.02), end, (0.98, 0.98, 0.98), 0.007)
+        if who.mouth == "line":
+            self._line((x - 0.4 * w, mouth[1]), (x + 0.4 * w, mouth[1]), DARK, 0.013)
         elif who.mouth == "circle":
-            self.paint(canvas.ellipse(mouth, (0.024, 0.026)), DARK)
+            self.paint(canvas.ellipse(mouth, (0.032, 0.034)), DARK)
         elif who.mouth == "teeth":
-            self.paint(canvas.box(mouth, (0.40 * w, 0.024), 0.006), DARK)
-            self.paint(canvas.box(mouth, (0.34 * w, 0.014)), (1.0, 1.0, 1.0))
+            self.paint(canvas.box(mouth, (0.44 * w, 0.034), 0.006), DARK)
+            self.paint(canvas.box(mouth, (0.38 * w, 0.020)), (1.0, 1.0, 1.0))
         else:
-            arc = canvas.ellipse((x, mouth[1] - 0.035), (0.42 * w, 0.055))
-            self.paint(np.maximum(np.abs(arc) - 0.010, mouth[1] - 0.030 - canvas.y), DARK)
+            arc = canvas.ellipse((x, mouth[1] - 0.035), (0.42 * w, 0.060))
+            self.paint(np.maximum(np.abs(arc) - 0.013, mouth[1] - 0.030 - canvas.y), DARK)
 
     def _scarf(self) -> None:
         (x, y), (w, h) = self.body.middle, self.body.half
@@ -222,10 +246,10 @@ class _Figure:
 
     def _hat(self) -> None:
         x, top, w = self.body.head[0], self.body.head[1] - 0.72 * self.body.head_half[1], self.body.head_half[0]
-        brim = max(w + 0.03, 0.11)
+        brim = 0.62 * w  # between the ears
         self.paint(self.canvas.box((x, top), (brim, 0.016), 0.014), (0.12, 0.10, 0.12))
-        self.paint(self.canvas.box((x, top - 0.065), (0.62 * brim, 0.062), 0.010), (0.12, 0.10, 0.12))
-        self.paint(self.canvas.box((x, top - 0.028), (0.62 * brim, 0.014)), (0.85, 0.15, 0.18))
+        self.paint(self.canvas.box((x, top - 0.065), (0.68 * brim, 0.062), 0.010), (0.12, 0.10, 0.12))
+        self.paint(self.canvas.box((x, top - 0.028), (0.68 * brim, 0.016)), (0.85, 0.15, 0.18))
 
     def _umbrella(self) -> None:
         hand = self._hand(-1)

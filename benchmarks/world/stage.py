@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +21,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 SECONDS_BETWEEN_SAVES = 60.0
+BROKEN = 10
+"""Steps that are not finite, one after the other, until nothing is believed any more."""
 Say = Callable[[str], None]
 
 
@@ -32,19 +35,74 @@ class Stage:
     batch: int
     rate: float
     """Learning rate at its height; it rises over the first 4 % of the steps and falls as a cosine."""
+    matrix_rate: float = 0.0
+    """The same of matrices and convolutions by Muon (Jordan et al. 2024), in units of AdamW's (Liu et al. 2025); 0: AdamW moves them too."""
     decay: float = 0.998
     """Of the moving average, which is the result; it is shorter at the start: ``(1 + n) / (10 + n)`` after ``n`` steps, as in diffusers."""
     weight_decay: float = 0.0
 
-    def rate_at(self, step: int) -> float:
+    def share_at(self, step: int) -> float:
+        """Of the learning rate's height."""
         warm = max(1, round(0.04 * self.steps))
         if step < warm:
-            return self.rate * (step + 1) / warm
-        return self.rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, self.steps - warm))))
+            return (step + 1) / warm
+        return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, self.steps - warm)))
+
+
+class Movers:
+    """AdamW, and Muon for matrices where the stage says so.
+
+    Muon takes matrices only: a convolution ``(out, in, h, w)`` is shown to it as ``(out, in · h · w)``, in the same memory. Embeddings are left to AdamW,
+    as Muon's authors advise.
+    """
+
+    def __init__(self, stage: Stage, module: nn.Module) -> None:
+        named = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        matrices = [
+            p for name, p in named.items() if stage.matrix_rate and p.ndim > 1 and not re.search("embedding|rows", name)
+        ]
+        self._views = [(p, nn.Parameter(p.detach().flatten(1))) for p in matrices]
+        others = [p for p in named.values() if all(p is not m for m in matrices)]
+        self.all: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(others, lr=stage.rate, betas=(0.9, 0.98), weight_decay=stage.weight_decay, fused=True)
+        ]
+        if matrices:
+            views = [view for _, view in self._views]
+            self.all.append(
+                torch.optim.Muon(views, lr=stage.matrix_rate, weight_decay=stage.weight_decay, adjust_lr_fn="match_rms_adamw")
+            )
+        self._heights = [group["lr"] for each in self.all for group in each.param_groups]
+
+    def slow_to(self, share: float) -> None:
+        """Learning rates as a share of their height."""
+        groups = (group for each in self.all for group in each.param_groups)
+        for group, height in zip(groups, self._heights, strict=True):
+            group["lr"] = height * share
+
+    def step(self) -> None:
+        """Move every parameter by its gradient."""
+        for parameter, view in self._views:
+            view.grad = parameter.grad.flatten(1)  # type: ignore[union-attr]
+        for each in self.all:
+            each.step()
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        for each in self.all:
+            each.zero_grad()
+        for parameter, _ in self._views:
+            parameter.grad = None
+
+
+def device() -> torch.device:
+    """Where stages compute: on a GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def fast() -> AbstractContextManager:
-    """bfloat16 products where the processor has units for them."""
+    """bfloat16 products where the device has units for them."""
+    if device().type == "cuda":
+        return torch.autocast("cuda", torch.bfloat16)
     return torch.autocast("cpu", torch.bfloat16, enabled=torch.cpu._is_amx_tile_supported())
 
 
@@ -68,33 +126,44 @@ def optimise(stage: Stage, module: nn.Module, loss: Callable[[int], Tensor], fol
     file = folder / f"{stage.name}.state.safetensors"
     average = AveragedModel(module, multi_avg_fn=partial(_averaged, stage.decay))
     parameters = [p for p in module.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=stage.rate, betas=(0.9, 0.98), weight_decay=stage.weight_decay, fused=True)
-    done = _restore(file, stage, module, average, optimizer) if file.exists() else 0
+    movers = Movers(stage, module)
+    done = _restore(file, stage, module, average, movers) if file.exists() else 0
     began, saved, recent = time.monotonic(), time.monotonic(), []
-    first = done
+    first, broken = done, 0
     while done < stage.steps:
-        for group in optimizer.param_groups:
-            group["lr"] = stage.rate_at(done)
+        movers.slow_to(stage.share_at(done))
         value = loss(done)
-        optimizer.zero_grad()
+        movers.zero_grad()
         value.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        average.update_parameters(module)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         done += 1
-        recent.append(value.item())
+        if torch.isfinite(norm):
+            movers.step()
+            average.update_parameters(module)
+            recent.append(value.item())
+            broken = 0
+        else:  # one bad batch must not end hours of work
+            broken += 1
+            say(f"{stage.name}: step {done} left out: loss {value.item():.4f}, gradient {norm.item():.4f}")
+            if broken == BROKEN:
+                raise SystemExit(f"{stage.name}: {BROKEN} steps one after the other were not finite; {file} is from before.")
         if done % max(1, stage.steps // 60) == 0 or done == stage.steps:
             each = (time.monotonic() - began) / (done - first)
             say(
-                f"{stage.name}: step {done} of {stage.steps}, loss {np.mean(recent):.4f}, {each:.2f} s each, {each * (stage.steps - done) / 60:.0f} min left"
+                f"{stage.name}: step {done} of {stage.steps}, loss {np.mean(recent or [np.nan]):.4f}, {each:.2f} s each, {each * (stage.steps - done) / 60:.0f} min left"
             )
             recent.clear()
-        if time.monotonic() - saved > SECONDS_BETWEEN_SAVES or done == stage.steps:
-            _save(file, stage, done, module, average, optimizer)
+        is_time = time.monotonic() - saved > SECONDS_BETWEEN_SAVES or done == stage.steps
+        if is_time and not broken and _is_finite(parameters):
+            _save(file, stage, done, module, average, movers)
             saved = time.monotonic()
     with torch.no_grad():
         for parameter, mean in zip(module.parameters(), average.module.parameters(), strict=True):
             parameter.copy_(mean)
+
+
+def _is_finite(parameters: Iterable[Tensor]) -> bool:
+    return bool(torch.stack(torch._foreach_norm([p.detach() for p in parameters])).isfinite().all())
 
 
 @torch.no_grad()
@@ -102,12 +171,13 @@ def _averaged(decay: float, means: list[Tensor], values: list[Tensor], n: Tensor
     torch._foreach_lerp_(means, values, 1 - min(decay, (1 + int(n)) / (10 + int(n))))
 
 
-def _state(module: nn.Module, average: AveragedModel, optimizer: torch.optim.Optimizer) -> Mapping[str, Tensor]:
+def _state(module: nn.Module, average: AveragedModel, movers: Movers) -> Mapping[str, Tensor]:
     found = {f"weights.{name}": p for name, p in module.named_parameters()}
     found |= {f"average.{name}": p for name, p in average.named_parameters()}
     found["average.n"] = average.n_averaged
-    for index, values in optimizer.state_dict()["state"].items():
-        found |= {f"optimizer.{index}.{name}": value for name, value in values.items()}
+    for place, each in enumerate(movers.all):
+        for index, values in each.state_dict()["state"].items():
+            found |= {f"optimizer.{place}.{index}.{name}": value for name, value in values.items()}
     return found
 
 
@@ -120,7 +190,7 @@ def _save(file: Path, stage: Stage, done: int, *parts: object) -> None:
 
 
 @torch.no_grad()
-def _restore(file: Path, stage: Stage, module: nn.Module, average: AveragedModel, optimizer: torch.optim.Optimizer) -> int:
+def _restore(file: Path, stage: Stage, module: nn.Module, average: AveragedModel, movers: Movers) -> int:
     with safe_open(file, "pt") as opened:
         told = opened.metadata()
         if json.loads(told["stage"]) != stage.__dict__:
@@ -130,10 +200,11 @@ def _restore(file: Path, stage: Stage, module: nn.Module, average: AveragedModel
         for name, parameter in named.named_parameters():
             parameter.copy_(tensors[f"{prefix}.{name}"])
     average.n_averaged.copy_(tensors["average.n"])
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        if name.startswith("optimizer."):
-            _, index, key = name.split(".", 2)
-            state.setdefault(int(index), {})[key] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    for place, each in enumerate(movers.all):
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            if name.startswith(f"optimizer.{place}."):
+                _, _, index, key = name.split(".", 3)
+                state.setdefault(int(index), {})[key] = tensor
+        each.load_state_dict({"state": state, "param_groups": each.state_dict()["param_groups"]})
     return int(told["step"])

@@ -12,6 +12,8 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,15 +27,17 @@ if __name__ == "__main__":
 
 from benchmarks.world.autoencoder import pixels  # noqa: E402
 from benchmarks.world.command import arguments, say  # noqa: E402
-from benchmarks.world.judges import HEADS, Attributes, ImageText, SubjectEncoder, spelled  # noqa: E402
+from benchmarks.world.grammar import vocabulary  # noqa: E402
+from benchmarks.world.judges import HEADS, attributes_loss, image_text_loss, spelled, subject_loss  # noqa: E402
 from benchmarks.world.pictures import Told, for_judges, held_out, rendered  # noqa: E402
-from benchmarks.world.stage import Stage, fast, optimise, order  # noqa: E402
+from benchmarks.world.stage import Stage, device, fast, optimise, order  # noqa: E402
+from krona_train.evaluation.small_world import Attributes, ImageText, SubjectEncoder  # noqa: E402
 
 PICTURES, VIEWS = 24_000, 8
 STAGES = {
-    "attributes": Stage("judge-attributes", steps=2500, batch=64, rate=1.5e-3, decay=0.99, weight_decay=0.02),
-    "subject": Stage("judge-subject", steps=4000, batch=96, rate=1.5e-3, decay=0.99, weight_decay=0.02),
-    "image-text": Stage("judge-image-text", steps=2500, batch=96, rate=1.5e-3, decay=0.99, weight_decay=0.02),
+    "attributes": Stage("judge-attributes", steps=1600, batch=64, rate=1.5e-3, decay=0.99, weight_decay=0.02),
+    "subject": Stage("judge-subject", steps=2000, batch=96, rate=1.5e-3, decay=0.99, weight_decay=0.02),
+    "image-text": Stage("judge-image-text", steps=1600, batch=96, rate=1.5e-3, decay=0.99, weight_decay=0.02),
 }
 GALLERY = 50
 """Characters among whom the right one is to be found."""
@@ -65,10 +69,14 @@ def train(folder: Path, scale: float) -> dict[str, torch.nn.Module]:
     told = [for_judges(n) for n in range(count)]
     truth, words = truths(told), spelled([each.caption for each in told])
     torch.manual_seed(0)
-    judges: dict[str, torch.nn.Module] = {"attributes": Attributes(), "subject": SubjectEncoder(), "image-text": ImageText()}
+    judges: dict[str, torch.nn.Module] = {
+        "attributes": Attributes(HEADS),
+        "subject": SubjectEncoder(),
+        "image-text": ImageText(len(vocabulary())),
+    }
 
     def seen(chosen: np.ndarray, rng: torch.Generator) -> Tensor:
-        return disturbed(pixels(images[chosen]), rng)
+        return disturbed(pixels(images[chosen]), rng).to(device())
 
     for name, judge in judges.items():
         stage = dataclasses.replace(STAGES[name], steps=max(2, round(STAGES[name].steps * scale)))
@@ -79,28 +87,33 @@ def train(folder: Path, scale: float) -> dict[str, torch.nn.Module]:
                 who = order(count // VIEWS, stage.batch, step, 4)
                 views = torch.stack([torch.randperm(VIEWS, generator=rng)[:2] for _ in who]).numpy()
                 with fast():
-                    return judge.loss(seen(who * VIEWS + views[:, 0], rng), seen(who * VIEWS + views[:, 1], rng))
+                    return subject_loss(judge, seen(who * VIEWS + views[:, 0], rng), seen(who * VIEWS + views[:, 1], rng))
             chosen = order(count, stage.batch, step, 3)
             with fast():
                 x = seen(chosen, rng)
                 if isinstance(judge, ImageText):
-                    return judge.loss(x, words[chosen])
-                return judge.loss(x, {key: values[chosen] for key, values in truth.items()})
+                    return image_text_loss(judge, x, words[chosen].to(device()))
+                return attributes_loss(judge, x, {key: values[chosen].to(device()) for key, values in truth.items()})
 
-        optimise(stage, judge, loss, folder, say)
+        optimise(stage, judge.to(device()), loss, folder, say)
+        judge.cpu()
     return judges
 
 
 @torch.no_grad()
-def rates(judges: dict[str, torch.nn.Module], folder: Path, count: int = 2000) -> dict[str, float]:
-    """Shares of right answers on pictures of characters that nobody was trained on."""
-    images = pixels(rendered(folder / "held-out.rgb", held_out, count, say))
-    told = [held_out(n) for n in range(count)]
-    truth = truths(told)
-    scores = judges["attributes"](images)
+def rates_on(judge: Any, images: np.ndarray, told: list[Told]) -> dict[str, float]:
+    """Shares of right answers.
+
+    Args:
+        judge: Has the networks ``attributes``, ``subject`` and ``image_text``.
+        images: ``(N, 64, 64, 3)``, characters in fours, a multiple of `GALLERY` characters.
+        told: Of each.
+    """
+    x, truth = pixels(images), truths(told)
+    scores = judge.attributes(x)
     found = {name: float((scores[name].argmax(1) == truth[name]).float().mean()) for name in HEADS}
 
-    vectors = judges["subject"](images).view(-1, 4, 64)  # held-out characters come in fours
+    vectors = judge.subject(x).view(-1, 4, 64)  # held-out characters come in fours
     first = []
     for start in range(0, len(vectors) - GALLERY + 1, GALLERY):
         group = vectors[start : start + GALLERY]
@@ -108,10 +121,10 @@ def rates(judges: dict[str, torch.nn.Module], folder: Path, count: int = 2000) -
         first.append((nearest == torch.arange(GALLERY)).float().mean())
     found[f"subject, first among {GALLERY}"] = float(torch.stack(first).mean())
 
-    judge = judges["image-text"]
-    seen, said = judge.pictures(images), judge.captions(spelled([each.caption for each in told]))
+    seen, said = judge.image_text.pictures(x), judge.image_text.captions(spelled([each.caption for each in told]))
     right = [
-        (seen[n : n + GALLERY] @ said[n : n + GALLERY].mT).argmax(1) == torch.arange(GALLERY) for n in range(0, count, GALLERY)
+        (seen[n : n + GALLERY] @ said[n : n + GALLERY].mT).argmax(1) == torch.arange(GALLERY)
+        for n in range(0, len(told), GALLERY)
     ]
     found[f"caption, first among {GALLERY}"] = float(torch.cat(right).float().mean())
     return found
@@ -121,7 +134,10 @@ def main() -> None:
     """Train, judge the judges, write."""
     told = arguments(__doc__, ROOT / "samples" / "world" / "judges.safetensors")
     judges = train(told.folder, told.scale)
-    found = rates(judges, told.folder)
+    count = 2000
+    images = rendered(told.folder / "held-out.rgb", held_out, count, say)
+    named = SimpleNamespace(**{name.replace("-", "_"): judge for name, judge in judges.items()})
+    found = rates_on(named, images, [held_out(n) for n in range(count)])
     for name, rate in found.items():
         say(f"{name}: {100 * rate:.1f} % right")
     tensors = {
@@ -130,7 +146,9 @@ def main() -> None:
         for key, tensor in judge.state_dict().items()
     }
     told.out.parent.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, told.out, metadata={"right": json.dumps(found)})
+    save_file(
+        tensors, told.out, metadata={"right": json.dumps(found), "heads": json.dumps(HEADS), "words": json.dumps(vocabulary())}
+    )
     say(f"written {told.out}: {told.out.stat().st_size / 1e6:.1f} MB")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import folder_paths
 
-from krona_ops.errors import AdapterFileError, KronaError
+from krona_ops.errors import AdapterFileError, ConfigError, KronaError
 from krona_ops.files import read_header
 from krona_train.state import TrainState, newest
 
@@ -28,6 +28,23 @@ def register() -> None:
         folder_paths.add_model_folder_path(KIND, folder)
     known, _ = folder_paths.folder_names_and_paths[KIND]
     folder_paths.folder_names_and_paths[KIND] = (known, {".safetensors"})
+
+
+def judges_folder(name: str) -> Path:
+    """The folder of a full path, or of a name inside the host's models folder.
+
+    Raises:
+        ConfigError: No folder is named.
+    """
+    if not name.strip():
+        raise ConfigError(
+            "No folder with CLIP and DINO is named.",
+            layer="folder",
+            found="nothing",
+            expected="a full path, or a name inside ComfyUI's models folder",
+            remedy="Write krona_judges, and put them there.",
+        )
+    return Path(folder_paths.models_dir) / Path(name.strip()).expanduser()
 
 
 def adapter_files() -> list[str]:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from krona_train.config import from_yaml
 from krona_train.job import Job
@@ -71,15 +72,27 @@ def test_the_dreambooth_workflow_draws_previews_and_keeps_the_class(server):
     assert result.outputs["6"]["files"]
 
 
-def test_the_demo_runs_to_its_end_and_says_where_everything_is(tmp_path):
-    settings = {"STEPS": "3", "OUT": str(tmp_path / "out")}
-    env = {k: v for k, v in os.environ.items() if k not in ("CHECKPOINT", "IMAGES", "PROMPT")} | settings
+def demo(out, **settings):
+    env = {k: v for k, v in os.environ.items() if k not in ("CHECKPOINT", "IMAGES", "PROMPT")}
+    env |= {"STEPS": "3", "OUT": str(out), **settings}
     done = subprocess.run([sys.executable, PACK / "tools" / "demo.py"], env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "tiny RANDOM model" in done.stdout
-    for name in ("adapter.safetensors", "loss.png", "dataset.png", "before.png", "after.png", "before-after.png"):
-        assert (tmp_path / "out" / name).stat().st_size > 1000
-        assert str(tmp_path / "out" / name) in done.stdout
+    for name in ("adapter.safetensors", "loss.png", "dataset.png", "before.png", "after.png", "side-by-side.png"):
+        assert (out / name).stat().st_size > 1000
+        assert str(out / name) in done.stdout
+    return done.stdout
+
+
+def test_the_demo_runs_to_its_end_and_says_where_everything_is(tmp_path):
+    assert "small world" in demo(tmp_path / "out")
+    assert Image.open(tmp_path / "out" / "after.png").size == (64, 64)
+    assert Image.open(tmp_path / "out" / "side-by-side.png").width > 4 * 192
+
+
+def test_the_demo_takes_a_checkpoint_of_ones_own(tmp_path):
+    printed = demo(tmp_path / "out", CHECKPOINT=str(tiny_models.cached("sd15")))
+    assert "small world" not in printed
+    assert Image.open(tmp_path / "out" / "after.png").size == (512, 512)
 
 
 @pytest.mark.parametrize(("name", "value"), [("CHECKPOINT", "nowhere.safetensors"), ("IMAGES", "nowhere")])

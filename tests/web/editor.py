@@ -36,6 +36,7 @@ class Editor:
     def __init__(self, page: Page, server) -> None:
         self.page, self.server = page, server
         self._told: list[tuple[str, str]] = []
+        self._forgiven: list[str] = []
         page.on("console", self._note)
         page.on("pageerror", lambda error: self._told.append(("", f"uncaught: {error}\n{error.stack or ''}")))
 
@@ -45,11 +46,12 @@ class Editor:
 
     def errors(self) -> list[str]:
         """What the console says that is not the host's own."""
-        return [f"{text} ({url})" for url, text in self._told if not any(known.search(url) for known in OF_THE_HOST)]
+        told = [(url, text) for url, text in self._told if not any(address in url for address in self._forgiven)]
+        return [f"{text} ({url})" for url, text in told if not any(known.search(url) for known in OF_THE_HOST)]
 
-    def forget_errors(self, address: str) -> None:
-        """Of requests that a test makes fail on purpose."""
-        self._told = [(url, text) for url, text in self._told if address not in url]
+    def forgive_errors(self, address: str) -> None:
+        """Of requests that a test makes fail on purpose, whenever the browser tells of them: it may do so after the page has shown the answer."""
+        self._forgiven.append(address)
 
     def open(self) -> None:
         """Load the page, with an empty graph."""

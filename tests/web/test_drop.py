@@ -249,7 +249,7 @@ def test_what_is_no_adapter_is_left_to_comfyui(editor, tmp_path, held):
     wait_for_node(editor, "Note")
     editor.drop([("pixel.png", png())], *POINT)
     wait_for_node(editor, "LoadImage")
-    editor.forget_errors("filename=undefined")  # ComfyUI's: a picture that it shows before it has sent it
+    editor.forgive_errors("filename=undefined")  # ComfyUI's: a picture that it shows before it has sent it
     editor.page.evaluate("app.graph.clear()")
     editor.drop([checkpoint(tmp_path / "model.safetensors", workflow=WORKFLOW)], *POINT)
     wait_for_node(editor, "Note")
@@ -290,7 +290,7 @@ def test_what_the_server_refuses_is_told_in_its_words(editor, tmp_path, held):
     expect(told(editor, "half.safetensors: .*lokr_w2")).to_be_visible()
     assert (held(), editor.nodes()) == (set(), [])
     assert editor.page.locator(".krona-uploads").count() == 0
-    editor.forget_errors("krona/adapters")  # the browser writes every 415 into its console
+    editor.forgive_errors("krona/adapters")  # the browser writes every 415 into its console
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from graphs import checkpoint, dataset, link, save, train
 from PIL import Image
 
-from tools.make_workflows import ADAPTER, COMPARE, FOLDER, LIGHT, MADE, RESUME, STYLE, TRAIN
+from tools.make_workflows import ADAPTER, COMPARE, FOLDER, LIGHT, MADE, RESUME, STYLE, TRAIN, WORLD, world_train
 from tools.server import PACK
 
 NAMES = [name.removesuffix(".json") for name in MADE]
@@ -46,6 +46,13 @@ def files(server):
         }
         [file] = server.client.run(graph).outputs["4"]["files"]
         made[name] = file["filename"]
+    graph, *_ = world_train()
+    for entry in graph.values():
+        entry["inputs"] |= {"steps": 1} if entry["class_type"] == "KronaTrain" else {}
+    outputs = server.client.run(graph).outputs
+    saves = [key for key, entry in graph.items() if entry["class_type"] == "KronaSave"]
+    for kind, key in zip(WORLD, saves, strict=True):
+        made[f"world-{kind}_00001_.safetensors"] = outputs[key]["files"][0]["filename"]
     yield made
     for path in set(folder.iterdir()) - before:
         shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -119,7 +119,7 @@ def test_an_error_is_told_on_the_node(opened, files):
     opened.add("KronaLoad", (300, 150), file="gone.safetensors")
     expect(opened.page.locator(".krona-loader").get_by_role("alert")).to_contain_text('no adapter "gone.safetensors"')
     opened.look("error")
-    opened.forget_errors("krona/adapter")
+    opened.forgive_errors("krona/adapter")
 
 
 def test_a_file_is_found_and_chosen_with_the_keyboard_alone(opened, files):

@@ -7,9 +7,10 @@ import torch
 
 from benchmarks.world.characters import SUBJECTS
 from benchmarks.world.grammar import vocabulary
-from benchmarks.world.judges import HEADS, LONGEST, TEMPERATURE, Attributes, ImageText, SubjectEncoder, matching, spelled
+from benchmarks.world.judges import HEADS, TEMPERATURE, matching, spelled
 from benchmarks.world.pictures import for_judges, for_training, held_out, picture, rendered
 from benchmarks.world.train_judges import truths
+from krona_train.evaluation.small_world import LONGEST, Attributes, ImageText, SubjectEncoder
 
 
 def unit(*shape, seed):
@@ -39,10 +40,14 @@ def test_captions_are_spelled_by_the_words_of_the_world():
 
 def test_the_judges_have_a_vector_of_length_one_and_scores_for_every_value():
     x = torch.randn(3, 3, 64, 64)
-    assert {name: tuple(scores.shape) for name, scores in Attributes(8)(x).items()} == {
+    assert {name: tuple(scores.shape) for name, scores in Attributes(HEADS, 8)(x).items()} == {
         name: (3, len(v)) for name, v in HEADS.items()
     }
-    for vectors in (SubjectEncoder(8)(x), ImageText(8).pictures(x), ImageText(8).captions(spelled(["a photo of a cat"] * 3))):
+    for vectors in (
+        SubjectEncoder(8)(x),
+        ImageText(len(vocabulary()), 8).pictures(x),
+        ImageText(len(vocabulary()), 8).captions(spelled(["a photo of a cat"] * 3)),
+    ):
         assert vectors.shape == (3, 64)
         assert torch.allclose(vectors.norm(dim=1), torch.ones(3))
 

@@ -9,9 +9,10 @@ from safetensors.torch import load_file
 from torch import nn
 
 from benchmarks.world import stage as stages
-from benchmarks.world.stage import Stage, optimise, order
+from benchmarks.world.stage import Movers, Stage, optimise, order
 
 SHORT = Stage("short", steps=12, batch=3, rate=1e-2)
+WITH_MUON = Stage("short", steps=12, batch=3, rate=1e-2, matrix_rate=0.02)
 
 
 def test_each_epoch_has_every_picture_once_and_another_order():
@@ -37,17 +38,18 @@ def loss_of(net, stop_at=None):
     return loss
 
 
+@pytest.mark.parametrize("stage", [SHORT, WITH_MUON], ids=["adamw", "muon"])
 @pytest.mark.parametrize("stop_at", [1, 5, 11])
-def test_a_stopped_stage_goes_on_bit_for_bit(tmp_path, monkeypatch, stop_at):
+def test_a_stopped_stage_goes_on_bit_for_bit(tmp_path, monkeypatch, stop_at, stage):
     whole = module()
-    optimise(SHORT, whole, loss_of(whole), tmp_path / "", lambda line: None)
+    optimise(stage, whole, loss_of(whole), tmp_path / "", lambda line: None)
     (tmp_path / "parts").mkdir()
     monkeypatch.setattr(stages, "SECONDS_BETWEEN_SAVES", 0.0)
     first = module()
     with pytest.raises(KeyboardInterrupt):
-        optimise(SHORT, first, loss_of(first, stop_at), tmp_path / "parts", lambda line: None)
+        optimise(stage, first, loss_of(first, stop_at), tmp_path / "parts", lambda line: None)
     second = module()
-    optimise(SHORT, second, loss_of(second), tmp_path / "parts", lambda line: None)
+    optimise(stage, second, loss_of(second), tmp_path / "parts", lambda line: None)
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), second.parameters(), strict=True))
 
 
@@ -70,6 +72,25 @@ def test_the_result_is_the_moving_average(tmp_path):
     assert (net[0].weight.double() - expected).norm() < 1e-6 * expected.norm()
 
 
+def test_muon_moves_matrices_to_an_orthogonal_step_and_adamw_the_rest():
+    """Of a convolution too, as one matrix: all singular values of the first step are about the same, and its size is AdamW's."""
+    torch.manual_seed(1)
+    net = nn.ModuleDict({"conv": nn.Conv2d(3, 8, 2), "embedding": nn.Embedding(5, 4)})
+    before = {name: p.detach().clone() for name, p in net.named_parameters()}
+    movers = Movers(Stage("one", steps=1, batch=1, rate=1e-2, matrix_rate=0.02), net)
+    movers.slow_to(0.5)
+    (net["conv"](torch.randn(2, 3, 5, 5)).square().sum() + net["embedding"].weight.square().sum()).backward()
+    movers.step()
+    moved = {name: before[name] - p.detach() for name, p in net.named_parameters()}
+    singular = torch.linalg.svdvals(moved["conv.weight"].flatten(1))
+    assert singular.max() < 2 * singular.min()
+    assert float(moved["conv.weight"].square().mean().sqrt()) == pytest.approx(0.5 * 0.02 * 0.2, rel=0.2)
+    for name in ("conv.bias", "embedding.weight"):
+        assert torch.allclose(moved[name].abs(), torch.full_like(moved[name], 0.5 * 1e-2), rtol=1e-3)
+    movers.zero_grad()
+    assert all(p.grad is None for p in net.parameters())
+
+
 def test_the_state_of_another_recipe_is_refused(tmp_path):
     net = module()
     optimise(SHORT, net, loss_of(net), tmp_path, lambda line: None)
@@ -78,8 +99,8 @@ def test_the_state_of_another_recipe_is_refused(tmp_path):
 
 
 def test_the_rate_rises_and_falls():
-    stage = Stage("long", steps=1000, batch=1, rate=1.0)
-    rates = [stage.rate_at(step) for step in range(1000)]
+    stage = Stage("long", steps=1000, batch=1, rate=2.0)
+    rates = [stage.share_at(step) for step in range(1000)]
     assert max(rates) == rates[40] == 1.0
     assert rates[:41] == sorted(rates[:41])
     assert rates[40:] == sorted(rates[40:], reverse=True)

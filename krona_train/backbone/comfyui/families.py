@@ -8,9 +8,10 @@ FAMILIES = {
     "SD15": "sd_v1", "SD20": "sd_v2", "SD21UnclipL": "sd_v2", "SD21UnclipH": "sd_v2",
     "SDXL": "sdxl_base_v1-0", "SSD1B": "sdxl_base_v1-0", "Segmind_Vega": "sdxl_base_v1-0", "KOALA_700M": "sdxl_base_v1-0",
     "KOALA_1B": "sdxl_base_v1-0", "SDXLRefiner": "sdxl_refiner_v1-0", "SD3": "sd3", "Flux": "flux1", "FluxSchnell": "flux1",
+    "WorldModel": "small_world",
 }  # fmt: skip
-"""Host's model classes by the names that ``ss_base_model_version`` has in files of other trainers."""
-RESOLUTIONS = {"sd_v1": 512, "sd_v2": 768}
+"""Host's model classes by the names that ``ss_base_model_version`` has in files of other trainers; the last one is this pack's own small model."""
+RESOLUTIONS = {"sd_v1": 512, "sd_v2": 768, "small_world": 64}
 """Pixels at which a family was trained, where it is not 1024."""
 
 

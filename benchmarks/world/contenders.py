@@ -1,0 +1,70 @@
+"""Who takes part, by name. Names stand in results' files: what one means never changes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from krona_ops.targets import PAPER_FACTORS, TargetRule
+from krona_train.config import AdapterConfig, OptimizerConfig
+
+from . import ideas, training
+from .training import Train
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A way to personalise."""
+
+    adapter: AdapterConfig
+    train: Train = training.by_the_pack
+    optimizer: tuple[tuple[str, Any], ...] = ()
+    """Settings of the optimizer besides the learning rate."""
+
+
+def krona(out: int, into: int, layout: str = "kron") -> Contender:
+    """Kronecker adapter of these factors, the pack's trainer."""
+    return Contender(AdapterConfig(targets=(TargetRule((out, into)),), layout=layout))  # type: ignore[arg-type]
+
+
+def of_projections(**factors: tuple[int, int]) -> AdapterConfig:
+    """Factors of their own for some projections (``q``, ``k``, ``v``, ``out``); the others are left alone."""
+    return AdapterConfig(targets=tuple(TargetRule(pair, projections=(name,)) for name, pair in factors.items()))  # type: ignore[arg-type]
+
+
+def lora(rank: int) -> Contender:
+    """diffusers' LoRA on the same layers, the pack's trainer."""
+    return Contender(AdapterConfig(kind="lora", rank=rank, alpha=rank))
+
+
+SIZES = ((64, 4), (4, 4), (2, 2))
+"""Of the Kronecker adapters whose learning rates are all tried: on layers of 128 × 128 they have about as many parameters as LoRA of rank 1, 4 and 16."""
+SIDES = (2, 4, 8, 16, 32, 64)
+"""Of the grid of factors."""
+SETTINGS = "default settings"
+"""All of the pack's, as they come."""
+PAPER = "krona {}x{}".format(*PAPER_FACTORS)
+"""The paper's best factors, with whom the others are compared."""
+CONTENDERS: dict[str, Contender] = {
+    SETTINGS: Contender(AdapterConfig(), optimizer=(("rate_by_width", OptimizerConfig().rate_by_width),)),
+    **{f"krona {a}x{b}": krona(a, b) for a in SIDES for b in SIDES},
+    **{f"krona {a}x{b} shuffled": krona(a, b, "shuffled") for a in SIDES for b in SIDES},
+    **{f"lora {rank}": lora(rank) for rank in (1, 2, 4, 8, 16)},
+    "lokr core": Contender(AdapterConfig(targets=(TargetRule((8, 8)),)), training.with_start(training.as_core_starts)),
+    "lokr lycoris": Contender(AdapterConfig(targets=(TargetRule((8, 8)),)), training.with_start(training.as_lycoris_starts)),
+    "full": Contender(AdapterConfig(), training.full_fine_tuning),
+    "idea: q k 64x4, v out 4x4": Contender(of_projections(q=(64, 4), k=(64, 4), v=(4, 4), out=(4, 4))),
+    "idea: q k 4x4, v out 64x4": Contender(of_projections(q=(4, 4), k=(4, 4), v=(64, 4), out=(64, 4))),
+    "idea: v and out alone": Contender(of_projections(v=(64, 4), out=(64, 4))),
+    "idea: B four times as fast": Contender(krona(64, 4).adapter, optimizer=(("rate_b", 4.0),)),
+    "idea: A four times as fast": Contender(krona(64, 4).adapter, optimizer=(("rate_a", 4.0),)),
+    "idea: A orthogonal": Contender(krona(64, 4).adapter, training.with_start(ideas.orthogonal)),
+    "idea: A wide": Contender(krona(64, 4).adapter, training.with_start(ideas.wide)),
+    "idea: A by the gradient": Contender(krona(64, 4).adapter, training.with_start(ideas.by_gradient)),
+    "idea: sum of 16x4 and 4x16": Contender(krona(64, 4).adapter, training.with_layers(ideas.sum_of((16, 4), (4, 16)))),
+    "idea: sum of 64x4 and 4x64": Contender(krona(64, 4).adapter, training.with_layers(ideas.sum_of((64, 4), (4, 64)))),
+    "idea: sum of two 64x4": Contender(krona(64, 4).adapter, training.with_layers(ideas.sum_of((64, 4), (64, 4)))),
+    "idea: factors by budget": Contender(krona(64, 4).adapter, ideas.by_budget),
+    "idea: half of the layers": Contender(krona(64, 4).adapter, ideas.half_of_the_layers),
+}
+IDEAS = tuple(name for name in CONTENDERS if name.startswith("idea"))

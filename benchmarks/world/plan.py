@@ -1,0 +1,70 @@
+"""Which trials make which table, in the order in which they are worth running."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from .contenders import IDEAS, PAPER, SIDES, SIZES
+from .subjects import COUNT
+from .summary import RATES, best_rate
+from .trial import Trial, as_it_comes, key
+
+CORE = (
+    *(f"krona {a}x{b}" for a, b in SIZES),
+    *(f"krona {a}x{b} shuffled" for a, b in SIZES),
+    "lora 1",
+    "lora 4",
+    "lora 16",
+    "lokr core",
+    "full",
+)
+"""Everybody whose learning rates are all tried on all subjects."""
+BETWEEN = ("lora 2", "lora 8", "krona 8x4", "krona 4x2", "lokr lycoris")
+"""More sizes, to find equal fidelity between the others."""
+KRONA = tuple(name for name in (*CORE, *BETWEEN) if name.startswith("krona"))
+"""Kronecker adapters whose learning rates are all tried."""
+FEW = 4
+"""Subjects of what is only looked at."""
+IDEA_RATES = RATES[2:]
+PARTS = ("references", "default", "core", "seeds", "ideas", "factors", "sizes", "pictures", "prior")
+
+
+def trials(part: str, rows: Sequence[Mapping[str, Any]]) -> list[Trial]:
+    """The trials of a part.
+
+    Args:
+        part: One of `PARTS`.
+        rows: What has been measured; "seeds" and what follows it take each contender's best learning rate from there.
+    """
+    everyone = range(COUNT)
+    if part == "references":
+        return [Trial(name, subject=s) for s in everyone for name in ("base", "real")]
+    if part == "default":
+        return [as_it_comes(s) for s in everyone]
+    if part == "core":
+        return [Trial(name, rate, s) for s in everyone for name in CORE for rate in RATES]
+    if part == "ideas":
+        return [Trial(name, rate, s) for s in range(FEW) for name in IDEAS for rate in IDEA_RATES]
+    if part == "sizes":
+        return [Trial(name, rate, s) for s in everyone for name in BETWEEN for rate in RATES]
+    if part == "factors":
+        rate = best_rate(rows, PAPER)
+        sides = [(a, b) for a in SIDES for b in SIDES]
+        names = [f"krona {a}x{b}{layout}" for layout in ("", " shuffled") for a, b in sides]
+        return [Trial(name, rate, s) for s in range(FEW) for name in names] if rate else []
+    best = {name: rate for name in CORE if (rate := best_rate(rows, name))}
+    if part == "seeds":
+        return [Trial(name, rate, s, seed) for s in everyone for seed in (1, 2) for name, rate in best.items()]
+    compared = [(name, best[name]) for name in (PAPER, "lora 4") if name in best]
+    if part == "pictures":
+        return [Trial(name, rate, s, pictures=n) for s in everyone for n in (1, 2, 3) for name, rate in compared]
+    if part == "prior":
+        return [Trial(name, rate, s, prior=1.0) for s in everyone for name, rate in compared]
+    raise ValueError(f"There is no part {part}; there are {', '.join(PARTS)}.")
+
+
+def missing(wanted: Iterable[Trial], rows: Sequence[Mapping[str, Any]]) -> list[Trial]:
+    """Those without a row of the same recipe."""
+    done = {(key(row), row["recipe"]) for row in rows}
+    return [trial for trial in dict.fromkeys(wanted) if (key(trial), trial.recipe()) not in done]

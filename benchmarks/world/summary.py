@@ -1,0 +1,217 @@
+"""What many trials say together: means over subjects, their uncertainty, best learning rates, stability.
+
+A trial's *gain* is the share of the gap in likeness that it closes: 0 where the base model stands, 1 where real pictures of the subject in the
+same scenes stand. Its *score* joins gain and prompt fidelity as an F-measure does, both as shares of what real pictures reach.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from .contenders import SETTINGS
+
+CLOSE = 0.95
+"""Of the best score: what counts as good, too."""
+RATES = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3)
+"""The paper's range (Fig. 16), evenly spread on a logarithmic scale as far as round numbers go."""
+Row = Mapping[str, Any]
+
+
+def is_plain(row: Row) -> bool:
+    """Whether nothing is unusual about the trial but contender, learning rate, subject and seed, and it came to its end."""
+    from .trial import STEPS
+
+    return "failed" not in row and row["pictures"] == 4 and row["prior"] == 0 and row["steps"] == STEPS
+
+
+def as_they_come(rows: Iterable[Row]) -> list[Row]:
+    """Trials of the pack's default settings, by subject."""
+    return sorted((row for row in rows if row["contender"] == SETTINGS and "failed" not in row), key=lambda row: row["subject"])
+
+
+class References:
+    """What base model and real pictures reach, by subject."""
+
+    def __init__(self, rows: Iterable[Row]) -> None:
+        self._found = {(row["contender"], row["subject"]): row for row in rows if row["contender"] in ("base", "real")}
+
+    def knows(self, subject: int) -> bool:
+        return all((name, subject) in self._found for name in ("base", "real"))
+
+    def base(self, row: Row) -> Row:
+        return self._found["base", row["subject"]]
+
+    def real(self, row: Row) -> Row:
+        return self._found["real", row["subject"]]
+
+    def gain(self, row: Row) -> float:
+        """Share of the gap between base and real likeness."""
+        base, real = self.base(row)["likeness"], self.real(row)["likeness"]
+        return (row["likeness"] - base) / (real - base)
+
+    def drop(self, row: Row) -> float:
+        """Prompt accuracy lost against the base, in [0, 1]."""
+        return self.base(row)["prompt"] - row["prompt"]
+
+    def drift(self, row: Row) -> float:
+        """How far other members of the class have come to look like the subject, as a share of the same gap."""
+        base, real = self.base(row), self.real(row)
+        return (row["class_likeness"] - base["class_likeness"]) / (real["likeness"] - base["likeness"])
+
+    def score(self, row: Row) -> float:
+        """Harmonic mean of gain and prompt accuracy over that of real pictures, both kept in [0, 1]."""
+        gain = float(np.clip(self.gain(row), 0, 1))
+        prompt = float(np.clip(row["prompt"] / self.real(row)["prompt"], 0, 1))
+        return 2 * gain * prompt / (gain + prompt) if gain + prompt else 0.0
+
+
+def by_rate(rows: Sequence[Row], contender: str, seed: int | None = 0) -> dict[float, list[Row]]:
+    """A contender's plain rows, by learning rate."""
+    found: dict[float, list[Row]] = defaultdict(list)
+    for row in rows:
+        if row["contender"] == contender and is_plain(row) and seed in (None, row["seed"]):
+            found[row["rate"]].append(row)
+    return dict(sorted(found.items()))
+
+
+def scores(rows: Sequence[Row], contender: str) -> dict[float, float]:
+    """Mean score over subjects by learning rate; only rates that as many subjects have tried as any other."""
+    references, found = References(rows), by_rate(rows, contender)
+    known = {rate: [r for r in own if references.knows(r["subject"])] for rate, own in found.items()}
+    most = max((len(own) for own in known.values()), default=0)
+    return {rate: float(np.mean([references.score(r) for r in own])) for rate, own in known.items() if own and len(own) == most}
+
+
+def best_rate(rows: Sequence[Row], contender: str) -> float | None:
+    """The learning rate of the best mean score."""
+    found = scores(rows, contender)
+    return max(found, key=found.__getitem__) if found else None
+
+
+def stability(rows: Sequence[Row], contender: str) -> float | None:
+    """Share of the learning rates whose mean score is within 5 % of the best; ``None`` until all have been tried on all subjects that there are references of, or where
+    nothing is learnt at any."""
+    found, subjects = scores(rows, contender), {row["subject"] for row in rows if row["contender"] == "base"}
+    tried = {row["subject"] for own in by_rate(rows, contender).values() for row in own}
+    if not set(RATES) <= found.keys() or max(found.values()) <= 0 or tried != subjects:
+        return None
+    return sum(found[rate] >= CLOSE * max(found.values()) for rate in RATES) / len(RATES)
+
+
+def interval(values: Sequence[float], groups: Sequence[int], draws: int = 2000) -> tuple[float, float] | None:
+    """95 % interval of the mean: whole subjects are drawn with replacement (Efron 1979, percentile bootstrap); ``None`` of a single subject, which says nothing about others.
+
+    Args:
+        groups: The subject of each value.
+    """
+    together: dict[int, list[float]] = defaultdict(list)
+    for value, group in zip(values, groups, strict=True):
+        together[group].append(value)
+    if len(together) < 2:
+        return None
+    means = np.array([np.mean(own) for own in together.values()])
+    rng = np.random.default_rng(0)
+    drawn = rng.choice(means, (draws, len(means))).mean(1)
+    return float(np.quantile(drawn, 0.025)), float(np.quantile(drawn, 0.975))
+
+
+def line(rows: Sequence[Row], contender: str) -> dict[str, Any] | None:
+    """A contender at its best learning rate, over all subjects and seeds that there are."""
+    rate = best_rate(rows, contender)
+    if rate is None:
+        return None
+    references = References(rows)
+    own = [row for row in by_rate(rows, contender, None)[rate] if references.knows(row["subject"])]
+    told: dict[str, Any] = {
+        "contender": contender,
+        "rate": rate,
+        "parameters": own[0]["parameters"],
+        "subjects": len({row["subject"] for row in own}),
+        "seeds": len({row["seed"] for row in own}),
+    }
+    measures = {
+        "likeness": [row["likeness"] for row in own],
+        "gain": [references.gain(row) for row in own],
+        "prompt": [row["prompt"] for row in own],
+        "drop": [references.drop(row) for row in own],
+        "agreement": [row["agreement"] for row in own],
+        "diversity": [row["diversity"] for row in own],
+        "drift": [references.drift(row) for row in own],
+        "score": [references.score(row) for row in own],
+        "seconds": [row["seconds"] for row in own],
+    }
+    for name, values in measures.items():
+        told[name] = float(np.mean(values))
+        told[f"{name} 95 %"] = interval(values, [row["subject"] for row in own])
+    found = scores(rows, contender)
+    told["stability"] = stability(rows, contender)
+    told["spread"] = float(np.std(list(found.values())))
+    told["rates"] = len(found)
+    told["is at the edge"] = len(found) > 1 and rate in (min(found), max(found))
+    return told
+
+
+def at_best(rows: Sequence[Row], contender: str) -> dict[tuple[int, int], Row]:
+    """Subject and seed to row, at the contender's best learning rate."""
+    rate, references = best_rate(rows, contender), References(rows)
+    own = by_rate(rows, contender, None).get(rate, []) if rate is not None else []
+    return {(row["subject"], row["seed"]): row for row in own if references.knows(row["subject"])}
+
+
+def difference(rows: Sequence[Row], contender: str, other: str) -> tuple[float, tuple[float, float] | None] | None:
+    """How much better a contender's score is than another's, subject by subject, and the interval; each at its best learning rate."""
+    references, one, two = References(rows), at_best(rows, contender), at_best(rows, other)
+    shared = sorted(one.keys() & two.keys())
+    if not shared:
+        return None
+    values = [references.score(one[at]) - references.score(two[at]) for at in shared]
+    return float(np.mean(values)), interval(values, [subject for subject, _ in shared])
+
+
+def smallest_as_like(rows: Sequence[Row], candidates: Sequence[str], other: str) -> int | None:
+    """Parameters of the smallest candidate that closes at least as much of the gap as another contender, on the trials that both have; ``None`` where none does.
+
+    Each at its best learning rate.
+    """
+    references, two = References(rows), at_best(rows, other)
+    enough = []
+    for name in candidates:
+        one = at_best(rows, name)
+        shared = one.keys() & two.keys()
+        if shared and np.mean([references.gain(one[at]) - references.gain(two[at]) for at in shared]) >= 0:
+            enough.append(next(iter(one.values()))["parameters"])
+    return min(enough, default=None)
+
+
+def headline(
+    rows: Sequence[Row], paper: str, ours: Sequence[str], theirs: str, other_loras: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The few numbers that are quoted.
+
+    Args:
+        paper: The Kronecker adapter whose stability is told.
+        ours: The Kronecker adapters of all sizes.
+        theirs: The LoRA that they are compared with.
+        other_loras: LoRAs of other ranks: one that is smaller may be as good.
+    """
+    references = References(rows)
+    lora = next(iter(at_best(rows, theirs).values()), None)
+    small = smallest_as_like(rows, ours, theirs)
+    smallest_lora = smallest_as_like(rows, (theirs, *other_loras), theirs)
+    own = [row for row in as_they_come(rows) if references.knows(row["subject"])]
+    gains = [references.gain(row) for row in own]
+    return {
+        "subjects": len(own),
+        "subject_gain": float(np.mean(gains)) if own else None,
+        "subject_gain_least": min(gains, default=None),
+        "prompt_drop": float(np.mean([references.drop(row) for row in own])) if own else None,
+        "prompt_drop_most": max((references.drop(row) for row in own), default=None),
+        "params_vs_lora": small / lora["parameters"] if small and lora else None,
+        "params_vs_smallest_lora": small / smallest_lora if small and smallest_lora else None,
+        "stability_krona": stability(rows, paper),
+        "stability_lora": stability(rows, theirs),
+    }
