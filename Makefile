@@ -1,11 +1,11 @@
 # `make demo` and `make test` do everything on a fresh machine. Variables given to make reach the commands as environment:
-#   make demo CHECKPOINT=model.safetensors IMAGES=folder PROMPT="a photo of sks dog" STEPS=500
+#   make demo CHECKPOINT=model.safetensors IMAGES=folder PROMPT="a photo of sks dog" STEPS=1000
 #   make test ARGS="tests/ops -x"
 PYTHON ?= python3
 HOST = $(PYTHON) tools/host.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup browser demo test test-web bench bench-gpu world lint serve clean
+.PHONY: help setup browser demo test test-web bench bench-gpu bench-quality world lint serve clean
 
 help:   ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1|/' | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
@@ -19,8 +19,8 @@ demo: setup  ## train, save, load and apply an adapter in a real ComfyUI (CHECKP
 browser:  ## find or install Chromium for the browser tests
 	@$(PYTHON) tools/browser.py
 
-test: setup browser  ## all tests, those in the real ComfyUI and in the browser included (ARGS= for pytest)
-	$(HOST) run -m pytest $(ARGS)
+test: setup browser  ## all tests, those in the real ComfyUI and in the browser included, in two processes (ARGS= for pytest)
+	OMP_NUM_THREADS=1 $(HOST) run -m pytest -n 2 $(ARGS)
 
 test-web: setup browser  ## the browser tests alone
 	$(HOST) run -m pytest tests/web $(ARGS)
@@ -39,6 +39,10 @@ bench: setup ## the benchmarks; each writes benchmarks/results/<name>-<machine>.
 
 bench-gpu: setup ## what needs a GPU: a training step on SDXL's shapes, 1024 x 1024, bfloat16
 	$(HOST) run benchmarks/step.py --sdxl --size 128 --rounds 3
+
+bench-quality: setup ## does it learn? trials in the small world, as far as they are missing (hours; ARGS="--minutes 60"), and docs/quality.md
+	$(HOST) run benchmarks/quality.py $(ARGS)
+	$(HOST) run tools/make_quality.py
 
 world: setup ## train the small world's base model and its judges anew (KRONA_WORLD=folder for what it works with)
 	$(HOST) run benchmarks/world/pretrain.py --folder $(or $(KRONA_WORLD),world-work)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+WEB = ROOT / "tests" / "web"
 
 
 def pytest_configure(config):
@@ -20,6 +21,24 @@ def pytest_configure(config):
     module = importlib.util.module_from_spec(spec)
     sys.modules["krona_pack"] = module
     spec.loader.exec_module(module)
+
+
+def pytest_collection_modifyitems(items):
+    """The browser's tests first: they take about as long as all others together."""
+    items.sort(key=lambda item: not item.path.is_relative_to(WEB))  # sorting is stable
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """With two workers, one takes the browser's tests, which need one server and one browser, the other takes all others, file by file."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByPlace(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return "tests/web" if nodeid.startswith("tests/web/") else nodeid.split("::", 1)[0]
+
+    config.option.loadscopereorder = False
+    return ByPlace(config, log)
 
 
 @pytest.fixture(scope="session")
