@@ -171,21 +171,8 @@ def finish(name: str, bars: Iterable[Bar], results: Mapping[str, Any], **context
         context: What else belongs to the machine or the command: threads, sizes.
     """
     judged = [{**asdict(bar), "holds": bar.holds} for bar in bars]
-    told = {
-        "benchmark": name,
-        "commit": commit(),
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "machine": machine(),
-        "load average at end": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-        "python": platform.python_version(),
-        "versions": {package: found for package in VERSIONS if (found := _version(package))},
-        **context,
-        "bars": judged,
-        "results": results,
-    }
-    RESULTS.mkdir(parents=True, exist_ok=True)
     path = RESULTS / f"{name}-{machine()}.json"
-    path.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    keep(path, {**circumstances(name), **context, "bars": judged, "results": results})
     if judged:
         rows = (
             (b["name"], f"{b['value']:.3f}", f"{b['wanted']} {b['bar']:g}", "holds" if b["holds"] else "MISSED") for b in judged
@@ -193,6 +180,35 @@ def finish(name: str, bars: Iterable[Bar], results: Mapping[str, Any], **context
         print("\n" + table(("bar", "value", "wanted", ""), rows))
     print(f"written to {path.relative_to(ROOT)}")
     print(json.dumps({"benchmark": name, "bars": judged}, ensure_ascii=False))
+
+
+def circumstances(name: str) -> dict[str, Any]:
+    """What every results' file begins with: when, where and with what it was measured."""
+    return {
+        "benchmark": name,
+        "commit": commit(),
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "machine": machine(),
+        "load average at end": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "python": platform.python_version(),
+        "versions": {package: found for package in VERSIONS if (found := _version(package))},
+    }
+
+
+def keep(path: Path, told: Mapping[str, Any], rows: Iterable[Mapping[str, Any]] | None = None) -> None:
+    """Write a results' file; it is there whole or as it was.
+
+    Args:
+        rows: Many small results, a line each, as "trials".
+    """
+    text = json.dumps(told, indent=1, ensure_ascii=False)
+    if rows is not None:
+        lines = ",\n  ".join(json.dumps(row, ensure_ascii=False) for row in rows)
+        text = f'{text.removesuffix("}").rstrip()},\n "trials": [\n  {lines}\n ]\n}}'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    waiting = path.with_suffix(".part")
+    waiting.write_text(text + "\n", encoding="utf-8")
+    os.replace(waiting, path)
 
 
 def _version(package: str) -> str | None:

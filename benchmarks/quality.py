@@ -1,0 +1,178 @@
+"""Does it learn? Personalisation in the small world, measured: KronA, LoRA, LoKr and full fine-tuning, learning rates, factors, pictures.
+
+    python3 tools/host.py run benchmarks/quality.py [--parts references,default,core,seeds] [--workers 2] [--minutes 0]
+    python3 tools/host.py run benchmarks/quality.py --again '{"contender": "lora 4", "rate": 0.001, "subject": 3}'    one row anew
+    python3 tools/host.py run benchmarks/quality.py --report                                                          no trial, only the sums
+
+Each trial is a row in ``results/quality-<machine>.json``, written after every ten; a run that was stopped goes on where it was, and rows that
+another commit has measured with the same model, judges and settings stay. ``--minutes`` stops by itself. docs/quality.md says what the numbers mean.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+if __name__ in ("__main__", "__mp_main__"):
+    sys.path[0] = str(ROOT)  # instead of benchmarks/, so that `benchmarks` is a package
+
+from benchmarks import host  # noqa: E402
+from benchmarks.contest import RESULTS, circumstances, commit, keep, machine  # noqa: E402
+from benchmarks.world.command import say  # noqa: E402
+from benchmarks.world.contenders import PAPER, SETTINGS  # noqa: E402
+from benchmarks.world.plan import CORE, KRONA, PARTS, missing, trials  # noqa: E402
+from benchmarks.world.summary import headline, line  # noqa: E402
+from benchmarks.world.trial import Studio, Trial, current, key  # noqa: E402
+from krona_ops.errors import KronaError  # noqa: E402
+
+EVERY = 10
+"""Trials between writings of the results."""
+WORLD = ROOT / "samples" / "world"
+AGAIN = "python3 tools/host.py run benchmarks/quality.py --again '<the row>'"
+Row = dict[str, Any]
+_studio: Studio | None = None
+"""Of a worker's process."""
+
+
+def enter(threads: int) -> None:
+    """Make a worker ready."""
+    global _studio
+    torch.set_num_threads(threads)
+    host.start(cpu=not torch.cuda.is_available())
+    _studio = Studio(host.pack_module("nodes.host.world"), host.pack_module("nodes.host.patch"))
+
+
+def run(trial: Trial) -> Row:
+    """One row; of a training that fails, what it failed with."""
+    assert _studio is not None
+    try:
+        found = _studio.run(trial)
+    except KronaError as error:
+        found = {**asdict(trial), "failed": str(error)}
+    return {**found, "recipe": trial.recipe(), "threads": torch.get_num_threads()}
+
+
+def judged_by(folder: Path = WORLD) -> str:
+    """A hash of the model and of the judges: rows of others are not comparable.
+
+    Raises:
+        SystemExit: They are not there.
+    """
+    files = [folder / f"{name}.safetensors" for name in ("world", "judges")]
+    absent = [str(file) for file in files if not file.is_file()]
+    if absent:
+        raise SystemExit(f"Missing: {', '.join(absent)}. Make them with: make world")
+    return hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files)).hexdigest()[:12]
+
+
+def rows_so_far(file: Path, judges: str) -> list[Row]:
+    """What has been measured with this model and these judges; a file of others is put aside."""
+    if not file.exists():
+        return []
+    told = json.loads(file.read_text(encoding="utf-8"))
+    if told["judged by"] == judges:
+        return told["trials"]
+    aside = file.with_suffix(f".{told['judged by']}.old")
+    say(f"{file.name} was measured with another model or other judges; it is {aside.name} now")
+    os.replace(file, aside)
+    return []
+
+
+def measured(wanted: Sequence[Trial], workers: int) -> Iterator[Row]:
+    """Rows as they come."""
+    threads, made_by = max(1, (os.cpu_count() or 1) // workers), commit()
+    with multiprocessing.get_context("spawn").Pool(workers, enter, (threads,)) as pool:
+        for row in pool.imap_unordered(run, wanted):
+            yield {**row, "commit": made_by}
+
+
+def joined(rows: Sequence[Row], others: Sequence[Row]) -> list[Row]:
+    """Rows of two sources, each trial once, in order."""
+    found = {(key(row), row["recipe"]): row for row in (*others, *rows)}
+    return sorted(found.values(), key=lambda row: (*map(str, key(row)), row["recipe"]))
+
+
+def write(file: Path, judges: str, rows: Sequence[Row]) -> None:
+    """All rows and what they say; rows that another process has written meanwhile stay."""
+    rows = joined(rows, rows_so_far(file, judges))
+    keep(file, {**circumstances("quality"), "judged by": judges, "again": AGAIN, **sums(rows)}, rows)
+
+
+def sums(rows: Sequence[Row]) -> dict[str, Any]:
+    """What the rows of today's settings say together: ``headline``, ``done`` (trials run and wanted, by part) and ``lines`` (a contender each)."""
+    now = current(rows)
+    names = [
+        name for name in dict.fromkeys([*CORE, *(row["contender"] for row in now)]) if name not in ("base", "real", SETTINGS)
+    ]
+    loras = [name for name in names if name.startswith("lora")]
+    return {
+        "headline": headline(now, PAPER, KRONA, "lora 4", loras),
+        "done": {
+            part: [len(wanted) - len(missing(wanted, now)), len(wanted)] for part in PARTS for wanted in [trials(part, now)]
+        },
+        "lines": [told for name in names if (told := line(now, name))],
+    }
+
+
+def again(text: str, rows: Sequence[Row]) -> int:
+    """Measure one row anew and compare it with the one in the file; the exit status."""
+    told = json.loads(text)
+    trial = Trial(**{field.name: told[field.name] for field in dataclasses.fields(Trial) if field.name in told})
+    before = next((row for row in rows if key(row) == key(trial) and row["recipe"] == trial.recipe()), None)
+    enter(before["threads"] if before else 1)
+    row = run(trial)
+    say(json.dumps(row, indent=1))
+    if before is None:
+        say("there was no such row")
+        return 0
+    differs = [name for name in row if name != "seconds" and row[name] != before.get(name)]
+    say(f"differs: {', '.join(differs)}" if differs else f"the same to the last digit as {before['commit']} measured it")
+    return bool(differs)
+
+
+def main() -> int:
+    """Run what is missing, part by part; the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", default=",".join(PARTS))
+    parser.add_argument("--workers", type=int, default=os.cpu_count() if not torch.cuda.is_available() else 2)
+    parser.add_argument("--minutes", type=float, default=0)
+    parser.add_argument("--again")
+    parser.add_argument("--report", action="store_true")
+    told = parser.parse_args()
+    judges, file = judged_by(), RESULTS / f"quality-{machine()}.json"
+    rows, began = rows_so_far(file, judges), time.monotonic()
+    if told.again:
+        return again(told.again, rows)
+    for part in told.parts.split(",") if not told.report else ():
+        wanted = trials(part, current(rows))
+        left, since = missing(wanted, rows), time.monotonic()
+        say(f"{part}: {len(left)} of {len(wanted)} trials to run")
+        for number, row in enumerate(measured(left, told.workers) if left else (), 1):
+            rows.append(row)
+            if number % EVERY == 0 or number == len(left):
+                write(file, judges, rows)
+            result = row.get("failed") or f"likeness {row['likeness']:.3f}, prompts {row['prompt']:.2f}"
+            say(f"{part} {number} of {len(left)}, {(time.monotonic() - since) / number:.0f} s each: {key(row)}: {result}")
+            if told.minutes and time.monotonic() - began > 60 * told.minutes:
+                write(file, judges, rows)
+                say("the time is up; the same command goes on")
+                return 0
+    write(file, judges, rows)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,322 @@
+"""What the quality benchmark compares, and how it adds up."""
+
+import json
+import types
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import quality
+from benchmarks.world import ideas, summary, training
+from benchmarks.world.contenders import CONTENDERS, IDEAS, PAPER, SETTINGS
+from benchmarks.world.grammar import vocabulary
+from benchmarks.world.plan import CORE, PARTS, missing, trials
+from benchmarks.world.subjects import SCENES, WORD, subjects
+from benchmarks.world.summary import RATES
+from benchmarks.world.trial import DEFAULTS, STEPS, Trial, as_it_comes, switched_on
+from krona_ops import TargetRule, select
+from krona_ops.errors import NonFiniteError
+from krona_train import AdapterConfig, OptimizerConfig, TrainConfig, fit
+from krona_train.backbone.protocol import Example
+from krona_train.backbone.toy import ToyBackbone
+from krona_train.loop import attached, learning_rates
+from krona_train.optim import parameter_groups
+from krona_train.samples import Samples, as_items
+from krona_train.trainee import build_layers, collect
+
+
+@pytest.fixture
+def material():
+    rng = torch.Generator().manual_seed(1)
+    data = [Example(torch.randn(4, 6, 5, generator=rng), torch.randn(7, 24, generator=rng), f"picture {n}") for n in range(3)]
+    config = TrainConfig(
+        steps=9,
+        batch_size=2,
+        adapter=AdapterConfig(targets=(TargetRule((8, 4)),)),
+        optimizer=OptimizerConfig(learning_rate=1e-2, rate_by_width=0.0, rate_b=3.0),
+    )
+    return training.Material(ToyBackbone(), as_items(data), config)
+
+
+def test_the_bare_loop_is_the_trainer_bit_for_bit(material):
+    backbone, config = material.backbone, material.config
+    expected = fit(backbone, material.items, config)
+    with backbone.ready():
+        targets = select(backbone.weights(), config.adapter.targets)
+        layers = build_layers(targets, config.adapter, config.seed, backbone.device)
+        groups = parameter_groups(layers, learning_rates(backbone, targets, config), config.optimizer)
+        training.minimise(material, groups, layers)
+    assert collect(layers) == expected
+    assert expected.parameters > 0
+
+
+@pytest.mark.parametrize(("start", "is_zero"), [(training.as_core_starts, "a"), (training.as_lycoris_starts, "b")])
+def test_lokr_starts_as_its_libraries_do(material, start, is_zero):
+    """Kaiming-uniform with a = √5 is uniform in ± 1/√(fan in) (PyTorch's `kaiming_uniform_`, whose bound is compared)."""
+    backbone, config = material.backbone, material.config
+    targets = select(backbone.weights(), (TargetRule((2, 3)),))
+    layers = build_layers(targets, config.adapter, config.seed, backbone.device)
+    start(layers, material)
+    for layer in layers.values():
+        zero, random = (layer.a, layer.b) if is_zero == "a" else (layer.b, layer.a)
+        assert not zero.any()
+        like = torch.nn.init.kaiming_uniform_(torch.empty(4000, random.shape[1]), a=5**0.5)
+        assert random.abs().max() <= like.abs().max() * 1.01
+        assert abs(random.std() / like.std() - 1) < 0.5
+
+
+def test_lokr_as_core_starts_learns_something(material):
+    with training.with_start(training.as_core_starts)(material) as trained:
+        assert any(delta.dense().any() for delta in trained.adapter.layers.values())
+        assert trained.parameters == trained.adapter.parameters
+
+
+@pytest.mark.parametrize("name", IDEAS)
+def test_an_idea_trains_something_on_the_layers_that_it_says(material, name):
+    idea = CONTENDERS[name]
+    config = replace(
+        material.config, adapter=idea.adapter, optimizer=replace(material.config.optimizer, **dict(idea.optimizer))
+    )
+    with idea.train(replace(material, config=config)) as trained:
+        layers = trained.adapter.layers
+    assert all(delta.dense().any() for delta in layers.values())
+    expected = {"idea: v and out alone": 4, "idea: half of the layers": 4}.get(name, 8)
+    assert len(layers) == expected or (name == "idea: factors by budget" and 0 < len(layers) <= 8)
+
+
+def test_the_gradient_is_that_of_a_dense_update(material):
+    """Against a finite difference of the loss along a random direction."""
+    backbone = material.backbone
+    targets = select(backbone.weights(), material.config.adapter.targets)[:2]
+    config = replace(material.config, seed=material.config.seed + 1_000)
+    with backbone.ready():
+        found = ideas.gradients(material, targets)
+        samples = Samples(material.items, config)
+        rng = torch.Generator().manual_seed(3)
+        way = {name: torch.randn(g.shape, generator=rng) for name, g in found.items()}
+
+        def loss(step):
+            probes = {t.name: ideas.Probe(way[t.name].shape) for t in targets}
+            with torch.no_grad(), attached(backbone, probes):
+                for name, probe in probes.items():
+                    probe.weight.copy_(step * way[name])
+                return float(np.mean([float(training.loss_of(backbone, samples, config, n)) for n in range(ideas.LOOKS)]))
+
+        slope = (loss(1e-2) - loss(-1e-2)) / 2e-2
+    assert slope == pytest.approx(sum(float((found[n] * way[n]).sum()) for n in found), rel=2e-2)
+
+
+def test_orthogonal_and_gradient_starts_are_as_long_as_the_recipe(material):
+    targets = select(material.backbone.weights(), material.config.adapter.targets)
+    for start in (ideas.orthogonal, ideas.by_gradient):
+        layers = build_layers(targets, material.config.adapter, 0, material.backbone.device)
+        with material.backbone.ready():
+            start(layers, material)
+        for layer in layers.values():
+            rows, columns = layer.a.shape
+            assert float(layer.a.norm()) == pytest.approx((rows * columns) ** 0.5 / rows, rel=1e-5)
+            assert not layer.b.any()
+            if start is ideas.orthogonal:
+                gram = layer.a.mT @ layer.a if rows >= columns else layer.a @ layer.a.mT
+                assert torch.allclose(gram, gram[0, 0] * torch.eye(len(gram)), atol=1e-6)
+
+
+def test_full_fine_tuning_moves_everything_and_leaves_no_trace(material):
+    net = material.backbone.net
+    material.backbone.patcher = types.SimpleNamespace(model=types.SimpleNamespace(diffusion_model=net))
+    before = {name: p.detach().clone() for name, p in net.named_parameters()}
+    with training.full_fine_tuning(material) as trained:
+        assert trained.adapter is None
+        assert trained.parameters == sum(p.numel() for p in net.parameters())
+        assert not any(torch.equal(p, before[name]) for name, p in net.named_parameters())
+    assert all(torch.equal(p, before[name]) and not p.requires_grad for name, p in net.named_parameters())
+
+
+def test_every_scene_that_is_asked_for_is_balanced_and_not_what_was_trained_on():
+    poses, things, places, _ = zip(*SCENES, strict=True)
+    assert {poses.count(pose) for pose in poses} == {3}
+    assert {places.count(place) for place in places} == {2}
+    assert set(things) == {"none", "hat", "scarf", "umbrella", "balloon"}
+    assert WORD not in vocabulary()
+    for subject in subjects():
+        pictures = subject.training_pictures()
+        assert pictures.shape == (4, 64, 64, 3)
+        assert not any(np.array_equal(one, other) for one in pictures for other in subject.real_pictures(1))
+        assert len({picture.tobytes() for picture in pictures}) == 4
+
+
+def row(contender, subject, likeness, prompt=0.9, rate=5e-4, seed=0, parameters=100, **more):
+    plain = {"pictures": 4, "prior": 0.0, "steps": STEPS, "agreement": 0.5, "diversity": 0.1, "seconds": 1.0}
+    return {
+        "contender": contender, "subject": subject, "likeness": likeness, "prompt": prompt, "rate": rate, "seed": seed,
+        "parameters": parameters, "class_likeness": 0.3, "recipe": Trial(contender, rate, subject).recipe(), **plain, **more,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def rows():
+    found = []
+    for s in (0, 1):
+        found += [row("base", s, 0.2 + 0.1 * s, 0.9), row("real", s, 0.8, 1.0)]
+        for rate in RATES:
+            found.append(row("krona 64x4", s, 0.65 if rate in (5e-4, 1e-3) else 0.5, 0.8, rate, parameters=60))
+            found.append(row("lora 4", s, 0.62 if rate == 5e-4 else 0.3, 0.85, rate))
+            found.append(row("lora 1", s, 0.62, 0.85, rate, parameters=80))
+    return found
+
+
+def test_gain_is_the_share_of_the_gap_and_score_its_harmonic_mean_with_the_prompts(rows):
+    references = summary.References(rows)
+    one = next(r for r in rows if r["contender"] == "krona 64x4" and r["rate"] == 5e-4 and r["subject"] == 1)
+    assert references.gain(one) == pytest.approx((0.65 - 0.3) / (0.8 - 0.3))
+    assert references.drop(one) == pytest.approx(0.1)
+    assert references.score(one) == pytest.approx(2 * 0.7 * 0.8 / 1.5)
+    assert references.score({**one, "likeness": 0.1}) == 0
+
+
+def test_stability_is_the_share_of_rates_close_to_the_best(rows):
+    assert summary.best_rate(rows, "lora 4") == 5e-4
+    assert summary.stability(rows, "lora 4") == pytest.approx(1 / 6)
+    assert summary.stability(rows, "krona 64x4") == pytest.approx(2 / 6)
+    assert summary.stability(rows, "nobody") is None
+    assert summary.stability([r for r in rows if r["rate"] != 1e-4], "lora 4") is None
+    assert summary.stability([r for r in rows if (r["contender"], r["subject"]) != ("lora 4", 1)], "lora 4") is None
+    nothing = [{**r, "likeness": 0.0} if r["contender"] == "lora 4" else r for r in rows]
+    assert summary.stability(nothing, "lora 4") is None
+
+
+def test_failed_trials_do_not_count(rows):
+    failed = {"contender": "lora 4", "rate": 1e-3, "subject": 2, "seed": 0, "failed": "NaN", "recipe": ""}
+    assert summary.line([*rows, failed], "lora 4") == summary.line(rows, "lora 4")
+
+
+def test_parameters_are_compared_at_equal_gain_on_shared_trials_or_not_at_all(rows):
+    assert summary.smallest_as_like(rows, ["krona 64x4"], "lora 4") == 60
+    assert summary.smallest_as_like(rows, ["lora 4"], "krona 64x4") is None
+    assert summary.smallest_as_like(rows, ["lora 4", "lora 1"], "lora 4") == 80
+    other_subject = [r for r in rows if (r["contender"], r["subject"]) != ("krona 64x4", 1)]
+    worse = [{**r, "likeness": 0.61} if (r["contender"], r["subject"]) == ("krona 64x4", 0) else r for r in other_subject]
+    assert summary.smallest_as_like(worse, ["krona 64x4"], "lora 4") is None
+
+
+def test_a_difference_is_taken_subject_by_subject(rows):
+    references = summary.References(rows)
+    one, two = (summary.at_best(rows, name) for name in ("krona 64x4", "lora 4"))
+    expected = np.mean([references.score(one[s, 0]) - references.score(two[s, 0]) for s in (0, 1)])
+    mean, (low, high) = summary.difference(rows, "krona 64x4", "lora 4")
+    assert mean == pytest.approx(expected)
+    assert low <= mean <= high
+    assert summary.difference(rows, "krona 64x4", "nobody") is None
+
+
+def test_an_interval_holds_the_mean_and_is_none_of_a_point_where_nothing_varies():
+    values, groups = [0.1, 0.3, 0.2, 0.9], [0, 0, 1, 2]
+    low, high = summary.interval(values, groups)
+    assert low < np.mean([0.2, 0.2, 0.9]) < high
+    assert summary.interval([0.5, 0.5], [0, 1]) == (0.5, 0.5)
+    assert summary.interval([0.5, 0.9], [3, 3]) is None
+
+
+def test_the_headline_says_what_the_default_settings_reach(rows):
+    own = [row(SETTINGS, s, 0.65, 0.8, steps=DEFAULTS.steps) for s in (0, 1)]
+    told = summary.headline([*rows, *own], "krona 64x4", ["krona 64x4"], "lora 4", ["lora 1", "lora 4"])
+    assert told["subjects"] == 2
+    assert told["subject_gain"] == pytest.approx(np.mean([0.45 / 0.6, 0.7]))
+    assert told["subject_gain_least"] == pytest.approx(0.7)
+    assert told["prompt_drop"] == pytest.approx(0.1)
+    assert told["params_vs_lora"] == pytest.approx(0.6)
+    assert told["params_vs_smallest_lora"] == pytest.approx(60 / 80)
+
+
+def test_the_plan_covers_what_was_asked_for_and_skips_what_is_done(rows):
+    assert set(CORE) <= CONTENDERS.keys()
+    assert PAPER in CORE
+    assert {t.contender for t in trials("default", rows)} == {SETTINGS}
+    core = trials("core", rows)
+    assert len(core) == 8 * len(CORE) * len(RATES)
+    done = {**asdict(core[0]), "recipe": core[0].recipe()}
+    assert len(missing(core, [done])) == len(core) - 1
+    assert len(missing(core, [{**done, "recipe": "of other defaults"}])) == len(core)
+    assert {t.rate for t in trials("pictures", rows)} <= set(RATES)
+    for part in PARTS:
+        assert all(t.contender in CONTENDERS or t.contender in ("base", "real") for t in trials(part, rows))
+    assert Trial("lora 4").config().adapter.rank == 4
+
+
+def test_a_setting_that_is_off_is_no_part_of_a_recipe_and_any_other_is():
+    told = {"steps": 5, "data": {"shuffle": False, "resolution": 64}, "ema": {"decay": 0.0}, "prompts": ()}
+    assert switched_on(told) == switched_on({**told, "new": {"off": 0}}) == {"steps": 5, "data": {"resolution": 64}}
+    assert switched_on({**told, "ema": {"decay": 0.9}}) != switched_on(told)
+    recipes = {
+        Trial("lora 4", rate, steps=steps, prior=prior).recipe()
+        for rate in (1e-3, 2e-3)
+        for steps in (5, 6)
+        for prior in (0, 1)
+    }
+    assert len(recipes) == 8
+
+
+def test_rows_of_other_settings_are_in_no_sum(rows):
+    old = [
+        {**r, "likeness": 0.9, "parameters": 3, "recipe": "of other defaults"}
+        for r in rows
+        if r["contender"] not in ("base", "real")
+    ]
+    assert quality.sums([*rows, *old]) == quality.sums(rows)
+
+
+def test_the_default_settings_are_those_of_the_pack_and_everybody_else_learns_at_the_rate_that_is_said():
+    ours = as_it_comes(3).config()
+    assert replace(ours, save_every=DEFAULTS.save_every) == DEFAULTS
+    assert Trial("krona 64x4", 2e-3).config().optimizer == OptimizerConfig(learning_rate=2e-3, rate_by_width=0.0)
+    assert Trial("krona 64x4", 2e-3).config().steps == STEPS
+
+
+def test_rows_of_two_sources_are_kept_once_each(rows):
+    fresh = [{**r, "seconds": 2.0} for r in rows[:3]]
+    both = quality.joined(fresh, rows)
+    assert len(both) == len(rows)
+    assert sum(r["seconds"] == 2.0 for r in both) == 3
+
+
+def test_rows_of_another_model_are_put_aside_and_never_overwritten(tmp_path):
+    file = tmp_path / "quality-x.json"
+    file.write_text(json.dumps({"judged by": "one", "trials": [{"contender": "base"}]}))
+    assert quality.rows_so_far(file, "one") == [{"contender": "base"}]
+    assert quality.rows_so_far(file, "two") == []
+    assert not file.exists()
+    assert json.loads((tmp_path / "quality-x.one.old").read_text())["trials"]
+
+
+def test_what_is_missing_is_said_before_anything_starts(tmp_path):
+    with pytest.raises(SystemExit, match="make world"):
+        quality.judged_by(tmp_path)
+
+
+def test_a_training_that_fails_is_a_row_too(monkeypatch):
+    class Broken:
+        def run(self, trial):
+            raise NonFiniteError("The loss is NaN.")
+
+    monkeypatch.setattr(quality, "_studio", Broken())
+    found = quality.run(Trial("lora 4", 5e-3, 1))
+    assert found["failed"].startswith("The loss is NaN")
+    assert missing([Trial("lora 4", 5e-3, 1)], [found]) == []
+
+
+def test_results_are_written_with_all_sums(rows, tmp_path):
+    file = tmp_path / "quality-x.json"
+    quality.write(file, "these judges", rows)
+    told = json.loads(file.read_text())
+    assert len(told["trials"]) == len(rows)
+    assert told["headline"]["stability_lora"] == pytest.approx(1 / 6)
+    assert {one["contender"] for one in told["lines"]} == {"krona 64x4", "lora 4", "lora 1"}
+    assert told["done"]["references"] == [4, 16]
+
+
+def test_the_bare_loop_stops_at_what_is_no_number(material):
+    broken = replace(material, items=as_items([Example(torch.full((4, 6, 5), torch.nan), torch.zeros(7, 24), "")]))
+    with pytest.raises(NonFiniteError), training.with_start(training.as_core_starts)(broken):
+        pass

@@ -1,0 +1,390 @@
+"""Writes the tables and plots of docs/quality.md, and its sentence in the README, from benchmarks/results/quality-*.json and the judges' own file.
+
+    python3 tools/host.py run tools/make_quality.py
+
+tests/tools/test_quality_page.py fails when the page is out of date.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+PACK = Path(__file__).absolute().parents[1]
+if __name__ == "__main__":
+    sys.path[0] = str(PACK)  # instead of tools/, whose server.py would hide ComfyUI's
+
+import numpy as np  # noqa: E402
+
+from benchmarks.quality import judged_by, sums  # noqa: E402
+from benchmarks.world.contenders import IDEAS, PAPER, SIDES  # noqa: E402
+from benchmarks.world.plan import CORE, FEW, IDEA_RATES  # noqa: E402
+from benchmarks.world.summary import (  # noqa: E402
+    RATES,
+    References,
+    as_they_come,
+    best_rate,
+    by_rate,
+    difference,
+    interval,
+    line,
+    scores,
+    stability,
+)
+from benchmarks.world.trial import STEPS, current  # noqa: E402
+from krona_ops import read_header  # noqa: E402
+from tools.make_scaling import table  # noqa: E402
+
+DOCUMENT, README = PACK / "docs" / "quality.md", PACK / "README.md"
+RESULTS = PACK / "benchmarks" / "results"
+JUDGES = PACK / "samples" / "world" / "judges.safetensors"
+IMAGES = PACK / "docs" / "images"
+NOTHING = "Not measured yet."
+Row = Mapping[str, Any]
+
+
+def percent(value: float | None) -> str:
+    """A share in whole percent."""
+    return "–" if value is None else f"{100 * value:.0f} %"
+
+
+def with_interval(mean: float, low_high: Sequence[float] | None, form: str = ".2f") -> str:
+    """A mean and its 95 % interval, where there is one."""
+    return f"{mean:{form}}" + (f" ({low_high[0]:{form}} to {low_high[1]:{form}})" if low_high else "")
+
+
+def judges() -> str:
+    """What the judges get right on pictures of characters that nothing was trained on."""
+    if not JUDGES.exists():
+        return NOTHING
+    found = json.loads(read_header(JUDGES).metadata["right"])
+    return table(
+        ("judge", "right", "wrong"), [(name, f"{100 * v:.1f} %", f"{100 * (1 - v):.1f} %") for name, v in found.items()]
+    )
+
+
+def progress(told: Mapping[str, Any]) -> str:
+    """Which parts have run."""
+    rows = [(part, str(done), str(wanted)) for part, (done, wanted) in told["done"].items()]
+    return f"`{told['machine']}`, model and judges `{told['judged by']}`:\n\n" + table(("part", "trials run", "of"), rows)
+
+
+def headline(told: Mapping[str, Any]) -> str:
+    """The few numbers that are quoted."""
+    head = told["headline"]
+    words = {
+        "subjects": "subjects",
+        "subject_gain": "gain of the default settings, mean",
+        "subject_gain_least": "the same, least of all subjects",
+        "prompt_drop": "prompt accuracy lost against the base, mean",
+        "prompt_drop_most": "the same, most of all subjects",
+        "params_vs_lora": "parameters of the smallest KronA that is as like the subjects as LoRA r4, over LoRA's",
+        "params_vs_smallest_lora": "the same, over those of the smallest LoRA that is",
+        "stability_krona": "share of the learning rates within 5 % of the best: KronA 64 × 4",
+        "stability_lora": "the same: LoRA r4",
+    }
+    return table(("", "value"), [(said, _plain(head.get(name), name)) for name, said in words.items()])
+
+
+def _plain(value: float | None, name: str) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.2f}" if name.startswith("params") else str(value) if isinstance(value, int) else percent(value)
+
+
+def methods(rows: Sequence[Row], names: Sequence[str] = CORE) -> str:
+    """Each contender at its best learning rate."""
+    lines = [told for name in names if (told := line(rows, name))]
+    head = ("", "learning rate", "parameters", "likeness", "gain", "prompts", "agreement", "diversity", "drift", "score", "against 64x4", "stable", "spread", "seconds", "n")  # fmt: skip
+    body = [
+        (
+            told["contender"], f"{told['rate']:g}" + (" !" if told["is at the edge"] else ""), f"{told['parameters']:,}", with_interval(told["likeness"], told["likeness 95 %"]),
+            with_interval(told["gain"], told["gain 95 %"]), with_interval(told["prompt"], told["prompt 95 %"]), f"{told['agreement']:.2f}",
+            f"{told['diversity']:.3f}", f"{told['drift']:.2f}", f"{told['score']:.3f}", against(rows, told["contender"]), percent(told["stability"]), f"{told['spread']:.2f}",
+            f"{told['seconds']:.0f}", f"{told['subjects']} × {told['seeds']}",
+        )
+        for told in lines
+    ]  # fmt: skip
+    return table(head, [*_reference_rows(rows), *body]) if lines else NOTHING
+
+
+def against(rows: Sequence[Row], name: str) -> str:
+    """The paired difference in score to 64 × 4, with its interval."""
+    found = difference(rows, name, PAPER) if name != PAPER else None
+    return "" if found is None else with_interval(*found, "+.3f")
+
+
+def _reference_rows(rows: Sequence[Row]) -> list[tuple[str, ...]]:
+    found = []
+    for name in ("base", "real"):
+        own = [row for row in rows if row["contender"] == name]
+        if own:
+            mean = {key: float(np.mean([row[key] for row in own])) for key in ("likeness", "prompt", "agreement", "diversity")}
+            found.append(
+                (
+                    f"*{name}*",
+                    "",
+                    "",
+                    f"{mean['likeness']:.2f}",
+                    "",
+                    f"{mean['prompt']:.2f}",
+                    f"{mean['agreement']:.2f}",
+                    f"{mean['diversity']:.3f}",
+                    *[""] * 6,
+                    str(len(own)),
+                )
+            )
+    return found
+
+
+def everyone(rows: Sequence[Row]) -> str:
+    """The default settings, subject by subject."""
+    references = References(rows)
+    body = [
+        (
+            str(row["subject"]), f"{references.base(row)['likeness']:.2f}", f"{row['likeness']:.2f}", f"{references.real(row)['likeness']:.2f}",
+            percent(references.gain(row)), f"{references.base(row)['prompt']:.2f}", f"{row['prompt']:.2f}", f"{100 * references.drop(row):.0f}",
+        )
+        for row in as_they_come(rows) if references.knows(row["subject"])
+    ]  # fmt: skip
+    head = ("subject", "likeness: base", "adapted", "real", "gain", "prompts: base", "adapted", "points lost")
+    return table(head, body) if body else NOTHING
+
+
+def rates(rows: Sequence[Row]) -> str:
+    """Score by learning rate: the paper's Figure 16 as numbers."""
+    body = []
+    for name in CORE:
+        found = scores(rows, name)
+        if found:
+            body.append((name, *(f"{found[r]:.2f}" if r in found else "" for r in RATES), percent(stability(rows, name))))
+    return table(("score at", *(f"{r:g}" for r in RATES), "within 5 %"), body) if body else NOTHING
+
+
+def grid(rows: Sequence[Row], layout: str = "") -> dict[tuple[int, int], dict[str, float]]:
+    """Out × in to mean gain, prompt accuracy, score and parameters of the factor grid, at 64 × 4's best learning rate."""
+    rate, references = best_rate(rows, PAPER), References(rows)
+    found = {}
+    for a in SIDES:
+        for b in SIDES:
+            own = [
+                r
+                for r in by_rate(rows, f"krona {a}x{b}{layout}").get(rate, [])
+                if r["subject"] < FEW and references.knows(r["subject"])
+            ]
+            if own:
+                found[a, b] = {
+                    "gain": float(np.mean([references.gain(r) for r in own])),
+                    "prompt": float(np.mean([r["prompt"] for r in own])),
+                    "score": float(np.mean([references.score(r) for r in own])),
+                    "parameters": own[0]["parameters"],
+                }
+    return found
+
+
+def is_whole(found: Mapping[tuple[int, int], Any]) -> bool:
+    """Whether all factors have been tried."""
+    return len(found) == len(SIDES) ** 2
+
+
+def factors(rows: Sequence[Row], layout: str = "") -> str:
+    """Parameters (the paper's Table 6) and score (its Figure 15) by factors."""
+    found = grid(rows, layout)
+    if len(found) < len(SIDES):
+        return NOTHING
+    body = [
+        (f"out {a}", *(f"{found[a, b]['score']:.2f} ({found[a, b]['parameters'] / 1000:.1f}k)" if (a, b) in found else "" for b in SIDES))
+        for a in SIDES
+    ]  # fmt: skip
+    return table(("score (parameters)", *(f"in {b}" for b in SIDES)), body)
+
+
+def compared(rows: Sequence[Row], what: str, values: Sequence[Any]) -> str:
+    """Gain, prompts and drift where one setting differs, at each contender's best learning rate."""
+    references, body = References(rows), []
+    for name in (PAPER, "lora 4"):
+        rate = best_rate(rows, name)
+        for value in values:
+            usual = {"pictures": 4, "prior": 0.0} | {what: value}
+            own = [
+                row for row in rows
+                if "failed" not in row and row["contender"] == name and row["rate"] == rate and row["seed"] == 0 and row["steps"] == STEPS
+                and all(row[key] == wanted for key, wanted in usual.items()) and references.knows(row["subject"])
+            ]  # fmt: skip
+            if own:
+                subjects, gains = [row["subject"] for row in own], [references.gain(row) for row in own]
+                body.append(
+                    (
+                        f"{name}, {value:g}",
+                        with_interval(float(np.mean(gains)), interval(gains, subjects)),
+                        f"{np.mean([r['prompt'] for r in own]):.2f}",
+                        f"{np.mean([r['diversity'] for r in own]):.3f}",
+                        f"{np.mean([references.drift(r) for r in own]):.2f}",
+                        str(len(own)),
+                    )
+                )
+    return table((what, "gain", "prompts", "diversity", "drift", "subjects"), body) if len(body) > 2 else NOTHING
+
+
+def picture(about: str, name: str, is_there: bool) -> str:
+    """A plot's place on the page."""
+    return f"![{about}](images/{name}.png)" if is_there else NOTHING
+
+
+def sections(told: Mapping[str, Any]) -> dict[str, Callable[[], str]]:
+    """The page's tables by name."""
+    rows = current(told["trials"])
+    few = [
+        row
+        for row in rows
+        if row["subject"] < FEW and row["seed"] == 0 and (row["rate"] in IDEA_RATES or row["contender"] in ("base", "real"))
+    ]
+    return {
+        "judges": judges,
+        "progress": lambda: progress(told),
+        "headline": lambda: headline(told),
+        "methods": lambda: methods(rows),
+        "subjects": lambda: everyone(rows),
+        "rates": lambda: rates(rows),
+        "curves": lambda: picture("Score by learning rate, and gain against prompt accuracy", "quality-rates", bool(rows)),
+        "map": lambda: picture("Gain, prompt accuracy and score by factors", "quality-factors", is_whole(grid(rows))),
+        "examples": lambda: picture(
+            "What the base model draws, what adapters make of it, and real pictures",
+            "quality-subjects",
+            (IMAGES / "quality-subjects.png").exists(),
+        ),
+        "factors": lambda: factors(rows),
+        "shuffled": lambda: factors(rows, " shuffled"),
+        "pictures": lambda: compared(rows, "pictures", (1, 2, 3, 4)),
+        "prior": lambda: compared(rows, "prior", (0.0, 1.0)),
+        "ideas": lambda: methods(few, (PAPER, *IDEAS)) if any(row["contender"] in IDEAS for row in rows) else NOTHING,
+    }
+
+
+def in_short(told: Mapping[str, Any]) -> str:
+    """What the README says."""
+    head = told["headline"]
+    if head.get("subject_gain") is None:
+        return NOTHING
+    said = [
+        f"with the default settings, four pictures close **{percent(head['subject_gain'])}** of the gap between the base model and real pictures of a subject "
+        f"(mean of {head['subjects']} subjects; the least {percent(head['subject_gain_least'])}), at a cost of {100 * head['prompt_drop']:.0f} points of prompt accuracy"
+    ]
+    if head.get("params_vs_lora"):
+        said.append(f"as much likeness as with LoRA of rank 4 takes {head['params_vs_lora']:.2f} times its parameters")
+    if head.get("stability_krona") is not None and head.get("stability_lora") is not None:
+        said.append(
+            f"{percent(head['stability_krona'])} of the learning rates from 1e-4 to 5e-3 are within 5 % of the best one (LoRA: {percent(head['stability_lora'])})"
+        )
+    return f"Measured in [a small world of our own](docs/quality.md): {'; '.join(said)}."
+
+
+def read_results(folder: Path = RESULTS) -> Mapping[str, Any]:
+    """The machine with most trials of the shipped model, summed up anew as settings may have changed since; nothing where nobody has measured."""
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("quality-*.json"))]
+    found = [told for told in found if told["judged by"] == judged_by()]
+    told = max(found, key=lambda told: len(told["trials"]), default={"trials": [], "machine": "none", "judged by": "nobody"})
+    return {**told, **sums(told["trials"])}
+
+
+def make(text: str, told: Mapping[str, Any]) -> str:
+    """The page with its tables made anew.
+
+    Raises:
+        ValueError: Page and script do not have the same tables.
+    """
+    made = sections(told)
+    unknown = set(re.findall(r"<!-- quality: (\w+) -->", text)) ^ made.keys()
+    if unknown:
+        raise ValueError(
+            f"docs/quality.md and tools/make_quality.py do not have the same tables: {', '.join(sorted(unknown))}."
+        )
+    for name, write in made.items():
+        text = put(text, name, write())
+    return text
+
+
+def put(text: str, name: str, what: str) -> str:
+    """A page with one of its sections written anew."""
+    begin, end = f"<!-- quality: {name} -->", "<!-- /quality -->"
+    start = text.index(begin) + len(begin)
+    return text[:start] + f"\n\n{what}\n\n" + text[text.index(end, start) :]
+
+
+def _bars(told: Mapping[str, Any], name: str) -> list[list[float]] | None:
+    """How far the interval reaches down and up from the mean, as matplotlib takes it."""
+    reach = told[f"{name} 95 %"]
+    return reach and [[max(0.0, told[name] - reach[0])], [max(0.0, reach[1] - told[name])]]
+
+
+def plots(rows: Sequence[Row], folder: Path = IMAGES) -> None:
+    """Score over learning rate, gain against prompts, and the factor grid."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(13, 4.8), constrained_layout=True)
+    for name in CORE:
+        found = scores(rows, name)
+        if found:
+            left.plot(list(found), list(found.values()), marker="o", label=name)
+        if told := line(rows, name):
+            right.errorbar(
+                told["gain"], told["prompt"], marker="o", capsize=2, label=name,
+                xerr=_bars(told, "gain"), yerr=_bars(told, "prompt"),
+            )  # fmt: skip
+    left.set(xscale="log", xlabel="learning rate", ylabel="score", title="Score by learning rate, mean over subjects")
+    right.set(
+        xlabel="gain: share of the gap to real pictures", ylabel="prompt accuracy", title="Each at its best learning rate"
+    )
+    left.legend(fontsize=7, ncols=2)
+    right.legend(fontsize=7, ncols=2)
+    figure.savefig(folder / "quality-rates.png", dpi=90)
+    pyplot.close(figure)
+
+    found = grid(rows)
+    if is_whole(found):
+        figure, axes = pyplot.subplots(1, 3, figsize=(13, 4.2), constrained_layout=True)
+        for axis, what in zip(axes, ("gain", "prompt", "score"), strict=True):
+            values = np.array([[found[a, b][what] for b in SIDES] for a in SIDES])
+            axis.imshow(values, cmap="viridis", vmin=0, vmax=1)
+            for y, x in np.ndindex(values.shape):
+                axis.text(
+                    x,
+                    y,
+                    f"{values[y, x]:.2f}",
+                    ha="center",
+                    va="center",
+                    color="white" if values[y, x] < 0.6 else "black",
+                    fontsize=8,
+                )
+            axis.set(
+                title=what,
+                xlabel="in",
+                ylabel="out",
+                xticks=range(len(SIDES)),
+                yticks=range(len(SIDES)),
+                xticklabels=SIDES,
+                yticklabels=SIDES,
+            )
+        figure.savefig(folder / "quality-factors.png", dpi=90)
+        pyplot.close(figure)
+
+
+def main() -> None:
+    """Write the page and its plots anew."""
+    told = read_results()
+    DOCUMENT.write_text(make(DOCUMENT.read_text(encoding="utf-8"), told), encoding="utf-8")
+    README.write_text(put(README.read_text(encoding="utf-8"), "short", in_short(told)), encoding="utf-8")
+    if told["trials"]:
+        plots(current(told["trials"]))
+    sys.stdout.write(f"wrote {DOCUMENT.relative_to(PACK)}\n")
+
+
+if __name__ == "__main__":
+    main()
