@@ -13,6 +13,7 @@ the base's products, and kept they would be as large as the layer's output. `kro
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from torch.autograd.function import once_differentiable
 
 from krona_ops import kron
 from krona_ops.kron import Layout
-from krona_ops.shapes import KronShape
+from krona_ops.shapes import KronShape, Order
 
 from .scheme import Scheme
 
@@ -135,8 +136,13 @@ def _rows(x: Tensor) -> Tensor:
     return x.reshape(-1, x.shape[-1]).contiguous()
 
 
-def _shape(a: Tensor, b: Tensor) -> KronShape:
-    return KronShape(a.shape[0], a.shape[1], b.shape[0], b.shape[1])
+def _order(a: Tensor, b: Tensor) -> Order:
+    return _cheapest_order(*a.shape, *b.shape)
+
+
+@cache
+def _cheapest_order(out_a: int, in_a: int, out_b: int, in_b: int) -> Order:
+    return KronShape(out_a, in_a, out_b, in_b).cheapest_order
 
 
 def _add_product(y: Tensor, x: Tensor, a: Tensor, b: Tensor, layout: Layout) -> None:
@@ -144,7 +150,7 @@ def _add_product(y: Tensor, x: Tensor, a: Tensor, b: Tensor, layout: Layout) -> 
     tokens = x.shape[0]
     if layout == "shuffled":
         y += kron.apply(a, b, x, layout)
-    elif _shape(a, b).cheapest_order == "b first":
+    elif _order(a, b) == "b first":
         hidden = (x.view(-1, b.shape[1]) @ b.mT).view(tokens, a.shape[1], b.shape[0])
         y.view(tokens, a.shape[0], b.shape[0]).baddbmm_(_each(a, tokens), hidden)
     else:
@@ -174,7 +180,7 @@ def _factored_at_once(
     rows = dy.view(tokens, b.shape[0], a.shape[0]).mT if layout == "shuffled" else dy.view(tokens, a.shape[0], b.shape[0])
     columns = x.view(tokens, a.shape[1], b.shape[1])
     # The second intermediate value takes the place of the first: memory that has just been used is there, new memory has to be faulted in.
-    if _shape(a, b).cheapest_order == "b first":
+    if _order(a, b) == "b first":
         hidden = (x.view(-1, b.shape[1]) @ b.mT).view(tokens, a.shape[1], b.shape[0])  # X Bᵀ
         da = _sum_of_products(rows, hidden)
         back = torch.bmm(_each(a.mT, tokens), rows, out=hidden).view(-1, b.shape[0])  # Aᵀ dY

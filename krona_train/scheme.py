@@ -10,6 +10,7 @@ All three save the input and the factors for the backward pass, and nothing else
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Literal
 
 from krona_ops.shapes import KronShape
@@ -24,6 +25,7 @@ pass). Half of it moves only choices whose costs differ by 2 % of the base's pro
 """
 
 
+@cache
 def choose(sizes: KronShape, tokens: int, *, exact: bool) -> Scheme:
     """The scheme that costs least for a linear layer.
 
