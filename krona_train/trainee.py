@@ -173,7 +173,9 @@ class Trainee:
         if self.scaler.is_enabled() and numbers["scaler"]:  # what the model computes in may have been changed meanwhile
             self.scaler.load_state_dict(dict(numbers["scaler"]))
         if self._average is not None:
-            self._average.values = [tensors[f"ema.{n}"].to(p.device) for n, p in self._named_parameters()]
+            # Into memory of our own: a node's state is read under inference mode, and nothing may move such tensors.
+            for (name, _), value in zip(self._named_parameters(), self._average.values, strict=True):
+                value.copy_(tensors[f"ema.{name}"])
 
     def _named_parameters(self) -> list[tuple[str, nn.Parameter]]:
         return [(f"{name}.{which}", p) for name, layer in self.layers.items() for which, p in layer.named_parameters()]
