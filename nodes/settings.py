@@ -40,7 +40,7 @@ class KronaTrainSettings(io.ComfyNode):
             node_id="KronaTrainSettings",
             display_name="KronA Train Settings",
             category=CATEGORY,
-            description="Everything about a training that rarely needs touching, for Train KronA. The defaults are the paper's recipe.",
+            description="Everything about a training that rarely needs touching, for Train KronA. The defaults are the paper's recipe, and what our own measurements added.",
             search_aliases=["optimizer", "prior preservation", "ema", "gradient checkpointing", "preview"],
             inputs=[
                 *_preview_inputs(),

@@ -43,7 +43,7 @@ class KronaTrain(io.ComfyNode):
             node_id="KronaTrain",
             display_name="Train KronA",
             category=CATEGORY,
-            description="Trains a Kronecker adapter (DiffuseKronA) on a few pictures. The defaults are the paper's best. "
+            description="Trains a Kronecker adapter (DiffuseKronA) on a few pictures. The defaults are the paper's best, and what our own measurements added. "
             "The result is also saved under output/krona, even when you cancel.",
             search_aliases=["dreambooth", "lokr", "kronecker", "train lora", "finetune"],
             inputs=[
@@ -138,7 +138,7 @@ class KronaTrain(io.ComfyNode):
                 KronaSettingsSocket.Input(
                     "settings",
                     optional=True,
-                    tooltip="From KronA Train Settings: previews, prior preservation, memory, optimizer, noise levels. The paper's recipe without it.",
+                    tooltip="From KronA Train Settings: previews, prior preservation, memory, optimizer, noise levels. The defaults of that node without it.",
                 ),
                 io.Int.Input(
                     "preview_every",
