@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ if __name__ == "__main__":
 
 import numpy as np  # noqa: E402
 
-from benchmarks.quality import judged_by, sums  # noqa: E402
+from benchmarks.quality import joined, judged_by, sums  # noqa: E402
 from benchmarks.world.contenders import IDEAS, PAPER, SIDES  # noqa: E402
 from benchmarks.world.plan import CORE, FEW, IDEA_RATES  # noqa: E402
 from benchmarks.world.summary import (  # noqa: E402
@@ -70,7 +71,8 @@ def judges() -> str:
 def progress(told: Mapping[str, Any]) -> str:
     """Which parts have run."""
     rows = [(part, str(done), str(wanted)) for part, (done, wanted) in told["done"].items()]
-    return f"`{told['machine']}`, model and judges `{told['judged by']}`:\n\n" + table(("part", "trials run", "of"), rows)
+    machines = ", ".join(f"{count} on `{name}`" for name, count in told["machines"].items())
+    return f"Trials: {machines or 'none'}; model and judges `{told['judged by']}`.\n\n" + table(("part", "trials run", "of"), rows)
 
 
 def headline(told: Mapping[str, Any]) -> str:
@@ -284,11 +286,17 @@ def in_short(told: Mapping[str, Any]) -> str:
 
 
 def read_results(folder: Path = RESULTS) -> Mapping[str, Any]:
-    """The machine with most trials of the shipped model, summed up anew as settings may have changed since; nothing where nobody has measured."""
+    """What all machines have measured of the shipped model, each trial once, summed up anew as settings may have changed since.
+
+    Where several have measured the same trial, the one that has measured most counts; "machines" says how many trials are each one's.
+    """
     found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("quality-*.json"))]
-    found = [told for told in found if told["judged by"] == judged_by()]
-    told = max(found, key=lambda told: len(told["trials"]), default={"trials": [], "machine": "none", "judged by": "nobody"})
-    return {**told, **sums(told["trials"])}
+    found = sorted((told for told in found if told["judged by"] == judged_by()), key=lambda told: len(told["trials"]))
+    rows: list[Row] = []
+    for told in found:
+        rows = joined([{**row, "machine": told["machine"]} for row in told["trials"]], rows)
+    machines = Counter(row["machine"] for row in current(rows))
+    return {"trials": rows, "judged by": judged_by(), "machines": dict(machines.most_common()), **sums(rows)}
 
 
 def make(text: str, told: Mapping[str, Any]) -> str:

@@ -1,9 +1,11 @@
 """docs/quality.md: its tables are what was measured."""
 
+import json
 import re
 
 import pytest
 
+from benchmarks.quality import judged_by
 from benchmarks.world.trial import STEPS, Trial, as_it_comes
 from tools.make_quality import DOCUMENT, README, in_short, make, put, read_results
 
@@ -61,3 +63,25 @@ def test_other_measurements_make_another_page(tmp_path):
     assert made != nothing
     assert "| 0 | 0.20 | 0.55 | 0.90 | 50 % | 0.90 | 0.90 | 0 |" in made
     assert "| gain of the default settings, mean | 50 % |" in made
+
+
+def results(machine, likeness, subjects):
+    own = [
+        {**vars(Trial(name, subject=s)), "recipe": Trial(name).recipe(), "likeness": likeness, "prompt": 0.9, "parameters": 0}
+        for s in subjects
+        for name in ("base", "real")
+    ]
+    return {"machine": machine, "judged by": judged_by(), "trials": own}
+
+
+def test_trials_of_several_machines_are_joined_and_the_one_that_has_most_counts(tmp_path):
+    (tmp_path / "quality-one.json").write_text(json.dumps(results("one", 0.1, [0, 1])))
+    (tmp_path / "quality-two.json").write_text(json.dumps(results("two", 0.2, [1, 2, 3])))
+    (tmp_path / "quality-three.json").write_text(json.dumps({**results("three", 0.3, range(8)), "judged by": "others"}))
+    told = read_results(tmp_path)
+    assert sorted((row["subject"], row["likeness"]) for row in told["trials"] if row["contender"] == "base") == [
+        (0, 0.1), (1, 0.2), (2, 0.2), (3, 0.2),
+    ]  # fmt: skip
+    assert told["machines"] == {"two": 6, "one": 2}
+    assert told["done"]["references"] == [8, 16]
+    assert "Trials: 6 on `two`, 2 on `one`; model and judges" in make(PAGE, told)
