@@ -66,6 +66,17 @@ def test_k_steps_and_the_rest_are_bitwise_all_steps(k, tmp_path):
     assert any(key.startswith("optimizer.") for key in theirs)
 
 
+def test_a_state_that_was_read_as_nodes_read_goes_on_too_and_stays_as_it_was(tmp_path):
+    """Nodes run under inference mode; nothing may move a tensor that was made there, nor need it."""
+    stopped = record(settings(), stop_after=5)[-1]
+    with torch.inference_mode():
+        state = TrainState.load(stopped.state.save(tmp_path / "state.safetensors"))
+        assert all(tensor.is_inference() for tensor in state.tensors.values())
+        assert any(key.startswith("ema.") for key in state.tensors)
+    assert record(settings(), resume=state)[-1].adapter == record(settings())[-1].adapter
+    assert all(torch.equal(state.tensors[key], tensor) for key, tensor in stopped.state.tensors.items())
+
+
 def test_a_finished_run_goes_on_for_more_steps():
     short = record(settings(steps=7))[-1]
     assert record(settings(steps=12), resume=short.state)[-1].adapter == record(settings())[-1].adapter
