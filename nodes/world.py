@@ -33,7 +33,7 @@ class KronaWorldLoader(io.ComfyNode):
             outputs=[
                 io.Model.Output(display_name="model", tooltip="Its UNet: of SD1.5's kind, with narrow layers."),
                 io.Clip.Output(display_name="clip", tooltip="Its text encoder, with CLIP's own tokens."),
-                io.Vae.Output(display_name="vae", tooltip="Its autoencoder: four pixels to a latent along each side."),
+                io.Vae.Output(display_name="vae", tooltip="Its autoencoder: eight pixels to a latent along each side."),
             ],
             hidden=[io.Hidden.unique_id],
         )
