@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .contenders import SETTINGS
 
@@ -102,18 +103,23 @@ def stability(rows: Sequence[Row], contender: str) -> float | None:
     return sum(found[rate] >= CLOSE * max(found.values()) for rate in RATES) / len(RATES)
 
 
+def by_group(values: Sequence[float], groups: Sequence[int]) -> NDArray[np.float64]:
+    """The mean of each group's values: a subject that more seeds were tried on counts no more than another."""
+    together: dict[int, list[float]] = defaultdict(list)
+    for value, group in zip(values, groups, strict=True):
+        together[group].append(value)
+    return np.array([np.mean(own) for own in together.values()])
+
+
 def interval(values: Sequence[float], groups: Sequence[int], draws: int = 2000) -> tuple[float, float] | None:
     """95 % interval of the mean: whole subjects are drawn with replacement (Efron 1979, percentile bootstrap); ``None`` of a single subject, which says nothing about others.
 
     Args:
         groups: The subject of each value.
     """
-    together: dict[int, list[float]] = defaultdict(list)
-    for value, group in zip(values, groups, strict=True):
-        together[group].append(value)
-    if len(together) < 2:
+    means = by_group(values, groups)
+    if len(means) < 2:
         return None
-    means = np.array([np.mean(own) for own in together.values()])
     rng = np.random.default_rng(0)
     drawn = rng.choice(means, (draws, len(means))).mean(1)
     return float(np.quantile(drawn, 0.025)), float(np.quantile(drawn, 0.975))
@@ -144,9 +150,10 @@ def line(rows: Sequence[Row], contender: str) -> dict[str, Any] | None:
         "score": [references.score(row) for row in own],
         "seconds": [row["seconds"] for row in own],
     }
+    subjects = [row["subject"] for row in own]
     for name, values in measures.items():
-        told[name] = float(np.mean(values))
-        told[f"{name} 95 %"] = interval(values, [row["subject"] for row in own])
+        told[name] = float(by_group(values, subjects).mean())
+        told[f"{name} 95 %"] = interval(values, subjects)
     found = scores(rows, contender)
     told["stability"] = stability(rows, contender)
     told["spread"] = float(np.std(list(found.values())))
@@ -169,7 +176,8 @@ def difference(rows: Sequence[Row], contender: str, other: str) -> tuple[float, 
     if not shared:
         return None
     values = [references.score(one[at]) - references.score(two[at]) for at in shared]
-    return float(np.mean(values)), interval(values, [subject for subject, _ in shared])
+    subjects = [subject for subject, _ in shared]
+    return float(by_group(values, subjects).mean()), interval(values, subjects)
 
 
 def smallest_as_like(rows: Sequence[Row], candidates: Sequence[str], other: str) -> int | None:
@@ -182,7 +190,8 @@ def smallest_as_like(rows: Sequence[Row], candidates: Sequence[str], other: str)
     for name in candidates:
         one = at_best(rows, name)
         shared = one.keys() & two.keys()
-        if shared and np.mean([references.gain(one[at]) - references.gain(two[at]) for at in shared]) >= 0:
+        better = [references.gain(one[at]) - references.gain(two[at]) for at in shared]
+        if better and by_group(better, [subject for subject, _ in shared]).mean() >= 0:
             enough.append(next(iter(one.values()))["parameters"])
     return min(enough, default=None)
 

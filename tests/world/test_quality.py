@@ -211,6 +211,14 @@ def test_a_difference_is_taken_subject_by_subject(rows):
     assert summary.difference(rows, "krona 64x4", "nobody") is None
 
 
+def test_a_subject_that_was_tried_more_often_counts_no_more(rows):
+    more = [row("krona 64x4", 0, 0.2, 0.8, seed=seed, parameters=60) for seed in (1, 2)]
+    told, once = summary.line([*rows, *more], "krona 64x4"), summary.line(rows, "krona 64x4")
+    assert once["gain"] == pytest.approx(np.mean([0.45 / 0.6, 0.7]))
+    assert told["gain"] == pytest.approx(np.mean([0.45 / 0.6 / 3, 0.7]))
+    assert (told["subjects"], told["seeds"]) == (2, 3)
+
+
 def test_an_interval_holds_the_mean_and_is_none_of_a_point_where_nothing_varies():
     values, groups = [0.1, 0.3, 0.2, 0.9], [0, 0, 1, 2]
     low, high = summary.interval(values, groups)
