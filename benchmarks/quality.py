@@ -4,8 +4,9 @@
     python3 tools/host.py run benchmarks/quality.py --again '{"contender": "lora 4", "rate": 0.001, "subject": 3}'    one row anew
     python3 tools/host.py run benchmarks/quality.py --report                                                          no trial, only the sums
 
-Each trial is a row in ``results/quality-<machine>.json``, written after every ten; a run that was stopped goes on where it was, and rows that
-another commit has measured with the same model, judges and settings stay. ``--minutes`` stops by itself. docs/quality.md says what the numbers mean.
+Each trial is a row in ``results/quality-<machine>.json``, written after every ten; a run that was stopped goes on where it was, also on another
+machine, and rows that another commit has measured with the same model, judges and settings stay. ``--minutes`` stops by itself. docs/quality.md says
+what the numbers mean.
 """
 
 from __future__ import annotations
@@ -78,17 +79,27 @@ def judged_by(folder: Path = WORLD) -> str:
     return hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files)).hexdigest()[:12]
 
 
+def of_all_machines(folder: Path, judges: str) -> list[Row]:
+    """What has been measured with this model and these judges, each trial once: of the machine with most rows where several have it.
+
+    Machines' rows are worth the same: 39 trials that an Intel Xeon and an AMD EPYC both ran differ by 3e-5 at most in a cosine (docs/LOG.md).
+    """
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("quality-*.json"))]
+    rows: list[Row] = []
+    for told in sorted(found, key=lambda told: len(told["trials"])):
+        if told["judged by"] == judges:
+            rows = joined([{"machine": told["machine"], **row} for row in told["trials"]], rows)
+    return rows
+
+
 def rows_so_far(file: Path, judges: str) -> list[Row]:
-    """What has been measured with this model and these judges; a file of others is put aside."""
-    if not file.exists():
-        return []
-    told = json.loads(file.read_text(encoding="utf-8"))
-    if told["judged by"] == judges:
-        return told["trials"]
-    aside = file.with_suffix(f".{told['judged by']}.old")
-    say(f"{file.name} was measured with another model or other judges; it is {aside.name} now")
-    os.replace(file, aside)
-    return []
+    """What is there already, from this machine and others; a file of another model or other judges is put aside."""
+    before = json.loads(file.read_text(encoding="utf-8"))["judged by"] if file.exists() else judges
+    if before != judges:
+        aside = file.with_suffix(f".{before}.old")
+        say(f"{file.name} was measured with another model or other judges; it is {aside.name} now")
+        os.replace(file, aside)
+    return of_all_machines(file.parent, judges)
 
 
 def measured(wanted: Sequence[Trial], workers: int) -> Iterator[Row]:
@@ -96,7 +107,7 @@ def measured(wanted: Sequence[Trial], workers: int) -> Iterator[Row]:
     threads, made_by = max(1, (os.cpu_count() or 1) // workers), commit()
     with multiprocessing.get_context("spawn").Pool(workers, enter, (threads,)) as pool:
         for row in pool.imap_unordered(run, wanted):
-            yield {**row, "commit": made_by}
+            yield {**row, "commit": made_by, "machine": machine()}
 
 
 def joined(rows: Sequence[Row], others: Sequence[Row]) -> list[Row]:
@@ -139,7 +150,7 @@ def again(text: str, rows: Sequence[Row]) -> int:
         say("there was no such row")
         return 0
     differs = [name for name in row if name != "seconds" and row[name] != before.get(name)]
-    say(f"differs: {', '.join(differs)}" if differs else f"the same to the last digit as {before['commit']} measured it")
+    say(f"differs: {', '.join(differs)}" if differs else f"the same to the last digit as {before['commit']} measured it on {before['machine']}")
     return bool(differs)
 
 

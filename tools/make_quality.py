@@ -21,7 +21,7 @@ if __name__ == "__main__":
 
 import numpy as np  # noqa: E402
 
-from benchmarks.quality import joined, judged_by, sums  # noqa: E402
+from benchmarks.quality import judged_by, of_all_machines, sums  # noqa: E402
 from benchmarks.world.contenders import IDEAS, PAPER, SIDES  # noqa: E402
 from benchmarks.world.plan import CORE, FEW, IDEA_RATES  # noqa: E402
 from benchmarks.world.summary import (  # noqa: E402
@@ -45,6 +45,7 @@ RESULTS = PACK / "benchmarks" / "results"
 JUDGES = PACK / "samples" / "world" / "judges.safetensors"
 IMAGES = PACK / "docs" / "images"
 NOTHING = "Not measured yet."
+HUES = {"krona": "Blues", "lora": "Oranges", "lokr": "Greens", "full": "Greys"}
 Row = Mapping[str, Any]
 
 
@@ -278,6 +279,8 @@ def in_short(told: Mapping[str, Any]) -> str:
     ]
     if head.get("params_vs_lora"):
         said.append(f"as much likeness as with LoRA of rank 4 takes {head['params_vs_lora']:.2f} times its parameters")
+    elif head.get("stability_krona") is not None:  # the grid has run
+        said.append("none of the Kronecker adapters that were tried comes as close as a LoRA of rank 4")
     if head.get("stability_krona") is not None and head.get("stability_lora") is not None:
         said.append(
             f"{percent(head['stability_krona'])} of the learning rates from 1e-4 to 5e-3 are within 5 % of the best one (LoRA: {percent(head['stability_lora'])})"
@@ -286,17 +289,11 @@ def in_short(told: Mapping[str, Any]) -> str:
 
 
 def read_results(folder: Path = RESULTS) -> Mapping[str, Any]:
-    """What all machines have measured of the shipped model, each trial once, summed up anew as settings may have changed since.
-
-    Where several have measured the same trial, the one that has measured most counts; "machines" says how many trials are each one's.
-    """
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("quality-*.json"))]
-    found = sorted((told for told in found if told["judged by"] == judged_by()), key=lambda told: len(told["trials"]))
-    rows: list[Row] = []
-    for told in found:
-        rows = joined([{**row, "machine": told["machine"]} for row in told["trials"]], rows)
+    """What all machines have measured of the shipped model, summed up anew as settings may have changed since; "machines" says how many trials are whose."""
+    judges = judged_by()
+    rows = of_all_machines(folder, judges)
     machines = Counter(row["machine"] for row in current(rows))
-    return {"trials": rows, "judged by": judged_by(), "machines": dict(machines.most_common()), **sums(rows)}
+    return {"trials": rows, "judged by": judges, "machines": dict(machines.most_common()), **sums(rows)}
 
 
 def make(text: str, told: Mapping[str, Any]) -> str:
@@ -329,6 +326,17 @@ def _bars(told: Mapping[str, Any], name: str) -> list[list[float]] | None:
     return reach and [[max(0.0, told[name] - reach[0])], [max(0.0, reach[1] - told[name])]]
 
 
+def look(name: str) -> dict[str, Any]:
+    """How a contender is drawn: a hue for each family, darker the more parameters, broken lines for the shuffled layout."""
+    from matplotlib import colormaps
+
+    family = next(family for family in HUES if name.startswith(family))
+    own = [other.removesuffix(" shuffled") for other in CORE if other.startswith(family)]
+    depth = 0.95 - 0.3 * sorted(set(own), key=own.index, reverse=True).index(name.removesuffix(" shuffled"))
+    is_shuffled = name.endswith("shuffled")
+    return {"color": colormaps[HUES[family]](depth), "linestyle": "--" if is_shuffled else "-", "marker": "s" if is_shuffled else "o"}
+
+
 def plots(rows: Sequence[Row], folder: Path = IMAGES) -> None:
     """Score over learning rate, gain against prompts, and the factor grid."""
     import matplotlib
@@ -340,18 +348,17 @@ def plots(rows: Sequence[Row], folder: Path = IMAGES) -> None:
     for name in CORE:
         found = scores(rows, name)
         if found:
-            left.plot(list(found), list(found.values()), marker="o", label=name)
+            left.plot(list(found), list(found.values()), label=name, **look(name))
         if told := line(rows, name):
             right.errorbar(
-                told["gain"], told["prompt"], marker="o", capsize=2, label=name,
+                told["gain"], told["prompt"], capsize=2, label=name, **look(name),
                 xerr=_bars(told, "gain"), yerr=_bars(told, "prompt"),
             )  # fmt: skip
     left.set(xscale="log", xlabel="learning rate", ylabel="score", title="Score by learning rate, mean over subjects")
     right.set(
         xlabel="gain: share of the gap to real pictures", ylabel="prompt accuracy", title="Each at its best learning rate"
     )
-    left.legend(fontsize=7, ncols=2)
-    right.legend(fontsize=7, ncols=2)
+    right.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(folder / "quality-rates.png", dpi=90)
     pyplot.close(figure)
 

@@ -290,12 +290,20 @@ def test_rows_of_two_sources_are_kept_once_each(rows):
 
 
 def test_rows_of_another_model_are_put_aside_and_never_overwritten(tmp_path):
-    file = tmp_path / "quality-x.json"
-    file.write_text(json.dumps({"judged by": "one", "trials": [{"contender": "base"}]}))
-    assert quality.rows_so_far(file, "one") == [{"contender": "base"}]
+    file, base = tmp_path / "quality-x.json", {**asdict(Trial("base")), "recipe": "none"}
+    file.write_text(json.dumps({"judged by": "one", "machine": "x", "trials": [base]}))
+    assert quality.rows_so_far(file, "one") == [{**base, "machine": "x"}]
     assert quality.rows_so_far(file, "two") == []
     assert not file.exists()
     assert json.loads((tmp_path / "quality-x.one.old").read_text())["trials"]
+
+
+def test_a_machine_goes_on_where_another_one_was(rows, tmp_path):
+    (tmp_path / "quality-x.json").write_text(json.dumps({"judged by": "these judges", "machine": "x", "trials": rows[:2]}))
+    quality.write(tmp_path / "quality-y.json", "these judges", [{**row, "machine": "y"} for row in rows[2:]])
+    told = json.loads((tmp_path / "quality-y.json").read_text())
+    assert [row["machine"] for row in told["trials"]].count("x") == 2
+    assert len(told["trials"]) == len(rows)
 
 
 def test_what_is_missing_is_said_before_anything_starts(tmp_path):
