@@ -108,7 +108,7 @@ def methods(rows: Sequence[Row], names: Sequence[str] = CORE) -> str:
             told["contender"], f"{told['rate']:g}" + (" !" if told["is at the edge"] else ""), f"{told['parameters']:,}", with_interval(told["likeness"], told["likeness 95 %"]),
             with_interval(told["gain"], told["gain 95 %"]), with_interval(told["prompt"], told["prompt 95 %"]), f"{told['agreement']:.2f}",
             f"{told['diversity']:.3f}", f"{told['drift']:.2f}", f"{told['score']:.3f}", against(rows, told["contender"]), percent(told["stability"]), f"{told['spread']:.2f}",
-            f"{told['seconds']:.0f}", f"{told['subjects']} × {told['seeds']}",
+            f"{told['seconds']:.0f}", f"{told['subjects']} / {told['trials']}",
         )
         for told in lines
     ]  # fmt: skip

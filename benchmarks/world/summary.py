@@ -137,7 +137,7 @@ def line(rows: Sequence[Row], contender: str) -> dict[str, Any] | None:
         "rate": rate,
         "parameters": own[0]["parameters"],
         "subjects": len({row["subject"] for row in own}),
-        "seeds": len({row["seed"] for row in own}),
+        "trials": len(own),
     }
     measures = {
         "likeness": [row["likeness"] for row in own],

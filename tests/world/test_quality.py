@@ -216,7 +216,7 @@ def test_a_subject_that_was_tried_more_often_counts_no_more(rows):
     told, once = summary.line([*rows, *more], "krona 64x4"), summary.line(rows, "krona 64x4")
     assert once["gain"] == pytest.approx(np.mean([0.45 / 0.6, 0.7]))
     assert told["gain"] == pytest.approx(np.mean([0.45 / 0.6 / 3, 0.7]))
-    assert (told["subjects"], told["seeds"]) == (2, 3)
+    assert (told["subjects"], told["trials"]) == (2, 4)
 
 
 def test_an_interval_holds_the_mean_and_is_none_of_a_point_where_nothing_varies():
