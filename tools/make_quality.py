@@ -85,7 +85,9 @@ def headline(told: Mapping[str, Any]) -> str:
         "subject_gain_least": "the same, least of all subjects",
         "prompt_drop": "prompt accuracy lost against the base, mean",
         "prompt_drop_most": "the same, most of all subjects",
-        "params_vs_lora": "parameters of the smallest KronA that is as like the subjects as LoRA r4, over LoRA's",
+        "params_vs_lora": "parameters of KronA 64 × 4 over those of a LoRA that is as like the subjects (between two ranks)",
+        "params_vs_lora 95 %": "the same, 95 % interval",
+        "params_vs_lora_4": "parameters of the smallest KronA that is as like the subjects as LoRA r4, over LoRA's",
         "params_vs_smallest_lora": "the same, over those of the smallest LoRA that is",
         "stability_krona": "share of the learning rates within 5 % of the best: KronA 64 × 4",
         "stability_lora": "the same: LoRA r4",
@@ -93,9 +95,11 @@ def headline(told: Mapping[str, Any]) -> str:
     return table(("", "value"), [(said, _plain(head.get(name), name)) for name, said in words.items()])
 
 
-def _plain(value: float | None, name: str) -> str:
+def _plain(value: Any, name: str) -> str:
     if value is None:
         return "–"
+    if isinstance(value, Sequence):
+        return f"{value[0]:.2f} to {value[1]:.2f}"
     return f"{value:.2f}" if name.startswith("params") else str(value) if isinstance(value, int) else percent(value)
 
 
@@ -278,7 +282,12 @@ def in_short(told: Mapping[str, Any]) -> str:
         f"(mean of {head['subjects']} subjects; the least {percent(head['subject_gain_least'])}), at a cost of {100 * head['prompt_drop']:.0f} points of prompt accuracy"
     ]
     if head.get("params_vs_lora"):
-        said.append(f"as much likeness as with LoRA of rank 4 takes {head['params_vs_lora']:.2f} times its parameters")
+        low, high = head["params_vs_lora 95 %"]
+        said.append(
+            f"for the likeness that 64 × 4 reaches, it takes **{head['params_vs_lora']:.2f}** times the parameters of a LoRA ({low:.2f} to {high:.2f})"
+        )
+    if head.get("params_vs_lora_4"):
+        said.append(f"as much likeness as with LoRA of rank 4 takes {head['params_vs_lora_4']:.2f} times its parameters")
     elif head.get("stability_krona") is not None:  # the grid has run
         said.append("none of the Kronecker adapters that were tried comes as close as a LoRA of rank 4")
     if head.get("stability_krona") is not None and head.get("stability_lora") is not None:

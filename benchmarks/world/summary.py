@@ -196,19 +196,62 @@ def smallest_as_like(rows: Sequence[Row], candidates: Sequence[str], other: str)
     return min(enough, default=None)
 
 
+def lora_parameters_as_like(
+    rows: Sequence[Row], contender: str, loras: Sequence[str], draws: int = 2000
+) -> tuple[float, tuple[float, float]] | None:
+    """Parameters that a LoRA would need to close as much of the gap as a contender, each at its best learning rate, and their 95 % interval.
+
+    Ranks are whole numbers: between two of them the difference in gain, on the trials that both have, is taken as linear in the logarithm of the parameters. The
+    interval is `interval`'s bootstrap over subjects, and ends at the smallest and largest rank. ``None`` where the contender lies outside of the ranks that were tried.
+    """
+    references, one = References(rows), at_best(rows, contender)
+    ahead: dict[float, dict[int, float]] = {}
+    for name in loras:
+        two = at_best(rows, name)
+        shared = sorted(one.keys() & two.keys())
+        if shared:
+            values = [references.gain(two[at]) - references.gain(one[at]) for at in shared]
+            subjects = [subject for subject, _ in shared]
+            ahead[float(two[shared[0]]["parameters"])] = dict(
+                zip(dict.fromkeys(subjects), by_group(values, subjects), strict=True)
+            )
+    sizes = sorted(ahead)
+    everywhere = sorted(set.intersection(*(set(own) for own in ahead.values()))) if ahead else []
+    if len(sizes) < 2 or not everywhere:
+        return None
+    table, logs = np.array([[ahead[size][s] for s in everywhere] for size in sizes]), np.log(sizes)
+    found = _crossing(logs, table.mean(1))
+    if not logs[0] < found < logs[-1]:
+        return None
+    rng = np.random.default_rng(0)
+    drawn = [_crossing(logs, table[:, rng.integers(len(everywhere), size=len(everywhere))].mean(1)) for _ in range(draws)]
+    low, high = np.exp(np.quantile(drawn, (0.025, 0.975)))
+    return float(np.exp(found)), (float(low), float(high))
+
+
+def _crossing(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
+    """Where a piecewise linear curve first rises to 0; its ends where it never does or always has."""
+    if y[0] >= 0:
+        return float(x[0])
+    at = next((number for number in range(1, len(y)) if y[number] >= 0), None)
+    return float(x[-1]) if at is None else float(np.interp(0, y[at - 1 : at + 1], x[at - 1 : at + 1]))
+
+
 def headline(
     rows: Sequence[Row], paper: str, ours: Sequence[str], theirs: str, other_loras: Sequence[str] = ()
 ) -> dict[str, Any]:
     """The few numbers that are quoted.
 
     Args:
-        paper: The Kronecker adapter whose stability is told.
+        paper: The Kronecker adapter whose stability is told, and how many parameters a LoRA needs to be as good.
         ours: The Kronecker adapters of all sizes.
         theirs: The LoRA that they are compared with.
         other_loras: LoRAs of other ranks: one that is smaller may be as good.
     """
     references = References(rows)
     lora = next(iter(at_best(rows, theirs).values()), None)
+    own_paper = next(iter(at_best(rows, paper).values()), None)
+    as_like = lora_parameters_as_like(rows, paper, list(dict.fromkeys((theirs, *other_loras))))
     small = smallest_as_like(rows, ours, theirs)
     smallest_lora = smallest_as_like(rows, (theirs, *other_loras), theirs)
     own = [row for row in as_they_come(rows) if references.knows(row["subject"])]
@@ -219,7 +262,9 @@ def headline(
         "subject_gain_least": min(gains, default=None),
         "prompt_drop": float(np.mean([references.drop(row) for row in own])) if own else None,
         "prompt_drop_most": max((references.drop(row) for row in own), default=None),
-        "params_vs_lora": small / lora["parameters"] if small and lora else None,
+        "params_vs_lora": own_paper["parameters"] / as_like[0] if own_paper and as_like else None,
+        "params_vs_lora 95 %": [own_paper["parameters"] / size for size in reversed(as_like[1])] if own_paper and as_like else None,
+        "params_vs_lora_4": small / lora["parameters"] if small and lora else None,
         "params_vs_smallest_lora": small / smallest_lora if small and smallest_lora else None,
         "stability_krona": stability(rows, paper),
         "stability_lora": stability(rows, theirs),

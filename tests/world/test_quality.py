@@ -201,6 +201,29 @@ def test_parameters_are_compared_at_equal_gain_on_shared_trials_or_not_at_all(ro
     assert summary.smallest_as_like(worse, ["krona 64x4"], "lora 4") is None
 
 
+def test_parameters_at_equal_gain_are_read_between_two_ranks(rows):
+    """LoRAs of 50 and 200 parameters, 0.1 below and 0.2 above on the first subject, 0.2 and 0.1 on the second: on the mean, 0 lies half-way in their logarithms, at 100."""
+    references = summary.References(rows)
+    own = summary.at_best(rows, "krona 64x4")
+
+    def lora(rank, parameters, *ahead):
+        likeness = [
+            own[s, 0]["likeness"] + gain * (references.real(own[s, 0])["likeness"] - references.base(own[s, 0])["likeness"])
+            for s, gain in enumerate(ahead)
+        ]
+        return [row(f"lora {rank}", s, likeness[s], parameters=parameters) for s in (0, 1)]
+
+    plain = [r for r in rows if not r["contender"].startswith("lora")]
+    pair = [*plain, *lora(1, 50, -0.1, -0.2), *lora(4, 200, 0.2, 0.1)]
+    found, (low, high) = summary.lora_parameters_as_like(pair, "krona 64x4", ["lora 4", "lora 1"])
+    assert found == pytest.approx(100)
+    assert low == pytest.approx(50 * 4 ** (1 / 3))  # the first subject alone
+    assert high == pytest.approx(50 * 4 ** (2 / 3))  # the second alone
+    assert summary.lora_parameters_as_like([*plain, *lora(1, 50, -0.1, -0.2)], "krona 64x4", ["lora 1"]) is None
+    worse = [*plain, *lora(1, 50, -0.3, -0.2), *lora(4, 200, -0.2, -0.1)]
+    assert summary.lora_parameters_as_like(worse, "krona 64x4", ["lora 1", "lora 4"]) is None
+
+
 def test_a_difference_is_taken_subject_by_subject(rows):
     references = summary.References(rows)
     one, two = (summary.at_best(rows, name) for name in ("krona 64x4", "lora 4"))
@@ -234,7 +257,7 @@ def test_the_headline_says_what_the_default_settings_reach(rows):
     assert told["subject_gain"] == pytest.approx(np.mean([0.45 / 0.6, 0.7]))
     assert told["subject_gain_least"] == pytest.approx(0.7)
     assert told["prompt_drop"] == pytest.approx(0.1)
-    assert told["params_vs_lora"] == pytest.approx(0.6)
+    assert told["params_vs_lora_4"] == pytest.approx(0.6)
     assert told["params_vs_smallest_lora"] == pytest.approx(60 / 80)
 
 
