@@ -23,7 +23,8 @@ import numpy as np  # noqa: E402
 
 from benchmarks.quality import judged_by, of_all_machines, sums  # noqa: E402
 from benchmarks.world.contenders import IDEAS, PAPER, SIDES  # noqa: E402
-from benchmarks.world.plan import CORE, FEW, IDEA_RATES  # noqa: E402
+from benchmarks.world.plan import CORE, FEW, among_few, promising  # noqa: E402
+from benchmarks.world.subjects import COUNT  # noqa: E402
 from benchmarks.world.summary import (  # noqa: E402
     RATES,
     References,
@@ -73,7 +74,9 @@ def progress(told: Mapping[str, Any]) -> str:
     """Which parts have run."""
     rows = [(part, str(done), str(wanted)) for part, (done, wanted) in told["done"].items()]
     machines = ", ".join(f"{count} on `{name}`" for name, count in told["machines"].items())
-    return f"Trials: {machines or 'none'}; model and judges `{told['judged by']}`.\n\n" + table(("part", "trials run", "of"), rows)
+    return f"Trials: {machines or 'none'}; model and judges `{told['judged by']}`.\n\n" + table(
+        ("part", "trials run", "of"), rows
+    )
 
 
 def headline(told: Mapping[str, Any]) -> str:
@@ -117,6 +120,12 @@ def methods(rows: Sequence[Row], names: Sequence[str] = CORE) -> str:
         for told in lines
     ]  # fmt: skip
     return table(head, [*_reference_rows(rows), *body]) if lines else NOTHING
+
+
+def confirmed(rows: Sequence[Row]) -> str:
+    """The most promising ideas on all subjects and seeds, as far as they have run there."""
+    told = [name for name in promising(rows) if (found := line(rows, name)) and found["subjects"] == COUNT]
+    return methods(rows, (PAPER, *told)) if told else NOTHING
 
 
 def against(rows: Sequence[Row], name: str) -> str:
@@ -245,11 +254,7 @@ def picture(about: str, name: str, is_there: bool) -> str:
 def sections(told: Mapping[str, Any]) -> dict[str, Callable[[], str]]:
     """The page's tables by name."""
     rows = current(told["trials"])
-    few = [
-        row
-        for row in rows
-        if row["subject"] < FEW and row["seed"] == 0 and (row["rate"] in IDEA_RATES or row["contender"] in ("base", "real"))
-    ]
+    few = among_few(rows)
     return {
         "judges": judges,
         "progress": lambda: progress(told),
@@ -269,6 +274,7 @@ def sections(told: Mapping[str, Any]) -> dict[str, Callable[[], str]]:
         "pictures": lambda: compared(rows, "pictures", (1, 2, 3, 4)),
         "prior": lambda: compared(rows, "prior", (0.0, 1.0)),
         "ideas": lambda: methods(few, (PAPER, *IDEAS)) if any(row["contender"] in IDEAS for row in rows) else NOTHING,
+        "promising": lambda: confirmed(rows),
     }
 
 
@@ -343,7 +349,11 @@ def look(name: str) -> dict[str, Any]:
     own = [other.removesuffix(" shuffled") for other in CORE if other.startswith(family)]
     depth = 0.95 - 0.3 * sorted(set(own), key=own.index, reverse=True).index(name.removesuffix(" shuffled"))
     is_shuffled = name.endswith("shuffled")
-    return {"color": colormaps[HUES[family]](depth), "linestyle": "--" if is_shuffled else "-", "marker": "s" if is_shuffled else "o"}
+    return {
+        "color": colormaps[HUES[family]](depth),
+        "linestyle": "--" if is_shuffled else "-",
+        "marker": "s" if is_shuffled else "o",
+    }
 
 
 def plots(rows: Sequence[Row], folder: Path = IMAGES) -> None:

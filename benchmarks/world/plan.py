@@ -7,7 +7,7 @@ from typing import Any
 
 from .contenders import IDEAS, PAPER, SIDES, SIZES
 from .subjects import COUNT
-from .summary import RATES, best_rate
+from .summary import RATES, best_rate, scores
 from .trial import Trial, as_it_comes, key
 
 CORE = (
@@ -24,11 +24,31 @@ BETWEEN = ("lora 2", "lora 8", "krona 8x4", "krona 4x2", "lokr lycoris")
 """More sizes, to find equal fidelity between the others."""
 KRONA = tuple(name for name in (*CORE, *BETWEEN) if name.startswith("krona"))
 """Kronecker adapters whose learning rates are all tried."""
+SEEDS = 3
+"""Of trainings at the best learning rate."""
 FEW = 4
 """Subjects of what is only looked at."""
-IDEA_RATES = (5e-3, 2e-3, 1e-2, 1e-3, 5e-4)
+IDEA_RATES = (5e-3, 2e-3, 1e-2)
 """In the order in which they are worth running. One lies above everybody's grid: 64 × 4, which ideas are measured against and which is tried there too, is best at the grid's end."""
-PARTS = ("references", "default", "core", "seeds", "ideas", "factors", "sizes", "pictures", "prior")
+PROMISING = 4
+"""How many ideas are tried on everybody: the first of thirteen on four subjects is there by luck, too."""
+PARTS = ("references", "default", "core", "seeds", "ideas", "promising", "sizes", "factors", "pictures", "prior")
+
+
+def among_few(rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Trials that ideas are compared on: the same few subjects, seed and learning rates for everybody."""
+    references = ("base", "real")
+    return [
+        row for row in rows
+        if row["subject"] < FEW and row["seed"] == 0 and (row["rate"] in IDEA_RATES or row["contender"] in references)
+    ]  # fmt: skip
+
+
+def promising(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The ideas with the best scores on the few subjects, at each one's best learning rate."""
+    few = among_few(rows)
+    best = {name: max(found.values()) for name in IDEAS if (found := scores(few, name))}
+    return sorted(best, key=best.__getitem__, reverse=True)[:PROMISING]
 
 
 def trials(part: str, rows: Sequence[Mapping[str, Any]]) -> list[Trial]:
@@ -47,16 +67,20 @@ def trials(part: str, rows: Sequence[Mapping[str, Any]]) -> list[Trial]:
         return [Trial(name, rate, s) for s in everyone for name in CORE for rate in RATES]
     if part == "ideas":
         return [Trial(name, rate, s) for rate in IDEA_RATES for name in (PAPER, *IDEAS) for s in range(FEW)]
+    if part == "promising":
+        few = among_few(rows)
+        chosen = [(name, rate) for name in promising(rows) if (rate := best_rate(few, name))]
+        return [Trial(name, rate, s, seed) for name, rate in chosen for seed in range(SEEDS) for s in everyone]
     if part == "sizes":
         return [Trial(name, rate, s) for name in BETWEEN for rate in RATES for s in everyone]
     if part == "factors":
         rate = best_rate(rows, PAPER)
         sides = [(a, b) for a in SIDES for b in SIDES]
         names = [f"krona {a}x{b}{layout}" for layout in ("", " shuffled") for a, b in sides]
-        return [Trial(name, rate, s) for s in range(FEW) for name in names] if rate else []
+        return [Trial(name, rate, s) for name in names for s in range(FEW)] if rate else []
     best = {name: rate for name in CORE if (rate := best_rate(rows, name))}
     if part == "seeds":
-        return [Trial(name, rate, s, seed) for s in everyone for seed in (1, 2) for name, rate in best.items()]
+        return [Trial(name, rate, s, seed) for s in everyone for seed in range(1, SEEDS) for name, rate in best.items()]
     compared = [(name, best[name]) for name in (PAPER, "lora 4") if name in best]
     if part == "pictures":
         return [Trial(name, rate, s, pictures=n) for s in everyone for n in (1, 2, 3) for name, rate in compared]
