@@ -23,7 +23,7 @@ import numpy as np  # noqa: E402
 
 from benchmarks.quality import judged_by, of_all_machines, sums  # noqa: E402
 from benchmarks.world.contenders import IDEAS, PAPER, SIDES  # noqa: E402
-from benchmarks.world.plan import CORE, FEW, among_few, promising  # noqa: E402
+from benchmarks.world.plan import BEYOND, CORE, FEW, PROMISING, among_few  # noqa: E402
 from benchmarks.world.subjects import COUNT  # noqa: E402
 from benchmarks.world.summary import (  # noqa: E402
     RATES,
@@ -124,7 +124,7 @@ def methods(rows: Sequence[Row], names: Sequence[str] = CORE) -> str:
 
 def confirmed(rows: Sequence[Row]) -> str:
     """The most promising ideas on all subjects and seeds, as far as they have run there."""
-    told = [name for name in promising(rows) if (found := line(rows, name)) and found["subjects"] == COUNT]
+    told = [name for name in PROMISING if (found := line(rows, name)) and found["subjects"] == COUNT]
     return methods(rows, (PAPER, *told)) if told else NOTHING
 
 
@@ -177,8 +177,9 @@ def rates(rows: Sequence[Row]) -> str:
     for name in CORE:
         found = scores(rows, name)
         if found:
-            body.append((name, *(f"{found[r]:.2f}" if r in found else "" for r in RATES), percent(stability(rows, name))))
-    return table(("score at", *(f"{r:g}" for r in RATES), "within 5 %"), body) if body else NOTHING
+            tried = (f"{found[r]:.2f}" if r in found else "" for r in (*RATES, *BEYOND))
+            body.append((name, *tried, percent(stability(rows, name))))
+    return table(("score at", *(f"{r:g}" for r in (*RATES, *BEYOND)), "within 5 %"), body) if body else NOTHING
 
 
 def grid(rows: Sequence[Row], layout: str = "") -> dict[tuple[int, int], dict[str, float]]:

@@ -94,13 +94,14 @@ def best_rate(rows: Sequence[Row], contender: str) -> float | None:
 
 
 def stability(rows: Sequence[Row], contender: str) -> float | None:
-    """Share of the learning rates whose mean score is within 5 % of the best; ``None`` until all have been tried on all subjects that there are references of, or where
+    """Share of the grid's learning rates whose mean score is within 5 % of the grid's best; ``None`` until all have been tried on all subjects that there are references of, or where
     nothing is learnt at any."""
     found, subjects = scores(rows, contender), {row["subject"] for row in rows if row["contender"] == "base"}
     tried = {row["subject"] for own in by_rate(rows, contender).values() for row in own}
-    if not set(RATES) <= found.keys() or max(found.values()) <= 0 or tried != subjects:
+    if not set(RATES) <= found.keys() or tried != subjects:
         return None
-    return sum(found[rate] >= CLOSE * max(found.values()) for rate in RATES) / len(RATES)
+    inside = [found[rate] for rate in RATES]
+    return sum(score >= CLOSE * max(inside) for score in inside) / len(inside) if max(inside) > 0 else None
 
 
 def by_group(values: Sequence[float], groups: Sequence[int]) -> NDArray[np.float64]:
@@ -156,7 +157,7 @@ def line(rows: Sequence[Row], contender: str) -> dict[str, Any] | None:
         told[f"{name} 95 %"] = interval(values, subjects)
     found = scores(rows, contender)
     told["stability"] = stability(rows, contender)
-    told["spread"] = float(np.std(list(found.values())))
+    told["spread"] = float(np.std([score for rate, score in found.items() if rate in RATES]))
     told["rates"] = len(found)
     told["is at the edge"] = len(found) > 1 and rate in (min(found), max(found))
     return told
@@ -263,7 +264,9 @@ def headline(
         "prompt_drop": float(np.mean([references.drop(row) for row in own])) if own else None,
         "prompt_drop_most": max((references.drop(row) for row in own), default=None),
         "params_vs_lora": own_paper["parameters"] / as_like[0] if own_paper and as_like else None,
-        "params_vs_lora 95 %": [own_paper["parameters"] / size for size in reversed(as_like[1])] if own_paper and as_like else None,
+        "params_vs_lora 95 %": [own_paper["parameters"] / size for size in reversed(as_like[1])]
+        if own_paper and as_like
+        else None,
         "params_vs_lora_4": small / lora["parameters"] if small and lora else None,
         "params_vs_smallest_lora": small / smallest_lora if small and smallest_lora else None,
         "stability_krona": stability(rows, paper),

@@ -12,7 +12,7 @@ from benchmarks import quality
 from benchmarks.world import ideas, summary, training
 from benchmarks.world.contenders import CONTENDERS, IDEAS, PAPER, SETTINGS
 from benchmarks.world.grammar import vocabulary
-from benchmarks.world.plan import CORE, IDEA_RATES, PARTS, PROMISING, missing, promising, trials
+from benchmarks.world.plan import BEYOND, CORE, IDEA_RATES, PARTS, PROMISING, beyond, missing, trials
 from benchmarks.world.subjects import SCENES, WORD, subjects
 from benchmarks.world.summary import RATES
 from benchmarks.world.trial import DEFAULTS, STEPS, Trial, as_it_comes, switched_on
@@ -276,20 +276,26 @@ def test_the_plan_covers_what_was_asked_for_and_skips_what_is_done(rows):
     assert Trial("lora 4").config().adapter.rank == 4
 
 
-def test_the_best_ideas_on_few_subjects_are_tried_on_all_with_more_seeds(rows):
-    """At each one's own best rate; what ran elsewhere does not choose them."""
-    few = [r for r in rows if r["contender"] in ("base", "real")] + [row("base", 7, 0.0), row("real", 7, 1.0)]
-    for number, name in enumerate(IDEAS):
-        few += [
-            row(name, s, 0.4 + 0.01 * number - (0.1 if rate == 2e-3 else 0), rate=rate)
-            for s in (0, 1)
-            for rate in IDEA_RATES[:2]
-        ]
-        few.append(row(name, 7, 0.9 if number == 0 else 0.1, rate=5e-3))
-    assert promising(few) == list(reversed(IDEAS))[:PROMISING]
+def test_ideas_that_are_promising_are_tried_on_all_with_more_seeds_at_their_best_rate(rows):
+    few = [r for r in rows if r["contender"] in ("base", "real")]
+    for name in PROMISING:
+        few += [row(name, s, 0.5 if rate == 1e-2 else 0.4, rate=rate) for s in (0, 1) for rate in IDEA_RATES]
     wanted = trials("promising", few)
-    assert {t.rate for t in wanted} == {5e-3}
-    assert len(wanted) == len(set(wanted)) == PROMISING * 8 * 3
+    assert {t.rate for t in wanted} == {1e-2}
+    assert len(wanted) == len(set(wanted)) == len(PROMISING) * 8 * 3
+
+
+def test_above_the_grid_only_those_go_on_who_are_best_at_the_end_of_what_they_have_tried(rows):
+    assert beyond(rows) == []
+    rising = [r for r in rows if r["contender"] != "lora 4"] + [
+        row("lora 4", s, 0.5 + r, rate=r) for s in (0, 1) for r in RATES
+    ]
+    assert beyond(rising) == [("lora 4", BEYOND[0])]
+    better, worse = ([row("lora 4", s, likeness, rate=BEYOND[0]) for s in (0, 1)] for likeness in (0.79, 0.3))
+    assert beyond([*rising, *worse]) == [("lora 4", BEYOND[0])]
+    assert beyond([*rising, *better]) == [("lora 4", BEYOND[0]), ("lora 4", BEYOND[1])]
+    assert summary.best_rate([*rising, *better], "lora 4") == BEYOND[0]
+    assert summary.stability([*rising, *better], "lora 4") == summary.stability(rising, "lora 4")  # of the grid
 
 
 def test_a_setting_that_is_off_is_no_part_of_a_recipe_and_any_other_is():
