@@ -17,6 +17,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -167,21 +168,23 @@ def main() -> int:
     rows, began = rows_so_far(file, judges), time.monotonic()
     if told.again:
         return again(told.again, rows)
-    for part in told.parts.split(",") if not told.report else ():
-        wanted = trials(part, current(rows))
-        left, since = missing(wanted, rows), time.monotonic()
-        say(f"{part}: {len(left)} of {len(wanted)} trials to run")
-        for number, row in enumerate(measured(left, told.workers) if left else (), 1):
-            rows.append(row)
-            if number % EVERY == 0 or number == len(left):
-                write(file, judges, rows)
-            result = row.get("failed") or f"likeness {row['likeness']:.3f}, prompts {row['prompt']:.2f}"
-            say(f"{part} {number} of {len(left)}, {(time.monotonic() - since) / number:.0f} s each: {key(row)}: {result}")
-            if told.minutes and time.monotonic() - began > 60 * told.minutes:
-                write(file, judges, rows)
-                say("the time is up; the same command goes on")
-                return 0
-    write(file, judges, rows)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that workers end, and what is measured is written
+    try:
+        for part in told.parts.split(",") if not told.report else ():
+            wanted = trials(part, current(rows))
+            left, since = missing(wanted, rows), time.monotonic()
+            say(f"{part}: {len(left)} of {len(wanted)} trials to run")
+            for number, row in enumerate(measured(left, told.workers) if left else (), 1):
+                rows.append(row)
+                if number % EVERY == 0:
+                    write(file, judges, rows)
+                result = row.get("failed") or f"likeness {row['likeness']:.3f}, prompts {row['prompt']:.2f}"
+                say(f"{part} {number} of {len(left)}, {(time.monotonic() - since) / number:.0f} s each: {key(row)}: {result}")
+                if told.minutes and time.monotonic() - began > 60 * told.minutes:
+                    say("the time is up; the same command goes on")
+                    return 0
+    finally:
+        write(file, judges, rows)
     return 0
 
 
