@@ -72,6 +72,17 @@ def wide(layers: Layers, material: Material) -> None:
         layer.a.mul_(layer.a.shape[0] ** 0.5)
 
 
+SMALL = 1 / 512
+"""An eighth of what 64 × 4 starts at."""
+
+
+@torch.no_grad()
+def small(layers: Layers, material: Material) -> None:
+    """``A`` of the same small standard deviation whatever its shape, so that what it starts at is soon forgotten."""
+    for layer in layers.values():
+        layer.a.mul_(SMALL * layer.a.shape[0])
+
+
 def by_gradient(layers: Layers, material: Material) -> None:
     """``A`` is that of the nearest Kronecker product to the first gradient, as long as the released recipe's is on average."""
     targets = [t for t in select(material.backbone.weights(), material.config.adapter.targets) if t.name in layers]

@@ -123,6 +123,23 @@ def test_orthogonal_and_gradient_starts_are_as_long_as_the_recipe(material):
                 assert torch.allclose(gram, gram[0, 0] * torch.eye(len(gram)), atol=1e-6)
 
 
+def test_a_small_start_is_as_small_for_every_shape(material):
+    targets = select(material.backbone.weights(), (TargetRule((16, 4)),))
+    mixed = build_layers(
+        [*targets[::2], *select(material.backbone.weights(), (TargetRule((2, 2)),))[1::2]],
+        material.config.adapter,
+        0,
+        material.backbone.device,
+    )
+    before = {name: layer.a.detach().clone() for name, layer in mixed.items()}
+    ideas.small(mixed, material)
+    assert {tuple(layer.a.shape) for layer in mixed.values()} >= {(2, 2), (16, 4)}
+    for name, layer in mixed.items():
+        assert torch.allclose(layer.a, before[name] * layer.a.shape[0] * ideas.SMALL)
+    spread = torch.cat([layer.a.detach().flatten() for layer in mixed.values()]).std()
+    assert float(spread) == pytest.approx(ideas.SMALL, rel=0.2)
+
+
 def test_full_fine_tuning_moves_everything_and_leaves_no_trace(material):
     net = material.backbone.net
     material.backbone.patcher = types.SimpleNamespace(model=types.SimpleNamespace(diffusion_model=net))
