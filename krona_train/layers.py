@@ -25,17 +25,21 @@ EXACT_BITS = 32
 
 
 class KronLayer(nn.Module):
-    """``ΔW = A ⊗ B`` with ``A ~ N(0, 1/out_a²)`` and ``B = 0``, so that training starts at the base model.
+    """``ΔW = A ⊗ B`` with ``A`` normal and ``B = 0``, so that training starts at the base model.
 
     The released DiffuseKronA code starts ``A`` with standard deviation ``1/a1``, and its ``a1`` is our ``out_a``; the
     paper finds this start (normal and zero) among the best (appendix D.2). Factors are float32 whatever the model computes in.
+
+    Args:
+        init_std: Standard deviation of ``A``; 0 is the released code's.
     """
 
-    def __init__(self, target: Target, layout: Layout, generator: torch.Generator) -> None:
+    def __init__(self, target: Target, layout: Layout, generator: torch.Generator, init_std: float = 0.0) -> None:
         super().__init__()
         sizes = target.sizes
         self.layout = layout
-        self.a = nn.Parameter(torch.randn(sizes.out_a, sizes.in_a, generator=generator) / sizes.out_a)
+        start = torch.randn(sizes.out_a, sizes.in_a, generator=generator)
+        self.a = nn.Parameter(start * init_std if init_std else start / sizes.out_a)
         self.b = nn.Parameter(torch.zeros(sizes.out_b, sizes.in_b, *sizes.kernel))
 
     def forward(self, x: Tensor, y: Tensor, convolution: dict[str, object] | None = None) -> Tensor:
@@ -99,7 +103,7 @@ def build_layer(target: Target, config: AdapterConfig, generator: torch.Generato
     """Fresh factors for one target."""
     if config.kind == "lora":
         return LoraLayer(target, config.rank, config.alpha, generator)
-    return KronLayer(target, config.layout, generator)
+    return KronLayer(target, config.layout, generator, config.init_std)
 
 
 class Switch:

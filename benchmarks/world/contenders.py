@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from krona_ops.targets import PAPER_FACTORS, TargetRule
@@ -22,19 +22,29 @@ class Contender:
     """Settings of the optimizer besides the learning rate."""
 
 
+RECIPE = 0.0
+"""``init_std`` of everybody but the pack's default settings: the released code's start."""
+
+
 def krona(out: int, into: int, layout: str = "kron") -> Contender:
-    """Kronecker adapter of these factors, the pack's trainer."""
-    return Contender(AdapterConfig(targets=(TargetRule((out, into)),), layout=layout))  # type: ignore[arg-type]
+    """Kronecker adapter of these factors, started as in the released code, by the pack's trainer."""
+    return Contender(AdapterConfig(targets=(TargetRule((out, into)),), layout=layout, init_std=RECIPE))  # type: ignore[arg-type]
 
 
 def of_projections(**factors: tuple[int, int]) -> AdapterConfig:
     """Factors of their own for some projections (``q``, ``k``, ``v``, ``out``); the others are left alone."""
-    return AdapterConfig(targets=tuple(TargetRule(pair, projections=(name,)) for name, pair in factors.items()))  # type: ignore[arg-type]
+    rules = tuple(TargetRule(pair, projections=(name,)) for name, pair in factors.items())  # type: ignore[arg-type]
+    return AdapterConfig(targets=rules, init_std=RECIPE)
+
+
+def small(adapter: AdapterConfig) -> AdapterConfig:
+    """The same with a start that is as small for every shape."""
+    return replace(adapter, init_std=ideas.SMALL)
 
 
 def lora(rank: int) -> Contender:
     """diffusers' LoRA on the same layers, the pack's trainer."""
-    return Contender(AdapterConfig(kind="lora", rank=rank, alpha=rank))
+    return Contender(AdapterConfig(kind="lora", rank=rank, alpha=rank, init_std=RECIPE))
 
 
 SIZES = ((64, 4), (4, 4), (2, 2))
@@ -50,9 +60,9 @@ CONTENDERS: dict[str, Contender] = {
     **{f"krona {a}x{b}": krona(a, b) for a in SIDES for b in SIDES},
     **{f"krona {a}x{b} shuffled": krona(a, b, "shuffled") for a in SIDES for b in SIDES},
     **{f"lora {rank}": lora(rank) for rank in (1, 2, 4, 8, 16)},
-    "lokr core": Contender(AdapterConfig(targets=(TargetRule((8, 8)),)), training.with_start(training.as_core_starts)),
-    "lokr lycoris": Contender(AdapterConfig(targets=(TargetRule((8, 8)),)), training.with_start(training.as_lycoris_starts)),
-    "full": Contender(AdapterConfig(), training.full_fine_tuning),
+    "lokr core": Contender(krona(8, 8).adapter, training.with_start(training.as_core_starts)),
+    "lokr lycoris": Contender(krona(8, 8).adapter, training.with_start(training.as_lycoris_starts)),
+    "full": Contender(AdapterConfig(init_std=RECIPE), training.full_fine_tuning),
     "idea: q k 64x4, v out 4x4": Contender(of_projections(q=(64, 4), k=(64, 4), v=(4, 4), out=(4, 4))),
     "idea: q k 4x4, v out 64x4": Contender(of_projections(q=(4, 4), k=(4, 4), v=(64, 4), out=(64, 4))),
     "idea: q k v 4x64, out 64x4": Contender(of_projections(q=(4, 64), k=(4, 64), v=(4, 64), out=(64, 4))),
@@ -66,6 +76,8 @@ CONTENDERS: dict[str, Contender] = {
     "idea: A small": Contender(krona(64, 4).adapter, training.with_start(ideas.small)),
     "idea: 4x4, A small": Contender(krona(4, 4).adapter, training.with_start(ideas.small)),
     "idea: 2x2, A small": Contender(krona(2, 2).adapter, training.with_start(ideas.small)),
+    "idea: q k v 4x64, out 64x4, A small": Contender(small(of_projections(q=(4, 64), k=(4, 64), v=(4, 64), out=(64, 4)))),
+    "idea: factors by budget, A small": Contender(small(krona(64, 4).adapter), ideas.by_budget),
     "idea: A by the gradient": Contender(krona(64, 4).adapter, training.with_start(ideas.by_gradient)),
     "idea: sum of 16x4 and 4x16": Contender(krona(64, 4).adapter, training.with_layers(ideas.sum_of((16, 4), (4, 16)))),
     "idea: sum of 64x4 and 4x64": Contender(krona(64, 4).adapter, training.with_layers(ideas.sum_of((64, 4), (4, 64)))),
