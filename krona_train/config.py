@@ -41,9 +41,9 @@ class AdapterConfig:
     layout: Layout = "kron"
     """``kron`` is the Kronecker product of the paper, which every LoKr loader reads. ``shuffled`` is what the released
     DiffuseKronA code computes."""
-    init_std: float = 0.002
-    """``A`` starts normal with this standard deviation, ``B`` at zero. 0 is the released code's 1 / out_a, which is 1/64 for
-    64 × 4 and 1/2 for 2 × 2: a large start stays a random direction for most of the training (docs/LOG.md)."""
+    init_std: float = 1 / 64
+    """``A`` starts normal with this standard deviation, ``B`` at zero. The default is the released code's for 64 × 4. 0 is its
+    1 / out_a for all factors, 1/2 for 2 × 2: so large a start stays a random direction for most of the training (docs/LOG.md)."""
     rank: int = 4
     """Of a LoRA; 4 is the paper's baseline. A Kronecker adapter has factors instead."""
     alpha: float = 4.0

@@ -100,6 +100,18 @@ class KronaTargets(io.ComfyNode):
                     advanced=True,
                 ),
                 *_lora_inputs(),
+                io.Float.Input(
+                    "init_std",
+                    default=DEFAULTS.init_std,
+                    min=0.0,
+                    max=1.0,
+                    step=0.001,
+                    round=1e-6,
+                    optional=True,
+                    tooltip="Standard deviation that A starts with; B starts at zero. 1/64 is the released code's for 64 × 4. 0 takes its "
+                    "1 / factor_out for all factors, which holds small ones back.",
+                    advanced=True,
+                ),
             ],
             outputs=[KronaTargetsSocket.Output(display_name="targets")],
         )
@@ -129,6 +141,7 @@ class KronaTargets(io.ComfyNode):
         adapter: str = DEFAULTS.kind,
         lora_rank: int = DEFAULTS.rank,
         lora_alpha: float = DEFAULTS.alpha,
+        init_std: float = DEFAULTS.init_std,
     ) -> io.NodeOutput:
         factors = (factor_out, factor_in)
         own = parse_rules(rules, factors)
@@ -138,6 +151,7 @@ class KronaTargets(io.ComfyNode):
                 kind=adapter,
                 targets=(*own, *chosen),
                 layout=layout,
+                init_std=init_std,
                 rank=lora_rank,
                 alpha=lora_alpha,
                 text_encoder=text_encoder,

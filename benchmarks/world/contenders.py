@@ -37,9 +37,9 @@ def of_projections(**factors: tuple[int, int]) -> AdapterConfig:
     return AdapterConfig(targets=rules, init_std=RECIPE)
 
 
-def small(adapter: AdapterConfig) -> AdapterConfig:
-    """The same with a start that is as small for every shape."""
-    return replace(adapter, init_std=ideas.SMALL)
+def started(adapter: AdapterConfig, init_std: float) -> AdapterConfig:
+    """The same with a start of this standard deviation for every shape."""
+    return replace(adapter, init_std=init_std)
 
 
 def lora(rank: int) -> Contender:
@@ -76,8 +76,12 @@ CONTENDERS: dict[str, Contender] = {
     "idea: A small": Contender(krona(64, 4).adapter, training.with_start(ideas.small)),
     "idea: 4x4, A small": Contender(krona(4, 4).adapter, training.with_start(ideas.small)),
     "idea: 2x2, A small": Contender(krona(2, 2).adapter, training.with_start(ideas.small)),
-    "idea: q k v 4x64, out 64x4, A small": Contender(small(of_projections(q=(4, 64), k=(4, 64), v=(4, 64), out=(64, 4)))),
-    "idea: factors by budget, A small": Contender(small(krona(64, 4).adapter), ideas.by_budget),
+    "idea: q k v 4x64, out 64x4, A small": Contender(
+        started(of_projections(q=(4, 64), k=(4, 64), v=(4, 64), out=(64, 4)), ideas.SMALL)
+    ),
+    "idea: factors by budget, A small": Contender(started(krona(64, 4).adapter, ideas.SMALL), ideas.by_budget),
+    "idea: 4x4, A as 64x4 starts": Contender(started(krona(4, 4).adapter, 1 / 64)),
+    "idea: 2x2, A as 64x4 starts": Contender(started(krona(2, 2).adapter, 1 / 64)),
     "idea: A by the gradient": Contender(krona(64, 4).adapter, training.with_start(ideas.by_gradient)),
     "idea: sum of 16x4 and 4x16": Contender(krona(64, 4).adapter, training.with_layers(ideas.sum_of((16, 4), (4, 16)))),
     "idea: sum of 64x4 and 4x64": Contender(krona(64, 4).adapter, training.with_layers(ideas.sum_of((64, 4), (4, 64)))),

@@ -31,8 +31,7 @@ FEW = 4
 IDEA_RATES = (5e-3, 2e-3, 1e-2)
 """In the order in which they are worth running. One lies above everybody's grid: 64 × 4, which ideas are measured against and which is tried there too, is best at the grid's end."""
 PROMISING = (
-    "idea: A small",
-    "idea: 2x2, A small",
+    "idea: 2x2, A as 64x4 starts",
     "idea: sum of two 64x4",
     "idea: factors by budget",
     "idea: v and out alone",

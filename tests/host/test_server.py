@@ -246,7 +246,12 @@ def test_previews_settings_targets_and_validation_work_in_the_graph(server):
         "3": graphs.train(name="watched", steps=4, targets=["10", 0], settings=["11", 0]),
         "4": graphs.node("SaveImage", images=["3", 6], filename_prefix="sheet"),
         "10": graphs.node(
-            "KronaTargets", preset="cross-attention only", factor_out=32, factor_in=8, rules="attn1; q; 16x16; 0.5"
+            "KronaTargets",
+            preset="cross-attention only",
+            factor_out=32,
+            factor_in=8,
+            rules="attn1; q; 16x16; 0.5",
+            init_std=0.01,
         ),
         "11": graphs.node(
             "KronaTrainSettings",
@@ -272,6 +277,7 @@ def test_previews_settings_targets_and_validation_work_in_the_graph(server):
     assert len(result.files("4")) == 1
     config = from_yaml((folder / "run.yaml").read_text(), Job).training
     assert (config.prior.source, config.prior.weight, config.ema.decay) == ("pictures", 1.0, 0.9)
+    assert config.adapter.init_std == 0.01
     adapter = load_adapter(folder / "adapter.safetensors")
     assert {tuple(d.a.shape) for name, d in adapter.layers.items() if "attn2" in name} == {(32, 8)}
     assert [tuple(d.a.shape) for name, d in adapter.layers.items() if "attn1" in name] == [(16, 16)]

@@ -75,17 +75,19 @@ def test_training_starts_at_the_base_model():
     assert fixed_loss(backbone, layers, examples()) == fixed_loss(backbone, {}, examples())
 
 
-def test_factors_start_normal_with_the_papers_deviation_and_zero():
-    targets = select({f"attn.to_{p}.{n}": (640, 640) for n in range(1) for p in "q"} | {"x.attn.to_q": (6400, 6400)})
-    [layer] = [build_layers((t,), AdapterConfig(), 0, torch.device("cpu"))[t.name] for t in targets if t.name == "x.attn.to_q"]
-    wide = build_layers((targets[-1],), AdapterConfig(targets=(TargetRule(),)), 3, torch.device("cpu"))[targets[-1].name]
-    assert layer.a.shape == (64, 4)
-    assert layer.b.shape == (100, 1600)
-    assert not layer.b.any()
-    for draws in (layer.a, wide.a):
-        assert abs(draws.std().item() * 64 - 1) < 0.15  # 256 draws: 3.4 standard errors
-        assert abs(draws.mean().item() * 64) < 0.2
-    assert not torch.equal(layer.a, wide.a)
+@pytest.mark.parametrize(("init_std", "expected"), [(None, 1 / 64), (0.01, 0.01), (0.0, 1 / 80)])
+def test_factors_start_normal_and_zero(init_std, expected):
+    """0 is the released code's ``1 / out_a``; ``None`` is the default."""
+    targets = select({"one.attn.to_q": (960, 640), "other.attn.to_q": (9600, 6400)}, (TargetRule((80, 4)),))
+    chosen = AdapterConfig() if init_std is None else AdapterConfig(init_std=init_std)
+    layers = build_layers(targets, chosen, 0, torch.device("cpu"))
+    assert [(layer.a.shape, layer.b.shape) for layer in layers.values()] == [((80, 4), (12, 160)), ((80, 4), (120, 1600))]
+    for layer in layers.values():
+        assert not layer.b.any()
+        assert abs(layer.a.std().item() / expected - 1) < 0.15  # 320 draws: 3.8 standard errors
+        assert abs(layer.a.mean().item() / expected) < 0.2
+    one, other = layers.values()
+    assert not torch.equal(one.a, other.a)
 
 
 def test_the_backbone_is_left_as_it_was_found_after_success_and_after_failure():
