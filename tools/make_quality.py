@@ -125,7 +125,7 @@ def methods(rows: Sequence[Row], names: Sequence[str] = CORE) -> str:
 def confirmed(rows: Sequence[Row]) -> str:
     """The most promising ideas on all subjects and seeds, as far as they have run there."""
     told = [name for name in PROMISING if (found := line(rows, name)) and found["subjects"] == COUNT]
-    return methods(rows, (PAPER, *told)) if told else NOTHING
+    return methods(rows, (PAPER, *told, "lora 4", "lora 16")) if told else NOTHING
 
 
 def against(rows: Sequence[Row], name: str) -> str:

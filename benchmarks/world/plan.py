@@ -22,8 +22,12 @@ CORE = (
 """Everybody whose learning rates are all tried on all subjects."""
 BETWEEN = ("lora 2", "lora 8", "krona 8x4", "krona 4x2", "lokr lycoris")
 """More sizes, to find equal fidelity between the others; the likely learning rates alone."""
-KRONA = tuple(name for name in (*CORE, *BETWEEN) if name.startswith("krona"))
-"""Kronecker adapters of which several learning rates are tried."""
+KRONA = (
+    *(name for name in (*CORE, *BETWEEN) if name.startswith("krona")),
+    "idea: 4x4, A as 64x4 starts",
+    "idea: 2x2, A as 64x4 starts",
+)
+"""Kronecker adapters of which several learning rates are tried on all subjects, the last two as the pack starts them today."""
 SEEDS = 3
 """Of trainings at the best learning rate."""
 FEW = 4
@@ -31,10 +35,10 @@ FEW = 4
 IDEA_RATES = (5e-3, 2e-3, 1e-2)
 """In the order in which they are worth running. One lies above everybody's grid: 64 × 4, which ideas are measured against and which is tried there too, is best at the grid's end."""
 PROMISING = (
+    "idea: 4x4, A as 64x4 starts",
     "idea: 2x2, A as 64x4 starts",
-    "idea: sum of two 64x4",
-    "idea: factors by budget",
     "idea: v and out alone",
+    "idea: sum of two 64x4",
 )
 """Tried on all subjects with more seeds, because among many ideas on four subjects one is first by luck."""
 BEYOND = (1e-2, 2e-2)
