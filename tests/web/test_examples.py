@@ -9,7 +9,7 @@ import pytest
 from graphs import checkpoint, dataset, link, save, train
 from PIL import Image
 
-from tools.make_workflows import ADAPTER, COMPARE, FOLDER, LIGHT, MADE, RESUME, STYLE, TRAIN, WORLD, world_train
+from tools.make_workflows import ADAPTER, COMPARE, DREAMBOOTH, FOLDER, LIGHT, MADE, RESUME, STYLE, TRAIN, WORLD, world_train
 from tools.server import PACK
 
 NAMES = [name.removesuffix(".json") for name in MADE]
@@ -214,3 +214,17 @@ def test_an_example_has_its_card(name):
     assert path.stat().st_size < 60_000
     with Image.open(path) as picture:
         assert (picture.format, picture.width, picture.height) == ("JPEG", 512, 512)
+
+
+def test_a_graph_that_was_saved_before_an_input_existed_opens_with_its_default(editor):
+    """Editors save values by their place: a new input comes last and takes nobody's."""
+    graph = json.loads((FOLDER / DREAMBOOTH).read_text(encoding="utf-8"))
+    [node] = [node for node in graph["nodes"] if node["type"] == "KronaTargets"]
+    node["widgets_values"].pop()
+    editor.page.evaluate("(graph) => app.loadGraphData(graph)", graph)
+    editor.page.wait_for_function("() => app.graph.nodes.some((node) => node.type === 'KronaTargets')")
+    values = editor.page.evaluate(
+        "() => app.graph.nodes.find((node) => node.type === 'KronaTargets').widgets.map((widget) => [widget.name, widget.value])"
+    )
+    assert values[-1] == ["init_std", 1 / 64]
+    assert [value for _, value in values[:-1]] == node["widgets_values"]
