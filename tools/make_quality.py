@@ -114,7 +114,8 @@ def methods(rows: Sequence[Row], names: Sequence[str] = CORE) -> str:
         (
             told["contender"], f"{told['rate']:g}" + (" !" if told["is at the edge"] else ""), f"{told['parameters']:,}", with_interval(told["likeness"], told["likeness 95 %"]),
             with_interval(told["gain"], told["gain 95 %"]), with_interval(told["prompt"], told["prompt 95 %"]), f"{told['agreement']:.2f}",
-            f"{told['diversity']:.3f}", f"{told['drift']:.2f}", f"{told['score']:.3f}", against(rows, told["contender"]), percent(told["stability"]), f"{told['spread']:.2f}",
+            f"{told['diversity']:.3f}", f"{told['drift']:.2f}", f"{told['score']:.3f}", against(rows, told["contender"]), percent(told["stability"]),
+            "–" if told["spread"] is None else f"{told['spread']:.2f}",
             f"{told['seconds']:.0f}", f"{told['subjects']} / {told['trials']}",
         )
         for told in lines
@@ -300,6 +301,12 @@ def in_short(told: Mapping[str, Any]) -> str:
     if head.get("stability_krona") is not None and head.get("stability_lora") is not None:
         said.append(
             f"{percent(head['stability_krona'])} of the learning rates from 1e-4 to 5e-3 are within 5 % of the best one (LoRA: {percent(head['stability_lora'])})"
+        )
+    lines = {line["contender"]: line for line in told["lines"]}
+    now, before = lines.get("idea: 4x4, A as 64x4 starts"), lines.get("krona 4x4")
+    if now and before and now["subjects"] == before["subjects"] == COUNT:
+        said.append(
+            f"with the start of A that is the default now, 4 × 4 closes {percent(now['gain'])} of the gap instead of {percent(before['gain'])}"
         )
     return f"Measured in [a small world of our own](docs/quality.md): {'; '.join(said)}."
 

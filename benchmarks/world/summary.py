@@ -157,7 +157,8 @@ def line(rows: Sequence[Row], contender: str) -> dict[str, Any] | None:
         told[f"{name} 95 %"] = interval(values, subjects)
     found = scores(rows, contender)
     told["stability"] = stability(rows, contender)
-    told["spread"] = float(np.std([score for rate, score in found.items() if rate in RATES]))
+    inside = [score for rate, score in found.items() if rate in RATES]
+    told["spread"] = float(np.std(inside)) if inside else None
     told["rates"] = len(found)
     told["is at the edge"] = len(found) > 1 and rate in (min(found), max(found))
     return told

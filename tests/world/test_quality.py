@@ -204,6 +204,12 @@ def test_stability_is_the_share_of_rates_close_to_the_best(rows):
     assert summary.stability(nothing, "lora 4") is None
 
 
+def test_who_was_tried_above_the_grid_alone_has_no_spread_on_it(rows):
+    above = [row("krona 4x4", s, 0.6, rate=BEYOND[0]) for s in (0, 1)]
+    told = summary.line([*rows, *above], "krona 4x4")
+    assert (told["rate"], told["spread"], told["stability"]) == (BEYOND[0], None, None)
+
+
 def test_failed_trials_do_not_count(rows):
     failed = {"contender": "lora 4", "rate": 1e-3, "subject": 2, "seed": 0, "failed": "NaN", "recipe": ""}
     assert summary.line([*rows, failed], "lora 4") == summary.line(rows, "lora 4")
