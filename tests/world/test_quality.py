@@ -242,6 +242,9 @@ def test_parameters_at_equal_gain_are_read_between_two_ranks(rows):
     assert found == pytest.approx(100)
     assert low == pytest.approx(50 * 4 ** (1 / 3))  # the first subject alone
     assert high == pytest.approx(50 * 4 ** (2 / 3))  # the second alone
+    told = summary.headline(pair, "krona 64x4", [], "lora 4", ["lora 1", "lora 4"])
+    assert told["params_vs_lora"] == pytest.approx(60 / 100)
+    assert told["params_vs_lora 95 %"] == pytest.approx([60 / high, 60 / low])
     assert summary.lora_parameters_as_like([*plain, *lora(1, 50, -0.1, -0.2)], "krona 64x4", ["lora 1"]) is None
     worse = [*plain, *lora(1, 50, -0.3, -0.2), *lora(4, 200, -0.2, -0.1)]
     assert summary.lora_parameters_as_like(worse, "krona 64x4", ["lora 1", "lora 4"]) is None
