@@ -1,12 +1,12 @@
 """Does it learn? Personalisation in the small world, measured: KronA, LoRA, LoKr and full fine-tuning, learning rates, factors, pictures.
 
-    python3 tools/host.py run benchmarks/quality.py [--parts references,default,core,seeds] [--workers 2] [--minutes 0]
+    python3 tools/host.py run benchmarks/quality.py [--parts references,default,core,seeds] [--workers 2] [--minutes 0] [--results FOLDER]
     python3 tools/host.py run benchmarks/quality.py --again '{"contender": "lora 4", "rate": 0.001, "subject": 3}'    one row anew
     python3 tools/host.py run benchmarks/quality.py --report                                                          no trial, only the sums
 
 Each trial is a row in ``results/quality-<machine>.json``, written after every ten; a run that was stopped goes on where it was, also on another
-machine, and rows that another commit has measured with the same model, judges and settings stay. ``--minutes`` stops by itself. docs/quality.md says
-what the numbers mean.
+machine, and rows that another commit has measured with the same model, judges and settings stay. ``--minutes`` stops by itself. ``--results`` takes and
+puts them elsewhere. docs/quality.md says what the numbers mean.
 """
 
 from __future__ import annotations
@@ -161,10 +161,11 @@ def main() -> int:
     parser.add_argument("--parts", default=",".join(PARTS))
     parser.add_argument("--workers", type=int, default=os.cpu_count() if not torch.cuda.is_available() else 2)
     parser.add_argument("--minutes", type=float, default=0)
+    parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--again")
     parser.add_argument("--report", action="store_true")
     told = parser.parse_args()
-    judges, file = judged_by(), RESULTS / f"quality-{machine()}.json"
+    judges, file = judged_by(), told.results / f"quality-{machine()}.json"
     rows, began = rows_so_far(file, judges), time.monotonic()
     if told.again:
         return again(told.again, rows)

@@ -23,7 +23,7 @@ import numpy as np  # noqa: E402
 
 from benchmarks.quality import judged_by, of_all_machines, sums  # noqa: E402
 from benchmarks.world.contenders import IDEAS, PAPER, SIDES  # noqa: E402
-from benchmarks.world.plan import BEYOND, CORE, FEW, PROMISING, among_few  # noqa: E402
+from benchmarks.world.plan import BETWEEN, BEYOND, CORE, FEW, PROMISING, among_few  # noqa: E402
 from benchmarks.world.subjects import COUNT  # noqa: E402
 from benchmarks.world.summary import (  # noqa: E402
     RATES,
@@ -183,42 +183,45 @@ def rates(rows: Sequence[Row]) -> str:
     return table(("score at", *(f"{r:g}" for r in (*RATES, *BEYOND)), "within 5 %"), body) if body else NOTHING
 
 
-def grid(rows: Sequence[Row], layout: str = "") -> dict[tuple[int, int], dict[str, float]]:
-    """Out × in to mean gain, prompt accuracy, score and parameters of the factor grid, at 64 × 4's best learning rate."""
+def grid(rows: Sequence[Row], layout: str = "") -> tuple[dict[tuple[int, int], dict[str, float]], int]:
+    """Out × in to mean gain, prompt accuracy, score and parameters of the factor grid at 64 × 4's best learning rate, and of how many subjects.
+
+    Means are over those subjects that all factors have been tried on; of none there is no grid.
+    """
     rate, references = best_rate(rows, PAPER), References(rows)
+    own = {
+        (a, b): {
+            r["subject"]: r
+            for r in by_rate(rows, f"krona {a}x{b}{layout}").get(rate, [])
+            if r["subject"] < FEW and references.knows(r["subject"])
+        }
+        for a in SIDES
+        for b in SIDES
+    }
+    subjects = set.intersection(*(set(tried) for tried in own.values()))
+    if not subjects:
+        return {}, 0
     found = {}
-    for a in SIDES:
-        for b in SIDES:
-            own = [
-                r
-                for r in by_rate(rows, f"krona {a}x{b}{layout}").get(rate, [])
-                if r["subject"] < FEW and references.knows(r["subject"])
-            ]
-            if own:
-                found[a, b] = {
-                    "gain": float(np.mean([references.gain(r) for r in own])),
-                    "prompt": float(np.mean([r["prompt"] for r in own])),
-                    "score": float(np.mean([references.score(r) for r in own])),
-                    "parameters": own[0]["parameters"],
-                }
-    return found
-
-
-def is_whole(found: Mapping[tuple[int, int], Any]) -> bool:
-    """Whether all factors have been tried."""
-    return len(found) == len(SIDES) ** 2
+    for sides, tried in own.items():
+        cell = [tried[subject] for subject in sorted(subjects)]
+        found[sides] = {
+            "gain": float(np.mean([references.gain(r) for r in cell])),
+            "prompt": float(np.mean([r["prompt"] for r in cell])),
+            "score": float(np.mean([references.score(r) for r in cell])),
+            "parameters": cell[0]["parameters"],
+        }
+    return found, len(subjects)
 
 
 def factors(rows: Sequence[Row], layout: str = "") -> str:
     """Parameters (the paper's Table 6) and score (its Figure 15) by factors."""
-    found = grid(rows, layout)
-    if len(found) < len(SIDES):
+    found, subjects = grid(rows, layout)
+    if not found:
         return NOTHING
     body = [
-        (f"out {a}", *(f"{found[a, b]['score']:.2f} ({found[a, b]['parameters'] / 1000:.1f}k)" if (a, b) in found else "" for b in SIDES))
-        for a in SIDES
-    ]  # fmt: skip
-    return table(("score (parameters)", *(f"in {b}" for b in SIDES)), body)
+        (f"out {a}", *(f"{found[a, b]['score']:.2f} ({found[a, b]['parameters'] / 1000:.1f}k)" for b in SIDES)) for a in SIDES
+    ]
+    return f"Subjects: {subjects}.\n\n" + table(("score (parameters)", *(f"in {b}" for b in SIDES)), body)
 
 
 def compared(rows: Sequence[Row], what: str, values: Sequence[Any]) -> str:
@@ -262,10 +265,11 @@ def sections(told: Mapping[str, Any]) -> dict[str, Callable[[], str]]:
         "progress": lambda: progress(told),
         "headline": lambda: headline(told),
         "methods": lambda: methods(rows),
+        "sizes": lambda: methods(rows, (PAPER, *BETWEEN)),
         "subjects": lambda: everyone(rows),
         "rates": lambda: rates(rows),
         "curves": lambda: picture("Score by learning rate, and gain against prompt accuracy", "quality-rates", bool(rows)),
-        "map": lambda: picture("Gain, prompt accuracy and score by factors", "quality-factors", is_whole(grid(rows))),
+        "map": lambda: picture("Gain, prompt accuracy and score by factors", "quality-factors", bool(grid(rows)[0])),
         "examples": lambda: picture(
             "What the base model draws, what adapters make of it, and real pictures",
             "quality-subjects",
@@ -389,8 +393,8 @@ def plots(rows: Sequence[Row], folder: Path = IMAGES) -> None:
     figure.savefig(folder / "quality-rates.png", dpi=90)
     pyplot.close(figure)
 
-    found = grid(rows)
-    if is_whole(found):
+    found, _ = grid(rows)
+    if found:
         figure, axes = pyplot.subplots(1, 3, figsize=(13, 4.2), constrained_layout=True)
         for axis, what in zip(axes, ("gain", "prompt", "score"), strict=True):
             values = np.array([[found[a, b][what] for b in SIDES] for a in SIDES])

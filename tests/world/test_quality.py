@@ -1,8 +1,12 @@
 """What the quality benchmark compares, and how it adds up."""
 
 import json
+import signal
+import subprocess
+import sys
 import types
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,6 +29,8 @@ from krona_train.loop import attached, learning_rates
 from krona_train.optim import parameter_groups
 from krona_train.samples import Samples, as_items
 from krona_train.trainee import build_layers, collect
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -407,3 +413,20 @@ def test_the_bare_loop_stops_at_what_is_no_number(material):
     broken = replace(material, items=as_items([Example(torch.full((4, 6, 5), torch.nan), torch.zeros(7, 24), "")]))
     with pytest.raises(NonFiniteError), training.with_start(training.as_core_starts)(broken):
         pass
+
+
+def test_a_run_that_is_terminated_has_written_what_it_measured_and_goes_on_there(tmp_path):
+    """Ended between two writings, which are ten trials apart. The pipe closes when the last worker has ended: one that stayed would hang the test."""
+    command = [sys.executable, quality.__file__, "--parts", "references", "--workers", "1", "--results", str(tmp_path)]
+    said = []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        for text in process.stdout:
+            said.append(text)
+            if "references 1 of 16" in text:
+                process.send_signal(signal.SIGTERM)
+    assert process.returncode == 128 + signal.SIGTERM, "".join(said)
+    (file,) = tmp_path.glob("quality-*.json")
+    found = json.loads(file.read_text())
+    assert 1 <= len(found["trials"]) < quality.EVERY
+    assert len(missing(trials("references", []), found["trials"])) == 16 - len(found["trials"])
+    assert found["done"]["references"] == [len(found["trials"]), 16]
