@@ -105,7 +105,7 @@ class KronaTargets(io.ComfyNode):
                     default=DEFAULTS.init_std,
                     min=0.0,
                     max=1.0,
-                    step=0.001,
+                    step=0.0005,
                     round=1e-6,
                     optional=True,
                     tooltip="Standard deviation that A starts with; B starts at zero. 1/64 is the released code's for 64 × 4. 0 takes its "
