@@ -123,9 +123,20 @@ def methods(rows: Sequence[Row], names: Sequence[str] = CORE) -> str:
     return table(head, [*_reference_rows(rows), *body]) if lines else NOTHING
 
 
+def on_all_subjects(rows: Sequence[Row], names: Sequence[str]) -> list[str]:
+    """Those whose best learning rate has been tried on every subject."""
+    return [name for name in names if (found := line(rows, name)) and found["subjects"] == COUNT]
+
+
+def sizes(rows: Sequence[Row]) -> str:
+    """Sizes between the others, as far as they have run; a few subjects alone would be compared with other subjects."""
+    told = on_all_subjects(rows, BETWEEN)
+    return methods(rows, (PAPER, *told)) if told else NOTHING
+
+
 def confirmed(rows: Sequence[Row]) -> str:
     """The most promising ideas on all subjects and seeds, as far as they have run there."""
-    told = [name for name in PROMISING if (found := line(rows, name)) and found["subjects"] == COUNT]
+    told = on_all_subjects(rows, PROMISING)
     return methods(rows, (PAPER, *told, "lora 4", "lora 16")) if told else NOTHING
 
 
@@ -265,7 +276,7 @@ def sections(told: Mapping[str, Any]) -> dict[str, Callable[[], str]]:
         "progress": lambda: progress(told),
         "headline": lambda: headline(told),
         "methods": lambda: methods(rows),
-        "sizes": lambda: methods(rows, (PAPER, *BETWEEN)),
+        "sizes": lambda: sizes(rows),
         "subjects": lambda: everyone(rows),
         "rates": lambda: rates(rows),
         "curves": lambda: picture("Score by learning rate, and gain against prompt accuracy", "quality-rates", bool(rows)),

@@ -172,3 +172,34 @@ def test_the_findings_that_compare_contenders_hold(rows):
     for name, good in (("krona 64x4", [5e-3, 1e-2]), ("lora 4", [2e-3, 5e-3])):
         found = scores(rows, name)
         assert [rate for rate, score in found.items() if score >= CLOSE * max(found.values())] == good
+
+
+def cells(name):
+    """The page's table of that name: first column to the others, without intervals."""
+    section = PAGE.split(f"<!-- quality: {name} -->")[1].split("<!-- /quality -->")[0]
+    lines = [[cell.strip() for cell in text.strip("|").split("|")] for text in section.split("\n") if text.startswith("|")]
+    return {first: [cell.split(" (")[0] for cell in others] for first, *others in lines[2:]}
+
+
+def test_the_findings_about_pictures_and_prior_have_the_numbers_of_their_tables():
+    few, prior = cells("pictures"), cells("prior")
+
+    def percent(cell):
+        return f"{100 * float(cell):.0f} %"
+
+    one, other = few["krona 64x4, 1"], few["lora 4, 1"]
+    assert written(f"64 × 4 still follows {percent(one[1])} of what is asked for, LoRA r4 {percent(other[1])}")
+    for name in ("krona 64x4", "lora 4"):
+        several = [float(few[f"{name}, {count}"][0]) for count in (2, 3, 4)]
+        assert max(several) - min(several) <= 0.02, "From two pictures on it is the same"
+    (k0, k1), (l0, l1) = ((prior[f"{name}, 0"], prior[f"{name}, 1"]) for name in ("krona 64x4", "lora 4"))
+    assert written(f"({k0[3]} → {k1[3]} and {l0[3]} → {l1[3]})")
+    assert written(f"({percent(k0[0])[:-2]} → {percent(k1[0])} and {percent(l0[0])[:-2]} → {percent(l1[0])})")
+
+
+def test_the_findings_about_factors_have_the_numbers_of_their_table():
+    found = cells("factors")
+    mean = {name: sum(map(float, row)) / len(row) for name, row in found.items()}
+    others = [value for name, value in mean.items() if name != "out 64"]
+    assert written(f"the best mean ({mean['out 64']:.2f}; the other rows {min(others):.2f} to {max(others):.2f})")
+    assert mean["out 64"] > max(others)
