@@ -112,20 +112,30 @@ def bytes_saved(run: Run, x: Tensor, base: nn.Linear) -> int:
 
 
 def check(found: dict[str, tuple[Run, tuple[Tensor, ...]]], base: nn.Linear, x: Tensor, dy: Tensor) -> None:
-    """Everybody's output and gradients against the dense formula in float64: all tokens, because their number decides the scheme."""
+    """Everybody's output and gradients against the dense formula in float64: all tokens, because their number decides the scheme.
+
+    A factor's gradient adds up tokens × rows of the other factor; roundings of n float32 additions walk 2⁻²⁴ √n far. On an AMD EPYC ComfyUI's bypass has 1.07e-5 where
+    that is 3.4e-5 (4096 × 640 by 8 × 8).
+    """
     _, factors = found["KronA"]
     a, b, wide = (t.detach().double().requires_grad_() for t in (*factors, x))
     weight = base.weight.double() + kron.materialise(a, b)
     y = nn.functional.linear(wide, weight, base.bias.double())
     expected = (y, *torch.autograd.grad(y, (wide, a, b), dy.double()))
+    tokens = x.numel() // x.shape[-1]
+    walked = [max(1e-5, 2**-24 * (tokens * other.shape[0]) ** 0.5) for other in (b, a)]
     for name, (run, factors) in found.items():
         if name == "frozen" or name.startswith("LoRA"):
             continue
         out = run(x)
-        for what, one, other in zip(
-            ["y", "dx", "dA", "dB"], (out, *torch.autograd.grad(out, (x, *factors), dy)), expected, strict=True
+        for what, one, other, tolerance in zip(
+            ["y", "dx", "dA", "dB"],
+            (out, *torch.autograd.grad(out, (x, *factors), dy)),
+            expected,
+            [1e-5, 1e-5, *walked],
+            strict=True,
         ):
-            require_close(f"{what} of {name}", one.detach(), other.detach(), 1e-5)
+            require_close(f"{what} of {name}", one.detach(), other.detach(), tolerance)
 
 
 def main() -> None:
