@@ -93,9 +93,9 @@ def trials(part: str, rows: Sequence[Mapping[str, Any]]) -> list[Trial]:
         return [Trial(name, rate, s) for name in BETWEEN for rate in IDEA_RATES for s in everyone]
     if part == "factors":
         rate = best_rate(rows, PAPER)
-        sides = [(a, b) for a in SIDES for b in SIDES]
         if rate is None:
             return []
+        sides = [(a, b) for a in SIDES for b in SIDES]
         # Subject by subject: a run that is stopped has whole grids, of fewer subjects.
         return [
             Trial(f"krona {a}x{b}{layout}", rate, s) for layout in ("", " shuffled") for s in range(FEW) for a, b in sides
