@@ -21,8 +21,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import host
 from benchmarks.contest import Bar, arguments, finish, require_close, table, take_turns
-from krona_ops import kron
-from krona_ops.shapes import nearest_divisor, split
+from krona_ops import LayerName, kron
+from krona_ops.shapes import KronShape, nearest_divisor, split
+from krona_ops.targets import Target
 from krona_train.layers import KronLayer, forward_with
 from krona_train.scheme import choose
 
@@ -48,9 +49,10 @@ def contestants(base: nn.Linear, a: Tensor, b: Tensor) -> dict[str, tuple[Run, t
 
 
 def _ours(base: nn.Linear, a: Tensor, b: Tensor) -> tuple[Run, tuple[Tensor, ...]]:
-    layer = KronLayer.__new__(KronLayer)
-    nn.Module.__init__(layer)
-    layer.layout, layer.a, layer.b = "kron", nn.Parameter(a.clone()), nn.Parameter(b.clone())
+    sizes = KronShape(*a.shape, *b.shape)
+    target = Target(LayerName("layer"), sizes, (sizes.out_a, sizes.in_a))
+    layer = KronLayer(target, "kron", torch.Generator())
+    layer.a, layer.b = nn.Parameter(a.clone()), nn.Parameter(b.clone())
     forward = forward_with(layer, base, "layer")
     return lambda x: forward(base.forward, x), (layer.a, layer.b)
 

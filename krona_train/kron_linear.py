@@ -39,16 +39,16 @@ class KronLinear(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, a: Tensor, b: Tensor, weight: Tensor, bias: Tensor | None, layout: Layout, scheme: Scheme
     ) -> Tensor:
-        """``x (..., in)``, ``A (out_a, in_a)``, ``B (out_b, in_b)``, ``W (out, in)`` to ``(..., out)``."""
-        ctx.layout, ctx.scheme = layout, scheme
-        ctx.save_for_backward(x, a, b, weight)
-        flat = _rows(x)
-        if scheme == "factored":
-            y = F.linear(flat, weight, bias)
-            _add_product(y, flat, a, b, layout)
-        else:
-            y = F.linear(flat, formed(weight, a, b, layout), bias)
-        return y.view(*x.shape[:-1], y.shape[-1])
+        """``x (..., in)``, ``A (out_a, in_a)``, ``B (out_b, in_b)``, ``W (out, in)`` to ``(..., out)``; factors may be wider than ``x``."""
+        ctx.layout, ctx.scheme, ctx.factors = layout, scheme, a.dtype
+        a, b = _like(a, x), _like(b, x)
+        ctx.save_for_backward(x, a, b, weight)  # as it is: a copy in order would be kept beside it
+        x = x.contiguous()
+        if scheme != "factored":
+            return F.linear(x, formed(weight, a, b, layout), bias)
+        y = F.linear(x, weight, bias)
+        _add_product(y, x, a, b, layout)
+        return y
 
     @staticmethod
     @once_differentiable
@@ -56,19 +56,19 @@ class KronLinear(torch.autograd.Function):
         """The gradients of ``x``, ``A`` and ``B``."""
         x, a, b, weight = ctx.saved_tensors
         need_x, need_a, need_b = ctx.needs_input_grad[:3]
-        flat_x, flat_dy = _rows(x), _rows(dy)
+        x, dy = x.contiguous(), dy.contiguous()
         dx = da = db = None
         if ctx.scheme == "factored":
             if need_x:
-                dx = flat_dy @ weight
-            da, db = _factored(flat_x, flat_dy, a, b, ctx.layout, onto=dx)
+                dx = dy @ weight
+            da, db = _factored(x, dy, a, b, ctx.layout, ctx.factors, onto=dx)
         else:
             if need_x:
-                dx = flat_dy @ formed(weight, a, b, ctx.layout)
+                dx = dy @ formed(weight, a, b, ctx.layout)
             if need_a or need_b:
                 gradients = _dense if ctx.scheme == "dense" else _factored
-                da, db = gradients(flat_x, flat_dy, a, b, ctx.layout)
-        return None if dx is None else dx.view(x.shape), da, db, None, None, None, None
+                da, db = gradients(x, dy, a, b, ctx.layout, ctx.factors)
+        return dx, da, db, None, None, None, None
 
 
 class KronUpdate(torch.autograd.Function):
@@ -77,10 +77,11 @@ class KronUpdate(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, y: Tensor, x: Tensor, a: Tensor, b: Tensor, layout: Layout) -> Tensor:
         """``y (..., out)``, ``x (..., in)``, ``A (out_a, in_a)``, ``B (out_b, in_b)`` to ``(..., out)``."""
-        ctx.layout = layout
+        ctx.layout, ctx.factors = layout, a.dtype
+        a, b = _like(a, x), _like(b, x)
         ctx.save_for_backward(x, a, b)
         total = y.clone(memory_format=torch.contiguous_format)
-        _add_product(total.view(-1, total.shape[-1]), _rows(x), a, b, layout)
+        _add_product(total, x.contiguous(), a, b, layout)
         return total
 
     @staticmethod
@@ -88,10 +89,10 @@ class KronUpdate(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         """The gradients of ``y``, ``x``, ``A`` and ``B``."""
         x, a, b = ctx.saved_tensors
-        flat_x, flat_dy = _rows(x), _rows(dy)
-        dx = torch.zeros_like(flat_x) if ctx.needs_input_grad[1] else None
-        da, db = _factored(flat_x, flat_dy, a, b, ctx.layout, onto=dx)
-        return dy, None if dx is None else dx.view(x.shape), da, db, None
+        x = x.contiguous()
+        dx = torch.zeros_like(x) if ctx.needs_input_grad[1] else None
+        da, db = _factored(x, dy.contiguous(), a, b, ctx.layout, ctx.factors, onto=dx)
+        return dy, dx, da, db, None
 
 
 class KronConvolution(torch.autograd.Function):
@@ -128,93 +129,94 @@ def formed(weight: Tensor, a: Tensor, b: Tensor, layout: Layout) -> Tensor:
     return total.view(weight.shape)
 
 
-def _rows(x: Tensor) -> Tensor:
-    """``(..., width)`` as ``(N, width)``, contiguous.
-
-    A UNet's gradients come as transposed pictures, for which PyTorch's batched product on a CPU falls back to one call per token.
-    """
-    return x.reshape(-1, x.shape[-1]).contiguous()
-
-
-def _order(a: Tensor, b: Tensor) -> Order:
-    return _cheapest_order(*a.shape, *b.shape)
+def _like(factor: Tensor, x: Tensor) -> Tensor:
+    """A factor in the dtype of ``x``. Cast outside of the operation, it would leave a node of autograd for each layer, for which Python waits twice in a step."""
+    return factor if factor.dtype == x.dtype else factor.to(x.dtype)
 
 
 @cache
-def _cheapest_order(out_a: int, in_a: int, out_b: int, in_b: int) -> Order:
-    return KronShape(out_a, in_a, out_b, in_b).cheapest_order
+def _cheapest_order(left: torch.Size, right: torch.Size) -> Order:
+    return KronShape(*left, *right).cheapest_order
 
 
 def _add_product(y: Tensor, x: Tensor, a: Tensor, b: Tensor, layout: Layout) -> None:
-    """Add ``ΔW x`` onto ``y (N, out)`` in place, for ``x (N, in)``: the last product is added as it is computed."""
-    tokens = x.shape[0]
+    """Add ``ΔW x`` onto ``y (..., out)`` in place, for ``x (..., in)``, both contiguous: the last product is added as it is computed."""
     if layout == "shuffled":
         y += kron.apply(a, b, x, layout)
-    elif _order(a, b) == "b first":
-        hidden = (x.view(-1, b.shape[1]) @ b.mT).view(tokens, a.shape[1], b.shape[0])
-        y.view(tokens, a.shape[0], b.shape[0]).baddbmm_(_each(a, tokens), hidden)
+        return
+    (out_a, in_a), (out_b, in_b) = a.shape, b.shape
+    tokens = x.numel() // (in_a * in_b)
+    if _cheapest_order(a.shape, b.shape) == "b first":
+        hidden = F.linear(x.view(-1, in_b), b).view(tokens, in_a, out_b)
+        y.view(tokens, out_a, out_b).baddbmm_(a.expand(tokens, -1, -1), hidden)
     else:
-        hidden = torch.bmm(_each(a, tokens), x.view(tokens, a.shape[1], b.shape[1]))
-        y.view(-1, b.shape[0]).addmm_(hidden.view(-1, b.shape[1]), b.mT)
+        hidden = torch.bmm(a.expand(tokens, -1, -1), x.view(tokens, in_a, in_b))
+        y.view(-1, out_b).addmm_(hidden.view(-1, in_b), b.mT)
 
 
-def _factored(x: Tensor, dy: Tensor, a: Tensor, b: Tensor, layout: Layout, onto: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """The factors' gradients from ``x (N, in)`` and ``dy (N, out)``; ``ΔWᵀ dy`` is added onto ``onto (N, in)`` on the way."""
+def _factored(
+    x: Tensor, dy: Tensor, a: Tensor, b: Tensor, layout: Layout, dtype: torch.dtype, onto: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The factors' gradients, in ``dtype``, from ``x (..., in)`` and ``dy (..., out)``; ``ΔWᵀ dy`` is added onto ``onto (..., in)`` on the way.
+
+    All are contiguous: a UNet's gradients come as transposed pictures, for which PyTorch's batched product on a CPU falls back to one call per token.
+    """
     largest = max(x.numel(), dy.numel())
-    if x.device.type != "cpu" or largest <= LARGEST:
-        return _factored_at_once(x, dy, a, b, layout, onto)
+    if largest <= LARGEST or x.device.type != "cpu":
+        return _factored_at_once(x, dy, a, b, layout, dtype, onto)
+    x, dy = x.view(-1, x.shape[-1]), dy.view(-1, dy.shape[-1])
+    onto = None if onto is None else onto.view(x.shape)
     size = max(1, x.shape[0] * LARGEST // (2 * largest))
-    da, db = torch.zeros_like(a), torch.zeros_like(b)
+    da, db = torch.zeros_like(a, dtype=dtype), torch.zeros_like(b, dtype=dtype)
     for start in range(0, x.shape[0], size):
         piece = slice(start, start + size)
-        more_a, more_b = _factored_at_once(x[piece], dy[piece], a, b, layout, None if onto is None else onto[piece])
-        da += more_a
-        db += more_b
+        more = _factored_at_once(x[piece], dy[piece], a, b, layout, dtype, None if onto is None else onto[piece])
+        da += more[0]
+        db += more[1]
     return da, db
 
 
 def _factored_at_once(
-    x: Tensor, dy: Tensor, a: Tensor, b: Tensor, layout: Layout, onto: Tensor | None
+    x: Tensor, dy: Tensor, a: Tensor, b: Tensor, layout: Layout, dtype: torch.dtype, onto: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    tokens = x.shape[0]
-    rows = dy.view(tokens, b.shape[0], a.shape[0]).mT if layout == "shuffled" else dy.view(tokens, a.shape[0], b.shape[0])
-    columns = x.view(tokens, a.shape[1], b.shape[1])
+    (out_a, in_a), (out_b, in_b) = a.shape, b.shape
+    tokens = x.numel() // (in_a * in_b)
+    rows = dy.view(tokens, out_b, out_a).mT if layout == "shuffled" else dy.view(tokens, out_a, out_b)
     # The second intermediate value takes the place of the first: memory that has just been used is there, new memory has to be faulted in.
-    if _order(a, b) == "b first":
-        hidden = (x.view(-1, b.shape[1]) @ b.mT).view(tokens, a.shape[1], b.shape[0])  # X Bᵀ
-        da = _sum_of_products(rows, hidden)
-        back = torch.bmm(_each(a.mT, tokens), rows, out=hidden).view(-1, b.shape[0])  # Aᵀ dY
-        db = back.mT @ x.view(-1, b.shape[1])
+    if _cheapest_order(a.shape, b.shape) == "b first":
+        columns = x.view(-1, in_b)
+        hidden = F.linear(columns, b).view(tokens, in_a, out_b)  # X Bᵀ
+        da = _sum_of_products(rows, hidden, dtype)
+        back = torch.bmm(a.mT.expand(tokens, -1, -1), rows, out=hidden).view(-1, out_b)  # Aᵀ dY
+        db = back.mT @ columns
         if onto is not None:
-            onto.view(-1, b.shape[1]).addmm_(back, b)
+            onto.view(-1, in_b).addmm_(back, b)
     else:
-        flat = rows.reshape(-1, b.shape[0])
-        hidden = torch.bmm(_each(a, tokens), columns).view(-1, b.shape[1])  # A X
+        columns = x.view(tokens, in_a, in_b)
+        flat = rows.reshape(-1, out_b)
+        hidden = torch.bmm(a.expand(tokens, -1, -1), columns).view(-1, in_b)  # A X
         db = flat.mT @ hidden
-        back = torch.mm(flat, b, out=hidden).view(tokens, a.shape[0], b.shape[1])  # dY B
-        da = _sum_of_products(back, columns)
+        back = torch.mm(flat, b, out=hidden).view(tokens, out_a, in_b)  # dY B
+        da = _sum_of_products(back, columns, dtype)
         if onto is not None:
-            onto.view(tokens, a.shape[1], b.shape[1]).baddbmm_(_each(a.mT, tokens), back)
-    return da, db
+            onto.view(tokens, in_a, in_b).baddbmm_(a.mT.expand(tokens, -1, -1), back)
+    return da, db.to(dtype)
 
 
-def _dense(x: Tensor, dy: Tensor, a: Tensor, b: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
+def _dense(x: Tensor, dy: Tensor, a: Tensor, b: Tensor, layout: Layout, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """The factors' gradients from that of ``ΔW``, which is as large as the weight."""
     order = "mkij" if layout == "kron" else "kmij"
     rows = (a.shape[0], b.shape[0]) if layout == "kron" else (b.shape[0], a.shape[0])
-    whole = (dy.mT @ x).view(*rows, a.shape[1], b.shape[1])
-    return torch.einsum(f"{order},kj->mi", whole, b), torch.einsum(f"{order},mi->kj", whole, a)
+    whole = (dy.view(-1, dy.shape[-1]).mT @ x.view(-1, x.shape[-1])).view(*rows, a.shape[1], b.shape[1])
+    found = torch.einsum(f"{order},kj->mi", whole, b), torch.einsum(f"{order},mi->kj", whole, a)
+    return found[0].to(dtype), found[1].to(dtype)
 
 
-def _each(factor: Tensor, tokens: int) -> Tensor:
-    """The same matrix for each token, without a copy."""
-    return factor.expand(tokens, *factor.shape)
-
-
-def _sum_of_products(left: Tensor, right: Tensor) -> Tensor:
+def _sum_of_products(left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
     """``Σ_n left[n] right[n]ᵀ`` of ``(N, m, k)`` and ``(N, i, k)``: ``(m, i)``."""
     _, m, k = left.shape
     i = right.shape[1]
     if m * i <= (m + i) * k:  # one small product for each token takes less memory than the transposed copies of both
-        return torch.bmm(left, right.mT).sum(0)
-    return left.transpose(0, 1).reshape(m, -1) @ right.transpose(0, 1).reshape(i, -1).mT
+        return torch.bmm(left, right.mT).sum(0, dtype=dtype)
+    flat = left.transpose(0, 1).reshape(m, -1) @ right.transpose(0, 1).reshape(i, -1).mT
+    return flat.to(dtype)

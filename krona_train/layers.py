@@ -38,22 +38,21 @@ class KronLayer(nn.Module):
         super().__init__()
         sizes = target.sizes
         self.layout = layout
+        self._sizes = sizes
         start = torch.randn(sizes.out_a, sizes.in_a, generator=generator)
         self.a = nn.Parameter(start * init_std if init_std else start / sizes.out_a)
         self.b = nn.Parameter(torch.zeros(sizes.out_b, sizes.in_b, *sizes.kernel))
 
     def forward(self, x: Tensor, y: Tensor, convolution: dict[str, object] | None = None) -> Tensor:
         """``y + ΔW x`` in the dtype of ``x``; ``convolution`` holds stride, padding and dilation for a convolution."""
-        a, b = self.a.to(x.dtype), self.b.to(x.dtype)
         if convolution is None:
-            return KronUpdate.apply(y, x, a, b, self.layout)
-        return y + KronConvolution.apply(x, a, b, self.layout, convolution)
+            return KronUpdate.apply(y, x, self.a, self.b, self.layout)
+        return y + KronConvolution.apply(x, self.a.to(x.dtype), self.b.to(x.dtype), self.layout, convolution)
 
     def with_base(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """``W x + bias + ΔW x``, for a frozen weight of the dtype of ``x``."""
-        tokens = x.shape[:-1].numel()
-        scheme = choose(kron.shape_of(self.a, self.b), tokens, exact=torch.finfo(x.dtype).bits >= EXACT_BITS)
-        return KronLinear.apply(x, self.a.to(x.dtype), self.b.to(x.dtype), weight, bias, self.layout, scheme)
+        scheme = choose(self._sizes, x.shape[:-1].numel(), exact=torch.finfo(x.dtype).bits >= EXACT_BITS)
+        return KronLinear.apply(x, self.a, self.b, weight, bias, self.layout, scheme)
 
     def delta(self) -> Kron:
         """The update as a value, a copy that further training does not change."""
@@ -142,12 +141,16 @@ def forward_with(
         ConfigError: The module is a convolution that a Kronecker product cannot follow (grouped, or padded by reflection).
     """
     options = convolution_options(module, name)
+    as_one = layer.with_base if isinstance(layer, KronLayer) else None
 
+    # A model calls this hundreds of times in a step, and a GPU waits for it: everything is looked up once.
     def forward(original: Callable[..., Tensor], x: Tensor, *args: object, **kwargs: object) -> Tensor:
         if switch is not None and not switch.is_on:
             return original(x, *args, **kwargs)
-        if isinstance(layer, KronLayer) and _is_own(original, module) and is_plain(module) and _fits(module, x):
-            return layer.with_base(x, module.weight, module.bias)
+        if as_one is not None and _is_own(original, module) and is_plain(module):
+            weight, bias = module.weight, module.bias
+            if _fits(weight, x) and (bias is None or _fits(bias, x)):
+                return as_one(x, weight, bias)
         return layer(x, original(x, *args, **kwargs), options)
 
     return forward
@@ -158,13 +161,10 @@ def _is_own(original: Callable[..., Tensor], module: nn.Module) -> bool:
     return getattr(original, "__func__", None) is type(module).forward
 
 
-def _fits(module: nn.Module, x: Tensor) -> bool:
-    """Whether the layer's weights can meet ``x`` as they are: nothing has to be cast, moved or dequantised."""
-    return all(
-        p is None
-        or (type(p) in (Tensor, nn.Parameter) and type(p.data) is Tensor and p.dtype == x.dtype and p.device == x.device)
-        for p in (module.weight, module.bias)
-    )
+def _fits(weight: Tensor, x: Tensor) -> bool:
+    """Whether a weight can meet ``x`` as it is: nothing has to be cast, moved or dequantised."""
+    is_tensor = type(weight) in (nn.Parameter, Tensor) and type(weight.data) is Tensor
+    return is_tensor and weight.dtype == x.dtype and weight.device == x.device
 
 
 def convolution_options(module: nn.Module, name: str) -> dict[str, object] | None:

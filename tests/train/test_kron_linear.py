@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.calls import operations
 from krona_ops import LayerName, kron, select
 from krona_ops.shapes import KronShape
 from krona_ops.targets import TargetRule
@@ -115,6 +116,20 @@ def test_it_saves_the_input_and_the_factors_and_nothing_else(sizes, scheme):
     assert set(kept) == {t.untyped_storage().data_ptr() for t in (x, a, b, weight)}
 
 
+@pytest.mark.parametrize("beside", [False, True])
+def test_an_input_in_other_strides_is_not_kept_twice(beside):
+    x, a, b, weight, bias, _ = example((6, 2, 3, 5), (7, 2))
+    leaves = [t.requires_grad_() for t in (x, a, b)]
+    strided = leaves[0].transpose(0, 1)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.untyped_storage().data_ptr()) or t, lambda t: t):
+        if beside:
+            KronUpdate.apply(strided.new_zeros(2, 7, 18), strided, *leaves[1:], "kron")
+        else:
+            KronLinear.apply(strided, *leaves[1:], weight, bias, "kron", "factored")
+    assert set(kept) == {t.untyped_storage().data_ptr() for t in ((x, a, b) if beside else (x, a, b, weight))}
+
+
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_an_input_in_other_strides_and_an_expanded_gradient(scheme):
     x, a, b, weight, bias, _ = example((6, 2, 3, 5), (7, 2))
@@ -214,6 +229,30 @@ def test_half_precision_is_as_near_as_its_rounding(dtype):
         oracle(x, a, b, weight, bias, dy, "kron"),
         4 * torch.finfo(dtype).eps,
     )
+
+
+@pytest.mark.parametrize("beside", [False, True])
+@pytest.mark.parametrize("sizes", [*FACTORS, (2, 16, 2, 3)])
+def test_factors_in_float32_beside_half_precision_get_gradients_in_float32(sizes, beside):
+    x, a, b, weight, bias, dy = example(sizes, (4, 9), dtype=torch.bfloat16)
+    leaves = [x.requires_grad_(), *(t.float().requires_grad_() for t in (a, b))]
+    if beside:
+        y = KronUpdate.apply(F.linear(x, weight, bias), *leaves, "kron")
+    else:
+        y = KronLinear.apply(*leaves, weight, bias, "kron", "factored")
+    dx, da, db = torch.autograd.grad(y, leaves, dy)
+    assert (y.dtype, dx.dtype, da.dtype, db.dtype) == (torch.bfloat16, torch.bfloat16, torch.float32, torch.float32)
+    close([y.detach(), dx, da, db], oracle(x, a, b, weight, bias, dy, "kron"), 4 * torch.finfo(torch.bfloat16).eps)
+
+
+@pytest.mark.parametrize(("dtype", "most"), [(torch.float32, 10), (torch.bfloat16, 13)])
+@pytest.mark.parametrize("sizes", [(16, 4, 4, 16), (4, 16, 16, 4)])
+def test_a_device_is_given_few_operations_for_it(sizes, dtype, most):
+    """A frozen layer takes two; the update's products, forward and back, eight; casting factors and a gradient, three."""
+    x, a, b, weight, bias, dy = example(sizes, dtype=dtype)
+    leaves = [x.requires_grad_(), *(t.float().requires_grad_() for t in (a, b))]
+    entry = (lambda x: KronLinear.apply(x, *leaves[1:], weight, bias, "kron", "factored")), tuple(leaves[1:])
+    assert operations(entry, x, dy) == most
 
 
 def test_forming_leaves_the_weight_alone():

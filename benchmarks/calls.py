@@ -1,0 +1,106 @@
+"""What an adapted layer costs a processor that only gives commands, as beside a GPU: KronA and its peers, in turns.
+
+    python3 tools/host.py run benchmarks/calls.py [--rounds 9]
+
+A GPU at batch 1 often waits for Python, so what counts is how many operations a layer takes and how long it takes to ask for them. Both are measured without one: the layer is
+so small that its numbers cost nothing (2 tokens, 64 to 64 by 16 × 4), on one thread. ``operations`` are those that a GPU would be given, views and allocations left out; ``µs`` is a
+forward and a backward pass. SDXL has 560 such layers: 10 µs are 5.6 ms of each of its steps.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks import host
+from benchmarks.contest import Bar, arguments, finish, table, take_turns
+from benchmarks.layer import PEERS, Run, check, contestants
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+REPEATS = 200
+NOTHING = ("aten::empty", "aten::new_empty", "aten::_unsafe_view")
+"""Operations that compute nothing."""
+Entry = tuple[Run, tuple[Tensor, ...]]
+
+
+class Operations(TorchDispatchMode):
+    """Counts what a device would compute: no views, no memory without numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        is_view = any(value.alias_info is not None and not value.alias_info.is_write for value in func._schema.returns)
+        self.count += not is_view and not func._schema.name.startswith(NOTHING)
+        return func(*args, **(kwargs or {}))
+
+
+def train(entry: Entry, x: Tensor, dy: Tensor) -> None:
+    """A forward pass and the gradients of the input and the factors."""
+    run, factors = entry
+    torch.autograd.grad(run(x), (x, *factors), dy)
+
+
+def operations(entry: Entry, x: Tensor, dy: Tensor) -> int:
+    """How many of them `train` gives to the device."""
+    with Operations() as seen:
+        train(entry, x, dy)
+    return seen.count
+
+
+def main() -> None:
+    """Measure, print, write."""
+    told = arguments(__doc__.partition("\n")[0], threads=1, rounds=9)
+    host.start()
+    torch.manual_seed(0)
+    rows, cells, bars = [], {}, []
+    for kind, dtype in DTYPES.items():
+        base = nn.Linear(64, 64).requires_grad_(False)
+        field = contestants(base, torch.randn(16, 4), torch.randn(4, 16))
+        x, dy = torch.randn(1, 2, 64, requires_grad=True), torch.randn(1, 2, 64)
+        check(field, base, x, dy)
+        base.to(dtype)
+        x, dy = x.detach().to(dtype).requires_grad_(), dy.to(dtype)
+        # What trains in float32 only stays out of the half-precision round.
+        field = {name: entry for name, entry in field.items() if takes(entry, x, dy)}
+
+        def repeat(entry: Entry, x: Tensor = x, dy: Tensor = dy) -> None:
+            for _ in range(REPEATS):
+                train(entry, x, dy)
+
+        times = take_turns({name: lambda e=entry: repeat(e) for name, entry in field.items()}, told.rounds)
+        counts = {name: operations(entry, x, dy) for name, entry in field.items()}
+        for name in field:
+            t = times[name]
+            rows.append((f"{kind}: {name}", counts[name], *(f"{1e6 * s / REPEATS:.1f}" for s in (t.median, t.low, t.high))))
+        peers = [name for name in PEERS if name in field]
+        bars += [
+            Bar(f"calls, {kind}: time over the quickest peer's", times["KronA"].median / min(times[n].median for n in peers), 1.0),
+            Bar(f"calls, {kind}: operations over the fewest of a peer", counts["KronA"] / min(counts[n] for n in peers), 1.0),
+        ]
+        cells[kind] = {"operations": counts, "seconds of 200": {name: t.told() for name, t in times.items()}}
+    print("\n" + table(("layer", "operations", "µs", "least", "most"), rows))
+    finish("calls", bars, cells, threads=told.threads, rounds=told.rounds)
+
+
+def takes(entry: Entry, x: Tensor, dy: Tensor) -> bool:
+    """Whether a contestant trains float32 factors beside a layer of this dtype."""
+    try:
+        train(entry, x, dy)
+    except RuntimeError as error:
+        if "dtype" not in str(error):
+            raise
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    main()
