@@ -2,7 +2,7 @@
 
     python3 tools/host.py run benchmarks/layer.py [--threads 2] [--rounds 5] [--flux]
 
-Shapes and token counts are those of SDXL at 1024 pixels, and with ``--flux`` those of Flux (minutes more). Everybody trains the same factors:
+Shapes and token counts are those of SDXL at 1024 pixels, or with ``--flux`` those of Flux (half an hour). Everybody trains the same factors:
 peers that choose their own get ours put in their place. Each run is a forward pass and the gradients of the input and of both factors; the frozen
 layer's is its forward pass and the gradient of its input, less than which nobody can do. The answers are compared with float64 first.
 ``bytes`` is what autograd keeps for the backward pass, the weight left out; ``x + f`` the input and the factors.
@@ -145,9 +145,9 @@ def main() -> None:
     told = arguments(__doc__.partition("\n")[0], rounds=5, flux=False)
     host.start()
     torch.manual_seed(0)
-    rows, cells, bars = [], {}, []
+    rows, cells = [], {}
     worst = {"frozen": 0.0, "peer": 0.0, "bytes": 0.0, "dear": float("inf"), "dear, at most": float("inf")}
-    for tokens, width, out in SDXL + (FLUX if told.flux else ()):
+    for tokens, width, out in FLUX if told.flux else SDXL:
         for wanted in FACTORS:
             square = (nearest_divisor(out, round(out**0.5)), nearest_divisor(width, round(width**0.5)))
             sizes = split((out, width), wanted if any(wanted) else square)
@@ -186,14 +186,16 @@ def main() -> None:
                 "seconds": {name: t.told() for name, t in times.items()}, "bytes kept": kept,
             }  # fmt: skip
     print("\n" + table(("layer", "scheme", "frozen ms", *(n for n in field if n != "frozen"), "MB kept", "x + f"), rows))
+    name = "layer, Flux" if told.flux else "layer"
     bars = [
-        Bar("layer: times the frozen layer, worst of all", worst["frozen"], 1.45),
-        Bar("layer: times the fastest peer, worst of all", worst["peer"], 1.0),
-        Bar("layer: faster than core's bypass where its order is dear, least", worst["dear"], DEAR, "at least"),
+        Bar(f"{name}: times the frozen layer, worst of all", worst["frozen"], 1.45),
+        Bar(f"{name}: times the fastest peer, worst of all", worst["peer"], 1.0),
+        Bar(f"{name}: faster than core's bypass where its order is dear, least", worst["dear"], DEAR, "at least"),
         Bar("the same where not even the frozen layer reaches it, least", worst["dear, at most"], DEAR, "at least"),
-        Bar("layer: bytes kept over input and factors, worst", worst["bytes"], 1.05),
+        Bar(f"{name}: bytes kept over input and factors, worst", worst["bytes"], 1.05),
     ]
-    finish("layer", bars, cells, threads=told.threads, rounds=told.rounds)
+    measured = [bar for bar in bars if bar.value < float("inf")]  # there may be no layer of a kind
+    finish("layer-flux" if told.flux else "layer", measured, cells, threads=told.threads, rounds=told.rounds)
 
 
 if __name__ == "__main__":
