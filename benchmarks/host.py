@@ -32,11 +32,12 @@ SDXL_NARROW = {**SDXL, "model_channels": 64, "transformer_depth": [0, 0, 1, 1, 1
 """The same in small, to try a benchmark without a GPU."""
 
 
-def start(*, cpu: bool = True) -> Any:
+def start(*, cpu: bool = True, its_attention: bool = False) -> Any:
     """Import the host, and the pack as the host does it.
 
     Args:
         cpu: Whether the host computes on the CPU even where there is a GPU.
+        its_attention: Whether the host attends as it chooses itself, which on a CPU depends on how much memory is free at the moment; otherwise it takes PyTorch's.
 
     Returns:
         The host's package ``comfy``, with ``comfy.sd`` and ``comfy.model_management`` in it.
@@ -44,7 +45,7 @@ def start(*, cpu: bool = True) -> Any:
     sys.path.insert(0, os.environ["COMFYUI_PATH"])
     options = importlib.import_module("comfy.cli_args").args
     options.cpu = cpu
-    options.use_pytorch_cross_attention = True  # the host's choice for CPUs depends on how much memory is free at the moment
+    options.use_pytorch_cross_attention = not its_attention
     for module in ("comfy.model_management", "comfy.sd", "comfy.utils"):
         importlib.import_module(module)
     logging.getLogger().setLevel(logging.WARNING)

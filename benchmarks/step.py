@@ -5,7 +5,8 @@
 
 The model is of SD1.5's class with few layers (``tools/tiny_models.py``), or SDXL's with random weights; pictures of 8 × ``--size`` pixels. ComfyUI's trainer runs as its node runs
 it, LoKr, AdamW, float32; it adapts every weight of the model, so it is given only the attention layers that KronA adapts ("the same
-layers") to compare like with like, and its own choice is a row of its own. A step is what ``--steps`` more of them cost: setting up is left out for
+layers") and PyTorch's attention, as KronA and the frozen base have it, to compare like with like. As it comes ("every layer") it is a row of its own: every layer, and the
+attention that the host chooses. A step is what ``--steps`` more of them cost: setting up is left out for
 everybody. The frozen base's step is its forward pass and the gradient of its input. Memory is the most that tensors hold at once beyond the loaded model.
 """
 
@@ -15,7 +16,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -103,7 +104,11 @@ class Contest:
             "checkpoint_depth": 1, "offloading": False, "existing_lora": "[None]", "bucket_mode": False, "bypass_mode": bypass,
         }  # fmt: skip
         lists = {"latents": [{"samples": self.latents}], "positive": [[[text, self.extras]] for text in self.texts]}
-        with torch.inference_mode(), _only(self._names() if same_layers else None):
+        with ExitStack() as stack:
+            stack.enter_context(torch.inference_mode())
+            if same_layers:
+                stack.enter_context(_only(self._names()))
+                stack.enter_context(_attending(self.model))
             return nodes_train.TrainLoraNode.execute(**{name: [value] for name, value in told.items()}, **lists)
 
     def check(self) -> None:
@@ -136,13 +141,23 @@ class Contest:
 
 
 @contextmanager
-def _only(names: set[str] | None) -> Iterator[None]:
+def _attending(model: Any) -> Iterator[None]:
+    """Inside, whoever trains on the model does so with PyTorch's attention."""
+    from comfy.ldm.modules.attention import attention_pytorch
+
+    options = model.model_options.setdefault("transformer_options", {})
+    options["optimized_attention_override"] = lambda chosen, *args, **kwargs: attention_pytorch(*args, **kwargs)
+    try:
+        yield
+    finally:
+        del options["optimized_attention_override"]
+
+
+@contextmanager
+def _only(names: set[str]) -> Iterator[None]:
     """The node asks each module for ``weight_function``; inside, only these have adapters made for them."""
     from comfy_extras import nodes_train
 
-    if names is None:
-        yield
-        return
     weight = nodes_train._create_weight_adapter
     wrap, add = "add_weight_wrapper", "add_adapter"
     import comfy.model_patcher
@@ -205,7 +220,7 @@ def limits(batch: int, *, sdxl: bool) -> tuple[float, float]:
 def main() -> None:
     """Measure all batches, print, write."""
     told = arguments(__doc__.partition("\n")[0], rounds=5, size=32, steps=3, sdxl=False, narrow=False)
-    host.start(cpu=not told.sdxl or told.narrow)
+    host.start(cpu=not told.sdxl or told.narrow, its_attention=True)
     logging.disable(logging.INFO)
     bars, cells, rows = [], {}, []
     with torch.inference_mode():  # as a loader node runs

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from . import kron
 from .errors import KronaError, ShapeError
-from .factor import Factor, LowRank, Tucker
+from .factor import Factor, LowRank, Tucker, widened
 from .kron import Layout
 from .shapes import KronShape
 
@@ -153,11 +153,11 @@ class Matrix(Delta):
         slide = kron.CONVOLUTIONS[len(self.shape) - 2]
         if isinstance(factor, LowRank):
             inner = slide(x, factor.down.to(x.dtype), **options)
-            return slide(inner, _pointwise(factor.up * self.scale, len(self.shape)).to(x.dtype))
+            return slide(inner, _pointwise(widened(factor.up) * self.scale, len(self.shape)).to(x.dtype))
         if isinstance(factor, Tucker):
             inner = slide(x, _pointwise(factor.down, len(self.shape)).to(x.dtype))
             inner = slide(inner, factor.core.to(x.dtype), **options)
-            return slide(inner, _pointwise(factor.up.mT * self.scale, len(self.shape)).to(x.dtype))
+            return slide(inner, _pointwise(widened(factor.up).mT * self.scale, len(self.shape)).to(x.dtype))
         return slide(x, self.dense().to(x.dtype), **options)
 
 

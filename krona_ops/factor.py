@@ -12,7 +12,8 @@ from torch import Tensor
 from .errors import ShapeError
 
 
-def _wide(tensor: Tensor) -> Tensor:
+def widened(tensor: Tensor) -> Tensor:
+    """In float32 or wider: half-precision files are computed with in full."""
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
@@ -42,7 +43,7 @@ class Full(Factor):
         return tuple(self.value.shape)
 
     def dense(self) -> Tensor:
-        return _wide(self.value)
+        return widened(self.value)
 
 
 @final
@@ -60,7 +61,7 @@ class LowRank(Factor):
         return (self.up.shape[0], *self.down.shape[1:])
 
     def dense(self) -> Tensor:
-        return (_wide(self.up) @ _wide(self.down).flatten(1)).unflatten(1, self.down.shape[1:])
+        return (widened(self.up) @ widened(self.down).flatten(1)).unflatten(1, self.down.shape[1:])
 
 
 @final
@@ -80,7 +81,7 @@ class Tucker(Factor):
         return (self.up.shape[1], self.down.shape[1], *self.core.shape[2:])
 
     def dense(self) -> Tensor:
-        return torch.einsum("rs...,ro,si->oi...", _wide(self.core), _wide(self.up), _wide(self.down))
+        return torch.einsum("rs...,ro,si->oi...", widened(self.core), widened(self.up), widened(self.down))
 
 
 @final

@@ -12,6 +12,7 @@ Nothing here forms ``ΔW`` but `materialise`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Literal
 
 import torch
@@ -105,6 +106,37 @@ def apply(a: Tensor, b: Tensor, x: Tensor, layout: Layout = "kron", order: Order
     else:
         y = (a @ x) @ b.mT  # (..., out_a, in_b), then (..., out_a, out_b)
     return (y if layout == "kron" else y.mT).flatten(-2)
+
+
+def add_product_(y: Tensor, a: Tensor, b: Tensor, x: Tensor, layout: Layout = "kron") -> Tensor:
+    """Add ``ΔW x`` onto ``y`` in place, the last product as it is computed: `apply` without memory for its result, and without another pass to add it.
+
+    Args:
+        y: ``(..., out_a·out_b)``, contiguous, of the dtype of the others; changed in place.
+        a: ``(out_a, in_a)``.
+        b: ``(out_b, in_b)``.
+        x: ``(..., in_a·in_b)``, contiguous.
+
+    Returns:
+        ``y``.
+    """
+    if layout == "shuffled":
+        return y.add_(apply(a, b, x, layout))
+    (out_a, in_a), (out_b, in_b) = a.shape, b.shape
+    tokens = x.numel() // (in_a * in_b)
+    if cheapest_order(a.shape, b.shape) == "b first":
+        hidden = F.linear(x.view(-1, in_b), b).view(tokens, in_a, out_b)
+        y.view(tokens, out_a, out_b).baddbmm_(a.expand(tokens, -1, -1), hidden)
+    else:
+        hidden = torch.bmm(a.expand(tokens, -1, -1), x.view(tokens, in_a, in_b))
+        y.view(-1, out_b).addmm_(hidden.view(-1, in_b), b.mT)
+    return y
+
+
+@cache
+def cheapest_order(left: torch.Size, right: torch.Size) -> Order:
+    """Which of ``A``, of the left size, and ``B``, of the right one, should meet the input first."""
+    return KronShape(*left, *right).cheapest_order
 
 
 def adjoint(a: Tensor, b: Tensor, y: Tensor, layout: Layout = "kron", order: Order | None = None) -> Tensor:

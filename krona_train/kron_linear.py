@@ -13,7 +13,6 @@ the base's products, and kept they would be as large as the layer's output. `kro
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
 from typing import Any
 
 import torch
@@ -23,7 +22,6 @@ from torch.autograd.function import once_differentiable
 
 from krona_ops import kron
 from krona_ops.kron import Layout
-from krona_ops.shapes import KronShape, Order
 
 from .scheme import Scheme
 
@@ -46,9 +44,7 @@ class KronLinear(torch.autograd.Function):
         x = x.contiguous()
         if scheme != "factored":
             return F.linear(x, formed(weight, a, b, layout), bias)
-        y = F.linear(x, weight, bias)
-        _add_product(y, x, a, b, layout)
-        return y
+        return kron.add_product_(F.linear(x, weight, bias), a, b, x, layout)
 
     @staticmethod
     @once_differentiable
@@ -80,9 +76,7 @@ class KronUpdate(torch.autograd.Function):
         ctx.layout, ctx.factors = layout, a.dtype
         a, b = _like(a, x), _like(b, x)
         ctx.save_for_backward(x, a, b)
-        total = y.clone(memory_format=torch.contiguous_format)
-        _add_product(total, x.contiguous(), a, b, layout)
-        return total
+        return kron.add_product_(y.clone(memory_format=torch.contiguous_format), a, b, x.contiguous(), layout)
 
     @staticmethod
     @once_differentiable
@@ -134,26 +128,6 @@ def _like(factor: Tensor, x: Tensor) -> Tensor:
     return factor if factor.dtype == x.dtype else factor.to(x.dtype)
 
 
-@cache
-def _cheapest_order(left: torch.Size, right: torch.Size) -> Order:
-    return KronShape(*left, *right).cheapest_order
-
-
-def _add_product(y: Tensor, x: Tensor, a: Tensor, b: Tensor, layout: Layout) -> None:
-    """Add ``ΔW x`` onto ``y (..., out)`` in place, for ``x (..., in)``, both contiguous: the last product is added as it is computed."""
-    if layout == "shuffled":
-        y += kron.apply(a, b, x, layout)
-        return
-    (out_a, in_a), (out_b, in_b) = a.shape, b.shape
-    tokens = x.numel() // (in_a * in_b)
-    if _cheapest_order(a.shape, b.shape) == "b first":
-        hidden = F.linear(x.view(-1, in_b), b).view(tokens, in_a, out_b)
-        y.view(tokens, out_a, out_b).baddbmm_(a.expand(tokens, -1, -1), hidden)
-    else:
-        hidden = torch.bmm(a.expand(tokens, -1, -1), x.view(tokens, in_a, in_b))
-        y.view(-1, out_b).addmm_(hidden.view(-1, in_b), b.mT)
-
-
 def _factored(
     x: Tensor, dy: Tensor, a: Tensor, b: Tensor, layout: Layout, dtype: torch.dtype, onto: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
@@ -183,7 +157,7 @@ def _factored_at_once(
     tokens = x.numel() // (in_a * in_b)
     rows = dy.view(tokens, out_b, out_a).mT if layout == "shuffled" else dy.view(tokens, out_a, out_b)
     # The second intermediate value takes the place of the first: memory that has just been used is there, new memory has to be faulted in.
-    if _cheapest_order(a.shape, b.shape) == "b first":
+    if kron.cheapest_order(a.shape, b.shape) == "b first":
         columns = x.view(-1, in_b)
         hidden = F.linear(columns, b).view(tokens, in_a, out_b)  # X Bᵀ
         da = _sum_of_products(rows, hidden, dtype)

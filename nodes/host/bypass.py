@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from comfy.patcher_extension import PatcherInjection
 from torch import Tensor, nn
 
+from krona_ops.beside import AddProduct, beside
 from krona_ops.delta import Delta, map_tensors
 from krona_train.inject import ForwardPatch
 from krona_train.layers import convolution_options
@@ -61,12 +63,22 @@ class _Update:
     """One update on its device, ready to run."""
 
     def __init__(self, entry: Entry, module: nn.Module, device: Any) -> None:
-        self._delta = map_tensors(entry.delta.scaled(entry.strength), lambda t: t.to(device))
+        # Nodes run under inference mode; a training may go through this layer later, and its tensors are then saved for the backward pass.
+        with torch.inference_mode(False):
+            self._delta = map_tensors(entry.delta.scaled(entry.strength), lambda t: _ordinary(t.to(device)))
         self._convolution = convolution_options(module, entry.site.key)
         self._offset: Offset | None = entry.site.offset
+        self._ready: dict[torch.dtype, AddProduct] = {}
 
-    def add(self, y: Tensor, x: Tensor) -> Tensor:
-        """``y + ΔW x``, where ``y (..., out)`` or ``(batch, out, *space)`` is the layer's output."""
+    def add(self, y: Tensor, x: Tensor, *, is_ours: bool) -> Tensor:
+        """``y + ΔW x``, where ``y (..., out)`` or ``(batch, out, *space)`` is the layer's output.
+
+        Args:
+            is_ours: Whether ``y`` may be written into: the layer's own output may be somebody else's too.
+        """
+        if self._convolution is None and self._offset is None and y.dtype == x.dtype:
+            y = y if is_ours else y.clone(memory_format=torch.contiguous_format)
+            return self._for(x.dtype)(y, x.contiguous())
         change = self._delta.apply(x) if self._convolution is None else self._delta.convolve(x, **self._convolution)
         if self._offset is None:
             return y + change.to(y.dtype)
@@ -75,11 +87,22 @@ class _Update:
         return y
 
 
+    def _for(self, dtype: torch.dtype) -> AddProduct:
+        if dtype not in self._ready:
+            with torch.inference_mode(False):
+                self._ready[dtype] = beside(self._delta, dtype)
+        return self._ready[dtype]
+
+
+def _ordinary(tensor: Tensor) -> Tensor:
+    return tensor.clone() if tensor.is_inference() else tensor
+
+
 def _adding(updates: Sequence[_Update]) -> Callable[..., Tensor]:
     def forward(original: Callable[..., Tensor], x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         y = original(x, *args, **kwargs)
-        for update in updates:
-            y = update.add(y, x)
+        for number, update in enumerate(updates):
+            y = update.add(y, x, is_ours=number > 0)
         return y
 
     return forward

@@ -53,6 +53,25 @@ def test_merge_and_bypass_give_the_same_prediction(sd15, load, predict, random_a
     assert (merged - base).norm() > 1e-3 * base.norm()
 
 
+def test_a_training_can_go_through_a_layer_that_was_bypassed_under_inference_mode(sd15, load, predict, random_adapter):
+    """Nodes run under it; what they make cannot be saved for a backward pass."""
+    from krona_pack.nodes.host.patch import apply_adapter
+
+    from krona_train.backbone.exact_gradients import gradient_ready
+
+    with torch.inference_mode():
+        adapter = random_adapter(sd15)
+        assert adapter.layers[LAYER].b.value.is_inference()
+        net = load(apply_adapter(adapter, sd15, strength_model=0.7, mode="bypass").model)
+        predict(net)
+    module = net.get_submodule(LAYER)
+    x = torch.randn(3, module.in_features, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    with gradient_ready(net):
+        (found,) = torch.autograd.grad(module(x).sum(), x)
+    expected = (module.weight.double() + 0.7 * adapter.layers[LAYER].dense().double()).sum(0).expand_as(x)
+    assert_close(found.double(), expected, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("count", [2, 3, 10])
 @pytest.mark.parametrize("mode", ["merge", "bypass"])
 def test_adapters_in_a_row_add_up_and_leave_no_trace(sd15, load, predict, random_adapter, mode, count):

@@ -144,6 +144,16 @@ def test_half_precision_factors_are_computed_with_in_full():
     assert_close(Kron(Full(a), Full(b)).dense(), torch.kron(a.float(), b.float()), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", ["lora", "locon"])
+def test_a_scale_is_not_rounded_to_the_precision_of_the_file(name, dtype):
+    kernel = (3, 2) if name == "locon" else ()
+    delta = map_tensors(kinds(kernel)[name], lambda t: t.to(dtype)).scaled(1 / 3)
+    x = randn(2, 10, *(7 for _ in kernel)) if kernel else randn(4, 10)
+    expected = F.conv2d(x, delta.dense().double()) if kernel else x @ delta.dense().double().T
+    assert_close(delta.convolve(x) if kernel else delta.apply(x), expected, rtol=1e-5, atol=1e-5)
+
+
 def test_an_adapter_is_a_value():
     layers = {"x": kinds(())["dense"], "y": kinds((3,))["lora"]}
     adapter = Adapter(layers, {"k": "v"})

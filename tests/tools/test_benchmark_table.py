@@ -19,18 +19,25 @@ def test_the_readme_has_the_table_of_the_results_in_the_repository():
 
 
 def test_every_bar_is_a_row_with_its_machine_and_commit():
-    lines = table([result(), result(name="memory")]).splitlines()
+    other = {**result(value=1.1), "machine": "other-cpu", "commit": "def5678"}
+    lines = table([result(), other, result(name="memory")]).splitlines()
+    assert "| benchmark | claim | wanted | `other-cpu` | `some-cpu` |" in lines
     rows = [line for line in lines if line.startswith("| [layer]")]
-    assert rows[0] == (
-        "| [layer](benchmarks/layer.py) | step, times the base | 1.23 | at most 1.45 | holds | `some-cpu` | `abc1234` |"
-    )
-    assert len(rows) == 2
+    assert rows == [
+        "| [layer](benchmarks/layer.py) | step, times the base | at most 1.45 | 1.1 | 1.23 |",
+        "| [layer](benchmarks/layer.py) | memory | at most 1.45 |  | 1.23 |",
+    ]
+    assert "Measured on `other-cpu`: layer at `def5678`; `some-cpu`: layer, layer at `abc1234`." in lines
+
+
+def test_a_benchmark_with_an_option_is_still_the_same_file():
+    assert "| [layer-flux](benchmarks/layer.py) |" in table([{**result(), "benchmark": "layer-flux"}])
 
 
 def test_a_miss_is_shown_as_one():
     made = table([result(), result(value=2.0, holds=False)])
-    assert "1 of 2 claims hold, <b>1 missed</b>" in made
-    assert "| 2 | at most 1.45 | **missed** |" in made
+    assert "1 of 2 measured claims hold, <b>1 missed</b>" in made
+    assert "| at most 1.45 | **2 missed** |" in made
     assert "missed" not in table([result()])
 
 
@@ -70,5 +77,5 @@ def test_what_a_benchmark_writes_is_what_the_table_reads(tmp_path, monkeypatch, 
     last = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert [bar["holds"] for bar in last["bars"]] == [True, False]
     [told] = read(tmp_path)
-    assert "| fast | 0.5 | at most 1 | holds |" in table([told])
-    assert "| small | 3 | at most 2 | **missed** |" in table([told])
+    assert "| fast | at most 1 | 0.5 |" in table([told])
+    assert "| small | at most 2 | **3 missed** |" in table([told])
