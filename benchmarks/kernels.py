@@ -9,6 +9,7 @@ three dimensions (tokens, in_a, out_b), and they differ in how:
 - ``turned``: the last two dimensions change places in memory, and then it is one flat product.
 - ``wide``: ``A ⊗ 1`` is formed, and it is one flat product without moving anything: a LoRA of rank in_a · out_b, with that many more multiplications.
 - ``compiled``: PyTorch's operations, by ``torch.compile`` (on a GPU).
+- ``mixed``: kernels of its own (`benchmarks/triton_kernels.py`; on a GPU).
 
 Answers are compared with float64 first.
 """
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +148,10 @@ def ways(device: torch.device) -> dict[str, Way]:
     found: dict[str, Way] = {"each": each, "turned": Turned.apply, "wide": Wide.apply}
     if device.type == "cuda":
         found["compiled"] = torch.compile(composed, dynamic=False)
+        if find_spec("triton"):
+            from benchmarks.triton_kernels import Mixed
+
+            found["mixed"] = Mixed.apply
     return found
 
 

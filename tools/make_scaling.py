@@ -109,7 +109,6 @@ def measured(results: Sequence[Mapping[str, Any]]) -> str:
     parts = []
     for told in results:
         rows = []
-        pictures = [f"![Time over {picture['over']}](images/scaling-{name}.png)" for name, picture in told["results"].items()]
         for picture in told["results"].values():
             for name, curve in picture["curves"].items():
                 points = [(int(at), point["median"]) for at, point in curve["points"].items()]
@@ -119,8 +118,9 @@ def measured(results: Sequence[Mapping[str, Any]]) -> str:
                 rows.append((name, ends, times, slope, "" if curve["formula"] is None else f"{curve['formula']:g}"))
         head = ("work", "what grows", "median time", "exponent measured", "by formula")
         where = f"On `{told['machine']}`, {told['threads']} threads, float32, commit `{told['commit']}`:"
-        parts.append("\n\n".join([where, table(head, rows), *pictures]))
-    return "\n\n".join(parts)
+        parts.append(f"{where}\n\n{table(head, rows)}")
+    pictures = [f"![Time over {picture['over']}](images/scaling-{name}.png)" for name, picture in results[-1]["results"].items()]
+    return "\n\n".join([*parts, "The pictures are of the machine that stands in their corner.", *pictures])
 
 
 def models() -> str:

@@ -115,6 +115,24 @@ def test_applying_is_multiplying_by_the_dense_product_in_either_order(left, righ
     assert_close(kron.apply(a, b, x, layout, order), x @ oracle(a, b, layout).T, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("layout", ["kron", "shuffled"])
+@pytest.mark.parametrize(("left", "right"), SIZES)
+@pytest.mark.parametrize("lead", [(), (0,), (4,), (2, 3)])
+def test_a_product_is_added_onto_what_is_there(left, right, layout, lead):
+    a, b = factors(left, right)
+    x = torch.randn(*lead, left[1] * right[1], dtype=torch.float64)
+    y = torch.randn(*lead, left[0] * right[0], dtype=torch.float64)
+    expected = y + x @ oracle(a, b, layout).T
+    assert kron.add_product_(y, a, b, x, layout) is y
+    assert_close(y, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("left", SIZES)
+def test_the_cheapest_order_is_that_of_the_sizes(left):
+    a, b = factors(*left)
+    assert kron.cheapest_order(a.shape, b.shape) == kron.shape_of(a, b).cheapest_order
+
+
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("layout", ["kron", "shuffled"])
 @pytest.mark.parametrize(("left", "right"), SIZES)
