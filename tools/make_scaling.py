@@ -119,7 +119,8 @@ def measured(results: Sequence[Mapping[str, Any]]) -> str:
         head = ("work", "what grows", "median time", "exponent measured", "by formula")
         where = f"On `{told['machine']}`, {told['threads']} threads, float32, commit `{told['commit']}`:"
         parts.append(f"{where}\n\n{table(head, rows)}")
-    pictures = [f"![Time over {picture['over']}](images/scaling-{name}.png)" for name, picture in results[-1]["results"].items()]
+    drawn = results[-1]["results"]
+    pictures = [f"![Time over {picture['over']}](images/scaling-{name}.png)" for name, picture in drawn.items()]
     return "\n\n".join([*parts, "The pictures are of the machine that stands in their corner.", *pictures])
 
 
