@@ -32,7 +32,7 @@ bench: setup ## the benchmarks; each writes benchmarks/results/<name>-<machine>.
 	$(HOST) run benchmarks/memory.py
 	$(HOST) run benchmarks/layer.py
 	$(HOST) run benchmarks/calls.py
-	$(HOST) run benchmarks/kernels.py --cpu
+	$(HOST) run benchmarks/ways.py --cpu
 	$(HOST) run benchmarks/step.py
 	$(HOST) run benchmarks/apply.py
 	$(HOST) run benchmarks/scale.py
@@ -40,7 +40,7 @@ bench: setup ## the benchmarks; each writes benchmarks/results/<name>-<machine>.
 	$(HOST) run tools/make_benchmark_table.py
 
 bench-gpu: setup ## what needs a GPU: the ways to compute an update, and a training step on SDXL's shapes, 1024 x 1024, bfloat16
-	$(HOST) run benchmarks/kernels.py
+	$(HOST) run benchmarks/ways.py
 	$(HOST) run benchmarks/step.py --sdxl --size 128 --rounds 3
 
 bench-quality: setup ## does it learn? trials in the small world, as far as they are missing (hours; ARGS="--minutes 60"), and docs/quality.md

@@ -1,4 +1,4 @@
-"""Products by the small factor as kernels of their own, for `benchmarks/kernels.py`: a contestant, which the trainer does not use.
+"""Products by the small factor as kernels of their own, for `benchmarks/ways.py`: a contestant, which the trainer does not use.
 
 The small factor meets the middle one of three dimensions. A library's batched product takes one matrix of a few numbers for each token; here each value is read once
 from memory and the few multiplications are done on the way. Import needs Triton. Without a GPU its interpreter runs this (``TRITON_INTERPRET=1``), slowly.

@@ -1,6 +1,6 @@
 """The ways to compute a Kronecker update beside a frozen layer, in turns: which one does a device do best?
 
-    python3 tools/host.py run benchmarks/kernels.py [--rounds 7] [--cpu]      on a GPU, if there is one, in bfloat16; on a CPU in float32
+    python3 tools/host.py run benchmarks/ways.py [--rounds 7] [--cpu]      on a GPU, if there is one, in bfloat16; on a CPU in float32
 
 All are exact, and keep the input and the factors only; a run is a forward pass and the gradients of the input and both factors. ``A`` has to meet the middle one of
 three dimensions (tokens, in_a, out_b), and they differ in how:
@@ -210,7 +210,7 @@ def main() -> None:
             cells[key] = {"seconds": {name: t.told() for name, t in times.items()}}
     print("\n" + table(("layer", "frozen ms", *found), rows))
     bars = [Bar("the trainer's way over the best of all that were tried, worst", worst, 1.1)]
-    finish("kernels", bars, cells, threads=told.threads, rounds=told.rounds, dtype=str(dtype))
+    finish("ways", bars, cells, threads=told.threads, rounds=told.rounds, dtype=str(dtype))
 
 
 if __name__ == "__main__":
