@@ -109,3 +109,47 @@ def test_gradients_are_those_of_difference_quotients_with_and_without_checkpoint
         precise, tolerance = backbone, 3e-3
     error = gradients.numerical_error(precise, layers, example, grads, tiny.directions)
     assert error <= tolerance, error
+
+
+@pytest.mark.parametrize("name", ["SDXL", "Flux", "LTXV", "QwenImage"])
+@pytest.mark.parametrize("mode", ["none", "blocks"])
+def test_training_over_a_bypassed_adapter_is_training_over_a_merged_one(comfy, name, mode):
+    """Two bypassed updates in a layer write into what the first one made, also where writes in place are kept exact."""
+    from krona_pack.nodes.host.patch import apply_adapter
+
+    from krona_train.backbone.comfyui import ComfyBackbone
+
+    tiny, model, found = tiny_families.TINY[name], tiny_families.build(name), []
+    with torch.inference_mode():
+        adapters = [random_adapter(model, seed) for seed in (5, 6)]
+    for way in ("merge", "bypass"):
+        patched = model
+        with torch.inference_mode():
+            for adapter, strength in zip(adapters, (0.7, -0.4), strict=True):
+                patched = apply_adapter(adapter, patched, strength_model=strength, mode=way).model
+        backbone = ComfyBackbone(patched)
+        layers = gradients.random_layers(backbone)
+        found.append(gradients.gradients(backbone, layers, [tiny_families.example(name)], mode, tiny.unused))
+    (loss, merged), (other, bypassed) = found
+    assert_close(other, loss, rtol=1e-5, atol=0)
+    assert gradients.relative(bypassed, merged) <= 1e-4
+    backbone = ComfyBackbone(model)
+    plain, _ = gradients.gradients(backbone, gradients.random_layers(backbone), [tiny_families.example(name)], mode, tiny.unused)
+    assert abs(plain - loss) > 1e-3 * loss  # the adapters do something
+
+
+def random_adapter(model, seed):
+    """An update of every attention projection, a tenth as large as its weight."""
+    from krona_ops import Adapter, Full, Kron
+    from krona_train.backbone.comfyui import ComfyBackbone
+
+    rng = torch.Generator().manual_seed(seed)
+    return Adapter(
+        {
+            target.name: Kron(
+                Full(torch.randn(target.sizes.out_a, target.sizes.in_a, generator=rng)),
+                Full(0.1 * torch.randn(target.sizes.out_b, target.sizes.in_b, generator=rng) / target.sizes.in_features**0.5),
+            )
+            for target in select(ComfyBackbone(model).weights())
+        }
+    )
