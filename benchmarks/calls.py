@@ -10,50 +10,28 @@ forward and a backward pass. SDXL has 560 such layers: 10 µs are 5.6 ms of each
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import host
 from benchmarks.contest import Bar, arguments, finish, table, take_turns
 from benchmarks.layer import PEERS, Run, check, contestants
+from benchmarks.operations import operations
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 REPEATS = 200
-NOTHING = ("aten::empty", "aten::new_empty", "aten::_unsafe_view")
-"""Operations that compute nothing."""
 Entry = tuple[Run, tuple[Tensor, ...]]
-
-
-class Operations(TorchDispatchMode):
-    """Counts what a device would compute: no views, no memory without numbers."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        is_view = any(value.alias_info is not None and not value.alias_info.is_write for value in func._schema.returns)
-        self.count += not is_view and not func._schema.name.startswith(NOTHING)
-        return func(*args, **(kwargs or {}))
 
 
 def train(entry: Entry, x: Tensor, dy: Tensor) -> None:
     """A forward pass and the gradients of the input and the factors."""
     run, factors = entry
     torch.autograd.grad(run(x), (x, *factors), dy)
-
-
-def operations(entry: Entry, x: Tensor, dy: Tensor) -> int:
-    """How many of them `train` gives to the device."""
-    with Operations() as seen:
-        train(entry, x, dy)
-    return seen.count
 
 
 def main() -> None:
@@ -77,7 +55,7 @@ def main() -> None:
                 train(entry, x, dy)
 
         times = take_turns({name: lambda e=entry: repeat(e) for name, entry in field.items()}, told.rounds)
-        counts = {name: operations(entry, x, dy) for name, entry in field.items()}
+        counts = {name: operations(partial(train, entry, x, dy)) for name, entry in field.items()}
         for name in field:
             t = times[name]
             rows.append((f"{kind}: {name}", counts[name], *(f"{1e6 * s / REPEATS:.1f}" for s in (t.median, t.low, t.high))))
