@@ -70,16 +70,20 @@ class Cache:
         path = self.path(key)
         if not path.is_file():
             return None
-        try:
-            metadata = read_header(path).metadata
-            tensors = load_tensors(path)
-            if metadata.get(_CHECKSUM) != _checksum(tensors):
-                raise AdapterFileError("Its values have changed.", layer=str(path))
-            values = json.loads(metadata[_VALUES])
-        except (AdapterFileError, KeyError, ValueError) as error:
-            if path.exists():  # else another run has removed it meanwhile
-                log.warning("KronA: an entry of the cache is damaged and is made again: %s", error)
-            return None
+        for is_last in (False, True):
+            try:
+                metadata = read_header(path).metadata
+                tensors = load_tensors(path)
+                if metadata.get(_CHECKSUM) != _checksum(tensors):
+                    raise AdapterFileError("Its values have changed.", layer=str(path))
+                values = json.loads(metadata[_VALUES])
+                break
+            except (AdapterFileError, KeyError, ValueError) as error:
+                if not path.exists():  # another run has removed it meanwhile
+                    return None
+                if is_last:  # at first it may have been removed and written again
+                    log.warning("KronA: an entry of the cache is damaged and is made again: %s", error)
+                    return None
         self._used.add(key)
         try:
             os.utime(path)  # `prune` goes by when an entry was last used
