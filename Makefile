@@ -31,6 +31,7 @@ bench: setup ## the benchmarks; each writes benchmarks/results/<name>-<machine>.
 	$(HOST) run benchmarks/blend.py
 	$(HOST) run benchmarks/memory.py
 	$(HOST) run benchmarks/layer.py
+	$(HOST) run benchmarks/layer.py --flux --rounds 2
 	$(HOST) run benchmarks/calls.py
 	$(HOST) run benchmarks/ways.py --cpu
 	$(HOST) run benchmarks/step.py

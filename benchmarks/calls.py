@@ -62,7 +62,7 @@ def main() -> None:
         peers = [name for name in PEERS if name in field]
         quickest = min(times[name].median for name in peers)
         bars.append(Bar(f"calls, {kind}: time over the quickest peer's", times["KronA"].median / quickest, 1.0))
-        cells[kind] = {"operations": counts, "seconds of 200": {name: t.told() for name, t in times.items()}}
+        cells[kind] = {"operations": counts, f"seconds of {REPEATS}": {name: t.told() for name, t in times.items()}}
     print("\n" + table(("layer", "operations", "µs", "least", "most"), rows))
     finish("calls", bars, cells, threads=told.threads, rounds=told.rounds)
 

@@ -2,7 +2,7 @@
 
     python3 tools/host.py run benchmarks/layer.py [--threads 2] [--rounds 5] [--flux]
 
-Shapes and token counts are those of SDXL at 1024 pixels, or with ``--flux`` those of Flux (half an hour). Everybody trains the same factors:
+Shapes and token counts are those of SDXL at 1024 pixels, or with ``--flux`` those of Flux (three quarters of an hour, two rounds). Everybody trains the same factors:
 peers that choose their own get ours put in their place. Each run is a forward pass and the gradients of the input and of both factors; the frozen
 layer's is its forward pass and the gradient of its input, less than which nobody can do. The answers are compared with float64 first.
 ``bytes`` is what autograd keeps for the backward pass, the weight left out; ``x + f`` the input and the factors.

@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.contest import Bar, arguments, finish, require_close, table, take_turns
 from krona_ops import kron
-from krona_ops.shapes import KronShape, split
+from krona_ops.shapes import split
 from krona_train.kron_linear import KronLinear
 
 SHAPES = ((1024, 1280, 1280), (4096, 640, 640), (77, 2048, 1280), (4096, 3072, 3072))
@@ -55,7 +55,7 @@ class Turned(torch.autograd.Function):
         ctx.save_for_backward(x, a, b, weight)
         y = F.linear(x, weight)
         (out_a, in_a), (out_b, in_b) = a.shape, b.shape
-        if _is_b_first(a, b):
+        if kron.cheapest_order(a.shape, b.shape) == "b first":
             hidden = _turned(F.linear(x.view(-1, in_b), b), in_a, out_b)
             y.view(-1, out_a, out_b).add_((hidden @ a.mT).view(-1, out_b, out_a).mT)
         else:
@@ -69,7 +69,7 @@ class Turned(torch.autograd.Function):
         x, a, b, weight = ctx.saved_tensors
         (out_a, in_a), (out_b, in_b) = a.shape, b.shape
         dx = dy @ weight
-        if _is_b_first(a, b):
+        if kron.cheapest_order(a.shape, b.shape) == "b first":
             columns = x.view(-1, in_b)
             rows = _turned(dy, out_a, out_b)  # (N out_b, out_a)
             da = rows.mT @ _turned(F.linear(columns, b), in_a, out_b)
@@ -95,7 +95,7 @@ class Wide(torch.autograd.Function):
         ctx.save_for_backward(x, a, b, weight)
         y = F.linear(x, weight)
         (in_a, (out_b, in_b)) = a.shape[1], b.shape
-        if _is_b_first(a, b):
+        if kron.cheapest_order(a.shape, b.shape) == "b first":
             y.addmm_(F.linear(x.view(-1, in_b), b).view(-1, in_a * out_b), _widened(a, out_b).mT)
         else:
             y.view(-1, out_b).addmm_(F.linear(x, _widened(a, in_b)).view(-1, in_b), b.mT)
@@ -107,7 +107,7 @@ class Wide(torch.autograd.Function):
         x, a, b, weight = ctx.saved_tensors
         (out_a, in_a), (out_b, in_b) = a.shape, b.shape
         dx = dy @ weight
-        if _is_b_first(a, b):
+        if kron.cheapest_order(a.shape, b.shape) == "b first":
             columns = x.view(-1, in_b)
             whole = dy.mT @ F.linear(columns, b).view(-1, in_a * out_b)
             da = whole.view(out_a, out_b, in_a, out_b).diagonal(dim1=1, dim2=3).sum(-1, dtype=torch.float32)
@@ -121,10 +121,6 @@ class Wide(torch.autograd.Function):
             da = (back.mT @ x).view(out_a, in_b, in_a, in_b).diagonal(dim1=1, dim2=3).sum(-1, dtype=torch.float32)
             dx.addmm_(back, wide)
         return dx, da, db.float(), None
-
-
-def _is_b_first(a: Tensor, b: Tensor) -> bool:
-    return KronShape(*a.shape, *b.shape).cheapest_order == "b first"
 
 
 def _turned(value: Tensor, rows: int, columns: int) -> Tensor:

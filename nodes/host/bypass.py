@@ -86,7 +86,6 @@ class _Update:
         y.narrow(-1 if self._convolution is None else 1, self._offset[1], self._offset[2]).add_(change)
         return y
 
-
     def _for(self, dtype: torch.dtype) -> AddProduct:
         if dtype not in self._ready:
             with torch.inference_mode(False):
