@@ -15,6 +15,7 @@ from .host import paths
 from .host.patch import MODES, Applied, Mode, apply_adapter
 from .host.text import tell
 from .host.types import CATEGORY, Krona, KronaWeightsSocket
+from .inputs import number_input
 from .load import file_input, scale_input, trigger_output
 from .scale import weighted
 
@@ -22,21 +23,23 @@ from .scale import weighted
 def strength_inputs() -> list[io.Input]:
     """The two strengths that every node has which applies an adapter."""
     return [
-        io.Float.Input(
+        number_input(
             "strength_model",
             default=1.0,
-            min=-100.0,
-            max=100.0,
-            step=0.01,
+            low=-100.0,
+            high=100.0,
+            decimals=4,
+            arrows=0.01,
             tooltip="How strongly the adapter changes the picture: 0 is the base model, 1 is as trained, "
             "below 1 keeps more of the base, negative values push away from the subject.",
         ),
-        io.Float.Input(
+        number_input(
             "strength_clip",
             default=1.0,
-            min=-100.0,
-            max=100.0,
-            step=0.01,
+            low=-100.0,
+            high=100.0,
+            decimals=4,
+            arrows=0.01,
             tooltip="The same for the text encoder. Only matters when the adapter has layers for it and a CLIP is connected.",
             advanced=True,
         ),

@@ -15,6 +15,7 @@ from krona_ops.targets import PAPER_FACTORS
 
 from .host.canonical import canonical
 from .host.types import CATEGORY, Krona
+from .inputs import number_input
 
 AS_THEY_ARE, KRONECKER, LORA, DENSE = "as it is", "Kronecker product", "LoRA", "dense"
 
@@ -108,12 +109,13 @@ class KronaBlend(io.ComfyNode):
                     default=False,
                     tooltip="Divide by the sum of the strengths, so that blending does not make it stronger.",
                 ),
-                io.Float.Input(
+                number_input(
                     "density",
                     default=0.5,
-                    min=0.01,
-                    max=1.0,
-                    step=0.01,
+                    low=0.01,
+                    high=1.0,
+                    decimals=4,
+                    arrows=0.01,
                     tooltip="ties and dare: the part of each adapter's changes that is kept.",
                     advanced=True,
                 ),

@@ -16,6 +16,7 @@ from .blend import KRONECKER, LORA, form_inputs, form_of
 from .host.canonical import canonical
 from .host.types import CATEGORY, Krona
 from .host.weights_of import WeightsOf
+from .inputs import number_input
 
 BY_FACTORS, BY_SIZE, BY_ERROR = "to these factors", "to a number of parameters", "to an error"
 
@@ -62,12 +63,13 @@ class KronaCompress(io.ComfyNode):
                 io.Int.Input(
                     "parameters", default=4_000_000, min=1, max=2**40, tooltip="For 'to a number of parameters': all layers together.",
                 ),
-                io.Float.Input(
+                number_input(
                     "error",
                     default=0.1,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
+                    low=0.0,
+                    high=1.0,
+                    decimals=6,
+                    arrows=0.01,
                     tooltip="For 'to an error': the part of the adapter's change that may be lost.",
                 ),
             ],

@@ -20,6 +20,7 @@ from krona_train.data.source import PictureFiles, read_pictures
 from .host import paths
 from .host.types import CATEGORY
 from .host.types import KronaDataset as DatasetSocket
+from .inputs import number_input
 
 FROM_FILES = "from .txt files, else the prompt"
 ALL_PROMPT = "the prompt for every picture"
@@ -298,12 +299,13 @@ def _cut_inputs() -> list[io.Input]:
 
 def _caption_inputs() -> list[io.Input]:
     return [
-        io.Float.Input(
+        number_input(
             "caption_dropout",
             default=DEFAULTS.caption_dropout,
-            min=0.0,
-            max=1.0,
-            step=0.05,
+            low=0.0,
+            high=1.0,
+            decimals=4,
+            arrows=0.05,
             optional=True,
             tooltip="Share of steps without a caption. 0.1 keeps pictures without a prompt, and strong guidance, in order in a long training.",
             advanced=True,

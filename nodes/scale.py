@@ -9,6 +9,7 @@ from krona_ops.errors import KronaError
 from krona_ops.weights import PRESETS, Weights, apply_weights, describe_unmatched, parse_weights
 
 from .host.types import CATEGORY, Krona, KronaWeightsSocket
+from .inputs import number_input
 
 
 class KronaWeights(io.ComfyNode):
@@ -72,12 +73,13 @@ class KronaScale(io.ComfyNode):
             search_aliases=["strength", "multiply", "negate"],
             inputs=[
                 Krona.Input("krona", tooltip="The adapter, from Load KronA or Train KronA."),
-                io.Float.Input(
+                number_input(
                     "strength",
                     default=1.0,
-                    min=-1000.0,
-                    max=1000.0,
-                    step=0.01,
+                    low=-1000.0,
+                    high=1000.0,
+                    decimals=6,
+                    arrows=0.01,
                     tooltip="1 changes nothing, 0.5 halves what the adapter does, −1 makes it undo itself.",
                 ),
                 KronaWeightsSocket.Input(

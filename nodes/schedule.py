@@ -10,6 +10,7 @@ from krona_ops import Adapter
 
 from .host.schedule import CURVES, Curve, scheduled_hooks, strengths
 from .host.types import CATEGORY, Krona
+from .inputs import number_input
 
 
 class KronaSchedule(io.ComfyNode):
@@ -17,8 +18,8 @@ class KronaSchedule(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        progress = {"min": 0.0, "max": 1.0, "step": 0.01}
-        strength = {"min": -100.0, "max": 100.0, "step": 0.01}
+        progress = {"low": 0.0, "high": 1.0, "decimals": 4, "arrows": 0.01}
+        strength = {"low": -100.0, "high": 100.0, "decimals": 4, "arrows": 0.01}
         return io.Schema(
             node_id="KronaSchedule",
             display_name="Schedule KronA",
@@ -33,14 +34,10 @@ class KronaSchedule(io.ComfyNode):
                 ),
                 io.Clip.Input("clip", optional=True, tooltip="Connect it when the adapter also adapts the text encoder."),
                 io.Hooks.Input("prev_hooks", optional=True, tooltip="Hooks to add these to."),
-                io.Float.Input(
-                    "strength_start", default=1.0, **strength, tooltip="Strength from the first step until 'start'."
-                ),
-                io.Float.Input("strength_end", default=0.0, **strength, tooltip="Strength from 'end' to the last step."),
-                io.Float.Input(
-                    "start", default=0.0, **progress, tooltip="When the strength begins to change: 0 is pure noise."
-                ),
-                io.Float.Input("end", default=1.0, **progress, tooltip="When it has arrived: 1 is the finished picture."),
+                number_input("strength_start", default=1.0, **strength, tooltip="Strength from the first step until 'start'."),
+                number_input("strength_end", default=0.0, **strength, tooltip="Strength from 'end' to the last step."),
+                number_input("start", default=0.0, **progress, tooltip="When the strength begins to change: 0 is pure noise."),
+                number_input("end", default=1.0, **progress, tooltip="When it has arrived: 1 is the finished picture."),
                 io.Combo.Input(
                     "curve",
                     options=list(CURVES),

@@ -27,6 +27,7 @@ from krona_train.config import (
 from krona_train.settings import PriorChoice, Settings
 
 from .host.types import CATEGORY, KronaSettingsSocket
+from .inputs import number_input
 
 DEFAULTS = Settings()
 
@@ -104,11 +105,18 @@ def _combo(name: str, options: Any, default: str, tooltip: str) -> io.Input:
 
 
 def _number(
-    name: str, default: float, tooltip: str, *, low: float = 0.0, high: float = 1.0, step: float = 0.01, advanced: bool = True
+    name: str, default: float, tooltip: str, *, low: float = 0.0, high: float = 1.0, decimals: int = 4, arrows: float = 0.01
 ) -> io.Input:
-    # Rounding keeps what the editor shows and what is trained with the same number.
-    return io.Float.Input(
-        name, default=default, min=low, max=high, step=step, round=1e-9, optional=True, tooltip=tooltip, advanced=advanced
+    return number_input(
+        name,
+        default=default,
+        low=low,
+        high=high,
+        decimals=decimals,
+        arrows=arrows,
+        tooltip=tooltip,
+        optional=True,
+        advanced=True,
     )
 
 
@@ -153,7 +161,7 @@ def _preview_inputs() -> list[io.Input]:
             "distilled models.",
             low=0.1,
             high=100.0,
-            step=0.5,
+            arrows=0.5,
         ),
         _combo(
             "preview_sampler",
@@ -191,7 +199,7 @@ def _prior_inputs() -> list[io.Input]:
             DEFAULTS.prior_weight,
             "How much the class counts against the subject. 1 is DreamBooth's; lower if the subject comes through too weakly.",
             high=100.0,
-            step=0.1,
+            arrows=0.1,
         ),
     ]
 
@@ -266,7 +274,8 @@ def _optimizer_inputs() -> list[io.Input]:
             d.rate_a,
             "The small factor A learns this much faster than the learning rate says.",
             high=1000.0,
-            step=0.5,
+            arrows=0.5,
+            decimals=6,
         ),
         _number(
             "rate_b",
@@ -274,28 +283,31 @@ def _optimizer_inputs() -> list[io.Input]:
             "The large factor B, which starts at zero, learns this much faster: 2 to 16 (LoRA+) reaches the subject in fewer steps, "
             "and overfits sooner.",
             high=1000.0,
-            step=0.5,
+            arrows=0.5,
+            decimals=6,
         ),
         _number(
             "rate_text",
             d.rate_text,
             "The text encoder learns this much faster; 0.1 to 0.5 keeps it from forgetting words.",
             high=1000.0,
-            step=0.05,
+            arrows=0.05,
+            decimals=6,
         ),
         _number(
             "weight_decay",
             d.weight_decay,
             "Pulls the update towards nothing; more keeps closer to the base model.",
             high=10.0,
-            step=0.001,
+            arrows=0.001,
+            decimals=8,
         ),
         _number(
             "max_grad_norm",
             d.max_grad_norm,
             "Cuts off sudden large steps; 0 is off. Lower it if the loss jumps.",
             high=1000.0,
-            step=0.1,
+            arrows=0.1,
         ),
         _number(
             "ema",
@@ -303,7 +315,8 @@ def _optimizer_inputs() -> list[io.Input]:
             "Average over the last steps instead of the last one: smoother, less dependent on when you stop. 0.99 for 1000 steps, 0.999 "
             "for 5000, 0 is off.",
             high=0.999999,
-            step=0.001,
+            arrows=0.001,
+            decimals=7,
         ),
     ]
 
@@ -317,7 +330,7 @@ def _later_inputs() -> list[io.Input]:
             "Narrow layers learn faster: (1280 / width) to this power times, so that the paper's learning rates, found on SDXL, suit narrower "
             "and wider models too. 0 treats all alike.",
             high=2.0,
-            step=0.05,
+            arrows=0.05,
         ),
     ]
 
@@ -338,9 +351,9 @@ def _objective_inputs() -> list[io.Input]:
             "Of min_snr: 5 is usual, lower moves further from fine detail.",
             low=0.01,
             high=100.0,
-            step=0.5,
+            arrows=0.5,
         ),
-        _number("p2_gamma", d.p2_gamma, "Of p2: 0 is none, 1 is usual.", high=10.0, step=0.1),
+        _number("p2_gamma", d.p2_gamma, "Of p2: 0 is none, 1 is usual.", high=10.0, arrows=0.1),
         _combo(
             "levels",
             get_args(Levels),
@@ -354,9 +367,9 @@ def _objective_inputs() -> list[io.Input]:
             "Of logit_normal: above 0 stresses composition, below 0 detail.",
             low=-10.0,
             high=10.0,
-            step=0.1,
+            arrows=0.1,
         ),
-        _number("level_std", d.level_std, "Of logit_normal: larger spreads over more levels.", low=0.01, high=10.0, step=0.1),
+        _number("level_std", d.level_std, "Of logit_normal: larger spreads over more levels.", low=0.01, high=10.0, arrows=0.1),
         _number("level_scale", d.level_scale, "Of mode: 1.29 is SD3's; 0 is uniform.", high=1.75),
         _number(
             "level_shift",
@@ -364,7 +377,7 @@ def _objective_inputs() -> list[io.Input]:
             "Of shifted, on top of the model's own shift: above 1 stresses composition, below 1 detail.",
             low=0.01,
             high=100.0,
-            step=0.1,
+            arrows=0.1,
         ),
         _combo(
             "distance",
@@ -372,11 +385,12 @@ def _objective_inputs() -> list[io.Input]:
             d.distance,
             "huber cares less about single places that do not fit, such as watermarks; l2 is the paper's.",
         ),
-        _number("huber_c", d.huber_c, "Of huber: smaller forgives more.", low=0.0001, high=100.0),
+        _number("huber_c", d.huber_c, "Of huber: smaller forgives more.", low=0.0001, high=100.0, decimals=6),
         _number(
             "noise_offset",
             d.noise_offset,
             "Lets SD1.5 and SDXL learn very dark and very bright pictures: 0.05 to 0.1. Not for flow models.",
+            decimals=6,
         ),
     ]
 

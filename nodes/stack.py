@@ -13,6 +13,7 @@ from krona_ops.errors import ConfigError
 from .host import paths
 from .host.lora_model import from_lora_model, to_lora_model
 from .host.types import CATEGORY, Krona, LoraStack
+from .inputs import number_input
 
 NONE = "(none)"
 Row = tuple[str, float, float]
@@ -24,7 +25,7 @@ class KronaStack(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        strength = {"default": 1.0, "min": -100.0, "max": 100.0, "step": 0.01}
+        strength = {"default": 1.0, "low": -100.0, "high": 100.0, "decimals": 4, "arrows": 0.01}
         return io.Schema(
             node_id="KronaStack",
             display_name="KronA Stack",
@@ -41,8 +42,8 @@ class KronaStack(io.ComfyNode):
                     default=NONE,
                     tooltip="A file to add to the stack, from models/krona, models/loras or output/krona.",
                 ),
-                io.Float.Input("strength_model", **strength, tooltip="The new row's strength for the model."),
-                io.Float.Input(
+                number_input("strength_model", **strength, tooltip="The new row's strength for the model."),
+                number_input(
                     "strength_clip", **strength, tooltip="The new row's strength for the text encoder.", advanced=True
                 ),
                 io.LoraModel.Input(

@@ -11,6 +11,7 @@ from krona_ops.targets import TargetRule
 from krona_train import AdapterConfig
 
 from .host.types import CATEGORY, KronaTargetsSocket
+from .inputs import number_input
 
 DEFAULTS = AdapterConfig()
 FACTORS = DEFAULTS.targets[0].factors
@@ -100,13 +101,13 @@ class KronaTargets(io.ComfyNode):
                     advanced=True,
                 ),
                 *_lora_inputs(),
-                io.Float.Input(
+                number_input(
                     "init_std",
                     default=DEFAULTS.init_std,
-                    min=0.0,
-                    max=1.0,
-                    step=0.0005,
-                    round=1e-6,
+                    low=0.0,
+                    high=1.0,
+                    decimals=9,
+                    arrows=0.001,
                     optional=True,
                     tooltip="Standard deviation that A starts with; B starts at zero. 1/64 is the released code's for 64 × 4. 0 takes its "
                     "1 / factor_out for all factors, which holds small ones back.",
@@ -234,12 +235,13 @@ def _lora_inputs() -> list[io.Input]:
             tooltip="Size of a LoRA; 4 is the paper's baseline. A Kronecker adapter does not have it.",
             advanced=True,
         ),
-        io.Float.Input(
+        number_input(
             "lora_alpha",
             default=DEFAULTS.alpha,
-            min=0.001,
-            max=1024.0,
-            step=0.5,
+            low=0.001,
+            high=1024.0,
+            decimals=4,
+            arrows=0.5,
             optional=True,
             tooltip="A LoRA's update is multiplied by alpha / rank. Equal to the rank is plain; lower learns more slowly.",
             advanced=True,

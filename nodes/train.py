@@ -28,6 +28,7 @@ from .host.progress import Progress
 from .host.training import ALL_GPUS, HERE, NEW, PROCESS, SAME, Result, train
 from .host.types import CATEGORY, Krona, KronaSettingsSocket, KronaTargetsSocket
 from .host.types import KronaDataset as DatasetSocket
+from .inputs import number_input
 
 log = logging.getLogger(__name__)
 DEFAULTS = TrainConfig()
@@ -61,13 +62,13 @@ class KronaTrain(io.ComfyNode):
                     max=1_000_000,
                     tooltip="500 is enough for a simple subject, 1000 and more for a complex one. Too many copy the training pictures.",
                 ),
-                io.Float.Input(
+                number_input(
                     "learning_rate",
                     default=DEFAULTS.optimizer.learning_rate,
-                    min=0.0,
-                    max=1.0,
-                    step=1e-5,
-                    round=1e-7,
+                    low=0.0,
+                    high=1.0,
+                    decimals=9,
+                    arrows=1e-5,
                     tooltip="5e-4 is the paper's best; 1e-4 to 1e-3 work. Higher copies the pictures and ignores the prompt, lower misses the subject.",
                 ),
                 io.Int.Input(

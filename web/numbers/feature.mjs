@@ -1,0 +1,21 @@
+// @ts-check
+/**
+ * Numbers keep every decimal that is typed, and their arrows still make comfortable steps. The editor has one number for both, the
+ * input's step; nodes/inputs.py gives it the finest difference, and says beside it what an arrow shall add.
+ */
+import { arrowsOf } from "./arrows.mjs";
+
+/** What the browser registers for this feature. */
+export const numbers = {
+  name: "KronA.Numbers",
+  /** @param {any} node */
+  nodeCreated(node) {
+    const arrows = arrowsOf(node.constructor?.nodeData?.input);
+    for (const widget of node.widgets ?? []) {
+      const step = arrows.get(widget.name);
+      if (step === undefined || !widget.options) continue;
+      widget.options.step2 = step;
+      widget.options.step = 10 * step; // what older editors read
+    }
+  },
+};
