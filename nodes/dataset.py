@@ -11,10 +11,9 @@ from comfy_api.latest import io
 
 from krona_ops.errors import DataError
 from krona_train.config import DataConfig
-from krona_train.data.captions import class_caption
 from krona_train.data.contact_sheet import contact_sheet
 from krona_train.data.folder import Captions, check_folder, files_of, from_folder
-from krona_train.data.pictures import Dataset, Picture, from_tensor, require_prompt
+from krona_train.data.pictures import Dataset, Picture, from_tensor
 from krona_train.data.source import PictureFiles, read_pictures
 
 from .host import paths
@@ -89,30 +88,16 @@ class KronaDataset(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(
-        cls,
-        prompt: str | None = None,
-        folder: str | None = None,
-        captions: str | None = None,
-        masks: bool | None = None,
-        trigger: str | None = None,
-        class_prompt: str | None = None,
-        class_folder: str | None = None,
-    ) -> bool | str:
-        """Only what is typed in reaches this, before anything of the graph runs; what comes over a wire is checked later."""
+    def validate_inputs(cls, folder: str | None = None) -> bool | str:
+        """Before anything of the graph runs: whether the folder that is typed in has pictures.
+
+        The host reports what this returns once for each input that it names, so it names the one that it is about; what
+        else may be wrong is found when the node runs.
+        """
+        if folder is None or not folder.strip():
+            return True
         try:
-            # A prompt that comes over a wire is not known yet; any text stands for it.
-            assumed = "…" if prompt is None else prompt
-            if captions is not None:
-                _source(captions)
-            if folder is not None and folder.strip():
-                check_folder(paths.picture_folder(folder), assumed, captions=_source(captions or FROM_FILES), masks=bool(masks))
-            elif folder is not None and prompt is not None:
-                require_prompt(prompt, "KronA Dataset")
-            if class_folder is not None and class_folder.strip():
-                if trigger is not None and class_prompt is not None and not trigger.strip():
-                    class_caption("…", trigger, class_prompt)
-                check_folder(paths.picture_folder(class_folder), "…")
+            check_folder(paths.picture_folder(folder), "…")
         except DataError as error:
             return str(error)
         return True

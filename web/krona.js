@@ -4,6 +4,7 @@ import { drop } from "./drop/feature.mjs";
 import { heat } from "./heat/feature.mjs";
 import { app, WEB } from "./host.mjs";
 import { loader } from "./loader/feature.mjs";
+import { mistakes } from "./mistakes/feature.mjs";
 import { numbers } from "./numbers/feature.mjs";
 import { training } from "./training/feature.mjs";
 
@@ -12,4 +13,4 @@ style.rel = "stylesheet";
 style.href = new URL("krona.css", WEB).href;
 document.head.append(style);
 
-for (const feature of [drop, loader, numbers, training, heat]) app.registerExtension(feature);
+for (const feature of [drop, loader, mistakes, numbers, training, heat]) app.registerExtension(feature);

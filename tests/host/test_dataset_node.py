@@ -1,5 +1,6 @@
 """The node KronA Dataset, as the host calls it: what it refuses before anything runs, what it notices, what it gives."""
 
+import inspect
 import os
 import shutil
 from pathlib import Path
@@ -79,26 +80,40 @@ def test_masks_from_the_graph_belong_to_the_pictures_from_the_graph(node, folder
         run(node, images=torch.rand(2, 32, 48, 3), images_mask=mask[:, 1:])
 
 
-@pytest.mark.parametrize("captions", ["from .txt files, else the prompt", "from .txt files, else from folder names"])
-def test_errors_come_before_anything_runs(node, folder, captions):
-    def refused(**inputs):
-        told = {"prompt": "a photo of sks robot", "folder": str(folder), "captions": captions, "masks": False, **inputs}
-        result = node.validate_inputs(**{"class_folder": "", "trigger": "", "class_prompt": "", **told})
-        return "" if result is True else result
+def test_a_folder_that_is_wrong_is_told_before_anything_runs(node, folder, tmp_path):
+    """And nothing else: the host shows the sentence at each input that is looked at, so only one is."""
+    assert inspect.getfullargspec(node.validate_inputs).args == ["cls", "folder"]
+    assert node.validate_inputs(folder=str(folder)) is True
+    assert node.validate_inputs(folder="  ") is True
+    assert "There is no such folder" in node.validate_inputs(folder="nowhere")
+    (empty := tmp_path / "empty").mkdir()
+    assert "no pictures" in node.validate_inputs(folder=str(empty)).lower()
 
-    assert refused() == ""
-    assert "There is no such folder" in refused(folder="nowhere")
-    assert "There is no such folder" in refused(class_folder="nowhere", trigger="sks")
-    assert "Fill in class_prompt" in refused(class_folder=str(SAMPLES))
-    assert refused(class_folder=str(SAMPLES), trigger="sks") == ""
-    assert refused(class_folder=str(SAMPLES), class_prompt=None) == ""  # it comes over a wire
-    assert "There is no choice 'elsewhere' for captions" in refused(captions="elsewhere")
+
+def test_each_node_looks_at_one_input_before_it_runs(comfy):
+    """The host reports a mistake once for each input that a node's check names."""
+    from krona_pack.nodes import extension
+
+    checks = {cls.__name__: inspect.getfullargspec(cls.validate_inputs) for cls in extension.NODES if "validate_inputs" in vars(cls)}
+    assert checks
+    assert {name for name, spec in checks.items() if len(spec.args) > 2 or spec.varkw} == set()
+
+
+@pytest.mark.parametrize("captions", ["from .txt files, else the prompt", "from .txt files, else from folder names"])
+def test_what_else_is_wrong_is_told_when_the_node_runs(node, folder, captions):
+    def refused(message, **inputs):
+        with pytest.raises(DataError, match=message):
+            run(node, folder, **{"captions": captions, **inputs})
+
+    refused("There is no such folder", class_folder="nowhere", trigger="sks")
+    refused("Fill in class_prompt", class_folder=str(SAMPLES))
+    refused("There is no choice 'elsewhere' for captions", captions="elsewhere")
     Image.new("L", (10, 10)).save(folder / "beach-mask.png")
-    assert refused() == ""
-    assert "The mask beach-mask.png has 10 × 10 pixels" in refused(masks=True)
+    run(node, folder, captions=captions)
+    refused("The mask beach-mask.png has 10 × 10 pixels", masks=True)
     (folder / "beach.txt").write_bytes(b"\xff\xfe\x00\xd8")
-    assert "beach.txt: The caption file cannot be read" in refused()
-    assert refused(captions="the prompt for every picture") == ""
+    refused("beach.txt: The caption file cannot be read")
+    run(node, folder, captions="the prompt for every picture")
 
 
 def test_a_class_that_cannot_be_named_is_refused_before_hours_of_drawing(node, folder):

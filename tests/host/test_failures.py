@@ -53,8 +53,7 @@ def dataset(comfy):
     """What the dataset node gives for a folder."""
     from krona_pack.nodes.dataset import KronaDataset
 
-    def _dataset(folder, prompt="a photo of sks robot"):
-        captions = "from .txt files, else the prompt"
+    def _dataset(folder, prompt="a photo of sks robot", captions="from .txt files, else the prompt"):
         return KronaDataset.execute(prompt=prompt, folder=str(folder), captions=captions, resolution=64).args[0]
 
     return _dataset
@@ -142,17 +141,13 @@ def test_a_picture_that_is_gone_before_it_is_encoded_is_an_error_that_names_it(t
     assert train.folder.exists()  # the first name, not the second
 
 
-def test_a_caption_that_is_no_utf8_is_refused_before_anything_runs(comfy, dataset, pictures):
-    from krona_pack.nodes.dataset import KronaDataset
-
+def test_a_caption_that_is_no_utf8_is_refused_with_its_name(dataset, pictures):
     (pictures / "brick.txt").write_bytes("ein Käfer".encode("latin-1"))
-    told = KronaDataset.validate_inputs(prompt="a robot", folder=str(pictures), captions="from .txt files, else the prompt")
-    assert told.startswith(f"{pictures}/brick.txt: The caption file cannot be read: 'utf-8' codec")
-    assert told.endswith("Save it as UTF-8, or delete it to use the prompt.")
-    with pytest.raises(DataError, match=r"brick\.txt: The caption file cannot be read"):
+    with pytest.raises(
+        DataError, match=r"brick\.txt: The caption file cannot be read: 'utf-8' codec.*Save it as UTF-8, or delete it"
+    ):
         dataset(pictures)
-    ignored = KronaDataset.validate_inputs(prompt="a robot", folder=str(pictures), captions="the prompt for every picture")
-    assert ignored is True
+    assert len(dataset(pictures, captions="the prompt for every picture").pictures) == 5
 
 
 def full_at(train, fill):

@@ -428,6 +428,28 @@ def training_graph(**changes):
     return {"1": graphs.checkpoint(CHECKPOINT), "2": graphs.dataset(**changes), "3": graphs.train(name="bad")}
 
 
+def test_one_mistake_is_one_error_on_the_input_that_is_wrong(server):
+    graph = {
+        **training_graph(folder="nowhere"),
+        "4": {
+            "class_type": "KronaTargets",
+            "inputs": {
+                "preset": "attention (the paper's)",
+                "factor_out": 64,
+                "factor_in": 4,
+                "rules": "a; q; 1x1; 1; too many",
+            },
+        },
+    }
+    graph["3"]["inputs"].update(targets=["4", 0], resume="no such run")
+    with pytest.raises(PromptRejected) as caught:
+        server.client.post(graph)
+    told = {
+        node: [error["extra_info"]["input_name"] for error in of["errors"]] for node, of in caught.value.node_errors.items()
+    }
+    assert told == {"2": ["folder"], "3": ["resume"], "4": ["rules"]}
+
+
 def test_a_folder_without_pictures_is_refused_before_anything_runs(server):
     (server.base / "input" / "empty").mkdir()
     (server.base / "input" / "empty" / "notes.txt").write_text("none")
@@ -459,9 +481,8 @@ def test_a_folder_with_only_unreadable_pictures_is_refused(server):
     assert "None of the 1 pictures can be read" in validated(server, training_graph(folder="unreadable"))
 
 
-def test_an_empty_prompt_is_refused_before_anything_runs(server):
-    assert "The prompt is empty" in validated(server, training_graph(folder="krobot", prompt="  "))
-    assert "The prompt is empty" in validated(server, training_graph(prompt=""))
+def test_an_empty_prompt_is_refused(server):
+    assert "The prompt is empty" in refused(server, training_graph(folder="krobot", prompt="  "))
 
 
 def test_no_pictures_at_all_is_refused(server):
