@@ -4,6 +4,8 @@ import pytest
 import test_drop
 import test_heat_map
 import test_loader
+import test_mistakes
+import test_numbers
 import test_training_panel
 from editor import BESIDE_A_BROWSER
 from graphs import lay_out_for_the_browser
@@ -37,3 +39,5 @@ test_a_click_sets_the_strength_of_the_block = (
     test_heat_map.test_a_click_sets_the_strength_of_the_block_in_a_new_weights_node_and_in_that_one_from_then_on
 )
 test_stop_and_save_ends_within_one_step = test_training_panel.test_stop_and_save_ends_within_one_step_and_the_queue_goes_on
+test_an_arrow_makes_a_comfortable_step = test_numbers.test_an_arrow_makes_a_comfortable_step
+test_one_mistake_is_one_sentence = test_mistakes.test_one_mistake_is_one_sentence_that_names_the_input
