@@ -1,8 +1,8 @@
 """Names of layers: what the pack calls them, what a name says about the layer, and how the tools spell one and the same name.
 
 A file's name meets a model's in one flat spelling (`flat`), after the prefixes that its writer put in front are taken off
-(`spellings`). What diffusers calls a layer that the host names otherwise is in `ALIASES`; weights that hold q, k and v in one
-go under the names of their parts too (`part_names`, `split_names`).
+(`spellings`). What diffusers calls a layer that the host names otherwise is in the tables of `dialects`; an attention's projections
+go by the usual names of such layers (`usual_names`), and those in one weight by the names of their parts (`part_names`, `split_names`).
 """
 
 from __future__ import annotations
@@ -85,37 +85,43 @@ class Spelling:
 
 
 _PREFIXES: tuple[tuple[re.Pattern[str], Owner | None], ...] = tuple(
-    (re.compile(pattern, re.IGNORECASE), owner)  # type: ignore[misc]
+    # A separator is a dot or an underscore, whoever wrote the name: "[._]+" also takes what is doubled.
+    (re.compile(rf"(?:{pattern})[._]+", re.IGNORECASE), owner)  # type: ignore[misc]
     for pattern, owner in (
-        (r"lora_(?:prior_)?unet_+", "model"),
-        (r"lora_transformer_+", "model"),
-        (r"model\.diffusion_model\.", "model"),
-        (r"diffusion_model[._]", "model"),
-        (r"transformer\.", "model"),
-        (r"unet[._]", "model"),
-        (r"(?:lora_)?text_encoders?(?:_?(?P<encoder>\d))?[._]", "text encoder"),
-        (r"lora_(?:prior_)?te(?P<encoder>\d)?_", "text encoder"),
-        (r"te(?:_?(?P<encoder>\d))?[._]", "text encoder"),
-        (r"lycoris_+", None),
-        (r"base_model\.model\.", None),
-        (r"model\.", None),
+        (r"lora[._](?:prior[._])?unet", "model"),
+        (r"lora[._]transformer", "model"),
+        (r"hunyuan_?video_(?:[a-z0-9]+_)*?lora", "model"),
+        (r"(?:lora[._])?text_encoders?(?:_?(?P<encoder>\d))?", "text encoder"),
+        (r"lora[._](?:prior[._])?te(?P<encoder>\d)?", "text encoder"),
+        (r"te(?:_?(?P<encoder>\d))?", "text encoder"),
+        (r"cond_stage_model", "text encoder"),
+        (r"diffusion_model", "model"),
+        (r"dit|unet|denoiser", "model"),
+        (r"lycoris", None),
+        (r"base_model", None),
+        (r"pipe|pipeline|module|model|net|network", None),
         # Last, as "transformer_blocks" is a name of its own far more often than a prefix and a name.
-        (r"transformer_(?!blocks|1d)", "model"),
+        (r"transformer(?!_(?:blocks|1d))", "model"),
     )
 )
+_WRAPPERS = re.compile(r"(?:^|(?<=[._]))_?(?:orig_mod|fsdp_wrapped_module|checkpoint_wrapped_module)(?:[._]+|$)")
+"""What torch.compile and sharding put in front of a module, anywhere in its path."""
+_MODULE = re.compile(r"(?<=[._])module[._]")
 
 
 @lru_cache(maxsize=20_000)
 def spellings(name: str) -> Spelling:
     """What a layer of a file may be called in the model, prefixes off one by one, and whose layer the prefixes say it is."""
-    names, owner, encoder, rest = [flat(name)], None, None, name
-    while found := next(((m, o) for pattern, o in _PREFIXES if (m := pattern.match(rest))), None):
+    rest = _WRAPPERS.sub("", name)
+    names, owner, encoder = [flat(name), flat(rest)], None, None
+    while found := next(((m, o) for pattern, o in _PREFIXES if (m := pattern.match(rest)) and m.end() < len(rest)), None):
         match, meant = found
         rest = rest[match.end() :]
         owner = owner or meant
         if meant == "text encoder":
             encoder = encoder or int(match.groupdict().get("encoder") or 1)
         names.append(flat(rest))
+    names.append(flat(_MODULE.sub("", rest)))
     if owner is None and re.search(r"(?:^|_)text_model_(?:encoder|embeddings)_", names[-1]):
         owner = "text encoder"
     return Spelling(tuple(dict.fromkeys(names)), owner, encoder)
@@ -134,104 +140,30 @@ def renamed(spelled: str) -> str:
     return f"{single[1]}_{_USO_SINGLE[single[2]]}" if single else spelled
 
 
-Stream = Literal["to", "add"]
-"""How diffusers spells the projections of an attention: ``to_q`` for its own stream, ``add_q_proj`` for the added one."""
-
-ALIASES: tuple[tuple[re.Pattern[str], str, Stream], ...] = tuple(
-    (re.compile(pattern), parent, stream)  # type: ignore[misc]
-    for pattern, parent, stream in (
-        # HunyuanVideo, HunyuanImage (diffusers: convert_hunyuan_video_to_diffusers.py)
-        (r"double_blocks\.(\d+)\.img_attn\.\w+", r"transformer_blocks.\1.attn", "to"),
-        (r"double_blocks\.(\d+)\.txt_attn\.\w+", r"transformer_blocks.\1.attn", "add"),
-        (r"single_blocks\.(\d+)\.linear1", r"single_transformer_blocks.\1.attn", "to"),
-        (
-            r"txt_in\.individual_token_refiner\.blocks\.(\d+)\.self_attn\.\w+",
-            r"context_embedder.token_refiner.refiner_blocks.\1.attn",
-            "to",
-        ),
-        # Wan (convert_wan_to_diffusers.py), Cosmos Predict 2 and Anima (convert_cosmos_to_diffusers.py)
-        (r"((?:vace_)?blocks\.\d+)\.self_attn\.\w+", r"\1.attn1", "to"),
-        (r"((?:vace_)?blocks\.\d+)\.cross_attn\.[kv]_img", r"\1.attn2", "add"),
-        (r"((?:vace_)?blocks\.\d+)\.cross_attn\.\w+", r"\1.attn2", "to"),
-        (r"blocks\.(\d+)\.self_attn\.\w+", r"transformer_blocks.\1.attn1", "to"),
-        (r"blocks\.(\d+)\.cross_attn\.\w+", r"transformer_blocks.\1.attn2", "to"),
-        (r"blocks\.block(\d+)\.blocks\.0\.block\.attn\..+", r"transformer_blocks.\1.attn1", "to"),
-        (r"blocks\.block(\d+)\.blocks\.1\.block\.attn\..+", r"transformer_blocks.\1.attn2", "to"),
-        # Mochi, CogVideoX
-        (r"blocks\.(\d+)\.attn\.\w+_x", r"transformer_blocks.\1.attn1", "to"),
-        (r"blocks\.(\d+)\.attn\.\w+_y", r"transformer_blocks.\1.attn1", "add"),
-        (r"blocks\.(\d+)\.(?:[qkv]|attn_out)", r"transformer_blocks.\1.attn1", "to"),
-        # MiniMax H3
-        (r"blocks\.(\d+)\.attn\.\w+", r"transformer_blocks.\1.attn", "to"),
-        (r"token_refiner\.blocks\.(\d+)\.attn\.\w+", r"token_refiner.refiner_blocks.\1.attn", "to"),
-        # ACE-Step 1.5, whose files name the decoder alone
-        (r"decoder\.(layers\.\d+\.\w+)\.\w+", r"\1", "to"),
-        # Lumina 2, Stable Cascade, Stable Audio
-        (r"transformer\.layers\.(\d+)\.(\w+_attn)\.\w+", r"transformer_blocks.\1.\2", "to"),
-        (r"(.*)\.attention\.\w+", r"\1.attn", "to"),
-        (r"(.*)\.attention\.attn\.\w+", r"\1.attention", "to"),
-        (r"transformer\.layers\.(\d+)\.self_attn\.\w+", r"transformer_blocks.\1.attn1", "to"),
-        (r"transformer\.layers\.(\d+)\.cross_attn\.\w+", r"transformer_blocks.\1.attn2", "to"),
-    )
-)
-"""The host's names of attention layers, and what diffusers calls their attention; for what `comfy.utils.*_to_diffusers` leaves out."""
-
-_RENAMED: tuple[tuple[re.Pattern[str], str], ...] = tuple(
-    (re.compile(pattern), replacement)
-    for pattern, replacement in (
-        (r"^single_blocks\.(\d+)\.linear2$", r"single_transformer_blocks.\1.proj_out"),
-        (r"^((?:double|single)_blocks\..*)(_mod|modulation)\.lin$", r"\1\2.linear"),  # the original HunyuanVideo
-        (r"^((?:double_blocks|txt_in)\..*mlp)\.0$", r"\1.fc1"),
-        (r"^((?:double_blocks|txt_in)\..*mlp)\.2$", r"\1.fc2"),
-        (r"^decoder\.(layers\..*)$", r"\1"),  # ACE-Step 1.5, whose files name the decoder alone
-        (r"^(.*\.to_(?:out|[qkv]))\.0$", r"\1"),
-        (r"^(.*\.to_out)$", r"\1.0"),
-    )
-)
+_SEQUENTIAL = re.compile(r"^(.*\.to_(?:out|[qkv]))\.0$")
+_ADDED = re.compile(r"(?:\w+_(?:img|t|y)|add_\w+|to_add_\w+|(?:txt|instruct)_\w+)")
+"""Leaves of an attention's added stream, where the host keeps both streams in one module: what its own stream is called is not theirs."""
 
 
-def aliases(path: str) -> Iterator[str]:
-    """What other tools call a whole layer of the host, by its path inside the model (``blocks.0.self_attn.q``)."""
-    for pattern, replacement in _RENAMED:
-        if pattern.match(path):
-            yield pattern.sub(replacement, path)
-    kind = projection(path)
-    if kind is not None:
-        for parent, stream in attentions(path):
-            yield f"{parent}.{_leaf(kind, stream)}"
-            yield f"{parent}.{_leaf(kind, stream).removesuffix('.0')}"
-
-
-_ADDED = re.compile(r".*(?:_img|_t|_y|^add_\w+|^to_add_\w+|^(?:txt|instruct)_\w+)$")
-"""Leaves of an attention's added stream, where the host keeps both streams in one module."""
-
-
-def attentions(path: str) -> Iterator[tuple[str, Stream]]:
-    """The attentions that a projection belongs to, in diffusers' words and in the host's own, and its stream there."""
+def usual_names(path: str) -> Iterator[str]:
+    """What most tools would call a projection of an attention, by its path inside the model (``…self_attn.q_proj`` is a ``to_q``)."""
+    if match := _SEQUENTIAL.match(path):
+        yield match[1]
+        return
     parent, _, leaf = path.rpartition(".")
-    is_added = _ADDED.match(leaf) is not None
-    for pattern, attention, stream in ALIASES:
-        if (stream == "add" or not is_added) and (match := pattern.fullmatch(path)):
-            yield match.expand(attention), stream
-    if not is_added:
-        yield parent, "to"
-
-
-def _leaf(kind: Projection, stream: Stream) -> str:
-    if kind == "out":
-        return "to_out.0" if stream == "to" else "to_add_out"
-    if stream == "to":
-        return f"to_{kind}"
-    return f"add_{kind}_proj" if len(kind) == 1 else f"to_added_{kind}"
+    kind = projection(path)
+    if kind is not None and not _ADDED.fullmatch(leaf):
+        yield f"{parent}.to_{kind}"
+        if kind == "out":
+            yield f"{parent}.to_out.0"
 
 
 def part_names(path: str, kind: Projection) -> Iterator[tuple[str, Projection]]:
-    """The names that the parts of a fused projection go by where another tool keeps them apart, and which part each is."""
+    """What most tools would call the parts of a fused projection where they keep them apart, and which part each is."""
     parent, _, leaf = path.rpartition(".")
     for part in kind:
-        for attention, stream in attentions(path):
-            yield f"{attention}.{_leaf(part, stream)}", part  # type: ignore[arg-type]
-        for spelled in (leaf.lower().replace(kind, part), part, f"{part}_proj", f"{part}_linear"):
+        own = () if _ADDED.fullmatch(leaf) else (f"to_{part}",)
+        for spelled in (*own, leaf.lower().replace(kind, part), part, f"{part}_proj", f"{part}_linear"):
             yield f"{parent}.{spelled}", part  # type: ignore[misc]
 
 

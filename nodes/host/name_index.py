@@ -7,10 +7,11 @@ from typing import Any
 
 from torch import nn
 
-from krona_ops.names import Projection, aliases, flat, part_names, projection, renamed, split_names
+from krona_ops.dialects import OtherName, Table, table_of
+from krona_ops.names import Projection, flat, part_names, projection, renamed, split_names, usual_names
 from krona_train.backbone.comfyui import layer_shape
 
-from .sites import Site
+from .sites import Site, reordered
 
 Place = tuple[Site, ...]
 """Where a layer goes: one weight, or several where the file keeps in one what the model keeps apart, in the file's order of rows."""
@@ -39,13 +40,21 @@ class NameIndex:
             index._add(path, Site(f"{_ROOT}{path}.weight"))
         for name, site in dict.fromkeys((_bare(name), site) for name, site in host_names.items()):
             index._add(name, site)
+        table = table_of(layers)
         for path in layers:
-            for alias in aliases(path):
-                index._suggest(alias, Site(f"{_ROOT}{path}.weight"))
-        for path, kind in _fused(layers):
-            for name, site in _parts(path, kind, layers):
-                index._suggest(name, site)
+            index._suggest_names(path, path, layers, table)
+            for spelled in table.rooted(path) if table else ():
+                index._suggest(spelled, Site(f"{_ROOT}{path}.weight"))
+                index._suggest_names(path, spelled, layers, table)
         return index
+
+    def _suggest_names(self, path: str, spelled: str, layers: Mapping[str, tuple[int, ...]], table: Table | None) -> None:
+        for name, site in _usual(path, spelled, layers):
+            self._suggest(name, site)
+        for other in table.of(spelled) if table else ():
+            site = _site(path, other, layers)
+            if site is not None:
+                self._suggest(other.name, site)
 
     @classmethod
     def of_text_encoders(cls, model: nn.Module) -> NameIndex:
@@ -92,6 +101,8 @@ class NameIndex:
 
     def _suggest(self, name: str, site: Site) -> None:
         self._likely.setdefault(flat(name), {})[(site,)] = None
+        if name.endswith(".to_out.0"):
+            self._suggest(name[:-2], site)
 
 
 def encoder_of(place: Place) -> str:
@@ -121,24 +132,33 @@ def _layers(model: nn.Module, root: str) -> dict[str, tuple[int, ...]]:
     }
 
 
-def _fused(layers: Mapping[str, Any]) -> Iterator[tuple[str, Projection]]:
-    for path in layers:
-        kind = projection(path)
-        if kind in ("qkv", "kv"):
-            yield path, kind
-
-
-def _parts(path: str, kind: Projection, layers: Mapping[str, tuple[int, ...]]) -> Iterator[tuple[str, Site]]:
-    """The names of a fused weight's parts, each with its rows; nothing where it is not known how the rows are divided."""
-    sizes = _sizes(path, kind, layers)
-    if sizes is None:
-        return
-    starts = {part: sum(sizes[:i]) for i, part in enumerate(kind)}
+def _usual(path: str, spelled: str, layers: Mapping[str, tuple[int, ...]]) -> Iterator[tuple[str, Site]]:
+    """The names that an attention's projections, fused or not, have nearly everywhere."""
     key = f"{_ROOT}{path}.weight"
-    for name, part in part_names(path, kind):
-        yield name, Site(key, (0, starts[part], sizes[kind.index(part)]))
-    if ".linear1" in path:
-        yield f"{path}_qkv", Site(key, (0, 0, sum(sizes)))
+    for name in usual_names(spelled):
+        yield name, Site(key)
+    kind = projection(path)
+    sizes = _sizes(path, kind, layers) if kind in ("qkv", "kv") else None
+    if kind and sizes:
+        for name, part in part_names(spelled, kind):
+            n = kind.index(part)
+            yield name, Site(key, (0, sum(sizes[:n]), sizes[n]))
+        if path.endswith(".linear1"):
+            yield f"{spelled}_qkv", Site(key, (0, 0, sum(sizes)))
+
+
+def _site(path: str, other: OtherName, layers: Mapping[str, tuple[int, ...]]) -> Site | None:
+    """Where a name of a table goes; nothing where it is a part and it is not known how the rows are divided."""
+    key, height = f"{_ROOT}{path}.weight", layers[path][0]
+    if other.parts == 1:
+        return Site(key, None, reordered(other.order) if other.order else None)
+    kind = projection(path)
+    sizes = _sizes(path, kind, layers) if kind in ("qkv", "kv") else (height // other.parts,) * other.parts
+    if sizes is None:
+        return None
+    if other.parts == len(sizes) + 1:  # what stands behind q, k and v
+        sizes = (*sizes, height - sum(sizes))
+    return Site(key, (0, sum(sizes[: other.part]), sizes[other.part]))
 
 
 def _sizes(path: str, kind: Projection, layers: Mapping[str, tuple[int, ...]]) -> tuple[int, ...] | None:
@@ -148,7 +168,8 @@ def _sizes(path: str, kind: Projection, layers: Mapping[str, tuple[int, ...]]) -
         return (width, width, width) if total > 3 * width else None
     parent = path.rpartition(".")[0]
     inner = {layers[other][1] for other in _siblings(parent, layers) if projection(other) == "out"}
-    q = inner.pop() if len(inner) == 1 else total // 3
+    known = inner.pop() if len(inner) == 1 else None
+    q = known or total // (2 if kind == "kv" else 3)
     rest = total if kind == "kv" else total - q
     if rest % 2 or rest <= 0 or q % (rest // 2):
         return None
@@ -164,7 +185,7 @@ def _siblings(parent: str, layers: Mapping[str, Any]) -> Iterator[str]:
 def _joined(sites: tuple[Site, ...]) -> Place:
     """The parts as one piece where they lie one behind the other in one weight."""
     offsets = [site.offset for site in sites]
-    if len({site.key for site in sites}) > 1 or None in offsets:
+    if any(site.function for site in sites) or len({site.key for site in sites}) > 1 or None in offsets:
         return sites
     start = offsets[0][1]  # type: ignore[index]
     length = 0

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import comfy.utils
+import torch
 from torch import Tensor, nn
 
 from krona_train.backbone.comfyui import layer_shape
@@ -48,14 +50,36 @@ def key_map(make: Callable[[nn.Module, dict], Mapping[str, Any]], model: nn.Modu
     """The host's own names of a model's weights, from one of ``comfy.lora.model_lora_keys_*``.
 
     Left out are weights that this model has not (for SD3.5 ComfyUI names a second attention in every block), and parts that reach
-    beyond their weight: for Lumina 2, whose q is wider than its k and v, ComfyUI 0.30 counts all as wide as q.
+    beyond their weight: for Lumina 2, whose q is wider than its k and v, ComfyUI 0.30 counts all as wide as q. Put right is the last
+    block of SD3, whose modulation of the text has two halves only, and in diffusers the other way round.
     """
     sites, present = {}, model.state_dict().keys()
     for name, target in make(model, {}).items():
         site = Site(target) if isinstance(target, str) else Site(*target)
         if site.key.endswith(".weight") and site.key in present and (site.offset is None or _is_inside(site, model)):
-            sites[name] = site
+            is_last = name.endswith(_LAST_CONTEXT) and _is_halved(site, model)
+            sites[name] = replace(site, function=reordered((1, 0))) if is_last else site
     return sites
+
+
+_LAST_CONTEXT = ("norm1_context.linear", "norm1_context_linear")
+
+
+def _is_halved(site: Site, model: nn.Module) -> bool:
+    height, width = weight_shape(site, model)[:2]
+    return height == 2 * width
+
+
+@lru_cache
+def reordered(order: tuple[int, ...]) -> Callable[[Tensor], Tensor]:
+    """A function that brings blocks of rows in another tool's order into the model's: its block ``i`` is the model's ``order[i]``."""
+    places = tuple(order.index(block) for block in range(len(order)))
+
+    def reorder(update: Tensor) -> Tensor:
+        blocks = update.chunk(len(order), dim=0)
+        return torch.cat([blocks[place] for place in places], dim=0)
+
+    return reorder
 
 
 def _is_inside(site: Site, model: nn.Module) -> bool:

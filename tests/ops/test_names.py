@@ -7,7 +7,7 @@ from krona_ops import Dora, Kron, Matrix, Sum
 from krona_ops.errors import ShapeError
 from krona_ops.factor import Full, Hadamard, LowRank, Tucker
 from krona_ops.families import guess
-from krona_ops.names import aliases, flat, projection, spellings, split_names
+from krona_ops.names import flat, part_names, projection, spellings, split_names, usual_names
 from krona_ops.rows import Rows, rows
 
 PROJECTIONS = {
@@ -88,10 +88,11 @@ def test_prefixes_are_taken_off_and_understood(name, bare, owner, encoder):
     assert (meaning.names[-1], meaning.owner, meaning.encoder) == (bare, owner, encoder)
 
 
-def test_other_tools_names_of_a_layer_are_known():
-    assert "blocks.0.attn1.to_out.0" in set(aliases("blocks.0.self_attn.o"))
-    assert "blocks.0.attn2.add_k_proj" in set(aliases("blocks.0.cross_attn.k_img"))
-    assert "blocks.0.attn2.to_k" not in set(aliases("blocks.0.cross_attn.k_img"))
+def test_what_most_tools_call_a_projection_is_known():
+    assert set(usual_names("a.cross_attn.o_proj")) == {"a.cross_attn.to_out", "a.cross_attn.to_out.0"}
+    assert set(usual_names("a.attn.to_q.0")) == {"a.attn.to_q"}
+    assert not set(usual_names("a.cross_attn.k_img")), "a stream that is added goes by other names than the attention's own"
+    assert ("a.attn.to_k", "k") in set(part_names("a.attn.qkv", "qkv"))
     assert ("a_attn_to_q", "a_attn_to_k", "a_attn_to_v") in set(split_names("a_attn_to_qkv"))
     assert ("a_attn_to_k", "a_attn_to_v") in set(split_names("a_attn_to_kv"))
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import dialects
 import families
 import text_encoders
 import torch
-from dialects import Where, layer_shape
+from converters import Where
+from dialects import layer_shape
 
 from krona_ops import Adapter, Matrix
 from krona_ops.factor import LowRank
@@ -34,30 +36,55 @@ class Count:
         return f"{self.pack} of {self.layers}" if self.core == self.layers else f"{self.pack} of {self.layers} ({self.core})"
 
 
+@lru_cache(maxsize=None)
+def _nothing(*shape: int) -> torch.Tensor:
+    return torch.empty(*shape, device="meta")
+
+
 def update(shape: tuple[int, ...]) -> Matrix:
     """An update of a shape that holds no memory."""
-    return Matrix(LowRank(torch.empty(shape[0], 1, device="meta"), torch.empty(1, *shape[1:], device="meta")))
+    return Matrix(LowRank(_nothing(shape[0], 1), _nothing(1, *shape[1:])))
 
 
-def count(names: Mapping[str, Where], host_map: Mapping[str, Any], resolve: Callable[[Adapter], Any], net: Any) -> Count:
-    """Resolve an adapter that has all these layers and compare with where they belong."""
-    layers = {name: update(_shape(net, where)) for name, where in names.items()}
-    resolution = resolve(Adapter(layers)) if layers else None
-    found = {id(delta): (site.key, site.offset) for site, delta in (*resolution.model, *resolution.clip)} if resolution else {}
-    wrong = tuple(name for name, where in names.items() if found.get(id(layers[name])) != where)
-    core = sum(
-        _target(host_map.get(name.removesuffix("_lora"))) == where for name, where in names.items()
-    )  # its LoRA reader adds it
-    return Count(len(names), len(names) - len(wrong), core, wrong)
+Shapes = Mapping[str, tuple[int, ...]]
+"""Of a model's layers, by their keys."""
 
 
-def _shape(net: Any, where: Where) -> tuple[int, ...]:
-    shape = layer_shape(net.get_submodule(where[0].removesuffix(".weight")))
-    return shape if where[1] is None else (where[1][2], *shape[1:])
+def counts(
+    dialects_of: Mapping[str, Mapping[str, Where]],
+    host_map: Mapping[str, Any],
+    resolve: Callable[[Adapter], Any],
+    shapes: Shapes,
+) -> Iterator[tuple[str, Count]]:
+    """Resolve one adapter that has all these layers in all these dialects, and compare with where they belong."""
+    layers = {name: update(_part(where, shapes)) for names in dialects_of.values() for name, where in names.items()}
+    resolution = resolve(Adapter(layers))
+    found = {id(delta): (site.key, site.offset, site.function) for site, delta in (*resolution.model, *resolution.clip)}
+    for title, names in dialects_of.items():
+        wrong = tuple(name for name, where in names.items() if not _is(found.get(id(layers[name])), where, shapes))
+        known = {name: host_map.get(name.removesuffix("_lora")) for name in names}  # its LoRA reader adds it
+        core = sum(_is(known[name], where, shapes) for name, where in names.items())
+        yield title, Count(len(names), len(names) - len(wrong), core, wrong)
 
 
-def _target(target: Any) -> Where | None:
-    return (target, None) if isinstance(target, str) else target and (target[0], target[1])
+def _part(where: Where, shapes: Shapes) -> tuple[int, ...]:
+    shape = shapes[where.key]
+    return shape if where.offset is None else (where.offset[2], *shape[1:])
+
+
+def _is(target: Any, where: Where, shapes: Shapes) -> bool:
+    """Whether a target of the host's kind, ``(key, part, function)`` or less of it, is where the rows belong, in their order."""
+    if not target:
+        return False
+    key, offset, function = (target, None, None) if isinstance(target, str) else (*target, None)[:3]
+    if key != where.key or (function is None) != (where.order is None):
+        return False
+    if function is not None:  # rows of the other tool's weight, each the number of the model's block that it is in
+        moved = function(torch.tensor(where.order)[:, None]).flatten().tolist()
+        if moved != sorted(where.order):
+            return False
+    whole = (0, 0, shapes[key][0])
+    return (offset or whole) == (where.offset or whole)
 
 
 def model_counts(family: str, resolve: Callable[..., Any]) -> Iterator[tuple[str, Count]]:
@@ -68,12 +95,13 @@ def model_counts(family: str, resolve: Callable[..., Any]) -> Iterator[tuple[str
     host_map = comfy.lora.model_lora_keys_unet(model.model, {})
     own, theirs = dialects.native(model.model), dialects.diffusers(family, model.model)
     is_unet = "num_res_blocks" in model.model.model_config.unet_config
-    for title, spell in dialects.DIALECTS.items():
-        names = {spell(name): where for name, where in own.items()}
-        yield title, count(names, host_map, lambda a: resolve(a, model), model.model)
+    names = {title: {spell(name): where for name, where in own.items()} for title, spell in dialects.DIALECTS.items()}
     for title, spell in (dialects.DIFFUSERS_UNET if is_unet else dialects.DIFFUSERS).items():
-        names = {spell(name): where for name, where in theirs.items()}
-        yield f"diffusers: {title}", count(names, host_map, lambda a: resolve(a, model), model.model)
+        names[f"diffusers: {title}"] = {
+            spell(name): where for name, where in theirs.items() if title != "processor" or projection(name)
+        }
+    shapes = {f"{dialects.ROOT}{path}.weight": shape for path, shape in dialects.layers(model.model).items()}
+    yield from counts(names, host_map, lambda a: resolve(a, model), shapes)
 
 
 ENCODER_DIALECTS: Mapping[str, Callable[[str, int], str]] = {
@@ -90,17 +118,15 @@ def encoder_counts(name: str, resolve: Callable[..., Any]) -> Iterator[tuple[str
 
     clip = text_encoders.build(name)
     net = clip.cond_stage_model
-    paths = [path for path, module in net.named_modules() if layer_shape(module) is not None and projection(path)]
+    shapes = {f"{path}.weight": shape for path, module in net.named_modules() if (shape := layer_shape(module)) is not None}
+    paths = [key.removesuffix(".weight") for key in shapes]
     order = list(dict.fromkeys(path.split(".")[0] for path in paths))
     host_map = comfy.lora.model_lora_keys_clip(net, {})
-    yield (
-        "text_encoders.",
-        count({f"text_encoders.{p}": (f"{p}.weight", None) for p in paths}, host_map, lambda a: resolve(a, None, clip), net),
-    )
     numbers = {encoder: index + 1 for index, encoder in enumerate(order)} if len(order) > 1 else {order[0]: 0}
+    names = {"text_encoders.": {f"text_encoders.{p}": Where(f"{p}.weight") for p in paths}}
     for title, spell in ENCODER_DIALECTS.items():
-        names = {spell(p.partition(".transformer.")[2], numbers[p.split(".")[0]]): (f"{p}.weight", None) for p in paths}
-        yield title, count(names, host_map, lambda a: resolve(a, None, clip), net)
+        names[title] = {spell(p.partition(".transformer.")[2], numbers[p.split(".")[0]]): Where(f"{p}.weight") for p in paths}
+    yield from counts(names, host_map, lambda a: resolve(a, None, clip), shapes)
 
 
 Row = Mapping[str, Count]
