@@ -109,6 +109,55 @@ DIFFUSERS = {
 }
 
 
+PREFIXES = (
+    "Hunyuan_video_I2V_lora_", "pipe.dit.", "pipe.transformer.", "module.", "_orig_mod.", "net.", "model.", "dit.", "base_model.model.",
+    "transformer._orig_mod.", "module.transformer.module.", "base_model.model._orig_mod.", "lora_unet__orig_mod_", "model.model.",
+    "pipe.dit.base_model.model.", "model.diffusion_model.", "diffusion_model._orig_mod.", "net.module.net.", "lycoris__orig_mod_",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "family", ["HunyuanVideo", "WAN21_T2V", "Flux", "Lumina2", "StableAudio", "QwenImage", "LTXV", "SD3", "Segmind_Vega"]
+)
+def test_every_prefix_is_taken_off_every_name_of_a_family(resolve, family, comfy):
+    model = families.build(family)
+    shapes = dialects.layers(model.model)
+    wheres = {**dialects.diffusers(family, model.model), **dialects.native(model.model)}
+    expected, layers = {}, {}
+    for prefix in PREFIXES:
+        for name, where in wheres.items():
+            spelled = prefix + (name.replace(".", "_") if prefix.endswith("_") else name)
+            shape = shapes[where.key.removeprefix(dialects.ROOT).removesuffix(".weight")]
+            layers[spelled] = update((where.offset[2] if where.offset else shape[0], *shape[1:]))
+            expected[id(layers[spelled])] = (where.key, where.offset)
+    found = {id(delta): (site.key, site.offset) for site, delta in resolve(Adapter(layers), model).model}
+    whole = {key: (0, 0, shapes[key.removeprefix(dialects.ROOT).removesuffix(".weight")][0]) for key, _ in expected.values()}
+    wrong = [
+        name
+        for name, delta in layers.items()
+        if (at := found.get(id(delta))) is None
+        or at[0] != expected[id(delta)][0]
+        or (at[1] or whole[at[0]]) != (expected[id(delta)][1] or whole[at[0]])
+    ]
+    assert not wrong, wrong[:5]
+
+
+@pytest.mark.parametrize(
+    ("prefix", "encoder"),
+    [
+        ("module.", "clip_l"), ("pipe.text_encoder.", "clip_l"), ("pipe.text_encoder_2.", "clip_g"), ("text_encoder._orig_mod.", "clip_l"),
+        ("text_encoder_2.base_model.model.", "clip_g"), ("lora_te2__orig_mod_", "clip_g"), ("module.text_encoder_2.module.", "clip_g"),
+        ("net.", "clip_l"), ("base_model.model._orig_mod.", "clip_l"), ("te2.", "clip_g"),
+    ],
+)  # fmt: skip
+def test_every_prefix_is_taken_off_a_text_encoders_names(resolve, sdxl_clip, prefix, encoder):
+    name = "text_model.encoder.layers.3.mlp.fc1"
+    width = {"clip_l": 768, "clip_g": 1280}[encoder]
+    spelled = prefix + (name.replace(".", "_") if prefix.endswith("_") else name)
+    [(site, _)] = resolve(Adapter({spelled: update((4 * width, width))}), None, sdxl_clip).clip
+    assert site.key == f"{encoder}.transformer.{name}.weight"
+
+
 _OPTIONS = {
     "PixArtSigma": r"adaln_single\.emb\.(?:aspect_ratio|resolution)_embedder",  # Alpha has them
     "StableAudio3": r".*to_local_embed",  # inpainting

@@ -80,6 +80,21 @@ def test_what_is_no_attention_projection_is_none(name, spell):
         ("base_model.model.text_model.encoder.layers.0.mlp.fc1", "text_model_encoder_layers_0_mlp_fc1", "text encoder", None),
         ("time_embed.0", "time_embed_0", None, None),
         ("text_fusion.projector", "text_fusion_projector", None, None),
+        ("Hunyuan_video_I2V_lora_double_blocks_0_img_attn_qkv", "double_blocks_0_img_attn_qkv", "model", None),
+        ("hunyuan_video_lora_double_blocks.0.img_attn.qkv", "double_blocks_0_img_attn_qkv", "model", None),
+        ("pipe.dit.blocks.0.self_attn.q", "blocks_0_self_attn_q", "model", None),  # DiffSynth-Studio
+        ("pipe_dit_blocks_0_self_attn_q", "blocks_0_self_attn_q", "model", None),
+        ("transformer._orig_mod.blocks.0._orig_mod.self_attn.q", "blocks_0_self_attn_q", "model", None),  # torch.compile
+        ("lora_unet__orig_mod_blocks_0__orig_mod_self_attn_q", "blocks_0_self_attn_q", "model", None),
+        ("_fsdp_wrapped_module.blocks.0._checkpoint_wrapped_module.ffn.2", "blocks_0_ffn_2", None, None),
+        ("module.module.blocks.0.module.ffn.2", "blocks_0_ffn_2", None, None),
+        ("net.model.base_model.model.blocks.0.ffn.2", "blocks_0_ffn_2", None, None),
+        ("pipe.text_encoder_2._orig_mod.text_projection", "text_projection", "text encoder", 2),
+        ("module.text_model.encoder.layers.0.mlp.fc1", "text_model_encoder_layers_0_mlp_fc1", "text encoder", None),
+        ("cond_stage_model.transformer.text_model.final", "text_model_final", "text encoder", 1),
+        ("model", "model", None, None),  # never is nothing left
+        ("transformer.transformer_blocks.0.ff.net.2", "transformer_blocks_0_ff_net_2", "model", None),
+        ("network_blocks_0", "blocks_0", None, None),
     ],
 )
 def test_prefixes_are_taken_off_and_understood(name, bare, owner, encoder):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import dialects
@@ -36,7 +36,7 @@ class Count:
         return f"{self.pack} of {self.layers}" if self.core == self.layers else f"{self.pack} of {self.layers} ({self.core})"
 
 
-@lru_cache(maxsize=None)
+@cache
 def _nothing(*shape: int) -> torch.Tensor:
     return torch.empty(*shape, device="meta")
 
