@@ -7,7 +7,7 @@ the weight, and is refused where it fits two.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -166,8 +166,8 @@ def _by_name(name: str, delta: Delta, parts: list[_Part]) -> _Match | str:
 
 def _in_part(meaning: Spelling, delta: Delta, part: _Part) -> _Match | str:
     reason = UNKNOWN
-    for places in part.index.find(meaning.names):
-        if part.kind == "text encoder" and meaning.encoder:
+    for places in (*part.index.find(meaning.names), *_biases(meaning, part)):
+        if places and part.kind == "text encoder" and meaning.encoder:
             places = of_encoder(places, meaning.encoder)
         fitting = [place for place in places if _place_fits(place, delta, part)]
         if len(fitting) > 1:
@@ -177,8 +177,20 @@ def _in_part(meaning: Spelling, delta: Delta, part: _Part) -> _Match | str:
                 return _Match(part, _divided(fitting[0], delta, part))
             except ShapeError as error:
                 return str(error)
-        reason = reason or _misfit(places[0], delta, part)
+        reason = reason or (_misfit(places[0], delta, part) if places else UNKNOWN)
     return reason
+
+
+def _biases(meaning: Spelling, part: _Part) -> Iterator[list[Place]]:
+    """Places of the biases that a layer's names may mean: they go by the layer's name and ``bias``."""
+    names = tuple(name.removesuffix("_bias") for name in meaning.names if name.endswith("_bias"))
+    for places in part.index.find(names) if names else ():
+        found = [tuple(replace(site, key=f"{site.module}.bias") for site in place) for place in places]
+        yield [
+            place
+            for place in found
+            if all(getattr(part.net.get_submodule(site.module), "bias", None) is not None for site in place)
+        ]
 
 
 def _place_fits(place: Place, delta: Delta, part: _Part) -> bool:

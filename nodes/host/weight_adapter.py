@@ -58,6 +58,10 @@ class KronaWeightAdapter(WeightAdapterBase):
         probe = torch.empty(weight.shape, device="meta")
         if tuple(weight.shape) == delta.shape and function(probe) is probe:
             return delta.add_to(weight, strength)
+        if delta.needs_weight:  # in the order of rows that the update is in: its norms are by row
+            source = function(torch.arange(weight.shape[0], device=weight.device)[:, None]).flatten()
+            theirs = weight[source.argsort()].reshape(delta.shape)
+            return weight.copy_(function(delta.add_to(theirs, strength)).reshape(weight.shape))
         weight += function((strength * delta.dense()).reshape(weight.shape)).to(weight.dtype)
         return weight
 

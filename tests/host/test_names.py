@@ -12,7 +12,7 @@ import text_encoders
 import torch
 from name_table import update
 
-from krona_ops import Adapter, Full, Kron, Matrix
+from krona_ops import Adapter, Dora, Full, Kron, Matrix
 from krona_ops.errors import CoverageError, ShapeError
 from krona_ops.places import block_of
 from krona_ops.rows import rows
@@ -265,6 +265,60 @@ def test_a_bias_goes_by_its_layers_name(resolve, comfy):
     adapter = Adapter({"transformer.transformer_blocks.0.attn.to_out.0.bias": Matrix(Full(torch.zeros(3072)))})
     [(site, _)] = resolve(adapter, flux).model
     assert site.key == "diffusion_model.double_blocks.0.img_attn.proj.bias"
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "offset"),
+    [
+        ("transformer.blocks.0.ffn.net.0.proj.bias", "blocks.0.ffn.0.bias", None),
+        ("lycoris_blocks_0_attn1_to_k.bias", "blocks.0.self_attn.k.bias", None),
+        ("pipe.dit.head.head.bias", "head.head.bias", None),
+    ],
+)
+def test_a_bias_goes_by_every_name_of_its_layer(resolve, comfy, name, key, offset):
+    wan = families.build("WAN21_T2V")
+    height = wan.model.get_submodule(f"diffusion_model.{key}".removesuffix(".bias")).out_features
+    [(site, _)] = resolve(Adapter({name: Matrix(Full(torch.zeros(height)))}), wan).model
+    assert (site.key, site.offset, site.function) == (f"diffusion_model.{key}", offset, None)
+
+
+def test_a_part_of_a_fused_bias_has_its_rows_and_a_swapped_one_its_order(resolve, comfy):
+    hunyuan = families.build("HunyuanVideo")
+    names = {"transformer_blocks.0.attn.add_k_proj.bias": 3072, "norm_out.linear.bias": 6144}
+    adapter = Adapter({name: Matrix(Full(torch.zeros(height))) for name, height in names.items()})
+    (part, _), (swapped, _) = resolve(adapter, hunyuan).model
+    assert (part.key, part.offset) == ("diffusion_model.double_blocks.0.txt_attn.qkv.bias", (0, 3072, 3072))
+    assert swapped.key == "diffusion_model.final_layer.adaLN_modulation.1.bias"
+    assert swapped.function(torch.arange(4)).tolist() == [2, 3, 0, 1]
+
+
+@pytest.mark.parametrize("order", [(1, 0), (0, 3, 1, 4, 2)])
+def test_rows_in_another_order_are_merged_in_the_models_with_dora_and_without(comfy, order):
+    from krona_pack.nodes.host.sites import reordered
+    from krona_pack.nodes.host.weight_adapter import KronaWeightAdapter
+
+    height = 4 * len(order)
+    weight, update = torch.randn(height, 6), Matrix(Full(torch.randn(height, 6)))
+    blocks = weight.chunk(len(order))
+    theirs = torch.cat([blocks[i] for i in order])
+    for delta in (update, Dora(update, torch.rand(height, 1) + 0.5)):
+        after = delta.add_to(theirs.clone(), 0.6).chunk(len(order))
+        expected = torch.cat([after[order.index(block)] for block in range(len(order))])
+        patch = (0.6, KronaWeightAdapter.of(delta), 1.0, None, reordered(order))
+        torch.testing.assert_close(comfy.lora.calculate_weight([patch], weight.clone(), "key"), expected)
+
+
+def test_the_last_block_of_sd3_has_its_modulation_of_the_text_in_its_own_order(resolve, comfy):
+    """diffusers: scale before shift; ComfyUI's own map adds them as they come."""
+    sd3 = families.build("SD3")
+    for prefix in ("transformer.", "lycoris_", "module."):
+        name = prefix + "transformer_blocks.2.norm1_context.linear".replace(".", "_" if prefix[-1] == "_" else ".")
+        [(site, _)] = resolve(Adapter({name: update((3072, 1536))}), sd3).model
+        assert site.key == "diffusion_model.joint_blocks.2.context_block.adaLN_modulation.1.weight"
+        assert site.function(torch.arange(4)).tolist() == [2, 3, 0, 1]
+    own = "diffusion_model.joint_blocks.2.context_block.adaLN_modulation.1"
+    [(site, _)] = resolve(Adapter({own: update((3072, 1536))}), sd3).model
+    assert site.function is None
 
 
 def test_a_flattened_or_pointwise_update_takes_the_shape_of_its_weight(resolve, comfy):
