@@ -109,6 +109,16 @@ _WRAPPERS = re.compile(r"(?:^|(?<=[._]))_?(?:orig_mod|fsdp_wrapped_module|checkp
 _MODULE = re.compile(r"(?<=[._])module[._]")
 
 
+_NEUTRAL = re.compile(r"(?:(?:pipe|pipeline|module|net|network)[._]+)+", re.IGNORECASE)
+
+
+def unwrapped(name: str) -> str:
+    """A name without what compilers, wrappers and pipelines put around a model, which says nothing about the layer."""
+    bare = _WRAPPERS.sub("", name)
+    neutral = _NEUTRAL.match(bare)
+    return bare[neutral.end() :] if neutral else bare
+
+
 @lru_cache(maxsize=20_000)
 def spellings(name: str) -> Spelling:
     """What a layer of a file may be called in the model, prefixes off one by one, and whose layer the prefixes say it is."""

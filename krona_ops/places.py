@@ -11,14 +11,15 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Literal
 
-from .names import projection
+from .names import projection, unwrapped
 
 Attention = Literal["self", "cross", "joint"]
 """``joint`` is an attention that its name calls neither: mostly one over image and text together (Flux, SD3, Z-Image)."""
 
 _PREFIX = re.compile(
     r"^(?:base_model\.model\.|model\.(?=diffusion_model\.)|diffusion_model\.|transformer\.|unet\."
-    r"|lora_unet_|lora_transformer_(?!blocks_)|lycoris_(?:unet_|transformer_(?!blocks_))?|transformer_(?=layers_))"
+    r"|dit[._]|hunyuan_?video_(?:[a-z0-9]+_)*?lora_|lora_unet_+|lora_transformer_(?!blocks_)|lycoris_(?:unet_|transformer_(?!blocks_))?|transformer_(?=layers_))",
+    re.IGNORECASE,
 )
 _TEXT_ENCODER = re.compile(
     r"^(?:(?:lora_|lycoris_)?(te|text_encoder)_?(\d?)[._]|(?:text_encoders|cond_stage_model)\.(\w+)\."
@@ -50,6 +51,7 @@ def path_of(name: str) -> str:
 
     Of an underscored name, modules that no family is known to have are taken apart at each underscore.
     """
+    name = unwrapped(name)
     encoder = _TEXT_ENCODER.match(name)
     bare = name[encoder.end() :] if encoder else _without_prefix(name)
     return bare if "." in bare else ".".join(_TOKEN.findall(bare)) or bare
@@ -57,14 +59,14 @@ def path_of(name: str) -> str:
 
 def _without_prefix(name: str) -> str:
     while prefix := _PREFIX.match(name):
-        name = name[prefix.end() :]
+        name = unwrapped(name[prefix.end() :])
     return name
 
 
 @lru_cache(maxsize=65536)
 def text_encoder_of(name: str) -> str | None:
     """Which text encoder a layer belongs to (``clip_l``, ``text_encoder_2``); ``None`` for one of the diffusion model."""
-    found = _TEXT_ENCODER.match(name)
+    found = _TEXT_ENCODER.match(unwrapped(name))
     if not found:
         return None
     kohya, number, listed, own = found.groups()

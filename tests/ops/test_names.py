@@ -8,6 +8,7 @@ from krona_ops.errors import ShapeError
 from krona_ops.factor import Full, Hadamard, LowRank, Tucker
 from krona_ops.families import guess
 from krona_ops.names import flat, part_names, projection, spellings, split_names, usual_names
+from krona_ops.places import block_of, path_of, text_encoder_of
 from krona_ops.rows import Rows, rows
 
 PROJECTIONS = {
@@ -177,3 +178,19 @@ def test_rows_of_a_dora_update_need_a_norm_per_output():
     torch.testing.assert_close(rows(whole, 8, 12).add_to(weight[8:20].clone(), 0.7), expected)
     with pytest.raises(ShapeError, match="norm per input of a fused weight cannot be divided"):
         rows(Dora(DELTAS["kron"], _randn(1, 15).abs()), 8, 12)
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "block", "encoder"),
+    [
+        ("pipe.dit.blocks.3.self_attn.q", "blocks.3.self_attn.q", "blocks.3", None),
+        ("transformer._orig_mod.blocks.3._orig_mod.self_attn.q", "blocks.3.self_attn.q", "blocks.3", None),
+        ("module.transformer.transformer_blocks.3.attn.to_q", "transformer_blocks.3.attn.to_q", "transformer_blocks.3", None),
+        ("net.base_model.model.double_blocks.3.img_attn.qkv", "double_blocks.3.img_attn.qkv", "double_blocks.3", None),
+        ("Hunyuan_video_I2V_lora_double_blocks_3_img_attn_qkv", "double_blocks.3.img_attn.qkv", "double_blocks.3", None),
+        ("pipe.text_encoder_2.text_model.encoder.layers.3.mlp.fc1", "text_model.encoder.layers.3.mlp.fc1", "text_encoder_2.layers.3", "text_encoder_2"),
+        ("text_encoder._orig_mod.text_model.encoder.layers.3.mlp.fc1", "text_model.encoder.layers.3.mlp.fc1", "text_encoder.layers.3", "text_encoder"),
+    ],
+)  # fmt: skip
+def test_prefixes_say_nothing_about_where_a_layer_stands(name, path, block, encoder):
+    assert (path_of(name), block_of(name), text_encoder_of(name)) == (path, block, encoder)
