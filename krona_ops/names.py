@@ -96,7 +96,7 @@ _PREFIXES: tuple[tuple[re.Pattern[str], Owner | None], ...] = tuple(
         (r"te(?:_?(?P<encoder>\d))?", "text encoder"),
         (r"cond_stage_model", "text encoder"),
         (r"diffusion_model", "model"),
-        (r"dit|unet|denoiser", "model"),
+        (r"dit|unet|denoiser|prior|conditional_transformer", "model"),
         (r"lycoris", None),
         (r"base_model", None),
         (r"pipe|pipeline|module|model|net|network", None),

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from types import SimpleNamespace
 
+import converters
 import dialects
 import families
 import name_table
@@ -156,6 +157,42 @@ def test_every_prefix_is_taken_off_a_text_encoders_names(resolve, sdxl_clip, pre
     spelled = prefix + (name.replace(".", "_") if prefix.endswith("_") else name)
     [(site, _)] = resolve(Adapter({spelled: update((4 * width, width))}), None, sdxl_clip).clip
     assert site.key == f"{encoder}.transformer.{name}.weight"
+
+
+@pytest.mark.parametrize(
+    ("family", "name", "key"),
+    [
+        ("LTXAV", "connectors.video_connector.transformer_blocks.1.attn1.to_q", "video_embeddings_connector.transformer_1d_blocks.1.attn1.to_q"),
+        ("LTXAV", "audio_connector.transformer_blocks.0.ff.net.0.proj", "audio_embeddings_connector.transformer_1d_blocks.0.ff.net.0.proj"),
+        ("Anima", "text_conditioner.blocks.2.cross_attn.o_proj", "llm_adapter.blocks.2.cross_attn.o_proj"),
+        ("Anima", "lycoris_text_conditioner_blocks_2_mlp_0", "llm_adapter.blocks.2.mlp.0"),
+        ("ACEStep15", "condition_encoder.lyric_encoder.layers.1.self_attn.to_k", "encoder.lyric_encoder.layers.1.self_attn.k_proj"),
+        ("Stable_Cascade_C", "prior.clf.1", "clf.1"),
+        ("Ideogram4", "conditional_transformer.layers.0.adaln_modulation", "layers.0.adaln_modulation"),
+    ],
+)  # fmt: skip
+def test_layers_that_diffusers_keeps_in_another_part_of_the_pipeline_are_found(resolve, comfy, family, name, key):
+    model = families.build(family)
+    shape = dialects.layers(model.model)[key]
+    [(site, _)] = resolve(Adapter({name: update(shape)}), model).model
+    assert (site.key, site.offset, site.function) == (f"{dialects.ROOT}{key}.weight", None, None)
+
+
+@pytest.mark.parametrize("family", ["HunyuanVideo", "HunyuanVideo15", "HunyuanImage21", "HunyuanImage21Refiner"])
+def test_the_names_of_the_original_repository_are_found_where_the_host_renames_them(resolve, comfy, family):
+    """What a trainer writes that trains the checkpoint as it is published; the host's own renaming on loading is the oracle."""
+    model = families.build(family)
+    renamed = {}
+    for path, shape in dialects.layers(model.model).items():
+        original = converters.hunyuan_original(f"{path}.weight")
+        assert list(model.model.model_config.process_unet_state_dict({original: 0})) == [f"{path}.weight"]
+        renamed[original.removesuffix(".weight")] = (path, shape)
+    names = {spell(name): where for name, where in renamed.items() for spell in (*dialects.DIALECTS.values(),)}
+    adapter = Adapter({name: update(shape) for name, (_, shape) in names.items()})
+    resolution = resolve(adapter, model)
+    found = {id(delta): site for site, delta in resolution.model}
+    wrong = [name for name, (path, _) in names.items() if str(found.get(id(adapter.layers[name]))) != f"{dialects.ROOT}{path}"]
+    assert not wrong, wrong[:5]
 
 
 _OPTIONS = {

@@ -124,7 +124,7 @@ def _unet(state: State, net: Any) -> State:
     return {k: v for k, v in made.items() if v is not None}
 
 
-def _hunyuan(key: str) -> str:
+def hunyuan_original(key: str) -> str:
     """The checkpoint's own name of a layer that the host renames while it loads a model of HunyuanVideo's kind."""
     key = re.sub(
         r"(txt_in\.t_embedder|(?:time|time_r|guidance)_in)\.(in|out)_layer", lambda m: f"{m[1]}.mlp.{'02'[m[2] == 'out']}", key
@@ -187,7 +187,7 @@ _CONVERTERS: Mapping[str, Converter] = {
     "GenmoMochi": _mochi,
     "LTXV": _single_file("convert_ltx_transformer_checkpoint_to_diffusers"),
     "LTXAV": _single_file("convert_ltx2_transformer_to_diffusers"),
-    "HunyuanVideo|HunyuanVideoI2V|HunyuanVideoSkyreelsI2V": _single_file("convert_hunyuan_video_transformer_to_diffusers", _hunyuan),
+    "HunyuanVideo|HunyuanVideoI2V|HunyuanVideoSkyreelsI2V": _single_file("convert_hunyuan_video_transformer_to_diffusers", hunyuan_original),
     "WAN2._(?!CausalAR).*": _single_file("convert_wan_transformer_to_diffusers", leave=_WAN_EXTRAS),
     "QwenImage|HiDream|ErnieImage": lambda state, net: state,
     "MiniMaxH3": _single_file("convert_minimax_h3_transformer_checkpoint_to_diffusers", config={}),
