@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -81,9 +81,13 @@ def read(tensors: Mapping[str, Tensor], header: Header, rule: ScaleRule = "auto"
                 _put(found, LayerName(target), delta)
         except LayerError as error:
             broken.append(error)
-            left.append(LeftOut(parts.method_of(held), str(error).removeprefix(f"{name}: "), (name,)))
+            method = parts.method_of(held)
+            if stranger is not None and strangers.changes_the_rest(stranger.method):
+                method = foreign.pop(name).method if stranger.method != strangers.QUANTISATION else f"quantised {method}"
+                foreign.pop(name, None)
+            left.append(LeftOut(method, str(error).removeprefix(f"{name}: "), (name,)))
     if not found or strangers.is_model(grouped.strangers, header.shapes, len(found)):
-        raise nothing_readable(grouped, header, broken)
+        raise nothing_readable(grouped, header, broken, gathered([*left, *foreign.values()]))
     told = gathered([*left, *foreign.values()])
     return Adapter(found, scale.neutral(header.metadata, trainer), (*reasons.notes(), *map(str, told)), told)
 
@@ -128,7 +132,9 @@ def unreadable(header: Header) -> tuple[LeftOut, ...]:
     return gathered([*alone, *foreign.values()])
 
 
-def nothing_readable(grouped: parts.Grouped, header: Header, broken: list[LayerError] | None = None) -> FormatError:
+def nothing_readable(
+    grouped: parts.Grouped, header: Header, broken: Sequence[LayerError] = (), told: tuple[LeftOut, ...] = ()
+) -> FormatError:
     """The error for a file without a layer that can be read: a whole model, or which methods it holds."""
     names = [*header.shapes]
     sample = f"No known adapter format: it holds {', '.join(names[:3]) or 'no tensors'}{', …' if len(names) > 3 else ''}"
@@ -149,9 +155,7 @@ def nothing_readable(grouped: parts.Grouped, header: Header, broken: list[LayerE
             found=first.found,
             expected=first.expected,
         )
-    told = gathered([*strangers.unknown(grouped.strangers, header.shapes).values()]) if broken else unreadable(header)
-    if broken:
-        told = (*told, LeftOut("damaged layers", str(broken[0]), tuple(str(error.layer) for error in broken)))
+    told = told or unreadable(header)
     if not told:
         return FormatError(f"{sample}.", found="no tensors", expected="an adapter", remedy="Get the file again.")
     methods = list(dict.fromkeys(one.method for one in told))

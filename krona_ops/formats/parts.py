@@ -188,6 +188,12 @@ def layers_of(keys: Iterable[str], method: str) -> list[str]:
     return list(dict.fromkeys(found[0] for key in keys if (found := split(key)) and found[1].startswith(method)))
 
 
+def updates(keys: Iterable[str]) -> list[str]:
+    """The layers that have more than what says something about an update."""
+    found = ((key, split(key)) for key in keys)
+    return list(dict.fromkeys(place[0] for _, place in found if place and place[1] not in MODIFIERS))
+
+
 def method_of(parts: Mapping[str, object] | Iterable[str]) -> str:
     """What a layer's parts are, for a person."""
     known = (("lokr", "LoKr"), ("hada", "LoHa"), ("cdka", "CDKA"), ("lora", "LoRA"))

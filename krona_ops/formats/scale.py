@@ -182,8 +182,8 @@ def _peft(header: Header) -> dict[str, PeftConfig]:
 
 def _is_saved_by_peft(header: Header) -> bool:
     """Whether the settings beside a file can be about it: a folder of many files may hold those of another one."""
-    known = [key for key in header.shapes if parts.split(key)]  # what else is in the file says nothing about who made it
-    return all(key.startswith(PEFT_PREFIX) and not key.endswith(".alpha") for key in known)
+    layers = parts.updates(header.shapes)  # what else is in the file says nothing about who made it
+    return all(name.startswith(PEFT_PREFIX) and f"{name}.alpha" not in header.shapes for name in layers)
 
 
 def _object(text: str | None) -> dict[str, object]:

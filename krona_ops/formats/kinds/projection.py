@@ -24,7 +24,8 @@ def projection(delta: Delta, layer: Layer) -> tuple[Delta, Layer]:
     parts = thirds(delta.shape)
     start = layer.number("row_offset")
     if start is None:  # only the header is read: the name says what the number would
-        start = dict(zip("qkv", (first for first, _ in parts), strict=False)).get(kind_of(layer.name) or "q", -1)
+        kind = kind_of(layer.name) or layer.name[-1:]
+        start = dict(zip("qkv", (first for first, _ in parts), strict=False)).get(kind, -1)
     length = dict(parts).get(int(start))
     if length is None:
         raise layer.error(
