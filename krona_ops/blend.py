@@ -86,7 +86,9 @@ def blend(
             layers[name] = delta if form is None else fit(delta, form).delta
     notes = dict.fromkeys(note for adapter, _ in pairs for note in adapter.notes)
     left_out = dict.fromkeys(one for adapter, _ in pairs for one in adapter.left_out)
-    return Adapter(layers, _metadata([adapter for adapter, _ in pairs], weights, method, density), tuple(notes), tuple(left_out))
+    return Adapter(
+        layers, _metadata([adapter for adapter, _ in pairs], weights, method, density), tuple(notes), tuple(left_out)
+    )
 
 
 def negate(adapter: Adapter) -> Adapter:

@@ -117,4 +117,3 @@ def padded(weight: Tensor, delta: Delta) -> Tensor:
         )
     ends = [n for wanted, mine in zip(reversed(delta.shape), reversed(weight.shape), strict=True) for n in (0, wanted - mine)]
     return F.pad(weight, ends)
-

@@ -89,7 +89,7 @@ def save(
 
 def _write_tensors(file: IO[bytes], encoded: Encoded) -> None:
     """A safetensors file whose metadata holds the hash of its tensors, as kohya's and the managers do."""
-    plain = to_bytes({name: _writable(tensor) for name, tensor in encoded.tensors.items()})
+    plain = to_bytes(_writable(encoded.tensors))
     start = 8 + int.from_bytes(plain[:8], "little")
     values = memoryview(plain)[start:]
     digest = hashlib.sha256(values).hexdigest()
@@ -101,9 +101,16 @@ def _write_tensors(file: IO[bytes], encoded: Encoded) -> None:
     file.write(values)
 
 
-def _writable(tensor: Tensor) -> Tensor:
-    """In a type that every program reads: float8 with exponents only (E8M0) is no number's own type elsewhere; exact in float32."""
-    return tensor.float() if tensor.dtype == torch.float8_e8m0fnu else tensor
+def _writable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """As the library takes them: each with memory of its own, and E8M0, which it does not write, in float32, which holds it exactly."""
+    seen: set[int] = set()
+    made = {}
+    for name, tensor in tensors.items():
+        tensor = tensor.float() if tensor.dtype == torch.float8_e8m0fnu else tensor
+        place = tensor.untyped_storage().data_ptr()
+        made[name] = tensor.clone() if place in seen else tensor
+        seen.add(place)
+    return made
 
 
 def _require_own_folder(path: Path, text: str) -> None:

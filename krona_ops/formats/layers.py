@@ -128,7 +128,11 @@ def unreadable(header: Header) -> tuple[LeftOut, ...]:
     """What a file, or a part of one, holds in which no layer can be read."""
     grouped = parts.group(header.shapes)
     foreign = strangers.unknown(grouped.strangers, header.shapes)
-    alone = [LeftOut(parts.method_of(held), "It is no update of a layer.", (name,)) for name, held in grouped.layers.items() if name not in foreign]
+    alone = [
+        LeftOut(parts.method_of(held), "It is no update of a layer.", (name,))
+        for name, held in grouped.layers.items()
+        if name not in foreign
+    ]
     return gathered([*alone, *foreign.values()])
 
 
@@ -277,7 +281,11 @@ def parts_of(name: str, delta: Delta) -> dict[str, Tensor]:
         return {**parts_of(name, delta.delta), **dora.write(delta)}
     if isinstance(delta, Enlarged):
         return {**parts_of(name, delta.delta), "reshape_weight": torch.tensor(delta.shape)}
-    if isinstance(delta, Rows) and isinstance(delta.whole, Kron) and delta.length == dict(thirds(delta.whole.shape)).get(delta.start):
+    if (
+        isinstance(delta, Rows)
+        and isinstance(delta.whole, Kron)
+        and delta.length == dict(thirds(delta.whole.shape)).get(delta.start)
+    ):
         return {**parts_of(name, delta.whole), "row_offset": torch.tensor(delta.start)}
     if isinstance(delta, Kron) and delta.layout == "kron":
         return lokr.write(delta)

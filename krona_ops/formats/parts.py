@@ -83,7 +83,12 @@ def split(key: str) -> tuple[str, str] | None:
 def _with_adapter_name(tail: list[str]) -> tuple[str, str] | None:
     """``x.lora_A.<name>.weight``, ``x.lokr_w1.<name>``: PEFT writes "default", or what the user called the adapter."""
     for before, behind in ((-3, tail[-1]), (-2, "")):
-        if len(tail) > -before and not _NO_ADAPTER.search(tail[before + 1]) and (part := _NAMED.get((tail[before], behind))) and (layer := ".".join(tail[:before])):
+        if (
+            len(tail) > -before
+            and not _NO_ADAPTER.search(tail[before + 1])
+            and (part := _NAMED.get((tail[before], behind)))
+            and (layer := ".".join(tail[:before]))
+        ):
             return layer, part
     return None
 

@@ -46,7 +46,9 @@ _FAMILIES: tuple[tuple[str, str], ...] = (
 """By how the part's name begins, as PEFT and LyCORIS call them."""
 _T_LORA = frozenset({"q_layer", "p_layer", "lambda_layer", "base_q", "base_p", "base_lambda"})
 _GLORA = frozenset({"a1", "a2", "b1", "b2", "bm"})
-_QUANTISED = re.compile(r"(?:^|[._])(?:weight_scale(?:_2)?|scale_weight|scale_input|input_scale|comfy_quant|absmax|quant_state|quant_map|zero_point)(?:$|[._])|^scaled_fp8$")
+_QUANTISED = re.compile(
+    r"(?:^|[._])(?:weight_scale(?:_2)?|scale_weight|scale_input|input_scale|comfy_quant|absmax|quant_state|quant_map|zero_point)(?:$|[._])|^scaled_fp8$"
+)
 _EMBEDDINGS = re.compile(r"bundle_emb\.|learned_embeds|(?:clip_[glh]|t5xxl|qwen\w*|gemma\w*)$")
 _WHOLE = frozenset({"weight", "bias", "scale", "gamma", "beta", "modulation", "running_mean", "running_var", "position_ids"})
 _OF_MODEL = re.compile(
@@ -79,7 +81,11 @@ def named(key: str, shape: tuple[int, ...] = ()) -> tuple[str, str, str]:
         return ".".join(tail[:-1]) or key, "a control LoRA of Stability AI", "ComfyUI's own Load ControlNet Model loads it."
     if tail[-1] in _WHOLE:
         return ".".join(tail[:-1]) or key, WEIGHTS, OF_THE_WEIGHTS
-    return key, f'tensors called "{tail[-1][:60]}"', "No method that is known here has such tensors; is the file mixed or damaged?"
+    return (
+        key,
+        f'tensors called "{tail[-1][:60]}"',
+        "No method that is known here has such tensors; is the file mixed or damaged?",
+    )
 
 
 def _by_part(part: str, rest: list[str], shape: tuple[int, ...]) -> tuple[str, str] | None:

@@ -108,7 +108,11 @@ def test_a_missing_half_is_named(tmp_path):
 def test_one_foreign_tensor_leaves_an_official_file_official(tmp_path):
     tensors = official_file(tmp_path / "x.safetensors")
     whole = load(tmp_path / "x.safetensors")
-    for foreign in ({"mystery": torch.ones(3)}, {"unet.conv_in.weight": torch.ones(2, 2)}, {"a.oft_blocks": torch.ones(1, 2, 2)}):
+    for foreign in (
+        {"mystery": torch.ones(3)},
+        {"unet.conv_in.weight": torch.ones(2, 2)},
+        {"a.oft_blocks": torch.ones(1, 2, 2)},
+    ):
         save_file({**tensors, **foreign}, tmp_path / "y.safetensors")
         adapter = load(tmp_path / "y.safetensors")
         assert dict(adapter.layers) == dict(whole.layers)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from krona_ops import Full, Kron, LowRank, Matrix, load, save
+from krona_ops import Adapter, Full, Kron, LowRank, Matrix, load, save
 from krona_ops.__main__ import main
 from krona_ops.blend import blend
 from krona_ops.control import Enlarged, Replacement
@@ -15,7 +15,7 @@ from krona_ops.delta import Dora
 from krona_ops.errors import FormatError
 from krona_ops.inspection import inspect_header
 from krona_ops.report import report
-from krona_ops.rows import thirds
+from krona_ops.rows import rows, thirds
 
 W1, W2 = torch.randn(2, 3), torch.randn(5, 4)
 UP, DOWN = torch.randn(6, 4), torch.randn(4, 5)
@@ -117,15 +117,24 @@ def test_it_is_told_after_every_operation_and_at_the_prompt(tmp_path, capsys):
         assert made.left_out == adapter.left_out
         assert made.notes[-1].startswith("Left out: OFT (1: x)")
     out = tmp_path / "y.safetensors"
-    for arguments in (["inspect", path], ["inspect", path, "--tensors"], ["convert", path, "-o", out], ["blend", f"{path}=0.5", "-o", out, "--overwrite"]):
+    for arguments in (
+        ["inspect", path],
+        ["inspect", path, "--tensors"],
+        ["convert", path, "-o", out],
+        ["blend", f"{path}=0.5", "-o", out, "--overwrite"],
+    ):
         assert main([str(argument) for argument in arguments]) == 0
         assert capsys.readouterr().out.count("Left out: OFT (1: x). ComfyUI's own Load LoRA applies them") == 1
 
 
 def test_one_foreign_tensor_in_a_file_of_peft_changes_no_scale(tmp_path):
     tensors = {f"{PEFT}x.lokr_w1": W1, f"{PEFT}x.lokr_w2": W2}
-    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LOKR", "r": 8, "alpha": 4, "target_modules": ["x"]}))
-    for name, more in enumerate(({}, {"mystery": ones(3)}, {f"{PEFT}head.modules_to_save.weight": ones(3, 3)}, {"y.alpha": ones()})):
+    (tmp_path / "adapter_config.json").write_text(
+        json.dumps({"peft_type": "LOKR", "r": 8, "alpha": 4, "target_modules": ["x"]})
+    )
+    for name, more in enumerate(
+        ({}, {"mystery": ones(3)}, {f"{PEFT}head.modules_to_save.weight": ones(3, 3)}, {"y.alpha": ones()})
+    ):
         adapter = load(write(tmp_path / f"{name}.safetensors", {**tensors, **more}))
         assert dict(adapter.layers) == {f"{PEFT}x": Kron(Full(W1), Full(W2), 0.5)}
 
@@ -183,7 +192,10 @@ def test_a_replacement_and_a_larger_weight_go_through_a_file(tmp_path):
     small, norm = torch.rand(6, 3), torch.rand(6)
     torch.testing.assert_close(half["x"].add_to(small.clone()), torch.cat([small, ones(6, 2) * 0], 1) + 0.5 * UP @ DOWN)
     assert torch.equal(half["norm"].add_to(norm), tensors["norm.set_weight"])  # ComfyUI's: all or nothing
-    assert {layer.name: layer.form for layer in report(adapter).layers} == {"norm": "replacement", "x": "LoRA 4, enlarges the weight"}
+    assert {layer.name: layer.form for layer in report(adapter).layers} == {
+        "norm": "replacement",
+        "x": "LoRA 4, enlarges the weight",
+    }
 
 
 def test_a_control_lora_of_black_forest_labs(tmp_path):
@@ -227,6 +239,14 @@ def test_row_offset_is_where_a_projection_begins(outer, norm, tmp_path):
     report(adapter)
 
 
+def test_three_projections_of_one_product_are_saved_each_with_its_own_numbers(tmp_path):
+    whole = Kron(Full(torch.randn(4, 2)), Full(torch.randn(3, 4)))
+    layers = {f"a.to_{kind}": rows(whole, *part) for kind, part in zip("qkv", thirds((12, 8)), strict=True)}
+    again = load(save(Adapter(layers), tmp_path / "x.safetensors")).layers
+    for name, delta in layers.items():
+        torch.testing.assert_close(again[name].dense(), delta.dense())
+
+
 TYPES = {
     "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "F8_E8M0": torch.float8_e8m0fnu, "F8_E4M3FNUZ": torch.float8_e4m3fnuz,
     "F8_E5M2FNUZ": torch.float8_e5m2fnuz, "F64": torch.float64, "BF16": torch.bfloat16, "F16": torch.float16,
@@ -252,14 +272,22 @@ def stored(tensor, dtype):
 @pytest.mark.parametrize("dtype", TYPES)
 def test_every_type_that_torch_holds_goes_through_every_operation(dtype, other, tmp_path):
     a, b = (torch.rand(4, 4) + 0.5).to(TYPES[dtype]), (torch.rand(4, 6) + 0.5).to({**TYPES, "F32": torch.float32}[other])
-    entries = {"k.lokr_w1": (a, dtype), "k.lokr_w2": (b, other), "l.lora_up.weight": (a, dtype), "l.lora_down.weight": (b, other)}
+    entries = {
+        "k.lokr_w1": (a, dtype),
+        "k.lokr_w2": (b, other),
+        "l.lora_up.weight": (a, dtype),
+        "l.lora_down.weight": (b, other),
+    }
     path = raw_file(tmp_path / "x.safetensors", {key: stored(*value) for key, value in entries.items()})
     expected = {"k": torch.kron(a.double(), b.double()), "l": a.double() @ b.double()}
     adapter = load(path)
     assert len(inspect_header(path).layers) == len(report(adapter).layers) == 2
     scaled = adapter.scaled(0.3)
     blended = blend([(adapter, 0.1), (load(path), 0.2)])
-    files = [load(save(scaled, tmp_path / f"{format}.safetensors", format, rank=rank)) for format, rank in (("lokr", None), ("lora", 16))]
+    files = [
+        load(save(scaled, tmp_path / f"{format}.safetensors", format, rank=rank))
+        for format, rank in (("lokr", None), ("lora", 16))
+    ]
     for name, whole in expected.items():
         for found in (scaled, blended, *files):
             torch.testing.assert_close(found.layers[name].dense().double(), 0.3 * whole, rtol=1e-4, atol=1e-5)
@@ -276,5 +304,7 @@ def test_a_type_that_torch_has_not_is_named(dtype, size, tmp_path):
     for read in (load, inspect_header):
         with pytest.raises(FormatError, match=f"x: lokr_w1 is stored as {dtype}, numbers that PyTorch cannot hold"):
             read(raw_file(tmp_path / "x.safetensors", packed))
-        (left,) = read(raw_file(tmp_path / "y.safetensors", {**packed, **{k: stored(v, "F32") for k, v in GOOD.items()}})).left_out
+        (left,) = read(
+            raw_file(tmp_path / "y.safetensors", {**packed, **{k: stored(v, "F32") for k, v in GOOD.items()}})
+        ).left_out
         assert (left.method, left.names) == ("LoKr", ("x",))
