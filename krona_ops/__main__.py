@@ -119,6 +119,8 @@ def _write(adapter: Adapter, options: argparse.Namespace) -> None:
         if errors:
             worst = max(errors, key=lambda name: errors[name])
             print(f"{len(errors)} layers became LoRAs, largest relative error {errors[worst]:.3g} in {worst}")
+    for one in adapter.left_out:
+        print(one)
     save(adapter, output, options.format)
     size = output.stat().st_size
     print(f"{output}: {options.format}, {len(adapter)} layers, {adapter.parameters:,} parameters, {size / 1e6:.2f} MB")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .delta import Delta, map_tensors, tensors
+from .left_out import LeftOut
 from .names import LayerName
 
 
@@ -23,6 +24,8 @@ class Adapter:
     """What a safetensors header holds under ``__metadata__``."""
     notes: tuple[str, ...] = ()
     """What the reader decided, for the user: how the scale was found, what it left out. No part of the value: not compared."""
+    left_out: tuple[LeftOut, ...] = ()
+    """What the file held besides, by method; `notes` says it in words. No part of the value either."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", MappingProxyType(dict(self.layers)))

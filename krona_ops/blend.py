@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Literal, get_args
@@ -22,12 +22,14 @@ import torch
 from torch import Tensor
 
 from .adapter import Adapter
+from .control import Enlarged, Replacement
 from .delta import Delta, Dora, Matrix, Sum, skeleton, tensors
 from .errors import ConfigError, ShapeError
 from .factor import Full
 from .forms import Form, fit
 from .names import LayerName
-from .network import require_plain, terms_of
+from .network import require_plain
+from .rows import Rows
 
 Method = Literal["sum", "ties", "dare", "dare ties"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -83,7 +85,10 @@ def blend(
         if delta is not None:
             layers[name] = delta if form is None else fit(delta, form).delta
     notes = dict.fromkeys(note for adapter, _ in pairs for note in adapter.notes)
-    return Adapter(layers, _metadata([adapter for adapter, _ in pairs], weights, method, density), tuple(notes))
+    left_out = dict.fromkeys(one for adapter, _ in pairs for one in adapter.left_out)
+    return Adapter(
+        layers, _metadata([adapter for adapter, _ in pairs], weights, method, density), tuple(notes), tuple(left_out)
+    )
 
 
 def negate(adapter: Adapter) -> Adapter:
@@ -106,7 +111,7 @@ def _add(parts: Sequence[Part], **_: object) -> Delta | None:
     """The terms of all, those over the same tensors as one; ``None`` where nothing is left."""
     found: dict[object, Delta] = {}
     for _n, delta, weight in parts:
-        for term in terms_of(delta):
+        for term in _terms(delta):
             key, scale = _memory(term), _scale(term) * weight
             twin = found.get(key)
             found[key] = _with_scale(term, scale if twin is None else _scale(twin) + scale)
@@ -114,12 +119,30 @@ def _add(parts: Sequence[Part], **_: object) -> Delta | None:
     return (terms[0] if len(terms) == 1 else Sum(terms)) if terms else None
 
 
+def _terms(delta: Delta) -> Iterator[Delta]:
+    """The terms of an update, each as it is stored."""
+    for term in delta.terms if isinstance(delta, Sum) else ():
+        yield from _terms(term)
+    if not isinstance(delta, Sum):
+        yield delta
+
+
 def _scale(term: Delta) -> float:
-    return term.strength if isinstance(term, Dora) else term.scale  # type: ignore[attr-defined]
+    if isinstance(term, Dora | Replacement):
+        return term.strength
+    if isinstance(term, Rows | Enlarged):
+        return _scale(term.whole if isinstance(term, Rows) else term.delta)
+    return term.scale  # type: ignore[attr-defined]
 
 
 def _with_scale(term: Delta, scale: float) -> Delta:
-    return replace(term, strength=scale) if isinstance(term, Dora) else replace(term, scale=scale)  # type: ignore[call-arg]
+    if isinstance(term, Dora | Replacement):
+        return replace(term, strength=scale)
+    if isinstance(term, Rows):
+        return replace(term, whole=_with_scale(term.whole, scale))
+    if isinstance(term, Enlarged):
+        return replace(term, delta=_with_scale(term.delta, scale))
+    return replace(term, scale=scale)  # type: ignore[call-arg]
 
 
 def _memory(term: Delta) -> tuple:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from . import kron
 from .errors import KronaError, ShapeError
-from .factor import Factor, LowRank, Tucker, widened
+from .factor import Factor, LowRank, Tucker, wide_dtype, widened
 from .kron import Layout
 from .shapes import KronShape
 
@@ -262,7 +262,7 @@ class Dora(Delta):
 
     def add_to(self, weight: Tensor, strength: float = 1.0) -> Tensor:
         _require_shape(self.shape, weight)
-        wide = torch.promote_types(weight.dtype, torch.float32)
+        wide = wide_dtype(weight.dtype)
         moved = self.delta.add_to(weight.to(wide, copy=True))
         kept = 0 if self.is_per_output else 1
         norm = torch.linalg.vector_norm(moved, dim=[d for d in range(moved.ndim) if d != kept], keepdim=True)

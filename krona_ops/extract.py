@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-import torch
 from torch import Tensor
 
 from .adapter import Adapter
 from .compress import ErrorReport, LayerError
 from .delta import Delta, Matrix
 from .errors import CoverageError, ShapeError
-from .factor import Full
+from .factor import Full, wide_dtype
 from .forms import Form, KronForm, fit_and_norm
 from .names import LayerName
 
@@ -88,6 +87,6 @@ def _change(name: str, tuned: Tensor, base: Tensor, tolerance: float) -> Matrix 
         )
     if tuned.ndim < 1 or not tuned.is_floating_point():
         return None
-    exact = torch.promote_types(torch.promote_types(tuned.dtype, base.dtype), torch.float32)
+    exact = wide_dtype(tuned.dtype, base.dtype)
     change = tuned.detach().to(exact) - base.detach().to(exact)
     return Matrix(Full(change)) if change.numel() and float(change.abs().max()) > tolerance else None

@@ -17,6 +17,17 @@ def widened(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
+def wide_dtype(*dtypes: torch.dtype) -> torch.dtype:
+    """The type to compute in: float64 where one is that, float32 for all others; PyTorch itself promotes float8 to nothing."""
+    return torch.float64 if torch.float64 in dtypes else torch.float32
+
+
+def together(*tensors: Tensor) -> list[Tensor]:
+    """All in the type that is wide enough for each of them: a file may hold float64 beside float32."""
+    dtype = wide_dtype(*(tensor.dtype for tensor in tensors))
+    return [tensor.to(dtype) for tensor in tensors]
+
+
 class Factor(ABC):
     """``A`` or ``B`` of one layer."""
 
@@ -61,7 +72,8 @@ class LowRank(Factor):
         return (self.up.shape[0], *self.down.shape[1:])
 
     def dense(self) -> Tensor:
-        return (widened(self.up) @ widened(self.down).flatten(1)).unflatten(1, self.down.shape[1:])
+        up, down = together(self.up, self.down)
+        return (up @ down.flatten(1)).unflatten(1, self.down.shape[1:])
 
 
 @final
@@ -81,7 +93,7 @@ class Tucker(Factor):
         return (self.up.shape[1], self.down.shape[1], *self.core.shape[2:])
 
     def dense(self) -> Tensor:
-        return torch.einsum("rs...,ro,si->oi...", widened(self.core), widened(self.up), widened(self.down))
+        return torch.einsum("rs...,ro,si->oi...", *together(self.core, self.up, self.down))
 
 
 @final

@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO
 
-from safetensors import SafetensorError
+import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch import Tensor
@@ -21,7 +22,7 @@ from .formats import detect
 from .formats.encode import Encoded, encode
 from .formats.layers import Rename
 from .formats.scale import ScaleRule, check_rule
-from .header import SIDECAR, Header, read_header, unreadable
+from .header import DTYPES, SIDECAR, Header, read_header, unreadable
 
 __all__ = ["Encoded", "Header", "encode", "load", "read_header", "save", "write_atomically"]
 
@@ -41,11 +42,19 @@ def load(path: str | os.PathLike[str], scale_rule: ScaleRule = "auto") -> Adapte
     header = read_header(path)
     try:
         reader = detect(header)
-        return reader.read(load_file(path), header, rule)
+        return reader.read(_tensors_of(path, header), header, rule)
     except (SafetensorError, OSError) as error:
         raise unreadable(Path(path), f"its tensors cannot be read: {error}.", "Get the file again.") from error
     except FormatError as error:
         raise FormatError(f"{error}", layer=str(path), found=error.found, expected=error.expected) from error
+
+
+def _tensors_of(path: str | os.PathLike[str], header: Header) -> dict[str, Tensor]:
+    """What of a file PyTorch can hold; readers name the rest."""
+    if all(dtype in DTYPES for dtype in header.dtypes.values()):
+        return load_file(path)
+    with safe_open(path, framework="pt") as file:
+        return {key: file.get_tensor(key) for key, dtype in header.dtypes.items() if dtype in DTYPES}
 
 
 def save(
@@ -80,7 +89,7 @@ def save(
 
 def _write_tensors(file: IO[bytes], encoded: Encoded) -> None:
     """A safetensors file whose metadata holds the hash of its tensors, as kohya's and the managers do."""
-    plain = to_bytes(dict(encoded.tensors))
+    plain = to_bytes(_writable(encoded.tensors))
     start = 8 + int.from_bytes(plain[:8], "little")
     values = memoryview(plain)[start:]
     digest = hashlib.sha256(values).hexdigest()
@@ -90,6 +99,18 @@ def _write_tensors(file: IO[bytes], encoded: Encoded) -> None:
     file.write(len(header).to_bytes(8, "little"))
     file.write(header)
     file.write(values)
+
+
+def _writable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """As the library takes them: each with memory of its own, and E8M0, which it does not write, in float32, which holds it exactly."""
+    seen: set[int] = set()
+    made = {}
+    for name, tensor in tensors.items():
+        tensor = tensor.float() if tensor.dtype == torch.float8_e8m0fnu else tensor
+        place = tensor.untyped_storage().data_ptr()
+        made[name] = tensor.clone() if place in seen else tensor
+        seen.add(place)
+    return made
 
 
 def _require_own_folder(path: Path, text: str) -> None:

@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .adapter import Adapter
+from .control import Enlarged, Replacement
 from .delta import Delta, Dora, Kron, Matrix, Sum
 from .errors import FormatError
 from .factor import Factor, Full, Hadamard, LowRank, Tucker
 from .formats import detect
 from .header import Header, read_header
+from .left_out import LeftOut
 from .names import LayerName
+from .rows import Rows
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,8 @@ class Inspection:
     """How many tensors there are of each element type, by the header's names."""
     bytes: int
     """Size of the file."""
+    left_out: tuple[LeftOut, ...] = ()
+    """What the file holds besides, by method."""
 
     @property
     def parameters(self) -> int:
@@ -60,10 +65,11 @@ def inspect_header(path: str | os.PathLike[str]) -> Inspection:
     """
     header = read_header(path)
     try:
-        name, facts = layers_of(header)
+        name, adapter = _read(header)
     except FormatError as error:
         raise FormatError(f"{error}", layer=str(path), found=error.found, expected=error.expected) from error
-    return Inspection(name, facts, header.metadata, Counter(header.dtypes.values()), Path(path).stat().st_size)
+    size = Path(path).stat().st_size
+    return Inspection(name, _all_facts(adapter), header.metadata, Counter(header.dtypes.values()), size, adapter.left_out)
 
 
 def layers_of(header: Header) -> tuple[str, tuple[LayerFacts, ...]]:
@@ -72,17 +78,37 @@ def layers_of(header: Header) -> tuple[str, tuple[LayerFacts, ...]]:
     Raises:
         FormatError: It is of no known format, or incomplete.
     """
+    name, adapter = _read(header)
+    return name, _all_facts(adapter)
+
+
+def _read(header: Header) -> tuple[str, Adapter]:
     module = detect(header)
-    adapter: Adapter = module.read(header.placeholders(), header)
-    return module.NAME, tuple(_facts(name, delta) for name, delta in adapter.layers.items())
+    return module.NAME, module.read(header.placeholders(), header)
+
+
+def _all_facts(adapter: Adapter) -> tuple[LayerFacts, ...]:
+    return tuple(_facts(name, delta) for name, delta in adapter.layers.items())
 
 
 def _facts(name: LayerName, delta: Delta) -> LayerFacts:
+    outer, delta = delta, written(delta)
     inner = delta.delta if isinstance(delta, Dora) else delta
     method = _method(inner) + ("+DoRA" if isinstance(delta, Dora) else "")
     kron = inner.terms[0] if isinstance(inner, Sum) else inner
     factors = (kron.a.shape, kron.b.shape) if isinstance(kron, Kron) else ()
-    return LayerFacts(name, method, delta.shape, factors, _rank(inner), delta.parameters)
+    return LayerFacts(name, method, outer.shape, factors, _rank(inner), outer.parameters)
+
+
+def written(delta: Delta) -> Delta:
+    """An update as the file holds it: before it is cut to one projection, or enlarges its weight."""
+    if isinstance(delta, Enlarged):
+        return written(delta.delta)
+    if isinstance(delta, Rows):
+        return written(delta.whole)
+    if isinstance(delta, Dora) and isinstance(delta.delta, Rows):
+        return written(delta.delta)
+    return delta
 
 
 def _method(delta: Delta) -> str:
@@ -90,7 +116,7 @@ def _method(delta: Delta) -> str:
         return "LoKr" if delta.layout == "kron" else "DiffuseKronA"
     if isinstance(delta, Matrix):
         return "diff" if isinstance(delta.factor, Full) else "LoHa" if isinstance(delta.factor, Hadamard) else "LoRA"
-    return "sum"
+    return "replacement" if isinstance(delta, Replacement) else "sum"
 
 
 def _rank(delta: Delta) -> int | None:

@@ -20,9 +20,10 @@ from math import prod
 import torch
 from torch import Tensor
 
-from .delta import Delta, Kron, Matrix, Sum, map_tensors
+from .delta import Delta, Dora, Kron, Matrix, Sum, map_tensors
 from .errors import KronaError, ShapeError
 from .factor import Factor, Full, LowRank, Tucker
+from .rows import Rows
 
 Leg = str
 """``r0, r1, …`` row digits, ``c0, …`` column digits, ``w`` the kernel window, ``b…`` a bond inside one term."""
@@ -79,9 +80,11 @@ def _legs(letter: str, digits: tuple[int, ...], size: int, end: str) -> tuple[Le
 
 
 def terms_of(delta: Delta) -> tuple[Delta, ...]:
-    """The terms of an update with nested sums taken apart; one that is no sum is its only term."""
+    """The terms of an update with nested sums taken apart; one that is no sum is its only term, rows of a product a dense one."""
     if isinstance(delta, Sum):
         return tuple(term for part in delta.terms for term in terms_of(part))
+    if isinstance(delta, Rows):
+        return (Matrix(Full(delta.dense())),)
     return (delta,)
 
 
@@ -93,9 +96,10 @@ def require_plain(delta: Delta, use: str, layer: str | None = None) -> None:
     """
     if delta.needs_weight:
         raise KronaError(
-            f"A DoRA update depends on the base model's weight, so it cannot be {use}.",
+            f"{'A DoRA update' if isinstance(delta, Dora | Sum) else 'A replaced or enlarged weight'} depends on the base model's weight, "
+            f"so it cannot be {use}.",
             layer=layer,
-            found="DoRA",
+            found=type(delta).__name__,
             expected="an update that is known without the weight",
             remedy="Merge it into its base model, extract the difference, and use that; or leave this layer out.",
         )
@@ -170,8 +174,8 @@ def _stacked(group: Sequence[Kron], digits: Digits, bond: Leg) -> Network:
     ends = ("first", "last") if plain else ("last", "first")
     a_legs = (*digits.row_legs(sizes.out_a, ends[0]), *digits.column_legs(sizes.in_a, "first"))
     b_legs = (*digits.row_legs(sizes.out_b, ends[1]), *digits.column_legs(sizes.in_b, "last"), "w")
-    a = torch.stack([_dense(term.a) for term in group]).double()
-    b = torch.stack([_dense(term.b) for term in group]).double()
+    a = torch.stack([_dense(term.a).double() for term in group])
+    b = torch.stack([_dense(term.b).double() for term in group])
     a *= torch.tensor([term.scale for term in group], dtype=a.dtype, device=a.device)[:, None, None]
     return (_node(a, digits, a_legs, (bond,), len(group)), _node(b, digits, b_legs, (bond,), len(group)))
 

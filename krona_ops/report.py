@@ -11,14 +11,17 @@ import torch
 from torch import Tensor
 
 from .adapter import Adapter
-from .delta import Delta, Dora, Kron
+from .control import Enlarged, Replacement
+from .delta import Delta, Dora, Kron, Matrix
 from .factor import Factor, Full, LowRank, Tucker
 from .inspection import Inspection, LayerFacts
+from .left_out import LeftOut
 from .linalg import singular_values
 from .low_rank import spectrum
 from .names import LayerName
 from .network import norm, terms_of, wide
 from .places import block_of, role_of, sorted_blocks, sorted_roles
+from .rows import Rows
 
 Measure = Literal["rms", "norm"]
 """``rms``: how far a weight of this part moves on average; ``norm``: how much all its weights move together."""
@@ -74,6 +77,8 @@ class Report:
 
     layers: tuple[LayerReport, ...]
     notes: tuple[str, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+    """What the file held besides, by method; `notes` says it in words."""
 
     @property
     def parameters(self) -> int:
@@ -143,7 +148,7 @@ class Report:
 
 def report(adapter: Adapter) -> Report:
     """Measure every layer, by its structure: no ``ΔW`` is formed but where a term is dense."""
-    return Report(tuple(_layer(name, delta) for name, delta in adapter.layers.items()), adapter.notes)
+    return Report(tuple(_layer(name, delta) for name, delta in adapter.layers.items()), adapter.notes, adapter.left_out)
 
 
 def report_of_header(inspection: Inspection) -> Report:
@@ -152,7 +157,9 @@ def report_of_header(inspection: Inspection) -> Report:
         tuple(
             LayerReport(f.name, block_of(f.name), role_of(f.name), f.shape, _form(f), f.parameters, None, None, ())
             for f in inspection.layers
-        )
+        ),
+        tuple(map(str, inspection.left_out)),
+        inspection.left_out,
     )
 
 
@@ -199,7 +206,13 @@ def describe(delta: Delta) -> str:
     """The form of an update in a few signs."""
     if isinstance(delta, Dora):
         return f"DoRA of {describe(delta.delta)}"
-    terms = [_describe_term(term) if not term.needs_weight else describe(term) for term in terms_of(delta)]
+    if isinstance(delta, Enlarged):
+        return f"{describe(delta.delta)}, enlarges the weight"
+    if isinstance(delta, Replacement):
+        return "replacement"
+    if isinstance(delta, Rows):
+        return f"rows of {describe(delta.whole)}"
+    terms = [_describe_term(term) if isinstance(term, Kron | Matrix) else describe(term) for term in terms_of(delta)]
     counts = {text: terms.count(text) for text in dict.fromkeys(terms)}
     if len(terms) == 1:
         return terms[0]

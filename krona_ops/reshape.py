@@ -11,6 +11,7 @@ from math import prod
 
 from torch import Tensor
 
+from .control import Enlarged, Replacement, can_grow, enlarges
 from .delta import Delta, Dora, Kron, Matrix, Sum
 from .errors import ShapeError
 from .factor import Factor, Full, Hadamard, LowRank
@@ -25,6 +26,11 @@ def fits(delta: tuple[int, ...], weight: tuple[int, ...]) -> bool:
     return delta[:1] == weight[:1] and prod(delta) == prod(weight)
 
 
+def suits(delta: Delta, weight: tuple[int, ...]) -> bool:
+    """Whether an update can be made on a weight of this shape: as it is, or by enlarging the weight."""
+    return fits(delta.shape, weight) or (enlarges(delta) and can_grow(weight, delta.shape))
+
+
 def reshaped(delta: Delta, weight: tuple[int, ...]) -> Delta:
     """The same update as one of ``weight``'s shape ``(out, in, *kernel)``.
 
@@ -36,6 +42,8 @@ def reshaped(delta: Delta, weight: tuple[int, ...]) -> Delta:
     """
     if delta.shape == tuple(weight):
         return delta
+    if enlarges(delta) and can_grow(tuple(weight), delta.shape):
+        return delta
     if not fits(delta.shape, tuple(weight)):
         raise ShapeError(f"The update is {delta.shape}, the weight is {tuple(weight)}.", found=delta.shape, expected=weight)
     if isinstance(delta, Kron):
@@ -46,6 +54,10 @@ def reshaped(delta: Delta, weight: tuple[int, ...]) -> Delta:
         return replace(delta, terms=tuple(reshaped(term, weight) for term in delta.terms))
     if isinstance(delta, Dora):
         return replace(delta, delta=reshaped(delta.delta, weight), magnitude=_norm(delta, tuple(weight)))
+    if isinstance(delta, Replacement):
+        return replace(delta, value=delta.value.reshape(weight))
+    if isinstance(delta, Enlarged):
+        return Enlarged(reshaped(delta.delta, weight))
     raise ShapeError(f"An update of the kind {type(delta).__name__} has one shape only.", found=delta.shape, expected=weight)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from .delta import Delta, Dora, Kron, Matrix, Sum
 from .errors import ShapeError
 from .factor import Factor, Full, Hadamard, LowRank, Tucker
+from .names import projection
 
 
 def rows(delta: Delta, start: int, length: int) -> Delta:
@@ -35,6 +36,40 @@ def rows(delta: Delta, start: int, length: int) -> Delta:
         if start % block == 0 and length % block == 0:
             return replace(delta, a=_factor_rows(delta.a, start // block, length // block))
     return Rows(delta, start, length)
+
+
+def own_rows(delta: Delta, name: str, weight: str, shape: tuple[int, ...]) -> Delta:
+    """Of an update of q, k and v together that goes by the name of one of them, the rows of that one; any other as it is.
+
+    ComfyUI after 0.30 reads such files so (`comfy.weight_adapter.lokr`): the name of the weight says which projection it is,
+    else the layer's own, and the weight has the rows of q or of k and v.
+
+    Args:
+        name: Of the layer in the file.
+        weight: Of the model's weight.
+        shape: The weight's, ``(out, in)``.
+    """
+    whole = delta.delta if isinstance(delta, Dora) else delta
+    parts = thirds(delta.shape) if len(shape) == 2 and isinstance(whole, Kron) else ()
+    if not parts or delta.shape[1:] != shape[1:]:
+        return delta
+    kind = next((kind for kind in map(projection, (weight.removesuffix(".weight"), name)) if kind in ("q", "k", "v")), None)
+    start, length = parts["qkv".index(kind)] if kind else (0, 0)
+    return rows(delta, start, length) if length == shape[0] else delta
+
+
+def thirds(shape: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+    """``(start, length)`` of q, k and v in an update of all three: q is as wide as the input, k and v are equally wide.
+
+    Returns:
+        Nothing where the shape is not that of three projections.
+
+    >>> thirds((96, 64)), thirds((64, 64))
+    (((0, 64), (64, 16), (80, 16)), ())
+    """
+    out, width = shape[0], shape[1] if len(shape) > 1 else 0
+    rest = out - width
+    return ((0, width), (width, rest // 2), (width + rest // 2, rest // 2)) if rest > 0 and rest % 2 == 0 and width else ()
 
 
 def _factor_rows(factor: Factor, start: int, length: int) -> Factor:

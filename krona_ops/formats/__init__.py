@@ -11,7 +11,7 @@ from types import ModuleType
 
 from ..errors import FormatError
 from ..header import Header
-from . import cdka, diff, diffusekrona, loha, lokr, lora, peft, sdscripts
+from . import cdka, diff, diffusekrona, layers, loha, lokr, lora, parts, peft, sdscripts
 
 FORMATS: tuple[ModuleType, ...] = (lokr, peft, sdscripts, diffusekrona, cdka, loha, lora, diff)
 """What can be read."""
@@ -21,22 +21,17 @@ def detect(header: Header, formats: Sequence[ModuleType] = FORMATS) -> ModuleTyp
     """The one format that a file is in.
 
     Raises:
-        FormatError: It is in none, or in several.
+        FormatError: It is in none, and the methods that it holds are told; or it is in several.
     """
     found = [module for module in formats if module.sniff(header)]
     if len(found) == 1:
         return found[0]
-    sample = ", ".join(list(header.shapes)[:3]) or "no tensors"
     if found:
+        sample = ", ".join(list(header.shapes)[:3])
         raise FormatError(
             f"The file could be {' or '.join(module.NAME for module in found)}: it holds {sample}.",
             found=[module.NAME for module in found],
             expected="one format",
             remedy="Was the file mixed from several? Convert its parts one by one.",
         )
-    raise FormatError(
-        f"No known adapter format: it holds {sample}{', …' if len(header.shapes) > 3 else ''}",
-        found=sample,
-        expected=" or ".join(module.NAME for module in formats),
-        remedy="Is it a checkpoint or another kind of file?",
-    )
+    raise layers.nothing_readable(parts.group(header.shapes), header)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..adapter import Adapter
 from ..header import Header
-from . import layers, parts
+from . import diffusekrona, layers, parts
 from .scale import ScaleRule
 
 NAME = "cdka"
@@ -17,7 +17,7 @@ NAME = "cdka"
 def sniff(header: Header) -> bool:
     """Whether a file holds CDKA layers and no LoKr ones."""
     methods = parts.methods(header.shapes)
-    return "cdka" in methods and "lokr" not in methods
+    return "cdka" in methods and "lokr" not in methods and not diffusekrona.sniff(header)
 
 
 def read(tensors: Mapping[str, Tensor], header: Header, rule: ScaleRule = "auto") -> Adapter:

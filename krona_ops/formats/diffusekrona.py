@@ -8,17 +8,20 @@ order ``(out_b, out_a)``: the ``shuffled`` layout of `krona_ops.kron`. There is 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 
 from torch import Tensor
 
 from ..adapter import Adapter
 from ..delta import Delta, Kron
-from ..errors import FormatError
 from ..factor import Full
 from ..header import Header
+from ..left_out import LeftOut, gathered
 from ..names import LayerName
-from .kinds.layer import Layer, times
+from . import layers, parts
+from .kinds.layer import Layer, LayerError, times
 from .kinds.lokr import times_number
 from .layers import Rename, cannot_hold, describe
 from .scale import Resolved, ScaleRule
@@ -31,42 +34,66 @@ def sniff(header: Header) -> bool:
     """Whether the names are those of attention processors, and the shapes those of Kronecker factors.
 
     A LoRA's ``down (r, in)`` and ``up (out, r)`` share the rank in every layer; Kronecker factors do so only by chance. And
-    ``down``, which is ``Aᵀ``, is the same in all layers of one projection, while a LoRA's follows the width.
+    ``down``, which is ``Aᵀ``, is the same in all layers of one projection, while a LoRA's follows the width. Tensors of other
+    names say nothing about that, and one layer in ten may be damaged.
     """
+    if not any(key.endswith("_lora.down.weight") for key in header.shapes):
+        return False
     pairs: dict[str, dict[str, tuple[int, ...]]] = {}
-    downs: dict[str, set[tuple[int, ...]]] = {}
+    downs: dict[str, Counter[tuple[int, ...]]] = {}
     for key, shape in header.shapes.items():
         match = _KEY.fullmatch(key)
         if match is None or len(shape) != 2:
-            return False
+            continue
         pairs.setdefault(match["layer"], {})[match["part"]] = shape
         if match["part"] == "down":
-            downs.setdefault(match["projection"], set()).add(shape)
+            downs.setdefault(match["projection"], Counter())[shape] += 1
     whole = [pair for pair in pairs.values() if len(pair) == 2]
-    shares_rank = all(pair["down"][0] == pair["up"][1] for pair in whole)
-    return bool(whole) and not shares_rank and all(len(shapes) == 1 for shapes in downs.values())
+    others = sum(pair["down"][0] != pair["up"][1] for pair in whole)
+    one_shape = all(shapes.most_common(1)[0][1] >= 0.9 * shapes.total() for shapes in downs.values())
+    return bool(whole) and others > 0.1 * len(whole) and one_shape
 
 
 def read(tensors: Mapping[str, Tensor], header: Header, rule: ScaleRule = "auto") -> Adapter:
     """The adapter in the file's tensors: every update ``shuffled(A, B)`` with ``A = down.T`` and ``B = up``.
 
     Raises:
-        FormatError: A factor is missing or is no matrix.
+        FormatError: No pair of factors is whole.
     """
     pairs: dict[str, dict[str, Tensor]] = {}
+    rest: dict[str, Tensor] = {}
     for key, tensor in tensors.items():
         match = _KEY.fullmatch(key)
         if match is None:
-            raise FormatError(
-                "Its name is none of an attention projection.",
-                layer=key,
-                found=key,
-                expected="….processor.to_q_lora.down.weight",
-                remedy="Is the file mixed with another?",
-            )
-        pairs.setdefault(match["layer"], {})[match["part"]] = tensor
-    notes = (f"{len(pairs)} layers: official DiffuseKronA, shuffled layout, scale 1.",)
-    return Adapter({LayerName(name): _read_layer(name, pair) for name, pair in pairs.items()}, header.metadata, notes)
+            rest[key] = tensor
+        else:
+            pairs.setdefault(match["layer"], {})[match["part"]] = tensor
+    found: dict[LayerName, Delta] = {}
+    left: list[LeftOut] = []
+    errors: list[LayerError] = []
+    for name, pair in pairs.items():
+        try:
+            found[LayerName(name)] = _read_layer(name, pair)
+        except LayerError as error:
+            errors.append(error)
+            left.append(LeftOut("DiffuseKronA", str(error).removeprefix(f"{name}: "), (name,)))
+    if not found:
+        raise errors[0]
+    notes = (f"{len(found)} layers: official DiffuseKronA, shuffled layout, scale 1.",)
+    other = _beside(rest, header, rule)
+    told = gathered([*left, *other.left_out])
+    notes += tuple(note for note in other.notes if note not in map(str, other.left_out))
+    return Adapter({**found, **other.layers}, header.metadata, (*notes, *map(str, told)), told)
+
+
+def _beside(tensors: Mapping[str, Tensor], header: Header, rule: ScaleRule) -> Adapter:
+    """What else is in the file; an adapter without layers, and what was left out, where nothing of it can be read."""
+    if not tensors:
+        return Adapter({})
+    part = replace(header, shapes={key: header.shapes[key] for key in tensors})
+    if any(parts.is_whole(held) for held in parts.group(tensors).layers.values()):
+        return layers.read(tensors, part, rule)
+    return Adapter({}, left_out=layers.unreadable(part))
 
 
 def _read_layer(name: str, pair: Mapping[str, Tensor]) -> Kron:

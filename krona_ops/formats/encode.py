@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from torch import Tensor
 
 from ..adapter import Adapter
+from ..control import Enlarged, Replacement
 from ..delta import Delta, Dora, Matrix
 from ..errors import ConfigError, FormatError, KronaError
 from ..factor import LowRank, Tucker
@@ -85,12 +86,13 @@ def as_lora(adapter: Adapter, rank: int | None) -> tuple[Adapter, dict[LayerName
     layers, errors = {}, {}
     for name, delta in adapter.layers.items():
         layers[name] = delta
-        if len(delta.shape) > 1 and not _is_lora(delta, rank):
+        if len(delta.shape) > 1 and not isinstance(delta, Replacement) and not _is_lora(delta, rank):
             layers[name], errors[name] = _convert(name, delta, rank)
     return replace(adapter, layers=layers), errors
 
 
 def _is_lora(delta: Delta, rank: int | None) -> bool:
+    delta = delta.delta if isinstance(delta, Enlarged) else delta
     inner = delta.delta if isinstance(delta, Dora) else delta
     factor = inner.factor if isinstance(inner, Matrix) else None
     return isinstance(factor, LowRank | Tucker) and (rank is None or isinstance(delta, Dora) or factor.down.shape[0] <= rank)

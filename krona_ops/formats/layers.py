@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from ..adapter import Adapter
+from ..control import Enlarged, Replacement
 from ..delta import Delta, Dora, Kron, Matrix, Sum
 from ..errors import FormatError, ShapeError
 from ..factor import Full
-from ..header import Header
+from ..families import whole_model
+from ..header import DTYPES, Header
+from ..left_out import LeftOut, gathered
 from ..names import LayerName
-from . import parts, scale
+from ..rows import Rows, thirds
+from . import parts, scale, strangers
 from .kinds import cdka, dora, loha, lokr, lora
-from .kinds.layer import Layer, times, whole
+from .kinds.layer import Layer, LayerError, times, whole
+from .kinds.projection import projection
 from .scale import Resolved, ScaleRule, Sizes, Trainer
 
 METHODS = (lokr, loha, lora, cdka)
@@ -51,21 +57,118 @@ class _Reasons:
 def read(tensors: Mapping[str, Tensor], header: Header, rule: ScaleRule = "auto") -> Adapter:
     """The adapter in a file's tensors; each layer in whatever method it is stored.
 
+    What cannot be read is in `Adapter.left_out`, with its method and the reason: tensors of other methods, damaged layers.
+
     Raises:
-        FormatError: A tensor belongs to no layer, a layer is incomplete, or its parts do not fit together.
+        FormatError: Nothing can be read, or the file is a whole model; or the settings beside it are about another file.
     """
-    grouped, ignored = parts.group(tensors)
+    keys = [*tensors, *(key for key in header.shapes if key not in tensors)]  # the latter: what torch cannot hold
+    grouped = parts.group(keys)
+    foreign = strangers.unknown(grouped.strangers, header.shapes)
     trainer = Trainer.of(header)
     reasons = _Reasons(rule, trainer, has_values=not any(t.is_meta for t in tensors.values()))
     found: dict[LayerName, Delta] = {}
-    for name, keys in grouped.items():
-        layer = Layer(name, {part: tensors[key] for part, key in keys.items()}, reasons.resolve)
-        for target, delta in _read_layer(layer):
-            _put(found, LayerName(target), delta)
-    notes = reasons.notes()
-    if ignored:
-        notes += (f"{len(ignored)} tensors are no updates of layers and were left out: {', '.join(ignored[:3])}.",)
-    return Adapter(found, scale.neutral(header.metadata, trainer), notes)
+    left: list[LeftOut] = []
+    broken: list[LayerError] = []
+    for name, held in grouped.layers.items():
+        stranger = foreign.get(name)
+        if stranger is not None and held.keys() <= parts.MODIFIERS:
+            continue  # the alpha of a method that is not known is left out with it
+        try:
+            _require_readable(name, grouped, header, stranger)
+            layer = Layer(name, {part: tensors[key] for part, key in held.items()}, reasons.resolve)
+            for target, delta in _updates(layer, name in grouped.enlarged):
+                _put(found, LayerName(target), delta)
+        except LayerError as error:
+            broken.append(error)
+            method = parts.method_of(held)
+            if stranger is not None and strangers.changes_the_rest(stranger.method):
+                method = foreign.pop(name).method if stranger.method != strangers.QUANTISATION else f"quantised {method}"
+                foreign.pop(name, None)
+            left.append(LeftOut(method, str(error).removeprefix(f"{name}: "), (name,)))
+    if not found or strangers.is_model(grouped.strangers, header.shapes, len(found)):
+        raise nothing_readable(grouped, header, broken, gathered([*left, *foreign.values()]))
+    told = gathered([*left, *foreign.values()])
+    return Adapter(found, scale.neutral(header.metadata, trainer), (*reasons.notes(), *map(str, told)), told)
+
+
+def _require_readable(name: str, grouped: parts.Grouped, header: Header, stranger: LeftOut | None) -> None:
+    """
+    Raises:
+        LayerError: Two tensors are the same part, one is of a type that torch has not, or one says that the others mean something else.
+    """
+    if name in grouped.twice:
+        raise LayerError(
+            f"Two tensors are the same part of it: {' and '.join(grouped.twice[name])}.",
+            layer=name,
+            found=grouped.twice[name],
+            expected="one",
+            remedy="The file was put together from two; load them one after the other.",
+        )
+    for part, key in grouped.layers[name].items():
+        if (dtype := header.dtypes.get(key, "F32")) not in DTYPES:
+            raise LayerError(
+                f"{part} is stored as {dtype}, numbers that PyTorch cannot hold one by one.",
+                layer=name,
+                found=dtype,
+                expected=" or ".join(DTYPES),
+                remedy="Convert it to bf16 or float8 with the program that made it.",
+            )
+    if stranger is not None and strangers.changes_the_rest(stranger.method):
+        raise LayerError(
+            f"Its tensors mean nothing without {stranger.method}.",
+            layer=name,
+            found=stranger.method,
+            expected="LoKr, LoHa or LoRA alone",
+            remedy=stranger.reason,
+        )
+
+
+def unreadable(header: Header) -> tuple[LeftOut, ...]:
+    """What a file, or a part of one, holds in which no layer can be read."""
+    grouped = parts.group(header.shapes)
+    foreign = strangers.unknown(grouped.strangers, header.shapes)
+    alone = [
+        LeftOut(parts.method_of(held), "It is no update of a layer.", (name,))
+        for name, held in grouped.layers.items()
+        if name not in foreign
+    ]
+    return gathered([*alone, *foreign.values()])
+
+
+def nothing_readable(
+    grouped: parts.Grouped, header: Header, broken: Sequence[LayerError] = (), told: tuple[LeftOut, ...] = ()
+) -> FormatError:
+    """The error for a file without a layer that can be read: a whole model, or which methods it holds."""
+    names = [*header.shapes]
+    sample = f"No known adapter format: it holds {', '.join(names[:3]) or 'no tensors'}{', …' if len(names) > 3 else ''}"
+    if strangers.is_model(grouped.strangers, header.shapes, 0):
+        model = whole_model(header.shapes)
+        return FormatError(
+            f"{sample}. It is a whole model{f': {model}' if model else ''}.",
+            found=model or "the weights of a model",
+            expected="an adapter",
+            remedy="Load it with Load Checkpoint or Load Diffusion Model.",
+        )
+    if broken and not grouped.strangers:
+        first, *more = broken
+        if not more:
+            return first
+        return FormatError(
+            f"None of the file's {len(broken)} layers can be read. {first}",
+            found=first.found,
+            expected=first.expected,
+        )
+    told = told or unreadable(header)
+    if not told:
+        return FormatError(f"{sample}.", found="no tensors", expected="an adapter", remedy="Get the file again.")
+    methods = list(dict.fromkeys(one.method for one in told))
+    return FormatError(
+        f"{sample}. None of it can be read: {', '.join(f'{one.method} ({len(one.names)})' for one in told)}.",
+        found=methods,
+        expected="LoKr, LoHa, LoRA, CDKA, DiffuseKronA or diff tensors",
+        remedy=told[0].reason,
+    )
 
 
 def _put(found: dict[LayerName, Delta], name: LayerName, delta: Delta) -> None:
@@ -73,28 +176,47 @@ def _put(found: dict[LayerName, Delta], name: LayerName, delta: Delta) -> None:
     try:
         found[name] = Sum((found[name], delta)) if name in found else delta
     except ShapeError as error:
-        raise FormatError(f"Two updates of it differ in shape. {error}", layer=name, found=error.found) from error
+        raise LayerError(f"Two updates of it differ in shape. {error}", layer=name, found=error.found) from error
+
+
+def _updates(layer: Layer, is_enlarged: bool) -> list[tuple[str, Delta]]:
+    """The updates of a layer's weight and of its bias: all of them, or none.
+
+    Raises:
+        LayerError: One of them cannot be read.
+    """
+    try:
+        updates = list(_read_layer(layer))
+        if is_enlarged or layer.has("reshape_weight"):
+            updates = [(name, Enlarged(delta) if name == layer.name else delta) for name, delta in updates]
+        together: dict[LayerName, Delta] = {}
+        for name, delta in updates:
+            _put(together, LayerName(name), delta)
+        return list(together.items())
+    except ShapeError as error:
+        raise layer.error(str(error), error.found, error.expected) from error
 
 
 def _read_layer(layer: Layer) -> Iterable[tuple[str, Delta]]:
-    """The updates of a layer's weight and of its bias."""
     present = layer.parts.keys()
+    if "set_weight" in present:  # ComfyUI's last word on a weight
+        yield layer.name, Replacement(whole(layer, "set_weight", (1, 5)).value)
+        return
     methods = [method for method in METHODS if method.PARTS & present]
     if len(methods) > 1:
         raise layer.error("It is stored in two methods at once.", sorted(present), "one method")
-    if not methods and present & {"alpha", "dora_scale", "magnitude", "scalar"}:
+    if not methods and present <= parts.MODIFIERS:
         raise layer.error(
             f"It has {' and '.join(sorted(present))}, but no update.", sorted(present), "the tensors of an update too"
         )
-    try:
-        if methods:
-            delta = methods[0].read(layer)
-            if isinstance(delta, Matrix) and (bias := lora.bias(layer, delta.scale)):
-                yield f"{layer.name}{BIAS}", bias
-            yield layer.name, dora.read(layer, delta)
-        yield from _read_plain(layer)
-    except ShapeError as error:
-        raise layer.error(str(error), error.found, error.expected) from error
+    if methods:
+        delta = methods[0].read(layer)
+        if isinstance(delta, Matrix) and (bias := lora.bias(layer, delta.scale)):
+            yield f"{layer.name}{BIAS}", bias
+        if layer.has("row_offset"):
+            delta, layer = projection(delta, layer)
+        yield layer.name, dora.read(layer, delta)
+    yield from _read_plain(layer)
 
 
 def _read_plain(layer: Layer) -> Iterable[tuple[str, Delta]]:
@@ -133,6 +255,8 @@ def write(adapter: Adapter, rename: Rename = str, *, norms: bool = False) -> dic
 
 
 def _write_layer(adapter: Adapter, name: LayerName, delta: Delta, rename: Rename, norms: bool) -> dict[str, Tensor]:
+    if isinstance(delta, Replacement):
+        return {f"{rename(name)}.set_weight": delta.value} if delta.strength else {}
     if len(delta.shape) == 1:
         weight = LayerName(name.removesuffix(BIAS))
         is_norm = norms and weight in adapter.layers and len(adapter.layers[weight].shape) == 1
@@ -155,6 +279,14 @@ def parts_of(name: str, delta: Delta) -> dict[str, Tensor]:
         if delta.strength != 1.0 or isinstance(delta.delta, Dora | Sum):
             raise cannot_hold(name, f"a DoRA update at strength {delta.strength:g}", "Save it at strength 1 and scale on use.")
         return {**parts_of(name, delta.delta), **dora.write(delta)}
+    if isinstance(delta, Enlarged):
+        return {**parts_of(name, delta.delta), "reshape_weight": torch.tensor(delta.shape)}
+    if (
+        isinstance(delta, Rows)
+        and isinstance(delta.whole, Kron)
+        and delta.length == dict(thirds(delta.whole.shape)).get(delta.start)
+    ):
+        return {**parts_of(name, delta.whole), "row_offset": torch.tensor(delta.start)}
     if isinstance(delta, Kron) and delta.layout == "kron":
         return lokr.write(delta)
     if isinstance(delta, Matrix):
@@ -193,6 +325,12 @@ def describe(delta: Delta) -> str:
         return f"a sum of {len(delta.terms)} updates"
     if isinstance(delta, Dora):
         return f"{describe(delta.delta)} with a DoRA norm"
+    if isinstance(delta, Enlarged):
+        return f"{describe(delta.delta)} for a weight that it enlarges"
+    if isinstance(delta, Replacement):
+        return f"a replacement of the weight by {times(delta.shape)} numbers"
+    if isinstance(delta, Rows):
+        return f"rows of {describe(delta.whole)}"
     if isinstance(delta, Matrix):
         return f"a matrix stored as {type(delta.factor).__name__} of {times(delta.shape)}"
     return type(delta).__name__

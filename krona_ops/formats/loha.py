@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..adapter import Adapter
 from ..header import Header
-from . import layers, parts
+from . import diffusekrona, layers, parts
 from .scale import ScaleRule
 
 NAME = "loha"
@@ -17,7 +17,7 @@ NAME = "loha"
 def sniff(header: Header) -> bool:
     """Whether a file holds LoHa layers and no Kronecker ones."""
     methods = parts.methods(header.shapes)
-    return "hada" in methods and not methods & {"lokr", "cdka"}
+    return "hada" in methods and not methods & {"lokr", "cdka"} and not diffusekrona.sniff(header)
 
 
 def read(tensors: Mapping[str, Tensor], header: Header, rule: ScaleRule = "auto") -> Adapter:

@@ -15,7 +15,7 @@ from ..adapter import Adapter
 from ..delta import Delta, Dora, Kron
 from ..factor import Full
 from ..header import Header
-from . import layers, parts, peft, sdscripts
+from . import diffusekrona, layers, parts, peft, sdscripts
 from .layers import Rename
 from .scale import ScaleRule
 
@@ -24,7 +24,8 @@ NAME = "lokr"
 
 def sniff(header: Header) -> bool:
     """Whether a file holds LoKr layers, and not PEFT's or sd-scripts' KronA, which have another scale."""
-    return "lokr" in parts.methods(header.shapes) and not peft.sniff(header) and not sdscripts.sniff(header)
+    others = (peft, sdscripts, diffusekrona)
+    return "lokr" in parts.methods(header.shapes) and not any(other.sniff(header) for other in others)
 
 
 def read(tensors: Mapping[str, Tensor], header: Header, rule: ScaleRule = "auto") -> Adapter:

@@ -2,116 +2,207 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
-
-from ..errors import FormatError
 
 _LORA_SPELLINGS = (
     (".lora_up.weight", ".lora_down.weight", ".lora_mid.weight"),  # kohya, LyCORIS
     (".lora_B.weight", ".lora_A.weight", None),  # PEFT, diffusers
-    (".lora_B.default.weight", ".lora_A.default.weight", None),  # PEFT without its own save function
     (".lora_B", ".lora_A", None),  # Mochi
     (".lora.up.weight", ".lora.down.weight", None),  # diffusers
     ("_lora.up.weight", "_lora.down.weight", None),  # diffusers' attention processors
     (".lora_linear_layer.up.weight", ".lora_linear_layer.down.weight", None),  # diffusers' text encoders
 )
-_OWN = (
+_OF_PEFT = (
     *("lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2"),
     *("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2"),
-    *("cdka_a", "cdka_b"),
-    *("diff", "diff_b", "w_norm", "b_norm"),
-    *("alpha", "dora_scale", "scalar"),
 )
-_MAGNITUDE = ("lora_magnitude_vector", "lora_magnitude_vector.weight", "lora_magnitude_vector.default.weight")
-
+_OWN = (
+    *_OF_PEFT,
+    *("cdka_a", "cdka_b"),
+    *("diff", "diff_b", "w_norm", "b_norm", "set_weight"),
+    *("alpha", "dora_scale", "magnitude", "scalar", "row_offset", "reshape_weight"),
+)
 SUFFIXES: dict[str, str] = {
     **{f".{part}": part for part in _OWN},
-    **{f".{part}.default": part for part in _OWN if part[:4] in ("lokr", "hada")},
     **{
         spelling: part
         for spellings in _LORA_SPELLINGS
         for spelling, part in zip(spellings, ("lora_up", "lora_down", "lora_mid"), strict=True)
         if spelling
     },
-    **{f".{spelling}": "magnitude" for spelling in _MAGNITUDE},
+    ".lora_magnitude_vector": "magnitude",
+    ".lora_magnitude_vector.weight": "magnitude",
     ".lora_B.bias": "lora_bias",
 }
-"""The end of a tensor's name, and what we call that part."""
-IGNORED_PREFIXES = ("bundle_emb.",)
-"""Textual inversions that kohya's and OneTrainer's files carry along: harmless, but not an update of a layer."""
-_OTHER_METHODS = {
-    ".oft_blocks": "an OFT adapter",
-    ".oft_diag": "an OFT adapter",
-    ".a1.weight": "a GLoRA adapter",
-    ".on_input": "an IA3 adapter",
-    ".set_weight": "a replacement of a weight",
-    ".reshape_weight": "a LoRA that enlarges a weight",
-}
-_BY_LENGTH = sorted(SUFFIXES, key=len, reverse=True)
+"""The end of a tensor's name, and what we call that part. PEFT puts the name of an adapter into some of them: see `split`."""
+_NAMED = {
+    **{(part, ""): part for part in _OF_PEFT},
+    **{(spelling, "weight"): part for spelling, part in (
+        ("lora_up", "lora_up"), ("lora_down", "lora_down"), ("lora_mid", "lora_mid"), ("lora_B", "lora_up"), ("lora_A", "lora_down"),
+    )},
+    ("lora_B", "bias"): "lora_bias",
+    ("lora_magnitude_vector", ""): "magnitude",
+    ("lora_magnitude_vector", "weight"): "magnitude",
+}  # fmt: skip
+"""What stands before and behind the name of PEFT's adapter."""
+_NO_ADAPTER = re.compile(r"scale|quant|absmax|zero_?point|bias$")
+"""What a quantiser puts behind a tensor's name, where the name of an adapter would be."""
+MODIFIERS = frozenset({"alpha", "dora_scale", "magnitude", "scalar", "row_offset", "reshape_weight"})
+"""Parts that say something about an update and are none."""
+_PLAIN = frozenset({"diff", "diff_b", "w_norm", "b_norm", "set_weight"})
+_WHOLE = (
+    {"lora_up", "lora_down"},
+    {"hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"},
+    {"cdka_a", "cdka_b"},
+    *({*a, *b} for a in (("lokr_w1",), ("lokr_w1_a", "lokr_w1_b")) for b in (("lokr_w2",), ("lokr_w2_a", "lokr_w2_b"))),
+)
+"""What makes an update; all else about a layer may be missing."""
 
 
-@lru_cache(maxsize=100_000)
+@lru_cache(maxsize=200_000)
 def split(key: str) -> tuple[str, str] | None:
     """The layer and the part of a tensor by its name, or ``None`` where no method that is known here writes such a name.
 
-    >>> split("lora_unet_mid_block.lokr_w1")
-    ('lora_unet_mid_block', 'lokr_w1')
+    >>> split("lora_unet_mid_block.lokr_w1"), split("x.lora_A.my_adapter.weight")
+    (('lora_unet_mid_block', 'lokr_w1'), ('x', 'lora_down'))
     """
-    for suffix in _BY_LENGTH:
-        if key.endswith(suffix) and len(key) > len(suffix):
-            return key[: -len(suffix)], SUFFIXES[suffix]
+    tail = key.rsplit(".", 3)
+    for count in range(min(3, len(tail) - 1), 0, -1):
+        part = SUFFIXES.get("." + ".".join(tail[-count:]))
+        if part is not None and (layer := ".".join(tail[:-count])):
+            return layer, part
+    if key.endswith(("_lora.up.weight", "_lora.down.weight")):
+        layer, _, rest = key.rpartition("_lora.")
+        return (layer, f"lora_{rest.removesuffix('.weight')}") if layer else None
+    return _with_adapter_name(tail)
+
+
+def _with_adapter_name(tail: list[str]) -> tuple[str, str] | None:
+    """``x.lora_A.<name>.weight``, ``x.lokr_w1.<name>``: PEFT writes "default", or what the user called the adapter."""
+    for before, behind in ((-3, tail[-1]), (-2, "")):
+        if (
+            len(tail) > -before
+            and not _NO_ADAPTER.search(tail[before + 1])
+            and (part := _NAMED.get((tail[before], behind)))
+            and (layer := ".".join(tail[:before]))
+        ):
+            return layer, part
     return None
 
 
-def group(keys: Iterable[str]) -> tuple[dict[str, dict[str, str]], list[str]]:
+@dataclass(frozen=True)
+class Grouped:
+    """A file's tensor names by layer and part."""
+
+    layers: dict[str, dict[str, str]] = field(default_factory=dict)
+    """``{layer: {part: key}}`` in the file's order."""
+    twice: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """Layers of which two tensors are the same part, with these two."""
+    strangers: list[str] = field(default_factory=list)
+    """Names of no method that is known here."""
+    enlarged: set[str] = field(default_factory=set)
+    """Layers whose LoRA is for a weight that becomes larger with it, without a tensor that says so."""
+
+
+def group(keys: Iterable[str]) -> Grouped:
     """Sort a file's tensor names by layer and part.
 
-    Returns:
-        ``{layer: {part: key}}`` in the file's order, and the names that are left out on purpose.
-
-    Raises:
-        FormatError: A name belongs to no known method, or two name the same part of one layer.
+    Parts of one layer go by one name in nearly every file. Where a tool converted a part of the names only (ai-toolkit's SDXL,
+    scripts that replace dots), what is incomplete alone is put together by the flat name.
     """
-    layers: dict[str, dict[str, str]] = {}
-    ignored = []
+    keys = list(keys)
+    found = Grouped()
+    is_control = _is_control_lora(keys)
     for key in keys:
-        if key.startswith(IGNORED_PREFIXES):
-            ignored.append(key)
+        place = split(key) or (_norm(key) if is_control else None)
+        if place is None:
+            found.strangers.append(key)
             continue
-        found = split(key)
-        if found is None:
-            raise _unknown(key)
-        layer, part = found
-        parts = layers.setdefault(layer, {})
+        layer, part = place
+        parts = found.layers.setdefault(layer, {})
         if part in parts:
-            raise FormatError(
-                f"Two tensors are the same part of it: {parts[part]} and {key}.",
-                layer=layer,
-                found=(parts[part], key),
-                expected="one",
-                remedy="The file was put together from two; load them one after the other.",
-            )
+            found.twice.setdefault(layer, (parts[part], key))
         parts[part] = key
-    return layers, ignored
+    _join_halves(found.layers)
+    if is_control:
+        found.enlarged.update(name for name in found.layers if re.search(r"(?:^|\.)img_in$", name))
+    return found
+
+
+def _is_control_lora(keys: list[str]) -> bool:
+    """Black Forest Labs' control LoRAs of Flux, as ComfyUI tells them: a LoRA of the input, and norms' weights as they are."""
+    return any(key.endswith("img_in.lora_A.weight") for key in keys) and any(key.endswith(".key_norm.scale") for key in keys)
+
+
+def _norm(key: str) -> tuple[str, str] | None:
+    return (key.removesuffix(".scale"), "set_weight") if key.endswith("_norm.scale") else None
+
+
+def is_whole(parts: Iterable[str]) -> bool:
+    """Whether these parts make an update."""
+    parts = set(parts)
+    return bool(parts & _PLAIN) or any(whole <= parts for whole in _WHOLE)
+
+
+def _join_halves(layers: dict[str, dict[str, str]]) -> None:
+    halves = [name for name, parts in layers.items() if not is_whole(parts)]
+    if not halves:
+        return
+    twins: dict[str, list[str]] = {}
+    for name in layers:
+        twins.setdefault(_flat(name), []).append(name)
+    for half in halves:
+        for other in twins[_flat(half)] if half in layers else ():
+            fits = other != half and other in layers and not layers[half].keys() & layers[other].keys()
+            if fits and is_whole({*layers[half], *layers[other]}):
+                kept, gone = (other, half) if set(layers[half]) <= MODIFIERS else (half, other)
+                layers[kept] |= layers.pop(gone)
+                break
+
+
+_DIFFUSERS_UNET = re.compile(r"(down|up)_blocks_(\d+)_(attentions|resnets)_(\d+)|mid_block_(attentions|resnets)_(\d+)")
+
+
+def _flat(name: str) -> str:
+    """The name without a difference between dots and underscores, and a UNet's layers counted as Stability's code does."""
+    return _DIFFUSERS_UNET.sub(_counted, name.replace(".", "_"), count=1)
+
+
+def _counted(match: re.Match[str]) -> str:
+    side, block, kind, number, middle, inner = match.groups()
+    if side is None:
+        return f"middle_block_{1 if middle == 'attentions' else 2 * int(inner)}"
+    index = 3 * int(block) + int(number) + (side == "down")
+    return f"{'input' if side == 'down' else 'output'}_blocks_{index}_{int(kind == 'attentions')}"
 
 
 def methods(keys: Iterable[str]) -> set[str]:
     """The kinds of update in a file, by the beginning of their parts: ``lokr``, ``hada``, ``lora``, ``cdka``, ``diff``."""
     found = {split_key[1] for key in keys if (split_key := split(key))}
     kinds = {part.partition("_")[0] for part in found} & {"lokr", "hada", "lora", "cdka"}
-    if found & {"diff", "diff_b", "w_norm", "b_norm"}:
+    if found & _PLAIN:
         kinds.add("diff")
     return kinds
 
 
-def _unknown(key: str) -> FormatError:
-    layer, _, part = key.rpartition(".")
-    method = next((text for suffix, text in _OTHER_METHODS.items() if key.endswith(suffix)), None)
-    return FormatError(
-        f"{method[0].upper()}{method[1:]}, which cannot be read." if method else f'No known method has a tensor "{part}".',
-        layer=layer or key,
-        found=key,
-        expected="LoKr, LoHa, LoRA, DiffuseKronA or diff tensors",
-        remedy="Load the file with the program that it was made for." if method else "Is the file mixed or damaged?",
-    )
+def layers_of(keys: Iterable[str], method: str) -> list[str]:
+    """The layers that have a part of a method."""
+    return list(dict.fromkeys(found[0] for key in keys if (found := split(key)) and found[1].startswith(method)))
+
+
+def updates(keys: Iterable[str]) -> list[str]:
+    """The layers that have more than what says something about an update."""
+    found = ((key, split(key)) for key in keys)
+    return list(dict.fromkeys(place[0] for _, place in found if place and place[1] not in MODIFIERS))
+
+
+def method_of(parts: Mapping[str, object] | Iterable[str]) -> str:
+    """What a layer's parts are, for a person."""
+    known = (("lokr", "LoKr"), ("hada", "LoHa"), ("cdka", "CDKA"), ("lora", "LoRA"))
+    told = [name for start, name in known if any(part.startswith(start) for part in parts)]
+    if told:
+        return " and ".join(told)
+    return "diff" if set(parts) & _PLAIN else f"{' and '.join(sorted(parts))} without an update"

@@ -22,7 +22,7 @@ from ..delta import Delta, Kron, Matrix
 from ..errors import FormatError
 from ..factor import Full, LowRank, Tucker
 from ..header import Header
-from . import layers, parts
+from . import diffusekrona, layers, parts
 from .kinds.layer import times
 from .layers import Rename, cannot_hold, describe
 from .scale import PEFT_PREFIX as PREFIX
@@ -33,10 +33,11 @@ NAME = "peft"
 
 def sniff(header: Header) -> bool:
     """Whether a file holds LoKr layers without alpha that PEFT's settings, or its prefix on every name, claim."""
-    if "lokr" not in parts.methods(header.shapes) or any(key.endswith(".alpha") for key in header.shapes):
+    layers_of = parts.layers_of(header.shapes, "lokr")
+    if not layers_of or any(f"{name}.alpha" in header.shapes for name in layers_of) or diffusekrona.sniff(header):
         return False
     config = Trainer.of(header).settings("")
-    return config.kind == "LOKR" if config else all(key.startswith(PREFIX) for key in header.shapes)
+    return config.kind == "LOKR" if config else all(name.startswith(PREFIX) for name in layers_of)
 
 
 def read(tensors: Mapping[str, Tensor], header: Header, rule: ScaleRule = "auto") -> Adapter:
@@ -49,7 +50,7 @@ def read(tensors: Mapping[str, Tensor], header: Header, rule: ScaleRule = "auto"
     adapter = replace(adapter, layers={name: _as_computed(delta) for name, delta in adapter.layers.items()})
     if not Trainer.of(header).peft:
         note = "PEFT's adapter_config.json is not beside the file: alpha = r was assumed, scale 1."
-        adapter = replace(adapter, notes=(note,))
+        adapter = replace(adapter, notes=(note, *map(str, adapter.left_out)))
     return adapter
 
 

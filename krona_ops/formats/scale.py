@@ -22,6 +22,7 @@ from typing import Literal, get_args
 
 from ..errors import ConfigError, FormatError
 from ..header import Header
+from . import parts
 
 ScaleRule = Literal["auto", "lycoris", "alpha/rank", "alpha/sqrt(in)", "alpha/sqrt(rank)", "1"]
 """How ``alpha`` becomes a scale; "auto" is LyCORIS's rule unless the file says that another trainer made it."""
@@ -181,7 +182,8 @@ def _peft(header: Header) -> dict[str, PeftConfig]:
 
 def _is_saved_by_peft(header: Header) -> bool:
     """Whether the settings beside a file can be about it: a folder of many files may hold those of another one."""
-    return all(key.startswith(PEFT_PREFIX) and not key.endswith(".alpha") for key in header.shapes)
+    layers = parts.updates(header.shapes)  # what else is in the file says nothing about who made it
+    return all(name.startswith(PEFT_PREFIX) and f"{name}.alpha" not in header.shapes for name in layers)
 
 
 def _object(text: str | None) -> dict[str, object]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..adapter import Adapter
 from ..header import Header
-from . import layers, parts
+from . import diffusekrona, layers, parts
 from .scale import ScaleRule
 
 NAME = "sd-scripts KronA"
@@ -19,7 +19,8 @@ _MODULE = re.compile(r"networks\.(krona|cdka)$")
 def sniff(header: Header) -> bool:
     """Whether the metadata names one of the two modules. They save an alpha always, which PEFT never does."""
     is_named = bool(_MODULE.search(header.metadata.get("ss_network_module", "")))
-    return is_named and "lokr" in parts.methods(header.shapes) and any(key.endswith(".alpha") for key in header.shapes)
+    has_alpha = any(key.endswith(".alpha") for key in header.shapes)
+    return is_named and has_alpha and "lokr" in parts.methods(header.shapes) and not diffusekrona.sniff(header)
 
 
 def read(tensors: Mapping[str, Tensor], header: Header, rule: ScaleRule = "auto") -> Adapter:

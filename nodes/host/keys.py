@@ -20,8 +20,8 @@ from krona_ops.delta import Delta
 from krona_ops.errors import CoverageError, ShapeError
 from krona_ops.families import guess
 from krona_ops.names import Spelling, spellings
-from krona_ops.reshape import fits, reshaped
-from krona_ops.rows import rows
+from krona_ops.reshape import reshaped, suits
+from krona_ops.rows import own_rows, rows
 from krona_train.backbone.comfyui import family_of
 
 from .name_index import NameIndex, Place, of_encoder
@@ -125,7 +125,8 @@ def _by_host(name: str, delta: Delta, parts: list[_Part]) -> _Match | None:
         site = part.host_names.get(name) or _bias(name, part)
         if site is not None:
             shape = part.shape(site)
-            if not fits(delta.shape, shape):
+            delta = own_rows(delta, name, site.key, shape)
+            if not suits(delta, shape):
                 raise ShapeError(
                     f"The file's update is {_times(delta.shape)}, the model's weight is {_times(shape)}.",
                     layer=name,
@@ -169,12 +170,13 @@ def _in_part(meaning: Spelling, delta: Delta, part: _Part) -> _Match | str:
     for places in (*part.index.find(meaning.names), *_biases(meaning, part)):
         if places and part.kind == "text encoder" and meaning.encoder:
             places = of_encoder(places, meaning.encoder)
-        fitting = [place for place in places if _place_fits(place, delta, part)]
+        own = _own_rows(meaning, delta, places, part)
+        fitting = [place for place in places if _place_fits(place, own, part)]
         if len(fitting) > 1:
             return f"its name fits both {fitting[0][0]} and {fitting[1][0]}"
         if fitting:
             try:
-                return _Match(part, _divided(fitting[0], delta, part))
+                return _Match(part, _divided(fitting[0], own, part))
             except ShapeError as error:
                 return str(error)
         reason = reason or (_misfit(places[0], delta, part) if places else UNKNOWN)
@@ -193,9 +195,16 @@ def _biases(meaning: Spelling, part: _Part) -> Iterator[list[Place]]:
         ]
 
 
+def _own_rows(meaning: Spelling, delta: Delta, places: list[Place], part: _Part) -> Delta:
+    if len(places) != 1 or len(places[0]) != 1:
+        return delta
+    (site,) = places[0]
+    return own_rows(delta, meaning.names[0], site.key, part.shape(site))
+
+
 def _place_fits(place: Place, delta: Delta, part: _Part) -> bool:
     shapes = [part.shape(site) for site in place]
-    return len({shape[1:] for shape in shapes}) == 1 and fits(delta.shape, (sum(shape[0] for shape in shapes), *shapes[0][1:]))
+    return len({shape[1:] for shape in shapes}) == 1 and suits(delta, (sum(shape[0] for shape in shapes), *shapes[0][1:]))
 
 
 def _divided(place: Place, delta: Delta, part: _Part) -> Pairs:

@@ -9,6 +9,7 @@ import torch
 from comfy.weight_adapter import WeightAdapterBase
 from torch import Tensor
 
+from krona_ops.control import enlarges, padded
 from krona_ops.delta import Delta, Sum, map_tensors, tensors
 
 
@@ -42,6 +43,11 @@ class KronaWeightAdapter(WeightAdapterBase):
         remaining = iter(values)
         return map_tensors(form, lambda _: next(remaining))
 
+    def calculate_shape(self, key: str) -> tuple[int, ...] | None:
+        """The shape that the weight will have, where the update enlarges it."""
+        form = self.weights[0]
+        return form.shape if enlarges(form) else None
+
     def calculate_weight(
         self,
         weight: Tensor,
@@ -55,6 +61,7 @@ class KronaWeightAdapter(WeightAdapterBase):
     ) -> Tensor:
         """Add ``strength · ΔW`` into ``weight (out, in, *kernel)`` in place, in float32 or the weight's own precision."""
         delta = map_tensors(self.delta, lambda t: t.to(weight.device))
+        weight = padded(weight, delta)
         probe = torch.empty(weight.shape, device="meta")
         if tuple(weight.shape) == delta.shape and function(probe) is probe:
             return delta.add_to(weight, strength)

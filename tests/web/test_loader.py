@@ -4,8 +4,10 @@ import json
 import re
 
 import pytest
+import torch
 from adapters import adapter_file
 from playwright.sync_api import expect
+from safetensors.torch import load_file, save_file
 
 from tools.server import PACK
 
@@ -67,6 +69,30 @@ def test_a_loader_shows_what_its_file_holds(opened, files):
     expect(card.get_by_role("img", name="Picture of The robot")).to_be_visible()
     assert opened.wait_for("() => document.querySelector('.krona-picture').naturalWidth") == 1
     opened.look("card")
+
+
+def test_a_loader_says_what_of_its_file_is_not_read(editor, server):
+    path = server.base / "models" / "krona" / "mixed.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = load_file(adapter_file(path))
+    strange = {f"diffusion_model.x{n}.oft_blocks": torch.ones(2, 3, 3) for n in range(3)}
+    save_file(
+        {**tensors, **strange, "emb_params": torch.ones(2, 8), "<img src=x onerror=alert(1)>.mystery": torch.ones(2)}, path
+    )
+    try:
+        editor.page.evaluate("app.refreshComboInNodes()")
+        editor.wait_for("(name) => LiteGraph.createNode('KronaLoad').widgets[0].options.values.includes(name)", path.name)
+        editor.add("KronaLoad", (300, 150), file=path.name)
+        line = editor.page.locator(".krona-loader .krona-left-out")
+        expect(line).to_contain_text("Not read: ")
+        for told in ("OFT (3)", "an embedding (1)", 'tensors called "mystery" (1)'):
+            expect(line).to_contain_text(told)
+        details = line.get_attribute("title")
+        assert "ComfyUI's own Load LoRA applies them" in details
+        assert "diffusion_model.x2" in details
+        editor.look("left out")
+    finally:
+        path.unlink()
 
 
 def test_trigger_words_are_copied_by_a_click(opened, files):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from originals import LAYERS, lycoris, peft_lokr
+from safetensors.torch import save_file
 
 from krona_ops import Adapter, Full, Kron, LowRank, Matrix, inspection, save
 from tools import tiny_models
@@ -93,7 +94,32 @@ def by_us(folder: Path) -> list[Path]:
     ]
 
 
-@pytest.mark.parametrize("make", [by_lycoris, by_peft, by_us])
+def by_others(folder: Path) -> list[Path]:
+    """With tensors that are left out, names of PEFT's adapters, and what ComfyUI has besides sums."""
+    one = torch.ones
+    lokr = {"x.to_q.lokr_w1": one(4, 2), "x.to_q.lokr_w2": one(8, 6)}
+    peft = {f"base_model.model.{key}": value for key, value in lokr.items()}
+    official = {
+        f"{ATTENTION.format(n)}_lora.{end}": one(*shape)
+        for n in range(3)
+        for end, shape in (("down.weight", (2, 4)), ("up.weight", (8, 6)))
+    }
+    kinds = (
+        {**lokr, "y.oft_blocks": one(2, 3, 3), "y.alpha": one(())}, {**lokr, "blocks.0.diff_m": one(1, 6, 8), "emb_params": one(2, 8)},
+        {**lokr, "head.modules_to_save.default.weight": one(3, 3)}, {**lokr, "y.mystery": one(3), "z.alpha": one(())},
+        {**peft, "mystery": one(3)}, {**peft, "z.alpha": one(())}, {f"{key}.robot": value for key, value in peft.items()},
+        {"y.lora_A.robot.weight": one(2, 5), "y.lora_B.robot.weight": one(6, 2), "y.magnitude": one(6)}, {"norm.set_weight": one(6)},
+        {"y.lora_down.weight": one(2, 5), "y.lora_up.weight": one(6, 2), "y.reshape_weight": one(2).long()},
+        {**official, "mystery": one(3)}, {**official, **lokr, "b.lora_A.weight": one(2, 5), "b.lora_B.weight": one(6, 2)},
+        {"img_in.lora_A.weight": one(2, 5), "img_in.lora_B.weight": one(6, 2), "single_blocks.0.norm.key_norm.scale": one(3)},
+    )  # fmt: skip
+    files = [folder / f"{n}.safetensors" for n in range(len(kinds))]
+    for path, tensors in zip(files, kinds, strict=True):
+        save_file(tensors, path)
+    return files
+
+
+@pytest.mark.parametrize("make", [by_lycoris, by_peft, by_us, by_others])
 def test_the_browser_says_what_krona_ops_says(make, node, tmp_path):
     files = make(tmp_path)
     for path, browser in zip(files, told(node, files), strict=True):

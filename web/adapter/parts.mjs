@@ -4,7 +4,6 @@
 const LORA = [
   [".lora_up.weight", ".lora_down.weight", ".lora_mid.weight"],
   [".lora_B.weight", ".lora_A.weight"],
-  [".lora_B.default.weight", ".lora_A.default.weight"],
   [".lora_B", ".lora_A"],
   [".lora.up.weight", ".lora.down.weight"],
   ["_lora.up.weight", "_lora.down.weight"],
@@ -12,29 +11,44 @@ const LORA = [
 ];
 const LOKR = ["lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2"];
 const LOHA = ["hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2"];
-const PLAIN = ["diff", "diff_b", "w_norm", "b_norm"];
-const OTHERS = ["cdka_a", "cdka_b", ...PLAIN, "alpha", "dora_scale", "scalar"];
-const MAGNITUDES = ["lora_magnitude_vector", "lora_magnitude_vector.weight", "lora_magnitude_vector.default.weight"];
+const PLAIN = ["diff", "diff_b", "w_norm", "b_norm", "set_weight"];
+const OTHERS = ["cdka_a", "cdka_b", ...PLAIN, "alpha", "dora_scale", "magnitude", "scalar", "row_offset", "reshape_weight"];
+const MAGNITUDES = ["lora_magnitude_vector", "lora_magnitude_vector.weight"];
 
 /** The end of a tensor's name, the longest first, and what that part is called here. @type {[string, string][]} */
 const ENDS = /** @type {[string, string][]} */ ([
   ...[...LOKR, ...LOHA, ...OTHERS].map((part) => [`.${part}`, part]),
-  ...[...LOKR, ...LOHA].map((part) => [`.${part}.default`, part]),
   ...LORA.flatMap((spellings) => spellings.map((end, number) => [end, ["lora_up", "lora_down", "lora_mid"][number]])),
   ...MAGNITUDES.map((end) => [`.${end}`, "magnitude"]),
   [".lora_B.bias", "lora_bias"],
 ]).sort(([a], [b]) => b.length - a.length);
 
-/** Adapters that the pack cannot read, by the end of a tensor's name. */
-const UNREADABLE = new Map([
-  [".oft_blocks", "OFT"],
-  [".oft_diag", "OFT"],
-  [".a1.weight", "GLoRA"],
-  [".on_input", "IA3"],
-]);
+/** PEFT puts the name of an adapter between these two, "default" or what the user called it. @type {[string, string, string][]} */
+const NAMED = [
+  ...[...LOKR, ...LOHA].map((part) => /** @type {[string, string, string]} */ ([part, "", part])),
+  ["lora_up", "weight", "lora_up"],
+  ["lora_down", "weight", "lora_down"],
+  ["lora_mid", "weight", "lora_mid"],
+  ["lora_B", "weight", "lora_up"],
+  ["lora_A", "weight", "lora_down"],
+  ["lora_B", "bias", "lora_bias"],
+  ["lora_magnitude_vector", "", "magnitude"],
+  ["lora_magnitude_vector", "weight", "magnitude"],
+];
+const NO_ADAPTER = /scale|quant|absmax|zero_?point|bias$/;
+const MODIFIERS = new Set(["alpha", "dora_scale", "magnitude", "scalar", "row_offset", "reshape_weight"]);
 
-/** Textual inversions that kohya's and OneTrainer's files carry along. */
-const IGNORED = "bundle_emb.";
+/** Adapters that the pack cannot read, by a part of a tensor's name; `krona_ops/formats/strangers.py` knows more of them. */
+const UNREADABLE = /** @type {[RegExp, string][]} */ ([
+  [/\.oft_|\.rescale$/, "OFT"],
+  [/\.boft_/, "BOFT"],
+  [/\.(?:a1|a2|b1|b2|bm)\.weight$|\.glora_/, "GLoRA"],
+  [/\.on_input$|\.ia3_/, "(IA)³"],
+  [/\.vera_/, "VeRA"],
+  [/\.fourierft_/, "FourierFT"],
+  [/\.(?:q_layer|p_layer|lambda_layer)(?:\.|$)/, "T-LoRA"],
+  [/\.(?:waveft|hra|c3a|road|shira|randlora|vblora|gralora|miss|bone|delora|hira|psoft|tinylora)_/, "PEFT"],
+]);
 
 /**
  * @param {string} key
@@ -43,6 +57,13 @@ const IGNORED = "bundle_emb.";
 export function split(key) {
   for (const [end, part] of ENDS) {
     if (key.length > end.length && key.endsWith(end)) return { layer: key.slice(0, -end.length), part };
+  }
+  const words = key.split(".");
+  for (const [before, behind, part] of NAMED) {
+    const rest = behind ? 3 : 2;
+    if (words.length <= rest || words[words.length - rest] !== before || (behind && words[words.length - 1] !== behind)) continue;
+    const layer = words.slice(0, -rest).join(".");
+    if (layer && !NO_ADAPTER.test(words[words.length - rest + 1])) return { layer, part };
   }
   return null;
 }
@@ -56,9 +77,9 @@ export function group(shapes) {
   /** @type {Layers} */
   const layers = new Map();
   const strangers = [];
+  const isControl = isControlLora([...shapes.keys()]);
   for (const [key, shape] of shapes) {
-    if (key.startsWith(IGNORED)) continue;
-    const found = split(key);
+    const found = split(key) ?? (isControl && key.endsWith("_norm.scale") ? { layer: key.slice(0, -6), part: "set_weight" } : null);
     if (!found) {
       strangers.push(key);
       continue;
@@ -67,6 +88,16 @@ export function group(shapes) {
     layers.set(found.layer, parts.set(found.part, shape));
   }
   return { layers, strangers };
+}
+
+/** Black Forest Labs' control LoRAs of Flux hold the weights of norms as they are. @param {string[]} keys */
+function isControlLora(keys) {
+  return keys.some((key) => key.endsWith("img_in.lora_A.weight")) && keys.some((key) => key.endsWith(".key_norm.scale"));
+}
+
+/** Whether a layer has more than what says something about an update. @param {Iterable<string>} parts */
+export function isUpdate(parts) {
+  return [...parts].some((part) => !MODIFIERS.has(part));
 }
 
 /** The kinds of update among parts: `lokr`, `hada`, `lora`, `cdka`, `diff`. @param {Iterable<string>} parts */
@@ -82,6 +113,5 @@ export function methodsOf(parts) {
 
 /** The method of an adapter that cannot be read, by a tensor's name. @param {string} key */
 export function unreadableMethod(key) {
-  for (const [end, method] of UNREADABLE) if (key.endsWith(end)) return method;
-  return null;
+  return UNREADABLE.find(([pattern]) => pattern.test(key))?.[1] ?? null;
 }

@@ -1,6 +1,6 @@
 // @ts-check
 /** What a safetensors file is, told from its header as `krona_ops/formats` tells it. */
-import { group, methodsOf, unreadableMethod } from "./parts.mjs";
+import { group, isUpdate, methodsOf, unreadableMethod } from "./parts.mjs";
 
 /** @typedef {import("./safetensors.mjs").Header} Header */
 /** @typedef {import("./parts.mjs").Layers} Layers */
@@ -27,6 +27,7 @@ const NAMES = new Map(
 );
 const PEFT_PREFIX = "base_model.model.";
 const PROCESSOR = /^(?<layer>.*attn\d*\.processor\.(?<projection>to_(?:q|k|v|out)))_lora\.(?<part>down|up)\.weight$/;
+const OF_PROCESSOR = /attn\d*\.processor\.to_(?:q|k|v|out)$/;
 const OF_TEXT_ENCODER = [
   /^(?:base_model\.model\.|model\.|lycoris_+)*(?:lora_)?(?:prior_)?(?:te\d?|text_encoders?(?:_?\d)?)[._]/i,
   /(?:^|[._])text_model[._](?:encoder|embeddings)[._]/i,
@@ -53,8 +54,8 @@ export function recognise(header) {
   };
   if (told.kind === "unsupported") told.method = strangers.map(unreadableMethod).find(Boolean) ?? "";
   if (told.kind !== "adapter") return { ...told, format: "" };
-  told.layers = format === "diffusekrona" ? layers.size : count(layers);
-  told.factors = common([...layers.values()].map((parts) => factorsOf(parts, format)));
+  told.layers = count(layers);
+  told.factors = common([...layers].map(([layer, parts]) => factorsOf(parts, format === "diffusekrona" && OF_PROCESSOR.test(layer))));
   told.hasTextEncoder = [...layers.keys()].some((layer) => OF_TEXT_ENCODER.some((pattern) => pattern.test(layer)));
   return told;
 }
@@ -65,26 +66,29 @@ export function recognise(header) {
  */
 function kindOf(header, layers, strangers, format) {
   if (KRONA_KIND.test(header.metadata.get("krona.kind") ?? "")) return "state";
-  // A model may have a parameter called alpha or diff; an adapter has nothing but its parts.
-  if (format && !strangers.length) return "adapter";
-  if (strangers.some((key) => OF_MODEL.test(key))) return "checkpoint";
-  if (strangers.some((key) => unreadableMethod(key) !== null)) return "unsupported";
-  if (format) return layers.size >= strangers.length ? "adapter" : "checkpoint"; // the server says what is wrong with it
-  const weights = strangers.filter((key) => key.endsWith(".weight") && (header.shapes.get(key)?.length ?? 0) > 1);
-  return weights.length >= WEIGHTS_OF_A_MODEL ? "checkpoint" : "other";
+  const weights = strangers.filter(
+    (key) => key.endsWith(".weight") && (header.shapes.get(key)?.length ?? 0) > 1 && unreadableMethod(key) === null && !key.includes(".modules_to_save."),
+  );
+  // A model may have a parameter called alpha or diff, an adapter a few weights of its base model.
+  const updates = [...layers.values()].filter((parts) => isUpdate(parts.keys())).length;
+  const isModel = weights.length > updates && (weights.length >= WEIGHTS_OF_A_MODEL || weights.some((key) => OF_MODEL.test(key)));
+  if (isModel) return "checkpoint";
+  if (format) return "adapter"; // the server says what it leaves out
+  return strangers.some((key) => unreadableMethod(key) !== null) ? "unsupported" : "other";
 }
 
 /** The one format of `krona_ops.formats.FORMATS` that sniffs true; empty where none does. @param {Header} header @param {Layers} layers */
 function formatOf(header, layers) {
   const methods = methodsOf([...layers.values()].flatMap((parts) => [...parts.keys()]));
+  if (methods.has("lora") && isDiffuseKrona(header)) return "diffusekrona";
   if (methods.has("lokr")) {
-    if (isPeft(header)) return "peft";
+    if (isPeft(header, layers)) return "peft";
     const isNamed = /networks\.(krona|cdka)$/.test(header.metadata.get("ss_network_module") ?? "");
     return isNamed && hasAlpha(header) ? "sd-scripts KronA" : "lokr";
   }
   if (methods.has("cdka")) return "cdka";
   if (methods.has("hada")) return "loha";
-  if (methods.has("lora")) return isDiffuseKrona(header) ? "diffusekrona" : "lora";
+  if (methods.has("lora")) return "lora";
   return methods.has("diff") ? "diff" : "";
 }
 
@@ -93,11 +97,12 @@ function hasAlpha(header) {
   return [...header.shapes.keys()].some((key) => key.endsWith(".alpha"));
 }
 
-/** PEFT saves LoKr without alpha, and its own prefix before every name. @param {Header} header */
-function isPeft(header) {
-  if (hasAlpha(header)) return false;
+/** PEFT saves LoKr without alpha, and its own prefix before every name. @param {Header} header @param {Layers} layers */
+function isPeft(header, layers) {
+  const names = [...layers].filter(([, parts]) => [...parts.keys()].some((part) => part.startsWith("lokr"))).map(([name]) => name);
+  if (names.some((name) => header.shapes.has(`${name}.alpha`))) return false;
   const kind = peftKind(header.metadata.get("adapter_config"));
-  return kind ? kind === "LOKR" : [...header.shapes.keys()].every((key) => key.startsWith(PEFT_PREFIX));
+  return kind ? kind === "LOKR" : names.every((name) => name.startsWith(PEFT_PREFIX));
 }
 
 /** The kind that PEFT's settings name, where they make sense. @param {string | undefined} text */
@@ -116,17 +121,25 @@ function peftKind(text) {
 function isDiffuseKrona(header) {
   /** @type {Map<string, Map<string, number[]>>} */
   const pairs = new Map();
-  /** @type {Map<string, Set<string>>} */
+  /** @type {Map<string, string[]>} */
   const downs = new Map();
   for (const [key, shape] of header.shapes) {
     const match = PROCESSOR.exec(key)?.groups;
-    if (!match || shape.length !== 2) return false;
+    if (!match || shape.length !== 2) continue;
     pairs.set(match.layer, (pairs.get(match.layer) ?? new Map()).set(match.part, shape));
-    if (match.part === "down") downs.set(match.projection, (downs.get(match.projection) ?? new Set()).add(String(shape)));
+    if (match.part === "down") downs.set(match.projection, [...(downs.get(match.projection) ?? []), String(shape)]);
   }
   const whole = [...pairs.values()].filter((pair) => pair.size === 2);
-  const sharesRank = whole.every((pair) => pair.get("down")?.[0] === pair.get("up")?.[1]);
-  return whole.length > 0 && !sharesRank && [...downs.values()].every((shapes) => shapes.size === 1);
+  const others = whole.filter((pair) => pair.get("down")?.[0] !== pair.get("up")?.[1]).length;
+  return whole.length > 0 && others > 0.1 * whole.length && [...downs.values()].every((shapes) => commonest(shapes) >= 0.9 * shapes.length);
+}
+
+/** How often the most frequent one occurs. @param {string[]} values */
+function commonest(values) {
+  /** @type {Map<string, number>} */
+  const counts = new Map();
+  for (const value of values) counts.set(value, (counts.get(value) ?? 0) + 1);
+  return Math.max(...counts.values());
 }
 
 /** How many layers are updated; a bias is one of its own. @param {Layers} layers */
@@ -139,9 +152,9 @@ function count(layers) {
   return found;
 }
 
-/** The shapes of `A` and `B` of a layer. @param {Map<string, number[]>} parts @param {string} format @returns {[number[], number[]] | null} */
-function factorsOf(parts, format) {
-  if (format === "diffusekrona") {
+/** The shapes of `A` and `B` of a layer. @param {Map<string, number[]>} parts @param {boolean} isOfficial @returns {[number[], number[]] | null} */
+function factorsOf(parts, isOfficial) {
+  if (isOfficial) {
     const [down, up] = [parts.get("lora_down"), parts.get("lora_up")];
     return down && up ? [[...down].reverse(), up] : null;
   }

@@ -6,7 +6,7 @@ export const MOST_BYTES = 8_000_000;
 
 /** Bytes of an element, for the types that occur in adapters; a tensor of another type is not measured. */
 const BYTES = new Map(
-  Object.entries({ F64: 8, F32: 4, F16: 2, BF16: 2, F8_E4M3: 1, F8_E5M2: 1, I64: 8, I32: 4, I16: 2, I8: 1, U8: 1, BOOL: 1 }),
+  Object.entries({ F64: 8, F32: 4, F16: 2, BF16: 2, F8_E4M3: 1, F8_E5M2: 1, F8_E4M3FNUZ: 1, F8_E5M2FNUZ: 1, F8_E8M0: 1, U16: 2, U32: 4, U64: 8, C64: 8, I64: 8, I32: 4, I16: 2, I8: 1, U8: 1, BOOL: 1 }),
 );
 
 /**

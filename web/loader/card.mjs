@@ -1,7 +1,7 @@
 // @ts-check
 /** What an adapter is, to look at. Everything in it comes from files of strangers and goes in as text. */
 import { element } from "../dom.mjs";
-import { numbers, products } from "./format.mjs";
+import { numbers, products, unread } from "./format.mjs";
 
 /**
  * @typedef {import("./format.mjs").Facts} Facts
@@ -29,9 +29,16 @@ export function factsCard(facts, { t, picture, copy }) {
       element("div", { class: "krona-title", title: facts.description || facts.title }, facts.title),
       kind && element("div", { class: "krona-kind" }, kind),
       element("div", { class: "krona-numbers", title: products(facts.factors, t) }, numbers(facts, t).join(" · ")),
+      facts.left_out?.length > 0 && leftOut(facts.left_out, t),
       words.length > 0 && element("div", { class: "krona-triggers", role: "group", "aria-label": t("trigger") }, ...words),
     ),
   );
+}
+
+/** What the file holds and the pack cannot use. @param {Facts["left_out"]} found @param {Translate} t */
+function leftOut(found, t) {
+  const { text, details } = unread(found, t);
+  return element("div", { class: "krona-left-out", title: details, role: "note" }, text);
 }
 
 /** A line that says why there is nothing to show. @param {string} text @param {boolean} [isBad] */

@@ -7,6 +7,7 @@
  * @typedef {object} Facts The answer of `GET /krona/adapter` (docs/api.md).
  * @property {string} name @property {string} title @property {string} base @property {string} method @property {number} layers
  * @property {{a: number[], b: number[], layers: number}[]} factors @property {number | null} rank @property {number} bytes
+ * @property {{method: string, reason: string, names: string[]}[]} left_out
  * @property {string[]} trigger @property {string} description @property {boolean} has_thumbnail @property {number} modified
  */
 
@@ -36,6 +37,20 @@ export function numbers(facts, t) {
     layers(facts.layers, t),
     t("size", { size: megabytes(facts.bytes) }),
   ].filter(Boolean);
+}
+
+/** What of the file is not used, by method, and in full for a tooltip. @param {Facts["left_out"]} leftOut @param {Translate} t */
+export function unread(leftOut, t) {
+  const methods = leftOut.map((one) => t("leftOutOne", { method: one.method, count: one.names.length }));
+  return {
+    text: t("leftOut", { methods: methods.join(", ") }),
+    details: leftOut.map((one) => `${one.method}: ${one.reason}\n${some(one.names)}`).join("\n\n"),
+  };
+}
+
+/** @param {string[]} names */
+function some(names) {
+  return names.length > 12 ? `${names.slice(0, 12).join("\n")}\n…` : names.join("\n");
 }
 
 /** @param {number} bytes */

@@ -16,6 +16,10 @@ FLOAT32_EPS = 2.0**-23
 """What LyCORIS and ComfyUI add to a DoRA norm."""
 
 
+class LayerError(FormatError):
+    """One layer of a file cannot be read; it is left out and told, the others are read."""
+
+
 @dataclass(frozen=True)
 class Layer:
     """The tensors of one layer of a file."""
@@ -46,6 +50,8 @@ class Layer:
     def scale(self, sizes: Sizes) -> float:
         """The scale of the update."""
         extra = self.number("scalar")
+        if sizes.alpha is not None and math.isnan(sizes.alpha):
+            raise self.error("Its alpha is no number.", sizes.alpha, "a number")
         scale = self.scale_of(sizes).scale * (1.0 if extra is None else extra)
         if not math.isfinite(scale):
             raise self.error(f"Its scale is {scale}.", scale, "a number")
@@ -67,7 +73,7 @@ class Layer:
         """
         tensor = self.parts.get(part)
         if tensor is None:
-            raise FormatError(
+            raise LayerError(
                 f"{part} is missing.",
                 layer=self.name,
                 found=", ".join(sorted(self.parts)),
@@ -82,9 +88,9 @@ class Layer:
             )
         return tensor
 
-    def error(self, message: str, found: object, expected: object) -> FormatError:
+    def error(self, message: str, found: object, expected: object) -> LayerError:
         """What is wrong with this layer."""
-        return FormatError(
+        return LayerError(
             message, layer=self.name, found=found, expected=expected, remedy="The file is damaged or of another format."
         )
 

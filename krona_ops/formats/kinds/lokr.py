@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ...delta import Kron
-from ...factor import Factor, Full, LowRank, Tucker
+from ...factor import Factor, Full, LowRank, Tucker, wide_dtype
 from ..scale import Sizes
 from .layer import Layer, low_rank, rank_of, times, tucker, whole
 
@@ -81,7 +81,7 @@ def number(value: float) -> Tensor:
 
 def times_number(tensor: Tensor, scale: float) -> Tensor:
     """``scale · tensor`` in its own type where that is exact, else in float32 or wider."""
-    wide = torch.promote_types(tensor.dtype, torch.float32)
+    wide = wide_dtype(tensor.dtype)
     exact = tensor.to(torch.float64) * scale
     own = exact.to(tensor.dtype)
     return own if torch.equal(own.to(torch.float64), exact) else exact.to(wide)

@@ -65,6 +65,7 @@ def _facts(name: str) -> dict[str, Any]:
         "parameters": found.parameters,
         "factors": [{"a": list(a), "b": list(b), "layers": count} for (a, b), count in factors.most_common()],
         "rank": ranks.most_common(1)[0][0] if ranks else None,
+        "left_out": [{"method": one.method, "reason": one.reason, "names": list(one.names)} for one in found.left_out],
         "bytes": found.bytes,
         "modified": path.stat().st_mtime,
         "trigger": list(trigger_words(found.metadata)),

@@ -98,8 +98,39 @@ def test_a_missing_half_is_named(tmp_path):
     tensors = official_file(tmp_path / "x.safetensors")
     del tensors[f"{BLOCK.format(2, 'v')}.up.weight"]
     save_file(tensors, tmp_path / "x.safetensors")
-    with pytest.raises(FormatError, match=r"attn2.processor.to_v: up is missing"):
-        load(tmp_path / "x.safetensors")
+    adapter = load(tmp_path / "x.safetensors")
+    assert len(adapter) == len(tensors) // 2
+    (left,) = adapter.left_out
+    assert (left.method, left.names) == ("DiffuseKronA", (BLOCK.format(2, "v").removesuffix("_lora"),))
+    assert left.reason.startswith("up is missing")
+
+
+def test_one_foreign_tensor_leaves_an_official_file_official(tmp_path):
+    tensors = official_file(tmp_path / "x.safetensors")
+    whole = load(tmp_path / "x.safetensors")
+    for foreign in (
+        {"mystery": torch.ones(3)},
+        {"unet.conv_in.weight": torch.ones(2, 2)},
+        {"a.oft_blocks": torch.ones(1, 2, 2)},
+    ):
+        save_file({**tensors, **foreign}, tmp_path / "y.safetensors")
+        adapter = load(tmp_path / "y.safetensors")
+        assert dict(adapter.layers) == dict(whole.layers)
+        assert len(adapter.left_out) == 1
+
+
+def test_other_methods_beside_official_layers_are_read_too(tmp_path):
+    tensors = official_file(tmp_path / "x.safetensors")
+    whole = load(tmp_path / "x.safetensors")
+    others = {
+        "a.lokr_w1": torch.ones(2, 3), "a.lokr_w2": torch.ones(5, 4), "b.lora_A.weight": torch.ones(2, 3),
+        "b.lora_B.weight": torch.ones(5, 2), "c.alpha": torch.ones(()),
+    }  # fmt: skip
+    save_file({**tensors, **others}, tmp_path / "y.safetensors")
+    adapter = load(tmp_path / "y.safetensors")
+    assert {name: adapter.layers[name] for name in whole.layers} == dict(whole.layers)
+    assert set(adapter.layers) - set(whole.layers) == {"a", "b"}
+    assert [one.names for one in adapter.left_out] == [("c",)]
 
 
 @pytest.mark.parametrize(

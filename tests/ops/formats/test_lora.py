@@ -66,7 +66,7 @@ def test_a_file_that_mixes_methods_reads_layer_by_layer(tmp_path):
     adapter = read(tmp_path, tensors)
     assert list(adapter.layers) == ["a", "b", "b.bias", "c", "d", "d.bias"]
     assert {adapter.layers[name].shape for name in ("b.bias", "c", "d.bias")} == {(6,), (7,), (3,)}
-    assert "1 tensors are no updates of layers and were left out: bundle_emb.robot" in adapter.notes[-1]
+    assert adapter.notes[-1].startswith("Left out: an embedding (1: bundle_emb.robot")
 
 
 def test_a_difference_on_top_of_a_lora_is_added(tmp_path):
@@ -87,11 +87,7 @@ def test_a_difference_on_top_of_a_lora_is_added(tmp_path):
         ({"x.lora_up.weight": UP, "x.lora_down.weight": torch.ones(3, 5)}, "share no rank"),
         ({"x.lora_up.weight": torch.ones(6, 4, 3, 3), "x.lora_down.weight": torch.ones(4, 5, 1, 1)}, "share no rank"),
         ({"x.lora_up.weight": UP, "x.lora_down.weight": DOWN, "x.lora_mid.weight": torch.ones(4, 3, 3, 3)}, "does not fit"),
-        ({"x.lora_up.weight": UP, "x.lora_down.weight": DOWN, "y.alpha": torch.ones(())}, "y: It has alpha, but no update"),
         ({"x.lora_up.weight": UP, "x.lora_down.weight": DOWN, "x.dora_scale": torch.ones(7)}, "DoRA norm of 7 numbers"),
-        ({"x.lora_up.weight": UP, "x.lora_down.weight": DOWN, "x.mystery": torch.ones(7)}, 'tensor "mystery"'),
-        ({"x.lora_up.weight": UP, "x.lora_down.weight": DOWN, "y.oft_blocks": torch.ones(7)}, "An OFT adapter, which cannot"),
-        ({"x.lora_up.weight": UP, "x.lora_down.weight": DOWN, "y.set_weight": torch.ones(7)}, "A replacement of a weight"),
         ({"x.lora_B.weight": UP, "x.lora_A.weight": DOWN, "x.lora_up.weight": UP}, "Two tensors are the same part"),
         ({"x.lora_up.weight": UP, "x.lora_down.weight": DOWN, "x.diff": torch.ones(5, 6)}, "Two updates of it differ in shape"),
         ({"x.hada_w1_a": UP, "x.hada_w1_b": DOWN, "x.hada_w2_a": UP}, "hada_w2_b is missing"),

@@ -1,0 +1,37 @@
+"""What a reader found in a file and could not use, as a value: it goes with the adapter, and is told wherever the file is looked at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SHOWN = 3
+"""So many names are told; all of them are kept."""
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Tensors that are in no layer of the adapter, all of one method and for one reason."""
+
+    method: str
+    """What they are: ``OFT``, ``an embedding``, ``LoKr`` (a damaged layer), …"""
+    reason: str
+    """Why they were left out, or who can use them; a sentence."""
+    names: tuple[str, ...]
+    """Of the layers; of a tensor that belongs to none, its own name."""
+
+    def __str__(self) -> str:
+        """One line for the user.
+
+        >>> print(LeftOut("OFT", "ComfyUI's own Load LoRA applies them.", ("a", "b")))
+        Left out: OFT (2: a, b). ComfyUI's own Load LoRA applies them.
+        """
+        some = f"{', '.join(self.names[:SHOWN])}{', …' if len(self.names) > SHOWN else ''}"
+        return f"Left out: {self.method} ({len(self.names)}: {some}). {self.reason}"
+
+
+def gathered(found: list[LeftOut]) -> tuple[LeftOut, ...]:
+    """Those of one method and one reason as one, in the order in which they were found."""
+    names: dict[tuple[str, str], dict[str, None]] = {}
+    for one in found:
+        names.setdefault((one.method, one.reason), {}).update(dict.fromkeys(one.names))
+    return tuple(LeftOut(method, reason, tuple(those)) for (method, reason), those in names.items())
