@@ -46,7 +46,7 @@ def tags(caption: str) -> list[str]:
     """
     inside, opened = [False] * len(caption), []
     for place, letter in enumerate(caption):
-        if letter not in _PARTNER and letter not in _PARTNER.values() or _is_no_bracket(caption, place):
+        if (letter not in _PARTNER and letter not in _PARTNER.values()) or _is_no_bracket(caption, place):
             continue
         if letter in _PARTNER.values():
             opened.append(place)
@@ -54,7 +54,9 @@ def tags(caption: str) -> list[str]:
             del opened[opened.index(partner) :]
             inside[partner:place] = [True] * (place - partner)
     ends = [place for place, letter in enumerate(caption) if letter == "," and not inside[place]]
-    parts = (caption[start:end].strip() for start, end in zip([0, *(end + 1 for end in ends)], [*ends, len(caption)], strict=True))
+    parts = (
+        caption[start:end].strip() for start, end in zip([0, *(end + 1 for end in ends)], [*ends, len(caption)], strict=True)
+    )
     return [part for part in parts if part]
 
 
