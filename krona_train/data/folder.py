@@ -187,6 +187,8 @@ def _unused(
     ignored, why_ignored = captions == "prompt", "captions are the prompt for every picture"
     beside = [(_beside(found, found.caption_file), why_ignored) for found, _ in readable if ignored]
     beside += [(path.name, why_ignored) for path in described if ignored]
+    empty = "it is empty, so the picture has no caption of its own"
+    beside += [(_beside(found, found.caption_file), empty) for found, _ in readable if not ignored and not _own_text(found)]
     beside += [(_beside(found, found.mask_file), "it is a mask, and masks are off") for found, _ in readable if not masks]
     twice = tuple(found.name for found, _ in readable if found.described and found.caption_file is not None and not ignored)
     about = (Notice("Described twice", "their own text files count, not the metadata file", twice),) if twice else ()
@@ -215,20 +217,27 @@ def _caption(found: Found, prompt: str, captions: Captions) -> str:
         require_prompt(prompt, found.name)
         return prompt
     otherwise = found.described or otherwise
-    beside = found.caption_file
-    if beside is None:
-        require_prompt(otherwise, found.name)
-        return otherwise
+    text = _own_text(found)
+    if not text:
+        require_prompt(otherwise, found.name if found.caption_file is None else found.caption_file.name)
+    return text or otherwise
+
+
+def _own_text(found: Found) -> str:
+    """What the text file beside a picture says; empty where there is none.
+
+    Raises:
+        DataError: It is no text.
+    """
+    if found.caption_file is None:
+        return ""
     try:
-        text = beside.read_text(encoding="utf-8-sig").strip()
+        return found.caption_file.read_text(encoding="utf-8-sig").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"The caption file cannot be read: {error}.",
-            layer=str(beside),
+            layer=str(found.caption_file),
             found="no UTF-8 text",
             expected="text in UTF-8",
             remedy="Save it as UTF-8, or delete it to use the prompt.",
         ) from error
-    if not text:
-        require_prompt(otherwise, beside.name)
-    return text or otherwise

@@ -130,6 +130,12 @@ def test_of_several_captions_one_counts_and_the_others_are_named(folder):
     assert told(folder) == dict.fromkeys(["dog.caption", "dog.jpg.txt"], "Left out: its picture has another caption")
 
 
+def test_a_caption_file_that_is_empty_is_named(folder):
+    (folder / "dog.txt").write_text(" \n")
+    assert [picture.caption for picture in from_folder(folder, "a dog")] == ["a dog"]
+    assert told(folder) == {"dog.txt": "Left out: it is empty, so the picture has no caption of its own"}
+
+
 def test_a_caption_belongs_to_the_picture_of_exactly_its_name_first(tmp_path):
     try:
         paint(tmp_path / "a.png"), paint(tmp_path / "A.jpg")
