@@ -13,7 +13,7 @@ from PIL.PngImagePlugin import PngInfo
 from krona_ops.errors import AdapterFileError, DataError
 from krona_ops.files import write_atomically
 
-from .data.folder import SUFFIXES
+from .data.kinds import SUFFIXES
 from .data.pixels import is_readable
 
 _OWN = re.compile(r"class-(\d{5,})\.png")

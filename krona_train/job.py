@@ -7,11 +7,13 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import yaml
+
 from krona_ops.errors import ConfigError, KronaError
 
 from .config import TrainConfig, from_yaml, to_yaml
 from .data.pictures import Dataset
-from .data.source import PictureFiles, read_pictures
+from .data.source import PictureFiles, read_pictures, wanted_prior
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def load_job(path: Path) -> Job:
 
 def _parsed(text: str, path: Path) -> Job:
     try:
-        return from_yaml(text, Job)
+        return _with_prior(from_yaml(text, Job), text)
     except KronaError as error:
         raise ConfigError(str(error), layer=str(path), found=error.found, expected=error.expected) from error
     except (ValueError, TypeError, RecursionError) as error:  # such as a day that no month has, or names that are none
@@ -105,6 +107,19 @@ def _parsed(text: str, path: Path) -> Job:
             expected="name: value lines",
             remedy="Put texts that look like dates or numbers in quotes.",
         ) from error
+
+
+def _with_prior(job: Job, text: str) -> Job:
+    """The job with the prior that it means: a file that names class pictures, and says nothing of the prior or nothing of its source,
+    is for training with them, as in the node. Files that a run has written always say all of it."""
+    given = (yaml.safe_load(text) or {}).get("training", {}).get("prior")
+    prior = job.training.prior
+    has_class = bool(job.pictures.class_folder or job.pictures.class_count)
+    if given is None:
+        prior = wanted_prior(has_class)
+    elif has_class and "source" not in given and prior.weight > 0:
+        prior = wanted_prior(has_class, prior.weight)
+    return dataclasses.replace(job, training=dataclasses.replace(job.training, prior=prior))
 
 
 def to_text(job: Job) -> str:

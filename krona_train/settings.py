@@ -16,6 +16,7 @@ from .config import (
     ValidationConfig,
 )
 from .data.pictures import Dataset
+from .data.source import wanted_prior
 
 PriorChoice = Literal["auto", "model", "pictures", "off"]
 
@@ -54,5 +55,6 @@ class Settings:
 
     def _prior(self, dataset: Dataset) -> PriorConfig:
         has_class = bool(dataset.class_pictures or dataset.class_count)
-        source = ("pictures" if has_class else "off") if self.prior == "auto" else self.prior
-        return PriorConfig() if source == "off" else PriorConfig(self.prior_weight, source)
+        if self.prior == "auto":
+            return wanted_prior(has_class, self.prior_weight)
+        return PriorConfig() if self.prior == "off" else PriorConfig(self.prior_weight, self.prior)

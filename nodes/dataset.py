@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,16 +11,24 @@ from comfy_api.latest import io
 
 from krona_ops.errors import DataError
 from krona_train.config import DataConfig
+from krona_train.data.batches import from_batches
 from krona_train.data.contact_sheet import contact_sheet
-from krona_train.data.folder import Captions, check_folder, files_of, from_folder
-from krona_train.data.pictures import Dataset, Picture, from_tensor
-from krona_train.data.source import PictureFiles, read_pictures
+from krona_train.data.folder import Captions, Progress, check_folder, files_of
+from krona_train.data.listing import list_folder
+from krona_train.data.notices import Notice
+from krona_train.data.pictures import Dataset, Picture
+from krona_train.data.source import PictureFiles, read_pictures, with_class_folder
 
 from .host import paths
+from .host.reading import summary, tell_reading
+from .host.text import tell
 from .host.types import CATEGORY
 from .host.types import KronaDataset as DatasetSocket
+from .host.wires import one, several
 from .inputs import number_input
 
+NODE = "KronA Dataset"
+MOST_NAMES_ON_THE_NODE = 8
 FROM_FILES = "from .txt files, else the prompt"
 ALL_PROMPT = "the prompt for every picture"
 FROM_FOLDERS = "from .txt files, else from folder names"
@@ -39,6 +47,8 @@ class KronaDataset(io.ComfyNode):
             category=CATEGORY,
             description="The pictures to train on, from a folder, from the graph, or both. Three to five of one subject are enough.",
             search_aliases=["dreambooth", "training images", "captions"],
+            is_input_list=True,  # a list of pictures is one data set, not one training for each of them
+            hidden=[io.Hidden.unique_id],
             inputs=[
                 io.String.Input(
                     "prompt",
@@ -53,12 +63,18 @@ class KronaDataset(io.ComfyNode):
                     tooltip="A folder with pictures: its full path, or its name inside ComfyUI's input folder. "
                     "May stay empty when pictures are connected.",
                 ),
-                io.Image.Input("images", optional=True, tooltip="Pictures from the graph, in addition to those of the folder."),
+                io.Image.Input(
+                    "images",
+                    optional=True,
+                    tooltip="Pictures from the graph, in addition to those of the folder: a batch, a list such as Load Image (from Folder) "
+                    "gives, or a list of batches, of any sizes. They become one data set.",
+                ),
                 io.Combo.Input(
                     "captions",
                     options=list(SOURCES),
                     default=FROM_FILES,
-                    tooltip="A text file next to a picture (dog.png, dog.txt) describes that picture alone. "
+                    tooltip="A text file next to a picture (dog.png with dog.txt or dog.caption, or a line of metadata.jsonl) describes that "
+                    "picture alone. "
                     "Describing what is NOT the subject keeps it out of what is learnt. 'From folder names': pictures in a "
                     "subfolder like '10_sks dog' without a text file get 'sks dog'.",
                     advanced=True,
@@ -77,23 +93,33 @@ class KronaDataset(io.ComfyNode):
                 *_class_inputs(),
                 *_cut_inputs(),
                 *_caption_inputs(),
+                io.String.Input(
+                    "texts",
+                    optional=True,
+                    force_input=True,
+                    tooltip="Captions for the pictures from 'images': a list with one per picture, as Load Image-Text (from Folder) gives, "
+                    "one text for all, or one with a line per picture. An empty one takes the prompt.",
+                    advanced=True,
+                ),
             ],
             outputs=[
                 DatasetSocket.Output(display_name="dataset"),
                 io.Image.Output(
                     display_name="preview",
-                    tooltip="Every picture with its cut, mask, size and caption: dark is cut off, red is not learnt, blue is a class picture.",
+                    tooltip="Every picture with its cut, mask, size and caption: dark is cut off, red is not learnt, blue is a class picture. "
+                    "Below: the files of the folder that are not used, and why.",
                 ),
             ],
         )
 
     @classmethod
-    def validate_inputs(cls, folder: str | None = None) -> bool | str:
+    def validate_inputs(cls, folder: str | list[str] | None = None) -> bool | str:
         """Before anything of the graph runs: whether the folder that is typed in has pictures.
 
         The host reports what this returns once for each input that it names, so it names the one that it is about; what
         else may be wrong is found when the node runs.
         """
+        folder = one(folder, "folder", NODE)
         if folder is None or not folder.strip():
             return True
         try:
@@ -104,85 +130,118 @@ class KronaDataset(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, folder: str | None = "", class_folder: str | None = "", **kwargs: Any) -> object:
-        named = [paths.picture_folder(name) for name in (folder, class_folder) if name and name.strip()]
-        files = [path for place in named for path in files_of(place)]
-        return [(str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in files]
+        named = [one(name, "folder", NODE) for name in (folder, class_folder)]
+        places = [paths.picture_folder(name) for name in named if name and name.strip()]
+        files = [path for place in places for path in files_of(place)]
+        left_out = [notice.text() for place in places for notice in list_folder(place).notices]
+        return [*((str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in files), *left_out]
 
     @classmethod
     def execute(
         cls,
-        prompt: str,
-        folder: str,
-        captions: str,
-        resolution: int,
-        images: torch.Tensor | None = None,
-        images_mask: torch.Tensor | None = None,
-        masks: bool = DEFAULTS.masks,
-        trigger: str = "",
-        class_prompt: str = "",
-        class_folder: str = "",
-        class_pictures: int = 0,
-        repeats: int = 1,
-        buckets: bool = DEFAULTS.buckets,
-        crops: int = DEFAULTS.crops,
-        flip: bool = DEFAULTS.flip,
-        caption_dropout: float = DEFAULTS.caption_dropout,
-        shuffles: int = DEFAULTS.shuffles,
-        keep_tags: int = DEFAULTS.keep_tags,
+        prompt: str | list[str],
+        images: torch.Tensor | list[torch.Tensor] | None = None,
+        images_mask: torch.Tensor | list[torch.Tensor] | None = None,
+        texts: str | list[str] | None = None,
+        **typed_in: Any,
     ) -> io.NodeOutput:
-        settings = DataConfig(
-            resolution=resolution,
-            buckets=buckets,
-            crops=crops,
-            flip=flip,
-            masks=masks,
-            caption_dropout=caption_dropout,
-            shuffles=shuffles,
-            keep_tags=keep_tags,
-        )
-        files = PictureFiles(
-            folder=_path(folder),
-            prompt=prompt,
-            captions=_source(captions),
-            trigger=trigger,
-            class_prompt=class_prompt,
-            class_folder=_path(class_folder),
-            class_count=class_pictures,
-            repeats=repeats,
-        )
-        dataset = _read(files, settings, () if images is None else from_tensor(images, prompt, images_mask, repeats))
-        if class_pictures:
+        node = cls.hidden.unique_id if cls.hidden is not None else None
+        choices = _Choices(**{name: one(value, name, NODE) for name, value in typed_in.items()})
+        pictures, masks = several(images), several(images_mask)
+        said, captions = _prompt_and_texts(several(prompt), several(texts), has_folder=bool(choices.folder.strip()))
+        connected = from_batches(pictures, said, masks, captions, choices.repeats) if pictures else ()
+        dataset = _read(choices.files(said), choices.settings(), connected, tell_reading(node, "reading"))
+        unused = tuple(name for name, values in (("images_mask", masks), ("texts", captions)) if values and not pictures)
+        if unused:
+            dataset = replace(dataset, notices=(*dataset.notices, Notice("Not used", "no pictures are connected", unused)))
+        if dataset.class_count:
             _ = dataset.class_caption  # an error now, not after hours of drawing
-        sheet = np.asarray(contact_sheet(dataset), dtype=np.float32) / 255.0
+        sheet = np.asarray(contact_sheet(dataset, progress=tell_reading(node, "drawing")), dtype=np.float32) / 255.0
+        told = [notice.text(MOST_NAMES_ON_THE_NODE) for notice in dataset.notices]
+        tell(summary(len(dataset.pictures), len(dataset.class_pictures), told), node)
         return io.NodeOutput(dataset, torch.from_numpy(sheet)[None])
+
+
+@dataclass(frozen=True)
+class _Choices:
+    """The inputs that have one value."""
+
+    folder: str
+    captions: str
+    resolution: int
+    masks: bool = DEFAULTS.masks
+    trigger: str = ""
+    class_prompt: str = ""
+    class_folder: str = ""
+    class_pictures: int = 0
+    repeats: int = 1
+    buckets: bool = DEFAULTS.buckets
+    crops: int = DEFAULTS.crops
+    flip: bool = DEFAULTS.flip
+    caption_dropout: float = DEFAULTS.caption_dropout
+    shuffles: int = DEFAULTS.shuffles
+    keep_tags: int = DEFAULTS.keep_tags
+
+    def settings(self) -> DataConfig:
+        return DataConfig(
+            resolution=self.resolution,
+            buckets=self.buckets,
+            crops=self.crops,
+            flip=self.flip,
+            masks=self.masks,
+            caption_dropout=self.caption_dropout,
+            shuffles=self.shuffles,
+            keep_tags=self.keep_tags,
+        )
+
+    def files(self, prompt: str) -> PictureFiles:
+        return PictureFiles(
+            folder=_path(self.folder),
+            prompt=prompt,
+            captions=_source(self.captions),
+            trigger=self.trigger,
+            class_prompt=self.class_prompt,
+            class_folder=_path(self.class_folder),
+            class_count=self.class_pictures,
+            repeats=self.repeats,
+        )
+
+
+def _prompt_and_texts(prompts: list[str], texts: list[str], *, has_folder: bool) -> tuple[str, list[str]]:
+    """The one prompt and the texts of the connected pictures; a list of prompts is such texts.
+
+    Raises:
+        ConfigError: Several prompts are connected, and there are texts too, or a folder that needs one prompt.
+    """
+    if len(set(prompts)) > 1 and not texts and not has_folder:
+        return "", prompts
+    return one(prompts, "prompt", NODE), texts
 
 
 def _path(folder: str) -> str:
     return str(paths.picture_folder(folder)) if folder.strip() else ""
 
 
-def _read(files: PictureFiles, settings: DataConfig, connected: tuple[Picture, ...]) -> Dataset:
+def _read(files: PictureFiles, settings: DataConfig, connected: tuple[Picture, ...], progress: Progress) -> Dataset:
     """The data set from a folder, from the graph, or from both.
 
     Raises:
         DataError: There are no pictures, or some cannot be used.
     """
     if files.folder:
-        dataset = read_pictures(files, settings)
+        dataset = read_pictures(files, settings, progress)
         # What a graph has made cannot be read again from anywhere.
         return replace(dataset, pictures=dataset.pictures + connected, source=None) if connected else dataset
     if not connected:
         raise DataError(
             "There are no pictures.",
-            layer="KronA Dataset",
+            layer=NODE,
             found="no folder and nothing connected",
             expected="at least one picture",
             remedy="Name a folder, or connect pictures.",
         )
     dataset = Dataset(connected, settings.resolution, files.trigger, files.class_prompt, (), files.class_count, settings)
-    if files.class_folder:
-        dataset = dataset.with_class_pictures(from_folder(files.class_folder, dataset.class_caption))
-    return dataset
+    return with_class_folder(dataset, files.class_folder, progress)
 
 
 def _mask_inputs() -> list[io.Input]:
@@ -325,7 +384,7 @@ def _source(captions: str) -> Captions:
     if captions not in SOURCES:
         raise DataError(
             f"There is no choice '{captions}' for captions.",
-            layer="KronA Dataset",
+            layer=NODE,
             found=captions,
             expected=", ".join(SOURCES),
             remedy="Choose another one.",

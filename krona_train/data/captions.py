@@ -11,6 +11,8 @@ import torch
 
 from krona_ops.errors import DataError
 
+_PARTNER = {")": "(", "]": "[", "}": "{"}
+_EYES = (":", ";", ":-", ";-", ":'", "=")
 CLASS_REMEDY = (
     'Fill in class_prompt, what the subject is a kind of ("a photo of a dog"), '
     'or trigger, the rare word that stands for it and that every caption contains ("sks").'
@@ -18,14 +20,14 @@ CLASS_REMEDY = (
 
 
 def orders(caption: str, count: int, keep: int = 1, seed: int = 0) -> tuple[str, ...]:
-    """``count`` different orders of a caption's comma-separated parts; the first is the caption as it is.
+    """``count`` different orders of a caption's comma-separated `tags`; the first is the caption as it is.
 
     There are fewer where fewer exist. They depend on the caption and the seed alone.
 
     Args:
         keep: Parts at the start that stay in place.
     """
-    parts = [part.strip() for part in caption.split(",") if part.strip()]
+    parts = tags(caption)
     fixed, loose = parts[:keep], parts[keep:]
     possible = factorial(len(loose)) // prod(map(factorial, Counter(loose).values()))
     digest = hashlib.sha256(f"{seed} {caption}".encode()).digest()
@@ -35,6 +37,36 @@ def orders(caption: str, count: int, keep: int = 1, seed: int = 0) -> tuple[str,
         order = tuple(loose[n] for n in torch.randperm(len(loose), generator=rng).tolist())
         found.setdefault(order, ", ".join([*fixed, *order]))
     return tuple(found.values())
+
+
+def tags(caption: str) -> list[str]:
+    """The comma-separated parts of a caption; commas in brackets separate nothing: ``(hat, red:1.3)`` is one part.
+
+    Only brackets that have a partner count, and neither ``\\(`` nor faces such as ``:)`` and ``:(`` are brackets.
+    """
+    inside, opened = [False] * len(caption), []
+    for place, letter in enumerate(caption):
+        if (letter not in _PARTNER and letter not in _PARTNER.values()) or _is_no_bracket(caption, place):
+            continue
+        if letter in _PARTNER.values():
+            opened.append(place)
+        elif (partner := next((n for n in reversed(opened) if caption[n] == _PARTNER[letter]), None)) is not None:
+            del opened[opened.index(partner) :]
+            inside[partner:place] = [True] * (place - partner)
+    ends = [place for place, letter in enumerate(caption) if letter == "," and not inside[place]]
+    parts = (
+        caption[start:end].strip() for start, end in zip([0, *(end + 1 for end in ends)], [*ends, len(caption)], strict=True)
+    )
+    return [part for part in parts if part]
+
+
+def _is_no_bracket(caption: str, place: int) -> bool:
+    """Whether a bracket is escaped, or part of a face."""
+    before, after = caption[:place], caption[place + 1 :].lstrip(" ")
+    escapes = len(before) - len(before.rstrip("\\"))
+    # Nobody opens a bracket at the end of a tag; and a weight, not a colon, comes before one that closes.
+    is_face = before.endswith(_EYES) if caption[place] in _PARTNER else not after or after.startswith(",")
+    return escapes % 2 == 1 or is_face
 
 
 def class_caption(caption: str, trigger: str, class_prompt: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from PIL import Image, ImageChops, ImageDraw, ImageFont
@@ -9,11 +10,15 @@ from PIL import Image, ImageChops, ImageDraw, ImageFont
 from ..lettering import font, wrapped
 from .buckets import View, views
 from .captions import orders
+from .folder import Progress
+from .notices import Notice
 from .pictures import Dataset, Picture
 from .pixels import Content
 
 GROUND, TILE, FAINT, BRIGHT = "#17181b", "#232529", "#9aa0a8", "#f2f2f2"
 CUT, CLASS, UNLEARNT = "#ffd54a", "#5ec8ff", "#e0245e"
+MOST_NOTICES, LINES_OF_NAMES = 12, 4
+"""What is told below the pictures: reasons, and lines of names for each; the console has all of it."""
 ASSUMED = 1024
 """The resolution for which sizes are shown where the model decides and is not known yet."""
 
@@ -42,12 +47,19 @@ class _Style:
         return font(self.text)
 
 
-def contact_sheet(dataset: Dataset, side: int = 256, columns: int = 4, limit: int = 64) -> Image.Image:
-    """What will be trained on, at one look; class pictures come last, in blue.
+def contact_sheet(
+    dataset: Dataset,
+    side: int = 256,
+    columns: int = 4,
+    limit: int = 64,
+    progress: Progress = lambda done, total, what: None,
+) -> Image.Image:
+    """What will be trained on, at one look; class pictures come last, in blue, and below all of them what is not used.
 
     Args:
         side: Of the square that holds one picture, in pixels.
         limit: Tiles at most; a last one says how many pictures are left out.
+        progress: Gets how many tiles are drawn, how many there are, and which comes next; may raise to cancel.
 
     Raises:
         DataError: A picture or its mask cannot be read, or does not fit.
@@ -55,19 +67,47 @@ def contact_sheet(dataset: Dataset, side: int = 256, columns: int = 4, limit: in
     style = _Style(side)
     pictures = [(picture, False) for picture in dataset.pictures] + [(picture, True) for picture in dataset.class_pictures]
     shown = pictures if len(pictures) <= limit else pictures[: limit - 1]
-    tiles = [_tile(picture, dataset, style, is_class) for picture, is_class in shown]
+    tiles = []
+    for picture, is_class in shown:
+        progress(len(tiles), len(shown), picture.name)
+        tiles.append(_tile(picture, dataset, style, is_class))
+    progress(len(tiles), len(shown), "")
     if len(shown) < len(pictures):
         tiles.append(_message(f"and {len(pictures) - len(shown)} more", style))
     if dataset.missing_class_pictures:
         tiles.append(_message(f"{dataset.missing_class_pictures} class pictures\nare made before the training", style))
-    columns = max(1, min(columns, len(tiles)))
-    rows = -(-len(tiles) // columns)
-    size = (columns * (side + style.gap) + style.gap, rows * (style.height + style.gap) + style.gap)
-    sheet = Image.new("RGB", size, GROUND)
+    across = max(1, min(columns, len(tiles)))
+    rows = -(-len(tiles) // across)
+    width, height = across * (side + style.gap) + style.gap, rows * (style.height + style.gap) + style.gap
+    told = _told(dataset.notices, max(width, 2 * side) if dataset.notices else width, style)
+    sheet = Image.new("RGB", (max(width, told.width), height + told.height), GROUND)
+    sheet.paste(told, (0, height))
     for number, tile in enumerate(tiles):
-        row, column = divmod(number, columns)
+        row, column = divmod(number, across)
         sheet.paste(tile, (style.gap + column * (side + style.gap), style.gap + row * (style.height + style.gap)))
     return sheet
+
+
+def _told(notices: Sequence[Notice], width: int, style: _Style) -> Image.Image:
+    """What is not used, over the whole width: reasons in yellow, then the names."""
+    if not notices:
+        return Image.new("RGB", (width, 0), GROUND)
+    letters, line = style.font, style.text + 4
+    pen = ImageDraw.Draw(Image.new("RGB", (1, 1)))
+    room = width - 4 * style.gap
+    lines: list[tuple[str, str]] = []
+    for notice in notices[:MOST_NOTICES]:
+        head = wrapped(f"{notice.what} ({len(notice.names)}), {notice.reason}:", pen, letters, room, 4)
+        names = wrapped(", ".join(notice.names), pen, letters, room, LINES_OF_NAMES)
+        lines += [(CUT, text) for text in head.splitlines()] + [(FAINT, text) for text in names.splitlines()]
+    if len(notices) > MOST_NOTICES:
+        lines.append((CUT, f"and {len(notices) - MOST_NOTICES} more reasons, see the console"))
+    strip = Image.new("RGB", (width, len(lines) * line + 3 * style.gap), GROUND)
+    ImageDraw.Draw(strip).rectangle((style.gap, 0, width - style.gap - 1, strip.height - style.gap - 1), fill=TILE)
+    pen = ImageDraw.Draw(strip)
+    for number, (colour, text) in enumerate(lines):
+        pen.text((2 * style.gap, style.gap + number * line), text, fill=colour, font=letters)
+    return strip
 
 
 def _tile(picture: Picture, dataset: Dataset, style: _Style, is_class: bool) -> Image.Image:
@@ -102,7 +142,8 @@ def _drawn(content: Content, cuts: list[View], side: int, colour: str) -> Image.
     """The whole picture in a square of ``side``: what is cut off dimmed, what is not learnt tinted, every cut outlined."""
     width, height = content.size
     scale = side / max(width, height)
-    small = content.image.resize((max(1, round(width * scale)), max(1, round(height * scale))), Image.Resampling.LANCZOS)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    small = content.scaled_to(*size).resize(size, Image.Resampling.LANCZOS)
     if content.mask is not None:
         unlearnt = ImageChops.invert(content.mask.resize(small.size, Image.Resampling.BILINEAR))
         tint = Image.new("RGB", small.size, UNLEARNT)

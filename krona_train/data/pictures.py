@@ -13,6 +13,7 @@ from krona_ops.errors import DataError
 
 from ..config import DataConfig
 from .captions import class_caption
+from .notices import Notice
 
 if TYPE_CHECKING:
     from .source import PictureFiles
@@ -52,6 +53,8 @@ class Dataset:
     settings: DataConfig = field(default_factory=DataConfig)
     source: PictureFiles | None = None
     """Where all of it can be read again; ``None`` where some of it came from a graph."""
+    notices: tuple[Notice, ...] = ()
+    """Files that are not used, and what else whoever trains should know."""
 
     def __post_init__(self) -> None:
         # One truth: whichever of the two is given, both say it.
@@ -78,9 +81,9 @@ class Dataset:
         """
         return class_caption(self.captions[0] if self.pictures else "", self.trigger, self.class_prompt)
 
-    def with_class_pictures(self, pictures: Sequence[Picture]) -> Dataset:
+    def with_class_pictures(self, pictures: Sequence[Picture], notices: Sequence[Notice] = ()) -> Dataset:
         """The data set with further class pictures, from a folder or made by the model."""
-        return replace(self, class_pictures=(*self.class_pictures, *pictures))
+        return replace(self, class_pictures=(*self.class_pictures, *pictures), notices=(*self.notices, *notices))
 
 
 def from_tensor(images: Tensor, prompt: str, masks: Tensor | None = None, repeats: int = 1) -> tuple[Picture, ...]:

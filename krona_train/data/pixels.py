@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import logging
 from functools import cached_property
+from math import ceil
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from krona_ops.errors import DataError
 
 from .buckets import Size, View
+from .opening import UNREADABLE, Facts, look, look_at, pixels, require_whole, why
 from .pictures import Picture
+from .tones import in_colour, in_grey
 
 log = logging.getLogger(__name__)
 
-UNREADABLE = (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError, SyntaxError, EOFError)
-"""What Pillow raises about files that are no picture, or half of one."""
-_LYING = (5, 6, 7, 8)
-"""EXIF orientations that swap width and height."""
+_MOST_SCALED = 8
+"""A picture is cut before it is scaled where the whole of it, scaled, would have more than this many times the cut's area."""
 
 
 class Content:
@@ -34,6 +34,7 @@ class Content:
 
     def __init__(self, picture: Picture) -> None:
         self.picture = picture
+        self._smaller: tuple[Size, Image.Image] | None = None
 
     @cached_property
     def _file(self) -> bytes:
@@ -52,47 +53,56 @@ class Content:
         return hashlib.sha256(self._file).hexdigest()
 
     @cached_property
-    def size(self) -> Size:
-        """Width and height, upright; nothing is decoded for it."""
-        source = self.picture.source
-        if isinstance(source, Tensor):
-            return (source.shape[1], source.shape[0])
+    def _facts(self) -> Facts:
         try:
-            with Image.open(io.BytesIO(self._file)) as image:
-                return _upright_size(image)
+            return look_at(self._file)
         except UNREADABLE as error:
             raise _gone(self.picture, error) from error
 
     @cached_property
+    def size(self) -> Size:
+        """Width and height, upright; nothing is decoded for it."""
+        source = self.picture.source
+        return (source.shape[1], source.shape[0]) if isinstance(source, Tensor) else self._facts.size
+
+    @cached_property
     def has_alpha(self) -> bool:
         """Whether the picture can be transparent anywhere."""
-        if isinstance(self.picture.source, Tensor):
-            return False
+        return False if isinstance(self.picture.source, Tensor) else self._facts.has_alpha
+
+    def _decode(self, least: Size | None) -> Image.Image:
+        """Upright, RGB or RGBA, in full or as `krona_train.data.opening.pixels` says."""
+        source = self.picture.source
+        if isinstance(source, Tensor):
+            return Image.fromarray((source.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy())
         try:
-            with Image.open(io.BytesIO(self._file)) as image:
-                return image.has_transparency_data
+            return in_colour(pixels(self._file, least))
         except UNREADABLE as error:
             raise _gone(self.picture, error) from error
 
     @cached_property
     def _decoded(self) -> Image.Image:
-        """Upright, RGB or RGBA."""
-        source = self.picture.source
-        if isinstance(source, Tensor):
-            return Image.fromarray((source.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy())
-        try:
-            with Image.open(io.BytesIO(self._file)) as image:
-                upright = ImageOps.exif_transpose(image)
-                return upright.convert("RGBA" if upright.has_transparency_data else "RGB")
-        except UNREADABLE as error:
-            raise _gone(self.picture, error) from error
+        return self._decode(None)
 
     @cached_property
     def image(self) -> Image.Image:
-        """The upright picture in RGB; what is transparent lies on white."""
-        if self._decoded.mode == "RGB":
-            return self._decoded
-        return Image.alpha_composite(Image.new("RGBA", self._decoded.size, "white"), self._decoded).convert("RGB")
+        """The upright picture in RGB, whole; what is transparent lies on white."""
+        return _on_white(self._decoded)
+
+    def scaled_to(self, width: int, height: int) -> Image.Image:
+        """The upright picture in RGB, to be scaled to so many pixels: of a much larger JPEG no more is decoded than that needs.
+
+        The last one is kept, for the next cut.
+        """
+        if isinstance(self.picture.source, Tensor) or not self._facts.is_jpeg or "image" in self.__dict__:
+            return self.image
+        if self._smaller is None or self._smaller[0] != (width, height):
+            self._smaller = ((width, height), _on_white(self._decode((width, height))))
+        return self._smaller[1]
+
+    def cut(self, view: View) -> Tensor:
+        """The pixels of a view, ``(height, width, 3)`` in [0, 1]; see `cut`."""
+        return cut(self.scaled_to(view.scaled_width, view.scaled_height), view)
 
     @cached_property
     def mask(self) -> Image.Image | None:
@@ -125,12 +135,38 @@ class Content:
 def cut(image: Image.Image, view: View) -> Tensor:
     """The pixels of a view of an upright picture: ``(height, width, 3)`` in [0, 1], or ``(height, width)`` of a mask."""
     smooth = Image.Resampling.LANCZOS if image.mode == "RGB" else Image.Resampling.BILINEAR  # LANCZOS rings beyond the edge
-    if image.size != (view.scaled_width, view.scaled_height):
-        image = image.resize((view.scaled_width, view.scaled_height), smooth)
+    left = view.scaled_width - view.width - view.left if view.flip else view.left
+    box = (left, view.top, left + view.width, view.top + view.height)
+    if view.kept * _MOST_SCALED < 1:
+        image = _scaled_part(image, view, box, smooth)
+    else:
+        if image.size != (view.scaled_width, view.scaled_height):
+            image = image.resize((view.scaled_width, view.scaled_height), smooth)
+        image = image.crop(box)
     if view.flip:
         image = ImageOps.mirror(image)
-    image = image.crop((view.left, view.top, view.left + view.width, view.top + view.height))
     return torch.from_numpy(np.asarray(image, dtype=np.float32) / 255.0)
+
+
+def _scaled_part(image: Image.Image, view: View, box: tuple[int, int, int, int], smooth: Image.Resampling) -> Image.Image:
+    """What ``box`` cuts out of the scaled picture, without scaling the whole: 4000 × 2 pixels would become a gigabyte."""
+    across = _source(box[0], box[2], image.width, view.scaled_width)
+    down = _source(box[1], box[3], image.height, view.scaled_height)
+    size = (across[1] - across[0], down[1] - down[0])
+    part = image.resize(size, smooth, box=(across[2], down[2], across[3], down[3]))
+    return part.crop((box[0] - across[0], box[1] - down[0], box[2] - across[0], box[3] - down[0]))
+
+
+def _source(start: int, end: int, pixels: int, scaled: int) -> tuple[int, int, float, float]:
+    """A stretch of the scaled picture, widened by what its ends are mixed with; and where it lies in the picture itself."""
+    scale = pixels / scaled
+    margin = ceil(3 * max(1.0, 1 / scale)) + 1  # LANCZOS reaches three pixels far, of the picture or of the result
+    start, end = max(0, start - margin), min(scaled, end + margin)
+    return start, end, start * scale, min(float(pixels), end * scale)
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    return image if image.mode == "RGB" else Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
 
 
 def to_grid(mask: Tensor, space: tuple[int, ...]) -> Tensor:
@@ -139,17 +175,13 @@ def to_grid(mask: Tensor, space: tuple[int, ...]) -> Tensor:
     return means.expand(space).contiguous()
 
 
-def is_readable(path: Path, *, decode: bool = True) -> bool:
-    """Whether Pillow reads the file; without decoding this is a quick look."""
+def is_readable(path: Path) -> bool:
+    """Whether the file holds a whole picture; the log says why it does not."""
     try:
-        with Image.open(path) as image:
-            if decode:
-                image.load()
-            else:
-                image.verify()
+        look(path)
+        require_whole(path)
     except UNREADABLE as error:
-        if decode:
-            log.warning("KronA: left out %s, it cannot be read: %s", path, error)
+        log.warning("KronA: left out %s, it cannot be read: %s", path, why(error))
         return False
     return True
 
@@ -162,8 +194,7 @@ def check_mask_size(picture: Path, mask: Path) -> None:
     sizes = []
     for path in (picture, mask):
         try:
-            with Image.open(path) as image:
-                sizes.append(_upright_size(image))
+            sizes.append(look(path).size)
         except UNREADABLE as error:
             raise _no_mask(path, error) from error
     _require_same_size(picture.name, sizes[0], mask, sizes[1])
@@ -182,18 +213,9 @@ def _require_same_size(picture: str, size: Size, mask: Path, mask_size: Size) ->
 
 def _read_mask(path: Path) -> Image.Image:
     try:
-        with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode.startswith("I"):  # 16 bits: Pillow's own conversion clips instead of scaling
-                return Image.fromarray((np.asarray(upright, dtype=np.float32) / 257).round().astype(np.uint8))
-            return upright.convert("L")
+        return in_grey(pixels(path.read_bytes()))
     except UNREADABLE as error:
         raise _no_mask(path, error) from error
-
-
-def _upright_size(image: Image.Image) -> Size:
-    lying = image.getexif().get(ExifTags.Base.Orientation) in _LYING
-    return (image.height, image.width) if lying else image.size
 
 
 def _name(source: Path | Tensor) -> str:
@@ -202,17 +224,17 @@ def _name(source: Path | Tensor) -> str:
 
 def _gone(picture: Picture, error: Exception) -> DataError:
     return DataError(
-        f"The picture can no longer be read: {error}.",
+        f"The picture can no longer be read: {why(error)}.",
         layer=str(picture.source) if isinstance(picture.source, Path) else picture.name,
-        found="a missing or changed file",
+        found="a missing, changed or damaged file",
         expected="the picture that was there before",
-        remedy="Put it back, or queue again without it.",
+        remedy="Put it back or save it again, or queue again without it.",
     )
 
 
 def _no_mask(path: Path, error: Exception) -> DataError:
     return DataError(
-        f"The mask cannot be read: {error}.",
+        f"The mask cannot be read: {why(error)}.",
         layer=str(path),
         found="no picture",
         expected="a PNG, white where the subject is",

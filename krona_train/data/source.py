@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from krona_ops.errors import DataError
 
-from ..config import DataConfig
-from .folder import Captions, from_folder
+from ..config import DataConfig, PriorConfig
+from .folder import Captions, Progress, read_folder, tell
+from .notices import Notice, below
 from .pictures import Dataset
 
 
@@ -20,8 +22,8 @@ class PictureFiles:
     prompt: str = ""
     """What they show, where no text file says so."""
     captions: Captions = "files"
-    """``files``: a picture's ``.txt`` file, else the prompt. ``prompt``: the prompt for all. ``folders``: the ``.txt`` file,
-    else the name of a numbered subfolder."""
+    """``files``: a picture's text file, else ``metadata.jsonl``, else the prompt. ``prompt``: the prompt for all. ``folders``: as
+    ``files``, with the name of a numbered subfolder before the prompt."""
     trigger: str = ""
     """The rare word for the subject; what is left of a caption without it names the class."""
     class_prompt: str = ""
@@ -34,8 +36,8 @@ class PictureFiles:
     """How often each picture comes per epoch."""
 
 
-def read_pictures(pictures: PictureFiles, settings: DataConfig) -> Dataset:
-    """The pictures, found and read.
+def read_pictures(pictures: PictureFiles, settings: DataConfig, progress: Progress = lambda done, total, what: None) -> Dataset:
+    """The pictures, found and read; the log says what of the folders is not used.
 
     Raises:
         DataError: No folder is named, or it does not exist, has no readable pictures, or a caption or mask cannot be used.
@@ -48,10 +50,50 @@ def read_pictures(pictures: PictureFiles, settings: DataConfig) -> Dataset:
             expected="the path of a folder",
             remedy="Add folder: /path/to/pictures below pictures:.",
         )
-    found = from_folder(
-        pictures.folder, pictures.prompt, captions=pictures.captions, masks=settings.masks, repeats=pictures.repeats
+    found = read_folder(
+        pictures.folder,
+        pictures.prompt,
+        captions=pictures.captions,
+        masks=settings.masks,
+        repeats=pictures.repeats,
+        progress=progress,
     )
-    dataset = Dataset(found, settings.resolution, pictures.trigger, pictures.class_prompt, (), pictures.class_count, settings)
-    if pictures.class_folder:
-        dataset = dataset.with_class_pictures(from_folder(pictures.class_folder, dataset.class_caption))
-    return replace(dataset, source=pictures)
+    tell(found.notices)
+    dataset = Dataset(
+        found.pictures,
+        settings.resolution,
+        pictures.trigger,
+        pictures.class_prompt,
+        (),
+        pictures.class_count,
+        settings,
+        notices=found.notices,
+    )
+    return replace(with_class_folder(dataset, pictures.class_folder, progress), source=pictures)
+
+
+def with_class_folder(dataset: Dataset, folder: str, progress: Progress = lambda done, total, what: None) -> Dataset:
+    """The data set with the class pictures of a folder; as it is where none is named.
+
+    Raises:
+        DataError: The folder cannot be used, or what its pictures show is not known.
+    """
+    if not folder:
+        return dataset
+    found = read_folder(folder, dataset.class_caption, progress=progress)
+    notices = below(Path(folder).name, found.notices)
+    tell(notices)
+    return dataset.with_class_pictures(found.pictures, notices)
+
+
+def wanted_prior(has_class: bool, weight: float = 1.0) -> PriorConfig:
+    """The prior where nothing is said of it: of pictures where class pictures are named or wanted, else off."""
+    return PriorConfig(weight, "pictures") if has_class else PriorConfig()
+
+
+def unused_class_pictures(dataset: Dataset, prior: PriorConfig) -> tuple[Notice, ...]:
+    """What there is to say where class pictures are named, and the settings have another prior or none."""
+    if not dataset.class_pictures or (prior.weight > 0 and prior.source == "pictures"):
+        return ()
+    reason = "the prior is off" if prior.weight == 0 else "the prior is the model's own prediction"
+    return (Notice("Class pictures are not used", reason, tuple(picture.name for picture in dataset.class_pictures)),)

@@ -11,7 +11,7 @@ from krona_ops.errors import DataError
 
 from .buckets import PictureSize, View
 from .cache import Cache, can_hold, entry_key
-from .pixels import Content, cut
+from .pixels import Content
 
 EncodedText = tuple[Tensor, Mapping[str, Any]]
 """The embedding ``(1, tokens, width)``, and what else the text encoder says."""
@@ -89,7 +89,7 @@ class Store:
 
     def _make_latent(self, content: Content, view: View, key: str, identity: str | None) -> Tensor:
         try:
-            latent = self.encoder.encode_picture(cut(content.image, view))
+            latent = self.encoder.encode_picture(content.cut(view))
         except DataError as error:
             raise DataError(str(error), layer=content.picture.name, found=error.found, expected=error.expected) from error
         if self.cache is None or identity is None:

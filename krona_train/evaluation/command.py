@@ -13,13 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 
 from krona_ops.errors import DataError, KronaError
 from krona_ops.files import write_atomically
 
 from ..data.folder import find_pictures
+from ..data.opening import UNREADABLE, pixels, why
+from ..data.tones import in_colour
 from .clip_dino import CLIP, DINO, ClipDinoJudge
 from .measures import Scores, evaluate
 from .prompts import PROMPTS, dreambooth_prompts
@@ -101,11 +102,10 @@ def _read(folder: Path) -> list[Tensor]:
     found = []
     for file in sorted((entry.path for entry in find_pictures(folder)), key=_in_order):
         try:
-            with Image.open(file) as opened:
-                picture = ImageOps.exif_transpose(opened).convert("RGB")
-        except OSError as error:
+            picture = in_colour(pixels(file.read_bytes())).convert("RGB")
+        except UNREADABLE as error:
             raise DataError(
-                f"The picture cannot be read: {error}.",
+                f"The picture cannot be read: {why(error)}.",
                 layer=str(file),
                 found="no picture",
                 expected="a picture file",

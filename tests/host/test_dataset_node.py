@@ -15,7 +15,7 @@ SAMPLES = Path(__file__).resolve().parents[2] / "samples" / "krobot"
 OLD = ["prompt", "folder", "images", "captions", "resolution"]
 NEW = [
     *("images_mask", "masks", "trigger", "class_prompt", "class_folder", "class_pictures", "repeats", "buckets", "crops"),
-    *("flip", "caption_dropout", "shuffles", "keep_tags"),
+    *("flip", "caption_dropout", "shuffles", "keep_tags", "texts"),
 ]
 
 
@@ -94,7 +94,9 @@ def test_each_node_looks_at_one_input_before_it_runs(comfy):
     """The host reports a mistake once for each input that a node's check names."""
     from krona_pack.nodes import extension
 
-    checks = {cls.__name__: inspect.getfullargspec(cls.validate_inputs) for cls in extension.NODES if "validate_inputs" in vars(cls)}
+    checks = {
+        cls.__name__: inspect.getfullargspec(cls.validate_inputs) for cls in extension.NODES if "validate_inputs" in vars(cls)
+    }
     assert checks
     assert {name for name, spec in checks.items() if len(spec.args) > 2 or spec.varkw} == set()
 

@@ -5,7 +5,7 @@ from itertools import permutations
 import pytest
 
 from krona_ops.errors import DataError
-from krona_train.data.captions import class_caption, orders, without_trigger
+from krona_train.data.captions import class_caption, orders, tags, without_trigger
 
 TAGS = "sks dog, beach, sunny, red ball, running"
 
@@ -29,6 +29,33 @@ def test_orders_are_different_permutations_that_keep_the_start():
 def test_there_are_no_more_orders_than_exist(caption, possible):
     found = orders(caption, 50, keep=1)
     assert len(set(found)) == len(found) == possible
+
+
+@pytest.mark.parametrize(
+    ("caption", "parts"),
+    [
+        ("sks robot, (hat, red:1.3), beach", ["sks robot", "(hat, red:1.3)", "beach"]),
+        ("a, ((b, c), d:0.5), e", ["a", "((b, c), d:0.5)", "e"]),
+        ("a, [b, c], {d, e|f}, g", ["a", "[b, c]", "{d, e|f}", "g"]),
+        ("a, [b, (c, d]), e", ["a", "[b, (c, d])", "e"]),
+        (r"saber \(fate, zero\), hat", [r"saber \(fate", r"zero\)", "hat"]),
+        (r"(saber \(fate\), hat:1.2), red", [r"(saber \(fate\), hat:1.2)", "red"]),
+        ("a (b, c", ["a (b", "c"]),
+        ("a), b (c", ["a)", "b (c"]),
+        ("sad :(, hat, happy :), red", ["sad :(", "hat", "happy :)", "red"]),
+        ("(smile, :):1.2), red", ["(smile, :):1.2)", "red"]),
+        ("<3, hat, >_<, ;(, cat", ["<3", "hat", ">_<", ";(", "cat"]),
+        ("(hat,\nred:1.3), beach", ["(hat,\nred:1.3)", "beach"]),
+        ("style:(a, b), c", ["style:(a, b)", "c"]),
+        (" , a,, b , ", ["a", "b"]),
+        ("", []),
+    ],
+)
+def test_commas_in_brackets_separate_no_tags(caption, parts):
+    assert tags(caption) == parts
+    for order in orders(caption, 9, keep=0)[1:]:
+        assert len(order) == len(", ".join(parts))
+        assert all(part in order for part in parts)
 
 
 def test_orders_depend_on_the_caption_and_the_seed_alone():

@@ -86,8 +86,8 @@ def test_unreadable_pictures_are_left_out_with_a_warning(folder, caplog):
     (folder / "d.png").write_bytes(whole[: len(whole) // 2])
     with caplog.at_level(logging.WARNING):
         assert [p.name for p in from_folder(folder, "a dog", masks=True)] == ["a.jpg", "b.png"]
-    assert "c.png, it cannot be read" in caplog.text
-    assert "d.png, it cannot be read" in caplog.text
+    assert "it cannot be read: it is no picture, or its beginning is damaged: c.png" in caplog.text
+    assert "it cannot be read: the file is cut off (image file is truncated): d.png" in caplog.text
 
 
 def test_what_cannot_be_trained_on_is_refused(tmp_path):

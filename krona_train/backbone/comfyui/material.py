@@ -18,6 +18,7 @@ from ...data.buckets import PictureSize
 from ...data.cache import Cache
 from ...data.packed import pack, unpack
 from ...data.pictures import Dataset, Picture
+from ...data.source import unused_class_pictures
 from ...preview import preview_prompts
 from ..protocol import Example, Item
 from .encode import ComfyEncoder, TextCondition
@@ -42,6 +43,8 @@ class Material:
     """One per picture, for the adapter's metadata."""
     resolution: int
     """Side in pixels of a square of the trained pictures' area."""
+    notes: tuple[str, ...] = ()
+    """What the run's log shall say of the pictures: files that are not used, and why."""
 
     _CLASSES = (Item, Example, TextCondition, PictureSize, Prompt)
 
@@ -106,8 +109,10 @@ def prepare(
     class_items: tuple[Item, ...] = ()
     if config.prior.weight > 0 and config.prior.source == "pictures":
         whole = with_drawn_class_pictures(model, clip, vae, dataset, resolution, config, places, progress)
+        log.info("KronA: prior preservation with %d class pictures, weight %g.", len(whole.class_pictures), config.prior.weight)
         class_items = encoding.encode_class_pictures(whole, resolution, encoder, cache, progress)
-    material = Material(items, class_items, (), None, dataset.captions, resolution)
+    notes = tuple(notice.text() for notice in (*dataset.notices, *unused_class_pictures(dataset, config.prior)))
+    material = Material(items, class_items, (), None, dataset.captions, resolution, notes)
     return with_prompts(material, lambda: clip, config.preview)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from krona_ops import Adapter
 from krona_ops.errors import AdapterFileError, ConfigError, KronaError
 
 from ...config import TrainConfig
-from ...events import Ended, Event, Sink, to_all
+from ...events import Ended, Event, Sink, Started, to_all
 from ...loop import fit
 from ...metadata import describe
 from ...preview import Previewer, preview_size
@@ -86,7 +87,7 @@ class HostTraining:
                 self.backbone,
                 self.material.items,
                 self.config,
-                to_all(_into(folder, run, board), *sinks) if leads else _nobody,
+                _with_notes(self.material.notes, to_all(_into(folder, run, board), *sinks)) if leads else _nobody,
                 resume,
                 class_data=self.material.class_items,
                 preview=self._previewer() if leads else None,
@@ -160,6 +161,15 @@ def _into(folder: Path, *sinks: Sink) -> Sink:
         ) from errors[0]
 
     return write
+
+
+def _with_notes(notes: tuple[str, ...], sink: Sink) -> Sink:
+    """A sink that hears of the pictures when the training begins, before what the layers have to say."""
+
+    def tell(event: Event) -> None:
+        sink(replace(event, notes=(*notes, *event.notes)) if isinstance(event, Started) else event)
+
+    return tell
 
 
 def _nobody(event: object) -> None:

@@ -1,0 +1,71 @@
+"""Captions in one file for a whole folder: ``metadata.jsonl`` and ``metadata.csv``, as diffusers' image folders have them."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+NAMES = ("metadata.jsonl", "metadata.csv")
+FILE = "file_name"
+TEXTS = ("text", "caption", "prompt")
+"""What the caption is called, in the order in which they are looked for; diffusers' is the first."""
+
+
+@dataclass
+class Described:
+    """What such a file says."""
+
+    captions: dict[str, str] = field(default_factory=dict)
+    """From a picture's name below the folder, with slashes, to its caption."""
+    refused: list[tuple[str, str]] = field(default_factory=list)
+    """Lines or the whole file, and why they are not used."""
+
+
+def read_described(path: Path) -> Described:
+    """The captions of a file; what cannot be used is in `Described.refused`, and nothing is raised."""
+    result = Described()
+    try:
+        for number, row in _rows(path):
+            name = f"{path.name} line {number}"
+            if not isinstance(row, Mapping):
+                result.refused.append((name, f"not read: {row}"))
+                continue
+            found, text = row.get(FILE), next((row[key] for key in TEXTS if isinstance(row.get(key), str)), None)
+            if not isinstance(found, str) or not found.strip() or text is None:
+                result.refused.append((name, f"it has no {FILE} with a text"))
+            elif (inside := _inside(found)) is None:
+                result.refused.append((name, "it names a file outside of the folder"))
+            else:
+                result.captions[inside] = text.strip()
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        result.refused.append((path.name, f"it cannot be read as UTF-8 text: {error}"))
+    if result.refused and not result.captions:  # a file of this name for something else: one word about it is enough
+        result.refused = [(path.name, result.refused[0][1])]
+    return result
+
+
+def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
+    """Number of each line, and what is in it; a text where it is nothing of the kind."""
+    with path.open(encoding="utf-8-sig", newline="" if path.suffix.lower() == ".csv" else None) as file:
+        if path.suffix.lower() == ".csv":
+            rows = csv.DictReader(file)
+            yield from ((rows.line_num, row) for row in rows)
+            return
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                try:
+                    row = json.loads(line)
+                except (ValueError, RecursionError):
+                    row = None
+                yield number, row if isinstance(row, dict) else "it is no JSON object"
+
+
+def _inside(name: str) -> str | None:
+    """A name below the folder with its detours taken out; ``None`` where it leads out of it."""
+    place = PurePosixPath(name.strip().replace("\\", "/"))
+    is_inside = not place.is_absolute() and ".." not in place.parts and ":" not in str(place) and bool(place.parts)
+    return str(place) if is_inside else None

@@ -1,0 +1,260 @@
+"""What is in a folder, by the names of its files: pictures, their captions and masks, and all that is left out."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from krona_ops.errors import DataError
+
+from .described import NAMES, read_described
+from .kinds import HIDDEN, is_hidden, is_picture, looks_like_a_picture, why_not
+from .notices import Notice, left_out, printable
+
+MASK_ENDINGS = ("-mask", "-masklabel", "_mask", ".mask")
+"""Of a mask's name without its suffix, after the picture's: ours, OneTrainer's, and two that people use."""
+_CONDITIONS = ("-condlabel",)
+"""OneTrainer's second picture of a picture, which is neither a mask nor to be learnt."""
+_CAPTION_SUFFIXES = (".txt", ".caption")
+_NUMBERED = re.compile(r"(\d+)_(.*)")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A picture file in a folder, and what lies beside it."""
+
+    path: Path
+    name: str
+    """Relative to the folder that was searched."""
+    repeats: int = 1
+    """What the folder's name begins with (``10_sks dog`` is 10)."""
+    text: str = ""
+    """The rest of the folder's name."""
+    caption_file: Path | None = None
+    mask_file: Path | None = None
+    described: str = ""
+    """Its caption in ``metadata.jsonl``."""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The pictures of a folder and of its numbered subfolders, by name, and what else is there."""
+
+    pictures: tuple[Found, ...]
+    notices: tuple[Notice, ...]
+    """What is not used, and why."""
+    others: tuple[Path, ...] = ()
+    """Further files that decide what is read, such as ``metadata.jsonl``."""
+
+
+def list_folder(folder: Path) -> Listing:
+    """See `Listing`; nothing but ``metadata.jsonl`` is opened.
+
+    Raises:
+        DataError: There is no such folder, or it may not be read.
+    """
+    if not folder.is_dir():
+        raise DataError(
+            "There is no such folder.",
+            layer=str(folder),
+            found="nothing",
+            expected="a folder with pictures",
+            remedy="Give its full path, or the name of a folder inside ComfyUI's input folder.",
+        )
+    whole = _sorted(folder, "")
+    listings, plain = [whole], []
+    for child in whole.folders:
+        match = _NUMBERED.fullmatch(child.name)
+        if match and int(match[1]):
+            inside = _sorted(child, f"{printable(child.name)}/", int(match[1]), match[2].strip())
+            listings.append(inside)
+            plain += inside.folders
+        else:
+            plain.append(child)
+    pictures = [found for one in listings for found in one.pictures]
+    pictures, aside = _with_described(pictures, [*listings], folder)
+    taken = {found.path for found in pictures}
+    unsearched = [(child, told) for child in plain if (told := _unsearched(child, taken)) is not None]
+    aside += [(f"{_below(folder, child)}/{held}", reason) for child, (held, reason) in unsearched]
+    everything = [*(pair for one in listings for pair in one.aside), *aside]
+    return Listing(
+        tuple(pictures),
+        left_out(sorted(everything, key=lambda pair: pair[1] == HIDDEN)),  # what matters least comes last
+        tuple(path for one in listings for path in one.described),
+    )
+
+
+@dataclass
+class _Sorted:
+    """One folder's entries, told apart."""
+
+    pictures: list[Found] = field(default_factory=list)
+    folders: list[Path] = field(default_factory=list)
+    described: list[Path] = field(default_factory=list)
+    aside: list[tuple[str, str]] = field(default_factory=list)
+    """Names, and why they are not used."""
+
+
+def _sorted(folder: Path, prefix: str, repeats: int = 1, text: str = "") -> _Sorted:
+    result = _Sorted()
+    pictures, texts, unread = [], [], []
+    for path in _entries(folder):
+        name, suffix = f"{prefix}{printable(path.name)}", path.suffix.lower()
+        if is_hidden(path.name):
+            result.aside.append((name, HIDDEN))
+        elif path.is_dir():
+            result.folders.append(path)
+        elif not path.is_file():
+            result.aside.append((name, "a link to nothing, or no file"))
+        elif path.name.lower() in NAMES:
+            result.described.append(path)
+        elif suffix in _CAPTION_SUFFIXES:
+            texts.append(path)
+        elif is_picture(suffix):
+            pictures.append(path)
+        else:
+            if looks_like_a_picture(suffix):
+                unread.append(path)
+            result.aside.append((name, why_not(suffix)))
+    pictures, masks, aside = _without_companions(pictures, unread)
+    captions = _Beside(texts, [wanted for path in pictures for wanted in _caption_names(path)])
+    masks_beside = _Beside(masks, [])
+    for path in pictures:
+        mask = masks_beside.take(_mask_names(path, masks))
+        beside = captions.take(_caption_names(path))
+        result.pictures.append(Found(path, f"{prefix}{printable(path.name)}", repeats, text, beside, mask))
+    aside += [(path, "its picture has another mask, or is not read") for path in masks_beside.left()]
+    aside += [(path, _why_no_caption(path, pictures)) for path in captions.left()]
+    result.aside += [(f"{prefix}{printable(path.name)}", reason) for path, reason in aside]
+    return result
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise DataError(
+            f"The folder cannot be read: {error.strerror or error}.",
+            layer=str(folder),
+            found=str(error),
+            expected="a folder that may be read",
+            remedy="Check its permissions, or choose another one.",
+        ) from error
+
+
+def _without_companions(
+    pictures: Sequence[Path], unread: Sequence[Path]
+) -> tuple[list[Path], list[Path], list[tuple[Path, str]]]:
+    """Pictures, masks, and pictures that belong to another one without being its mask.
+
+    A picture may be called ski-mask.png: it is a mask only next to a picture called ski, be it one that is not read.
+    """
+    stems = {path.stem.casefold() for path in (*pictures, *unread)}
+    own, masks, aside = [], [], []
+    for path in pictures:
+        stem = path.stem.casefold()
+        if any(stem.endswith(ending) and stem.removesuffix(ending) in stems for ending in MASK_ENDINGS):
+            masks.append(path)
+        elif any(stem.endswith(ending) and stem.removesuffix(ending) in stems for ending in _CONDITIONS):
+            aside.append((path, "a condition for OneTrainer, neither a picture nor a mask"))
+        else:
+            own.append(path)
+    return own, masks, aside
+
+
+class _Beside:
+    """Files that belong to pictures by their names, whatever the case of the letters.
+
+    Args:
+        exact: The names that pictures may claim exactly; another picture does not get them by their letters alone.
+    """
+
+    def __init__(self, files: Iterable[Path], exact: Iterable[str]) -> None:
+        self._files = {path.name: path for path in files}
+        self._alike: dict[str, list[Path]] = {}
+        for path in self._files.values():
+            self._alike.setdefault(path.name.casefold(), []).append(path)
+        self._claimed = set(exact) & set(self._files)
+        self._taken: set[Path] = set()
+
+    def take(self, names: Iterable[str]) -> Path | None:
+        """The first that there is."""
+        for name in names:
+            alike = (path for path in self._alike.get(name.casefold(), ()) if path.name not in self._claimed)
+            found = self._files.get(name) or next(alike, None)
+            if found is not None:
+                self._taken.add(found)
+                return found
+        return None
+
+    def left(self) -> Iterator[Path]:
+        """Those that nobody took."""
+        return (path for path in self._files.values() if path not in self._taken)
+
+
+def _caption_names(path: Path) -> list[str]:
+    """``dog.txt``, ``dog.caption``, ``dog.jpg.txt``, ``dog.jpg.caption``."""
+    return [f"{start}{suffix}" for start in (path.stem, path.name) for suffix in _CAPTION_SUFFIXES]
+
+
+def _mask_names(path: Path, masks: Iterable[Path]) -> list[str]:
+    """PNG first, because it is exact; then the others that there are."""
+    suffixes = dict.fromkeys((".png", *(mask.suffix for mask in masks)))
+    return [f"{path.stem}{ending}{suffix}" for ending in MASK_ENDINGS for suffix in suffixes]
+
+
+def _why_no_caption(path: Path, pictures: Iterable[Path]) -> str:
+    has_picture = any(path.name.casefold() in map(str.casefold, _caption_names(picture)) for picture in pictures)
+    return "its picture has another caption" if has_picture else "no picture of this name is read"
+
+
+def _with_described(
+    pictures: list[Found], listings: Sequence[_Sorted], folder: Path
+) -> tuple[list[Found], list[tuple[str, str]]]:
+    """The pictures with their captions in one file, those in further subfolders that it names, and what of it is not used."""
+    result, aside = {found.path: found for found in pictures}, []
+    searched = {folder, *(found.path.parent for found in pictures)}
+    for path in (path for one in listings for path in one.described):
+        read = read_described(path)
+        own = f"{_below(folder, path.parent)}/" if path.parent != folder else ""
+        aside += [(f"{own}{line}", reason) for line, reason in read.refused]
+        alike = {
+            found.path.relative_to(path.parent).as_posix().casefold(): found
+            for found in result.values()
+            if path.parent in found.path.parents
+        }
+        for name, caption in read.captions.items():
+            place = path.parent / name
+            found = result.get(place) or alike.get(name.casefold())
+            is_elsewhere = place.is_file() and place.parent not in searched
+            if found is None and is_elsewhere and is_picture(place.suffix) and not is_hidden(place.name):
+                found = Found(place, _below(folder, place))
+            if found is not None:
+                result[found.path] = replace(found, described=found.described or caption)
+            elif is_elsewhere:
+                aside.append((_below(folder, place), HIDDEN if is_hidden(place.name) else why_not(place.suffix)))
+            elif not place.is_file():
+                aside.append((f"{own}{printable(name)}", f"{path.name} names it, but there is no such file"))
+    return list(result.values()), aside
+
+
+def _below(folder: Path, path: Path) -> str:
+    return printable(path.relative_to(folder).as_posix())
+
+
+def _unsearched(folder: Path, taken: set[Path]) -> tuple[str, str] | None:
+    """A subfolder that is left alone, with how many pictures are in it, and why; ``None`` where all of them are taken."""
+    try:
+        inside = [Path(entry.path) for entry in os.scandir(folder)]
+    except OSError as error:
+        return "", f"the subfolder cannot be read: {error.strerror or error}"
+    pictures = [path for path in inside if looks_like_a_picture(path.suffix) and path not in taken and not is_hidden(path.name)]
+    if not pictures and any(path in taken for path in inside):
+        return None
+    held = f" ({len(pictures)} picture{'s' if len(pictures) != 1 else ''})" if pictures else ""
+    if re.fullmatch(r"0+_.*", folder.name):
+        return held, "a subfolder that comes 0 times"
+    return held, "a subfolder; those with a number and _ before their name are read, as in 1_dog"
