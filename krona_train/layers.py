@@ -17,6 +17,7 @@ from krona_ops.kron import Layout
 from krona_ops.targets import Target
 
 from .config import AdapterConfig
+from .inject import ForwardPatch
 from .kron_linear import KronConvolution, KronLinear, KronUpdate
 from .scheme import choose
 
@@ -54,6 +55,10 @@ class KronLayer(nn.Module):
         scheme = choose(self._sizes, x.shape[:-1].numel(), exact=torch.finfo(x.dtype).bits >= EXACT_BITS)
         return KronLinear.apply(x, self.a, self.b, weight, bias, self.layout, scheme)
 
+    def weigh(self, weight: Tensor) -> Tensor:
+        """``W + ΔW`` in the dtype of the weight ``(out, in, *kernel)``, with gradients for the factors; for code that multiplies with the weight itself."""
+        return (weight.float() + kron.materialise(self.a, self.b, self.layout)).to(weight.dtype)
+
     def delta(self) -> Kron:
         """The update as a value, a copy that further training does not change."""
         return Kron(Full(_copy(self.a)), Full(_copy(self.b)), layout=self.layout)
@@ -84,6 +89,11 @@ class LoraLayer(nn.Module):
         convolve = kron.CONVOLUTIONS[down.ndim - 2]
         hidden = convolve(x, down, **convolution)  # type: ignore[arg-type]
         return y + convolve(hidden, up.reshape(*up.shape, *[1] * (down.ndim - 2))) * self.scale
+
+    def weigh(self, weight: Tensor) -> Tensor:
+        """As `KronLayer.weigh`."""
+        update = (self.up @ self.down.flatten(1)).view(weight.shape) * self.scale
+        return (weight.float() + update).to(weight.dtype)
 
     def delta(self) -> Matrix:
         """The update as a value, a copy that further training does not change."""
@@ -154,6 +164,21 @@ def forward_with(
         return layer(x, original(x, *args, **kwargs), options)
 
     return forward
+
+
+def patch_with(
+    layer: Layer,
+    module: nn.Module,
+    name: str,
+    switch: Switch | None = None,
+    is_plain: Callable[[nn.Module], bool] = lambda module: type(module) is nn.Linear,
+) -> ForwardPatch:
+    """``module`` with the update of ``layer``, however it is used: called, or by its weight. Arguments and errors as in `forward_with`."""
+
+    def weigh(weight: Tensor) -> Tensor:
+        return weight if switch is not None and not switch.is_on else layer.weigh(weight)
+
+    return ForwardPatch(module, forward_with(layer, module, name, switch, is_plain), weigh)
 
 
 def _is_own(original: Callable[..., Tensor], module: nn.Module) -> bool:

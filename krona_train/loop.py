@@ -13,11 +13,12 @@ from krona_ops.targets import Target, describe_adjustments
 from .backbone.protocol import Backbone, Example, Item
 from .config import WIDTH, TrainConfig
 from .events import Ended, Saved, Sink, Started
-from .inject import patched
-from .layers import Layer, Switch, forward_with
+from .inject import every
+from .layers import Layer, Switch, patch_with
 from .look import Look
 from .memory import Plan
 from .progress import Progress
+from .reach import Reach
 from .readings import Readings
 from .requests import Ask
 from .runtime import OneProcess, Runtime
@@ -92,10 +93,13 @@ def fit(
         sink(Started(config.steps, progress.done, len(targets), count, describe_adjustments(targets)))
         late = trainee.can_hold_still and (backbone.device.type != "cpu" if late is None else late)
         readings = Readings(sink, progress, config.steps, late=late, checks_gradient=not trainee.scaler.is_enabled())
+        reach = Reach()
+        preview = None if preview is None else reach.counted(preview, "previews do")
+        backward = reach.counted(backward_that_fits, "training does")
         look = Look(backbone, trainee, held_out, config, preview, runtime, sink, readings.catch_up)
         usage = Usage(backbone.device)
         try:
-            with attached(backbone, trainee.layers, trainee.switch), Blocks(backbone, config.memory) as blocks, readings:
+            with attached(backbone, trainee.layers, trainee.switch, reach), Blocks(backbone, config.memory) as blocks, readings:
                 while look(progress) and progress.done < config.steps:
                     ask = runtime.largest(asked())
                     if ask != Ask.NOTHING:
@@ -107,7 +111,7 @@ def fit(
                     if ask == Ask.SAVE and progress.done:
                         sink(Saved(state(), trainee.result()))
                     usage.begin()
-                    loss = backward_that_fits(backbone, blocks, trainee, batches, config, progress, runtime, sink)
+                    loss = backward(backbone, blocks, trainee, batches, config, progress, runtime, sink)
                     loss = runtime.mean(loss)
                     runtime.average_gradients(trainee.parameters)
                     grad_norm = trainee.clip()
@@ -138,9 +142,18 @@ def learning_rates(backbone: Backbone, targets: Sequence[Target], config: TrainC
 
 
 @contextmanager
-def attached(backbone: Backbone, layers: Mapping[LayerName, Layer], switch: Switch | None = None) -> Iterator[None]:
-    """The backbone computes with the layers' updates inside the block, and without them after it."""
-    modules = {name: backbone.module(name) for name in layers}
+def attached(
+    backbone: Backbone, layers: Mapping[LayerName, Layer], switch: Switch | None = None, reach: Reach | None = None
+) -> Iterator[None]:
+    """The backbone computes with the layers' updates inside the block, and without them after it; ``reach`` counts which of them it uses."""
     plain = backbone.is_plain
-    with patched({modules[name]: forward_with(layer, modules[name], name, switch, plain) for name, layer in layers.items()}):
+    patches = {name: patch_with(layer, backbone.module(name), name, switch, plain) for name, layer in layers.items()}
+
+    def again() -> None:
+        for patch in patches.values():
+            patch.offer_weight()
+
+    if reach is not None:
+        reach.attach(backbone.module, patches)
+    with every(patches.values()), backbone.on_load(again):
         yield

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -98,8 +98,11 @@ class Backbone(Protocol):
         What is attached to its layers stays attached.
         """
 
+    def on_load(self, again: Callable[[], None]) -> AbstractContextManager[None]:
+        """Inside, ``again`` is called whenever the model has been loaded, which may take functions off its layers' weights."""
+
     def module(self, name: LayerName) -> nn.Module:
-        """The layer of that name."""
+        """The layer of that name; the whole model for an empty one."""
 
     def is_plain(self, module: nn.Module) -> bool:
         """Whether a linear layer is nothing but ``W x + bias`` where its weights have the dtype and the device of ``x``."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -97,6 +97,9 @@ class ToyBackbone:
     @contextmanager
     def paused(self) -> Iterator[None]:
         yield
+
+    def on_load(self, again: Callable[[], None]) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def collate(self, examples: Sequence[Example]) -> Batch:
         x0 = send(torch.stack([e.latent for e in examples]), self.device)

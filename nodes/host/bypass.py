@@ -1,24 +1,33 @@
-"""Adapters beside the weights: the layer's output gains ``ΔW x``, the weight itself stays as it is."""
+"""Adapters beside the weights: the layer's output gains ``ΔW x``, the weight itself stays as it is.
+
+Where the host multiplies with a layer's weight itself instead of calling the layer, that product gets ``W + ΔW`` (`krona_train.inject`).
+"""
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from comfy.patcher_extension import PatcherInjection
+from comfy.patcher_extension import CallbacksMP, PatcherInjection
 from torch import Tensor, nn
 
 from krona_ops.beside import AddProduct, beside
 from krona_ops.delta import Delta, map_tensors
 from krona_train.inject import ForwardPatch
 from krona_train.layers import convolution_options
+from krona_train.reach import Reach, some
 
 from .keys import Offset, Site
 
+log = logging.getLogger(__name__)
 KEY = "krona"
 """Our one entry among a patcher's injections."""
+Tell = Callable[[str], None]
+"""Shows a text where the user looks."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +37,10 @@ class Entry:
     site: Site
     delta: Delta
     strength: float
+    patches_before: int = 0
+    """How many patches the weight had when this was added: what is patched later may scale all that is there, this included."""
+    tell: Tell | None = None
+    """Where to show that the update is lost."""
 
 
 class BypassInjection(PatcherInjection):
@@ -40,32 +53,70 @@ class BypassInjection(PatcherInjection):
         super().__init__(self._inject, self._eject)
         self.entries = tuple(entries)
         self._attached: dict[int, list[ForwardPatch]] = {}
+        self._reach: dict[int, Reach] = {}
+        self._told: set[tuple[str, ...]] = set()
 
     def _inject(self, patcher: Any) -> None:
         """The host calls this whenever the model is about to run, sometimes twice."""
-        if id(patcher.model) in self._attached:
+        net = patcher.model
+        if id(net) in self._attached:
             return
         updates: dict[str, list[_Update]] = {}
         for entry in self.entries:
-            module = patcher.model.get_submodule(entry.site.module)
-            updates.setdefault(entry.site.module, []).append(_Update(entry, module, patcher.load_device))
-        patches = [ForwardPatch(patcher.model.get_submodule(name), _adding(parts)) for name, parts in updates.items()]
-        self._attached[id(patcher.model)] = patches
-        for patch in patches:
+            scale = strength_left(patcher, entry)
+            update = _Update(entry, scale, net.get_submodule(entry.site.module), patcher.load_device)
+            updates.setdefault(entry.site.module, []).append(update)
+        patches = {name: _patch(net.get_submodule(name), parts) for name, parts in updates.items()}
+        self._attached[id(net)] = list(patches.values())
+        for patch in patches.values():
             patch.attach()
+        self._reach_of(net).attach(net.get_submodule, patches)
+        if patcher.is_clip:  # an encoder has no beginning and end of sampling
+            self.begin_sampling(patcher)
 
     def _eject(self, patcher: Any) -> None:
+        if patcher.is_clip:
+            self.end_sampling(patcher)
+        self._reach_of(patcher.model).detach()
         for patch in reversed(self._attached.pop(id(patcher.model), [])):
             patch.detach()
+
+    def _reach_of(self, net: nn.Module) -> Reach:
+        return self._reach.setdefault(id(net), Reach())
+
+    def begin_sampling(self, patcher: Any) -> None:
+        """From now on it is counted which layers are reached."""
+        self._reach_of(patcher.model).begin()
+
+    def end_sampling(self, patcher: Any) -> None:
+        """Say, once, which layers the model has passed by while it ran."""
+        missed = self._reach_of(patcher.model).end()
+        if not missed or missed in self._told:
+            return
+        self._told.add(missed)
+        text = (
+            f"{len(missed)} bypassed {'layer was' if len(missed) == 1 else 'layers were'} never called while the model ran, so the adapter does nothing there: "
+            f"{some(missed)}. This model, or another pack, reads their weights in a way of its own; apply the adapter in 'merge' mode."
+        )
+        log.warning("KronA: %s", text)
+        for tell in {entry.tell for entry in self.entries if entry.tell is not None and entry.site.module in missed}:
+            tell(text)
+
+
+def strength_left(patcher: Any, entry: Entry) -> float:
+    """An entry's strength after what was patched on its weight later: a host's merge of two models scales the first one's weights."""
+    later = patcher.patches.get(entry.site.key, ())[entry.patches_before :]
+    scales = (scale for _, _, scale, offset, _ in later if offset is None or offset == entry.site.offset)
+    return entry.strength * math.prod(scales)
 
 
 class _Update:
     """One update on its device, ready to run."""
 
-    def __init__(self, entry: Entry, module: nn.Module, device: Any) -> None:
+    def __init__(self, entry: Entry, strength: float, module: nn.Module, device: Any) -> None:
         # Nodes run under inference mode; a training may go through this layer later, and its tensors are then saved for the backward pass.
         with torch.inference_mode(False):
-            self._delta = map_tensors(entry.delta.scaled(entry.strength), lambda t: _ordinary(t.to(device)))
+            self._delta = map_tensors(entry.delta.scaled(strength), lambda t: _ordinary(t.to(device)))
         self._convolution = convolution_options(module, entry.site.key)
         self._offset: Offset | None = entry.site.offset
         self._ready: dict[torch.dtype, AddProduct] = {}
@@ -86,6 +137,11 @@ class _Update:
         y.narrow(-1 if self._convolution is None else 1, self._offset[1], self._offset[2]).add_(change)
         return y
 
+    def add_to(self, weight: Tensor) -> None:
+        """Add ``ΔW`` into the layer's weight ``(out, in, *kernel)``, or into its part of it."""
+        part = weight if self._offset is None else weight.narrow(*self._offset)
+        map_tensors(self._delta, lambda t: t.to(weight.device)).add_to(part)
+
     def _for(self, dtype: torch.dtype) -> AddProduct:
         if dtype not in self._ready:
             with torch.inference_mode(False):
@@ -95,6 +151,20 @@ class _Update:
 
 def _ordinary(tensor: Tensor) -> Tensor:
     return tensor.clone() if tensor.is_inference() else tensor
+
+
+def _patch(module: nn.Module, updates: Sequence[_Update]) -> ForwardPatch:
+    return ForwardPatch(module, _adding(updates), _weighing(updates))
+
+
+def _weighing(updates: Sequence[_Update]) -> Callable[[Tensor], Tensor]:
+    def weigh(weight: Tensor) -> Tensor:
+        total = weight.to(torch.float32, copy=True)
+        for update in updates:
+            update.add_to(total)
+        return total.to(weight.dtype)
+
+    return weigh
 
 
 def _adding(updates: Sequence[_Update]) -> Callable[..., Tensor]:
@@ -119,4 +189,18 @@ def add_entries(patcher: Any, entries: Sequence[Entry]) -> None:
     """Add bypassed updates to those that a patcher has already."""
     present = next(iter(patcher.injections.get(KEY, [])), None)
     before = present.entries if isinstance(present, BypassInjection) else ()
-    patcher.set_injections(KEY, [BypassInjection((*before, *entries))])
+    placed = [replace(entry, patches_before=len(patcher.patches.get(entry.site.key, ()))) for entry in entries]
+    patcher.set_injections(KEY, [BypassInjection((*before, *placed))])
+    for kind, callback in ((CallbacksMP.ON_PRE_RUN, _begin), (CallbacksMP.ON_CLEANUP, _end)):
+        patcher.remove_callbacks_with_key(kind, KEY)
+        patcher.add_callback_with_key(kind, KEY, callback)
+
+
+def _begin(patcher: Any) -> None:
+    for injection in patcher.injections.get(KEY, ()):
+        injection.begin_sampling(patcher)
+
+
+def _end(patcher: Any) -> None:
+    for injection in patcher.injections.get(KEY, ()):
+        injection.end_sampling(patcher)

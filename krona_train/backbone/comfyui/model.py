@@ -15,6 +15,7 @@ import comfy.ldm.modules.attention
 import comfy.ldm.modules.diffusionmodules.openaimodel
 import comfy.model_management
 import comfy.model_patcher
+import comfy.patcher_extension
 import comfy.sampler_helpers
 import comfy.samplers
 import torch
@@ -39,6 +40,8 @@ log = logging.getLogger(__name__)
 
 CONDITIONS_BYTES = 256_000_000
 """Encoded captions are kept on the device up to this size, some thirty of T5's or four hundred of SDXL's."""
+LOADED = "krona loaded"
+"""Of our own among the injections of the patcher that is trained on."""
 _COMPUTE = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
@@ -80,6 +83,18 @@ class ComfyBackbone:
         modules = self._net.diffusion_model.named_modules(prefix="diffusion_model")
         found = {LayerName(name): shape for name, module in modules if (shape := layer_shape(module)) is not None}
         return found if self._text is None else {**found, **self._text.weights()}
+
+    @contextmanager
+    def on_load(self, again: Callable[[], None]) -> Iterator[None]:
+        patchers = [self._patcher] if self._text is None else [self._patcher, self._text.patcher]
+        injection = comfy.patcher_extension.PatcherInjection(lambda patcher: again(), lambda patcher: None)
+        for patcher in patchers:
+            patcher.set_injections(LOADED, [injection])
+        try:
+            yield
+        finally:
+            for patcher in patchers:
+                patcher.remove_injections(LOADED)
 
     def module(self, name: LayerName) -> nn.Module:
         net = self._text.net if self._text is not None and self.is_text(name) else self._net
