@@ -1,6 +1,7 @@
 """What a file says about itself in words that other programs read: kohya's ``ss_*`` and Stability's ``modelspec.*``.
 
-Managers show the title, the trigger words, the base model and the thumbnail of a file from these entries.
+Managers show the title, the trigger words, the base model and the thumbnail of a file from these entries. Lora-Manager (read at 25e72b4 of
+August 2026) takes none of them, base model and words included, from the file: they stand in ``<name>.metadata.json`` beside it, see `manager_entry`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from .adapter import Adapter
 from .delta import Delta, Dora, Kron, Sum
 from .errors import ConfigError
 from .factor import LowRank, Tucker
+from .families import base_of
 
 MODELSPEC = "1.0.1"
 MOST_TRIGGERS = 3
@@ -65,6 +67,50 @@ def with_standard_metadata(
     }
     known = {"modelspec.sai_model_spec": MODELSPEC, "modelspec.implementation": "krona", **network_facts(adapter)}
     return adapter.with_metadata(**{**known, **adapter.metadata, **{k: v for k, v in given.items() if v is not None}})
+
+
+_MANAGERS_BASES = {
+    "SD1.5": "SD 1.5", "SD2": "SD 2.1", "SDXL": "SDXL 1.0", "SD3": "SD 3.5", "Flux.1": "Flux.1 D", "Flux.2": "Flux.2 D", "Flux2": "Flux.2 D",
+    "AuraFlow": "AuraFlow", "Chroma": "Chroma", "Lumina2": "Lumina", "Lumina 2": "Lumina", "ZImage": "ZImageTurbo", "Z-Image": "ZImageTurbo",
+    "HiDream": "HiDream", "QwenImage": "Qwen", "Qwen-Image": "Qwen", "LTXV": "LTXV", "LTXAV": "LTXV2", "HunyuanVideo": "Hunyuan Video",
+    "GenmoMochi": "Mochi", "PixArtAlpha": "PixArt a", "PixArtSigma": "PixArt E", "Anima": "Anima", "Krea2": "Krea 2", "ErnieImage": "Ernie",
+    "Ernie-Image": "Ernie", "Kolors": "Kolors", "ACEStep": "ACE Audio", "ACEStep15": "ACE Audio", "Ideogram4": "Ideogram 4.0",
+    "WAN21_T2V": "Wan Video", "WAN21_I2V": "Wan Video", "WAN22_T2V": "Wan Video 2.2 TI2V-5B", "Wan": "Wan Video",
+}  # fmt: skip
+"""Lora-Manager sorts by these words; another one is shown as it is."""
+
+
+def manager_entry(
+    adapter: Adapter, *, path: str, size: int, modified: float, sha256: str, picture: str = ""
+) -> dict[str, object]:
+    """What ``<name>.metadata.json`` beside an adapter's file holds for Lora-Manager: its required facts, the base model in its words, and the trigger words.
+
+    Args:
+        path: The file's full path, with forward slashes.
+        modified: When the file was written, in seconds since 1970.
+        sha256: Of the whole file, in hexadecimal digits.
+        picture: Full path of a picture beside it; may be empty.
+    """
+    name = path.rpartition("/")[2].rpartition(".")[0]
+    base = base_of(adapter.metadata, {str(layer): delta.shape for layer, delta in adapter.layers.items()})
+    words = list(trigger_words(adapter.metadata))
+    return {
+        "file_name": name,
+        "model_name": title_of(adapter.metadata) or name,
+        "file_path": path,
+        "size": size,
+        "modified": modified,
+        "sha256": sha256,
+        "base_model": _MANAGERS_BASES.get(base, base) or "Unknown",
+        "preview_url": picture,
+        "notes": "",
+        "from_civitai": False,
+        "civitai": {"trainedWords": words},
+        "trainedWords": words,
+        "modelDescription": description_of(adapter.metadata),
+        "tags": [tag.strip() for tag in adapter.metadata.get("modelspec.tags", "").split(",") if tag.strip()],
+        "usage_tips": "{}",
+    }
 
 
 def network_facts(adapter: Adapter) -> dict[str, str]:

@@ -88,7 +88,12 @@ class Reach:
                 return function(*args, **kwargs)
             finally:
                 if missed := self.end():
-                    log.warning("KronA: %s without %d adapted layer(s), whose weights this model reads in a way of its own: %s", what, len(missed), some(missed))
+                    log.warning(
+                        "KronA: %s without %d adapted layer(s), whose weights this model reads in a way of its own: %s",
+                        what,
+                        len(missed),
+                        some(missed),
+                    )
 
         return call
 

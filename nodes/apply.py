@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from comfy_api.latest import io
@@ -103,8 +104,9 @@ class KronaLoadApply(io.ComfyNode):
         scale: ScaleRule = "auto",
     ) -> io.NodeOutput:
         adapter = load(paths.adapter_path(file), scale)
-        applied = apply_adapter(adapter, model, clip, strength_model, strength_clip)
-        tell("\n".join((applied.report, *adapter.notes)), cls.hidden.unique_id)
+        show = partial(tell, node_id=cls.hidden.unique_id)
+        applied = apply_adapter(adapter, model, clip, strength_model, strength_clip, tell=show)
+        show("\n".join((applied.report, *applied.notes, *adapter.notes)))
         words = ", ".join(trigger_words(adapter.metadata))
         return io.NodeOutput(applied.model, applied.clip, adapter, words, ui=coverage(applied))
 
@@ -130,7 +132,8 @@ class KronaApply(io.ComfyNode):
                     options=list(MODES),
                     default="auto",
                     tooltip="merge: added into the weights once, no cost while sampling. bypass: computed beside each layer, "
-                    "exact on quantised models (fp8, int8, nvfp4), a little slower. auto: bypass for quantised layers only.",
+                    "exact on quantised models (fp8, int8, nvfp4), a little slower; Save Checkpoint and the second model of a ModelMerge node "
+                    "leave it out. auto: bypass for quantised layers only.",
                     advanced=True,
                 ),
                 KronaWeightsSocket.Input(
@@ -158,7 +161,8 @@ class KronaApply(io.ComfyNode):
         weights: Weights | None = None,
     ) -> io.NodeOutput:
         adapter, acting = weighted(krona, weights)
-        applied = apply_adapter(adapter, model, clip, strength_model, strength_clip, mode)
-        report = f"{applied.report}\n{acting}".strip()
-        tell(report, cls.hidden.unique_id)
+        show = partial(tell, node_id=cls.hidden.unique_id)
+        applied = apply_adapter(adapter, model, clip, strength_model, strength_clip, mode, show)
+        report = "\n".join(line for line in (applied.report, *applied.notes, acting) if line)
+        show(report)
         return io.NodeOutput(applied.model, applied.clip, report, ui=coverage(applied))

@@ -17,9 +17,13 @@ from PIL import Image
 from krona_ops import Adapter, save
 from krona_ops.errors import ConfigError
 from krona_ops.metadata import with_standard_metadata
+from krona_train.backbone.comfyui import family_of
 
+from .host import paths, sidecar
 from .host.canonical import canonical
 from .host.diffusers_names import renamer
+from .host.lora_folders import lora_name
+from .host.text import tell
 from .host.types import CATEGORY, Krona
 
 FORMATS = {
@@ -49,9 +53,9 @@ class KronaSave(io.ComfyNode):
                 Krona.Input("krona", tooltip="The adapter, from Load KronA or Train KronA."),
                 io.String.Input(
                     "filename_prefix",
-                    default="krona/adapter",
-                    tooltip="Folder and name below ComfyUI's output folder; a number is added, nothing is overwritten. "
-                    "Files below krona/ appear in the KronA loaders, files below loras/ also in Load LoRA.",
+                    default="loras/adapter",
+                    tooltip="Folder and name below ComfyUI's output folder; a number is added, nothing is overwritten. Files below loras/ appear in Load LoRA, "
+                    "in LoRA managers and in the KronA loaders, files below krona/ in the KronA loaders only; the node says which.",
                 ),
                 io.Combo.Input(
                     "format",
@@ -78,11 +82,15 @@ class KronaSave(io.ComfyNode):
                     tooltip="The words that call up the subject; LoRA managers show them. Empty keeps what the adapter says.",
                     advanced=True,
                 ),
-                io.Image.Input("thumbnail", optional=True, tooltip="A picture that LoRA managers show for the file."),
+                io.Image.Input(
+                    "thumbnail",
+                    optional=True,
+                    tooltip="A picture that LoRA managers show for the file; in a LoRA folder it also lies beside it.",
+                ),
                 io.Model.Input("model", optional=True, tooltip="Needed for formats with the layer names of diffusers."),
             ],
             outputs=[io.String.Output(display_name="file", tooltip="The path of the file that was written.")],
-            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
+            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo, io.Hidden.unique_id],
             is_output_node=True,
         )
 
@@ -108,7 +116,9 @@ class KronaSave(io.ComfyNode):
             )
         adapter = krona if model is None else canonical(krona, model)
         picture = jpeg(thumbnail) if thumbnail is not None else None
-        adapter = with_standard_metadata(adapter, trigger=trigger_words.strip() or None, thumbnail=picture)
+        is_told = model is None or adapter.metadata.get("ss_base_model_version")
+        base = None if is_told else family_of(model)
+        adapter = with_standard_metadata(adapter, base_model=base, trigger=trigger_words.strip() or None, thumbnail=picture)
         folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
             filename_prefix, folder_paths.get_output_directory()
         )
@@ -122,8 +132,20 @@ class KronaSave(io.ComfyNode):
             rank=rank,
             rename=renamer(model, style) if style is not None else None,
         )
+        tell(cls._whereabouts(path, adapter, picture), cls.hidden.unique_id)
         shown = Path(subfolder) / path.parent.name if kind == "peft" else Path(subfolder)
         return io.NodeOutput(str(path), ui={"files": [{"filename": path.name, "subfolder": str(shown), "type": "output"}]})
+
+    @classmethod
+    def _whereabouts(cls, path: Path, adapter: Adapter, picture: bytes | None) -> str:
+        """Who lists the new file, in words; what LoRA managers read beside a file of theirs is written too."""
+        paths.forget_list()
+        name = lora_name(path)
+        if name is not None:
+            sidecar.write(path, adapter, picture)
+            return f"Saved as {path}. Load LoRA lists it as {name}."
+        listed = "the KronA loaders list it" if paths.lists(path) else "no loader lists it"
+        return f"Saved as {path}: {listed}, Load LoRA does not, because it is in no LoRA folder. Begin filename_prefix with loras/ for that."
 
     @classmethod
     def _workflow(cls) -> dict[str, str]:

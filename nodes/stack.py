@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterable
 from typing import Any
 
 from comfy_api.latest import io
@@ -11,13 +13,25 @@ from krona_ops.blend import blend
 from krona_ops.errors import ConfigError
 
 from .host import paths
+from .host.lora_folders import lora_name, lora_path
 from .host.lora_model import from_lora_model, to_lora_model
+from .host.text import tell
 from .host.types import CATEGORY, Krona, LoraStack
 from .inputs import number_input
 
+log = logging.getLogger(__name__)
 NONE = "(none)"
 Row = tuple[str, float, float]
 """``(name relative to the LoRA folders, strength of the model, strength of the text encoder)``."""
+Part = tuple[Adapter, float]
+
+
+class Rows(list[Row]):
+    """A ``LORA_STACK``: rows for everybody, and what no row can name, which only another KronA Stack sees."""
+
+    def __init__(self, rows: Iterable[Row] = (), beside: tuple[Part, ...] = ()) -> None:
+        super().__init__(rows)
+        self.beside = beside
 
 
 class KronaStack(io.ComfyNode):
@@ -30,7 +44,8 @@ class KronaStack(io.ComfyNode):
             node_id="KronaStack",
             display_name="KronA Stack",
             category=CATEGORY,
-            description="Adds a file to a LORA_STACK of other packs, and sums a whole stack, a LORA_MODEL and an adapter into one adapter.",
+            description="Adds a file to a LORA_STACK of other packs, and sums a whole stack, a LORA_MODEL and an adapter into one adapter. "
+            "A row names a file in the LoRA folders; a file elsewhere gets no row and travels in 'krona'.",
             search_aliases=["lora stack", "lora_stack", "lora model", "efficiency", "easy use"],
             inputs=[
                 LoraStack.Input(
@@ -40,7 +55,8 @@ class KronaStack(io.ComfyNode):
                     "file",
                     options=[NONE, *paths.adapter_files()],
                     default=NONE,
-                    tooltip="A file to add to the stack, from models/krona, models/loras or output/krona.",
+                    tooltip="A file to add. From models/loras or output/loras it becomes a row of the stack; other packs cannot find "
+                    "one from models/krona or output/krona: it is only in 'krona' and 'lora_model'.",
                 ),
                 number_input("strength_model", **strength, tooltip="The new row's strength for the model."),
                 number_input(
@@ -54,12 +70,16 @@ class KronaStack(io.ComfyNode):
                 Krona.Input("krona", optional=True, tooltip="An adapter; added at strength 1."),
             ],
             outputs=[
-                LoraStack.Output(display_name="lora_stack", tooltip="The stack with the new row."),
+                LoraStack.Output(
+                    display_name="lora_stack",
+                    tooltip="The stack with the new row, for other packs; without it where they cannot find the file.",
+                ),
                 Krona.Output(display_name="krona", tooltip="The sum of everything, each row at its strength for the model."),
                 io.LoraModel.Output(
                     display_name="lora_model", tooltip="The same for ComfyUI's own Save LoRA and Load LoRA Model."
                 ),
             ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -80,8 +100,13 @@ class KronaStack(io.ComfyNode):
         lora_model: dict | None = None,
         krona: Adapter | None = None,
     ) -> io.NodeOutput:
-        stack = [*(lora_stack or []), *([(file, strength_model, strength_clip)] if file != NONE else [])]
-        pairs = [(load(paths.adapter_path(str(name))), float(strength)) for name, strength, _ in stack if str(name) != "None"]
+        rows = Rows(lora_stack or [], getattr(lora_stack, "beside", ()))
+        pairs = [(load(lora_path(str(name))), float(strength)) for name, strength, _ in rows if str(name) != "None"]
+        pairs += rows.beside
+        if file != NONE:
+            part = load(paths.adapter_path(file)), strength_model
+            pairs.append(part)
+            rows = cls._with(rows, file, part, strength_clip)
         pairs += [(from_lora_model(lora_model), 1.0)] if lora_model else []
         pairs += [(krona, 1.0)] if krona is not None else []
         if not pairs:
@@ -93,4 +118,18 @@ class KronaStack(io.ComfyNode):
                 remedy="Choose a file or connect something.",
             )
         total = pairs[0][0].scaled(pairs[0][1]) if len(pairs) == 1 else blend(pairs)
-        return io.NodeOutput(stack, total, to_lora_model(total))
+        return io.NodeOutput(rows, total, to_lora_model(total))
+
+    @classmethod
+    def _with(cls, rows: Rows, file: str, part: Part, strength_clip: float) -> Rows:
+        """The stack with one more file; as a row, where others can find it."""
+        name = lora_name(paths.adapter_path(file))
+        if name is not None:
+            return Rows([*rows, (name, part[1], strength_clip)], rows.beside)
+        text = (
+            f"{file} is in no LoRA folder, so other packs cannot find it: it has no row in 'lora_stack' and is only in 'krona' and 'lora_model'. "
+            "Move it to models/loras for a row."
+        )
+        log.info("KronA: %s", text)
+        tell(text, cls.hidden.unique_id)
+        return Rows(rows, (*rows.beside, part))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ from krona_ops import Adapter
 from krona_ops.delta import Delta
 from krona_ops.errors import KronaError
 
-from .bypass import Entry, add_entries, can_bypass
+from .bypass import Entry, Tell, add_entries, can_bypass
 from .keys import Site, grouped, resolve
 from .weight_adapter import KronaWeightAdapter
 
@@ -34,6 +35,8 @@ class Applied:
     """Layers of the adapter that the models have."""
     layers: int
     """All layers of the adapter."""
+    notes: tuple[str, ...] = ()
+    """What was decided about how the updates are computed, where it was not simply as asked."""
 
 
 def apply_adapter(
@@ -43,6 +46,7 @@ def apply_adapter(
     strength_model: float = 1.0,
     strength_clip: float = 1.0,
     mode: Mode = "auto",
+    tell: Tell | None = None,
 ) -> Applied:
     """Add ``strength · ΔW`` to every layer that the adapter has; the models given are not changed, clones are.
 
@@ -51,36 +55,67 @@ def apply_adapter(
         clip: The host's ``CLIP``, or ``None``.
         mode: ``merge`` adds into the weights once; ``bypass`` computes the update beside each layer, which keeps it
             exact on quantised weights; ``auto`` bypasses quantised layers and merges the rest.
+        tell: Shows a text where the user looks, later too: while the model runs it may turn out that bypassed layers are passed by.
 
     Raises:
         ShapeError, CoverageError: The adapter is for another base model (see `krona_ops.errors`).
     """
     resolution = resolve(adapter, model, clip)
+    ways = _Ways()
     if model is not None:
         model = model.clone()
         if strength_model != 0:
-            _apply(model, grouped(resolution.model), strength_model, mode)
+            ways += _apply(model, grouped(resolution.model), strength_model, mode, tell)
     if clip is not None:
         clip = clip.clone()
         if strength_clip != 0:
-            _apply(clip.patcher, grouped(resolution.clip), strength_clip, mode)
-    log.info("KronA: %s", resolution.report())
+            ways += _apply(clip.patcher, grouped(resolution.clip), strength_clip, mode, tell)
+    notes = ways.notes(mode)
+    log.info("KronA: %s", " ".join((resolution.report(), *notes)))
     matched = resolution.layers - len(resolution.unmatched)
-    return Applied(model, clip, resolution.report(), matched, resolution.layers)
+    return Applied(model, clip, resolution.report(), matched, resolution.layers, notes)
 
 
-def _apply(patcher: Any, updates: dict[Site, list[Delta]], strength: float, mode: Mode) -> None:
+@dataclass(frozen=True)
+class _Ways:
+    """How many updates are computed beside their layer, and how many are merged although they were to be."""
+
+    beside: int = 0
+    merged_all_the_same: int = 0
+
+    def __add__(self, other: _Ways) -> _Ways:
+        return _Ways(self.beside + other.beside, self.merged_all_the_same + other.merged_all_the_same)
+
+    def notes(self, mode: Mode) -> tuple[str, ...]:
+        notes = []
+        if self.merged_all_the_same:
+            where = "" if mode == "bypass" else " into quantised weights, which rounds them"
+            notes.append(
+                f"{self.merged_all_the_same} updates are merged all the same{where}: DoRA, biases, norms and grouped convolutions cannot run beside "
+                "their layer."
+            )
+        if self.beside:
+            notes.append(
+                f"{self.beside} updates run beside their layers. Saving this model, or giving it to a ModelMerge node as the second model, "
+                "leaves them out; apply in 'merge' mode for that."
+            )
+        return tuple(notes)
+
+
+def _apply(patcher: Any, updates: Mapping[Site, list[Delta]], strength: float, mode: Mode, tell: Tell | None) -> _Ways:
     merged: list[dict[Any, KronaWeightAdapter]] = []
     """First, second, ... updates of each weight: the host takes one for each in a call, and looks through the whole model in each call."""
     bypassed: list[Entry] = []
+    kept_from = 0
     for site, deltas in updates.items():
         module = patcher.model.get_submodule(site.module)
         wants_bypass = mode == "bypass" or (mode == "auto" and is_quantised(module.weight))
         found = 0
         for delta in deltas:
             if wants_bypass and not delta.needs_weight and can_bypass(site, delta, module):
-                bypassed.append(Entry(site, delta, strength))
+                bypassed.append(Entry(site, delta, strength, tell=tell))
                 continue
+            kept_from += wants_bypass
             if found == len(merged):
                 merged.append({})
             merged[found][site.patch_key] = KronaWeightAdapter.of(delta)
@@ -97,6 +132,7 @@ def _apply(patcher: Any, updates: dict[Site, list[Delta]], strength: float, mode
             )
     if bypassed:
         add_entries(patcher, bypassed)
+    return _Ways(len(bypassed), kept_from)
 
 
 def is_quantised(weight: torch.Tensor) -> bool:

@@ -90,6 +90,12 @@ def forget_list() -> None:
     folder_paths.filename_list_cache.pop(KIND, None)
 
 
+def lists(path: Path) -> bool:
+    """Whether the KronA loaders show a file in their menus."""
+    names = [name for name in adapter_files() if Path(name).name == path.name]
+    return any(os.path.samefile(adapter_path(name), path) for name in names)
+
+
 def upload_folder() -> Path:
     """Where adapters from the browser go; made where missing."""
     folder = Path(folder_paths.models_dir) / KIND

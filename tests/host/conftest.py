@@ -74,6 +74,7 @@ def server(tmp_path_factory):
     """ComfyUI with the pack under a folder name that is no Python name."""
     base = lay_out(tmp_path_factory.mktemp("with pack"))
     shutil.copytree(PACK / "samples" / "krobot", base / "input" / "krobot")
-    with Server(base, packs={"comfyui-krona (test) 1.0": PACK}, cpu=True) as running:
+    others = PACK / "tests" / "support" / "packs_of_others"
+    with Server(base, packs={"comfyui-krona (test) 1.0": PACK, "packs of others": others}, cpu=True) as running:
         running.log_of_start = running.log()  # before other tests make it complain on purpose
         yield running

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from krona_ops import Adapter, Full, Kron, Matrix
+from krona_ops import Full, Kron, Matrix
 from krona_ops.factor import LowRank
 
 
@@ -34,7 +34,9 @@ class FeedForward(nn.Module):
             return comfy.ops.linear_input_act(last, x, "gelu_tanh")
         x = F.gelu(x, approximate="tanh")
         if self.way == "cast":  # as Kandinsky 6 computes its modulation, whatever the weight is stored in
-            weight, bias, stream = comfy.ops.cast_bias_weight(last, x, dtype=torch.float32, bias_dtype=torch.float32, offloadable=True)
+            weight, bias, stream = comfy.ops.cast_bias_weight(
+                last, x, dtype=torch.float32, bias_dtype=torch.float32, offloadable=True
+            )
             try:
                 return F.linear(x.float(), weight, bias)
             finally:
@@ -214,10 +216,9 @@ def test_a_second_sampling_is_counted_anew(build, load):
 
 def test_minimax_of_the_host_quantised_to_int8_moves_with_an_adapter_on_its_feed_forward(comfy, load):
     """The host's own model that multiplies with the weight itself, from ComfyUI 0.30 on; `auto` and `bypass` give what W + ΔW gives."""
+    import comfy.model_patcher
     from comfy.ldm.minimax.model import MLP
     from krona_pack.nodes.host.patch import is_quantised
-
-    import comfy.model_patcher
 
     with torch.inference_mode():
         net = nn.Module()
@@ -225,7 +226,9 @@ def test_minimax_of_the_host_quantised_to_int8_moves_with_an_adapter_on_its_feed
         net.device, net.current_weight_patches_uuid = torch.device("cpu"), None
         rng, state = torch.Generator().manual_seed(0), {}
         for name, shape in (("fc1", (192, 64)), ("fc2", (64, 96))):
-            state |= quantised(torch.randn(shape, generator=rng) / shape[1] ** 0.5, "int8_tensorwise").state_dict(f"mlp.{name}.weight")
+            state |= quantised(torch.randn(shape, generator=rng) / shape[1] ** 0.5, "int8_tensorwise").state_dict(
+                f"mlp.{name}.weight"
+            )
             state[f"mlp.{name}.comfy_quant"] = torch.tensor(list(b'{"format": "int8_tensorwise"}'), dtype=torch.uint8)
         net.load_state_dict(state)
     assert is_quantised(net.mlp.fc2.weight)

@@ -1,0 +1,46 @@
+"""What LoRA managers read beside an adapter's file, because they do not look into it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from pathlib import Path
+
+from krona_ops import Adapter
+from krona_ops.metadata import manager_entry
+
+log = logging.getLogger(__name__)
+
+
+def write(path: Path, adapter: Adapter, picture: bytes | None = None) -> None:
+    """Write ``<name>.metadata.json``, and the picture, beside a new adapter; what is there already stays. A folder that cannot be written is no error.
+
+    Args:
+        path: The adapter's file, whole.
+        adapter: What is in it, with its metadata.
+        picture: A JPEG.
+    """
+    told, shown = path.with_suffix(".metadata.json"), path.with_suffix(".jpeg")
+    try:
+        if picture is not None and not shown.exists():
+            shown.write_bytes(picture)
+        if not told.exists():
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            stat = path.stat()
+            entry = manager_entry(
+                adapter,
+                path=path.as_posix(),
+                size=stat.st_size,
+                modified=stat.st_mtime,
+                sha256=digest,
+                picture=shown.as_posix() if shown.exists() else "",
+            )
+            text = json.dumps(entry, indent=2, ensure_ascii=False)
+            partial = told.with_name(f"{told.name}.{os.getpid()}.partial")
+            partial.write_text(text, encoding="utf-8")
+            os.replace(partial, told)
+    except OSError as error:
+        log.warning("KronA: nothing for LoRA managers could be written beside %s: %s", path, error)
