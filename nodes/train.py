@@ -164,7 +164,11 @@ class KronaTrain(io.ComfyNode):
                 Krona.Output(display_name="krona", tooltip="The trained adapter."),
                 io.Model.Output(display_name="model", tooltip="The model with the adapter applied at strength 1."),
                 io.Image.Output(display_name="loss curve"),
-                io.String.Output(display_name="run", tooltip="The run's folder: settings, metrics, adapter."),
+                io.String.Output(
+                    display_name="run",
+                    tooltip="The run's folder, below output/krona: settings, metrics, adapter. The KronA loaders list that adapter; Load LoRA does "
+                    "not, because a run's folder is no LoRA folder: Save KronA writes a file that it lists.",
+                ),
                 io.LoraModel.Output(
                     display_name="lora_model", tooltip="For ComfyUI's own Save LoRA and Load LoRA Model nodes."
                 ),

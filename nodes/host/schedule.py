@@ -10,7 +10,8 @@ import comfy.hooks
 
 from krona_ops import Adapter
 
-from .keys import grouped, resolve
+from .keys import Resolution, grouped, resolve
+from .patch import is_quantised
 from .weight_adapter import KronaWeightAdapter, summed
 
 Curve = Literal["linear", "ease", "step"]
@@ -62,7 +63,17 @@ def scheduled_hooks(
     hooks.set_keyframes_on_hooks(group)
     if previous is not None:
         hooks = previous.clone_and_combine(hooks)
-    return hooks, resolution.report()
+    return hooks, f"{resolution.report()}{_rounded(resolution, model, clip)}"
+
+
+def _rounded(resolution: Resolution, model: Any, clip: Any) -> str:
+    """What is lost where weights are quantised: the host merges hooks into them, there is no other way."""
+    pairs = [(model.model, resolution.model)] + ([(clip.cond_stage_model, resolution.clip)] if clip is not None else [])
+    weights = {(id(net), site.module): net.get_submodule(site.module).weight for net, sites in pairs for site, _ in sites}
+    count = sum(is_quantised(weight) for weight in weights.values())
+    if not count:
+        return ""
+    return f" {count} of their weights are quantised, and a strength that changes is merged into them, which rounds small updates away."
 
 
 def _patches(pairs: Any) -> dict[Any, KronaWeightAdapter]:

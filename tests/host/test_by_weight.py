@@ -243,3 +243,97 @@ def test_minimax_of_the_host_quantised_to_int8_moves_with_an_adapter_on_its_feed
     shift = (F.silu(gate) * up) @ delta.dense().T
     assert (changed - base - shift).norm() <= 0.05 * base.norm()
     assert shift.norm() > 0.2 * base.norm()
+
+
+@pytest.mark.parametrize("config", ["kron", "shuffled", "lora"])
+def test_factors_of_a_layer_that_is_read_have_the_gradients_of_the_sum(build, config):
+    """Kandinsky 6 reads the weight of its modulation while it is trained too; autograd through W + ΔW is the oracle."""
+    from krona_ops import TargetRule, select
+    from krona_train import AdapterConfig
+    from krona_train.layers import Switch, build_layer, patch_with
+
+    kinds = {"lora": AdapterConfig(kind="lora", rank=3)}
+    [target] = select({"net.2": (64, 96)}, (TargetRule(factors=(8, 8), projections=(), pattern=r"net\.2$"),))
+    layer = build_layer(target, kinds.get(config, AdapterConfig(layout=config)), torch.Generator().manual_seed(0))
+    _, zero = layer.random_and_zero()
+    torch.nn.init.normal_(zero, std=0.1, generator=torch.Generator().manual_seed(1))
+    block = build("cast", None).model.diffusion_model.blocks[0]
+    module, switch = block.net[2], Switch()
+    patch = patch_with(layer, module, "net.2", switch)
+    with torch.inference_mode():
+        x = torch.randn(5, 64, generator=torch.Generator().manual_seed(3))
+        base, hidden = block(x), F.gelu(block.net[0](x), approximate="tanh")
+    base, hidden, x = base.clone(), hidden.clone(), x.clone()
+    patch.attach()
+    try:
+        module.weight, module.bias = (nn.Parameter(p.clone(), requires_grad=False) for p in (module.weight, module.bias))
+        block.net[0].weight, block.net[0].bias = (
+            nn.Parameter(p.clone(), requires_grad=False) for p in (block.net[0].weight, block.net[0].bias)
+        )
+        found = block(x)
+        gradients = torch.autograd.grad(found.square().sum(), list(layer.parameters()))
+        with switch.off():
+            assert torch.allclose(block(x), base, atol=1e-5)
+    finally:
+        patch.detach()
+    assert torch.allclose(block(x), base, atol=1e-5)
+    expected = base + layer(hidden, torch.zeros_like(base))
+    wanted = torch.autograd.grad(expected.square().sum(), list(layer.parameters()))
+    assert torch.allclose(found, expected, atol=1e-4)
+    assert all(torch.allclose(g, w, rtol=1e-3, atol=1e-3) for g, w in zip(gradients, wanted, strict=True))
+    assert all(g.abs().max() > 0 for g in gradients)
+
+
+def test_a_preview_sees_what_is_trained_on_a_layer_that_is_read_also_after_the_host_has_loaded_the_model_again(
+    comfy, sd15, load
+):
+    """The host empties the lists of functions when it loads; what is trained is put back."""
+    import gradients
+
+    from krona_train.backbone.comfyui import ComfyBackbone
+
+    backbone = ComfyBackbone(sd15)
+    layers = dict(list(gradients.random_layers(backbone).items())[:1])
+    [name] = layers
+    with backbone.ready(), gradients.attached(backbone, layers):
+        module = backbone.module(name)
+        x = torch.randn(3, module.in_features, generator=torch.Generator().manual_seed(0))
+        with backbone.paused(), torch.inference_mode():
+            comfy.model_management.unload_all_models()
+            comfy.model_patcher.wipe_lowvram_weight(module)
+            load(backbone.patcher)
+            weight, bias = comfy.ops.cast_bias_weight(module, x)
+            read, called = F.linear(x, weight, bias), module(x)
+            plain = F.linear(x, module.weight.to(x.dtype), bias)
+        assert torch.allclose(read, called, atol=1e-4)
+        assert not torch.allclose(read, plain, atol=1e-3)
+    assert not module.weight_function
+
+
+def test_a_training_names_the_layers_that_the_model_passes_by(caplog):
+    import gradients
+
+    from krona_train.backbone.toy import ToyBackbone
+    from krona_train.loop import attached
+    from krona_train.reach import Reach
+
+    backbone, reach = ToyBackbone(), Reach()
+    layers = gradients.random_layers(backbone)
+    net, x = backbone.net.attn1, torch.randn(1, 3, 48)
+    run = reach.counted(lambda: net(x, x), "training does")
+    with attached(backbone, layers, reach=reach), caplog.at_level(logging.WARNING):
+        net.to_q = _Reading(net.to_q)
+        run()
+        run()
+    assert caplog.messages == [
+        "KronA: training does without 1 adapted layer(s), whose weights this model reads in a way of its own: attn1.to_q"
+    ]
+
+
+class _Reading(nn.Module):
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x):
+        return F.linear(x, self.layer.weight)

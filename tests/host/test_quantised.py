@@ -182,3 +182,17 @@ def test_training_on_a_quantised_base_lowers_the_loss_on_fixed_noise_and_leaves_
             layer.b.copy_(adapter.layers[name].b.value)
     assert loss() < 0.9 * untrained
     assert all(torch.equal(weight, before[name]) for name, weight in dequantised_all(model.model).items())
+
+
+def test_a_schedule_says_that_it_rounds_on_quantised_weights(quantised, sd15, random_adapter):
+    """Hooks are merged, and merging a 1 % update into fp8 keeps half of it."""
+    from krona_pack.nodes.host.schedule import scheduled_hooks
+
+    model, _ = quantised
+    adapter = random_adapter(model)
+    _, report = scheduled_hooks(adapter, [(0.0, 1.0)], model)
+    assert report.endswith(
+        " of their weights are quantised, and a strength that changes is merged into them, which rounds small updates away."
+    )
+    _, report = scheduled_hooks(random_adapter(sd15), [(0.0, 1.0)], sd15)
+    assert report == f"{len(adapter)} of {len(adapter)} layers matched."
