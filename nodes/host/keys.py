@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 from typing import Any, Literal
 
 import comfy.lora
@@ -167,7 +168,7 @@ def _by_name(name: str, delta: Delta, parts: list[_Part]) -> _Match | str:
 
 def _in_part(meaning: Spelling, delta: Delta, part: _Part) -> _Match | str:
     reason = UNKNOWN
-    for places in (*part.index.find(meaning.names), *_biases(meaning, part)):
+    for places in chain(part.index.find(meaning.names), _biases(meaning, part)):
         if places and part.kind == "text encoder" and meaning.encoder:
             places = of_encoder(places, meaning.encoder)
         own = _own_rows(meaning, delta, places, part)

@@ -57,7 +57,7 @@ def key_map(make: Callable[[nn.Module, dict], Mapping[str, Any]], model: nn.Modu
     for name, target in make(model, {}).items():
         site = Site(target) if isinstance(target, str) else Site(*target)
         if site.key.endswith(".weight") and site.key in present and (site.offset is None or _is_inside(site, model)):
-            is_last = name.endswith(_LAST_CONTEXT) and _is_halved(site, model)
+            is_last = "norm1_context" in name and name.endswith(_LAST_CONTEXT) and _is_halved(site, model)
             sites[name] = replace(site, function=reordered((1, 0))) if is_last else site
     return sites
 
