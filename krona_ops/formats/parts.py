@@ -145,7 +145,7 @@ def _norm(key: str) -> tuple[str, str] | None:
 def is_whole(parts: Iterable[str]) -> bool:
     """Whether these parts make an update."""
     parts = set(parts)
-    if _COMMONEST <= parts:
+    if parts >= _COMMONEST:
         return True
     return bool(parts & _PLAIN) or any(whole <= parts for whole in _WHOLE)
 
