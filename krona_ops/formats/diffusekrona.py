@@ -37,7 +37,7 @@ def sniff(header: Header) -> bool:
     ``down``, which is ``Aᵀ``, is the same in all layers of one projection, while a LoRA's follows the width. Tensors of other
     names say nothing about that, and one layer in ten may be damaged.
     """
-    if not any(key.endswith("_lora.down.weight") for key in header.shapes):
+    if "lora" not in parts.methods(header.shapes):
         return False
     pairs: dict[str, dict[str, tuple[int, ...]]] = {}
     downs: dict[str, Counter[tuple[int, ...]]] = {}

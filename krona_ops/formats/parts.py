@@ -60,6 +60,7 @@ _WHOLE = (
     *({*a, *b} for a in (("lokr_w1",), ("lokr_w1_a", "lokr_w1_b")) for b in (("lokr_w2",), ("lokr_w2_a", "lokr_w2_b"))),
 )
 """What makes an update; all else about a layer may be missing."""
+_COMMONEST = {"lokr_w1", "lokr_w2"}
 
 
 @lru_cache(maxsize=200_000)
@@ -144,6 +145,8 @@ def _norm(key: str) -> tuple[str, str] | None:
 def is_whole(parts: Iterable[str]) -> bool:
     """Whether these parts make an update."""
     parts = set(parts)
+    if parts >= _COMMONEST:
+        return True
     return bool(parts & _PLAIN) or any(whole <= parts for whole in _WHOLE)
 
 
@@ -181,11 +184,14 @@ def _counted(match: re.Match[str]) -> str:
 
 def methods(keys: Iterable[str]) -> set[str]:
     """The kinds of update in a file, by the beginning of their parts: ``lokr``, ``hada``, ``lora``, ``cdka``, ``diff``."""
+    return set(_methods(tuple(keys)))
+
+
+@lru_cache(maxsize=2)  # every format asks this about one file
+def _methods(keys: tuple[str, ...]) -> frozenset[str]:
     found = {split_key[1] for key in keys if (split_key := split(key))}
     kinds = {part.partition("_")[0] for part in found} & {"lokr", "hada", "lora", "cdka"}
-    if found & _PLAIN:
-        kinds.add("diff")
-    return kinds
+    return frozenset(kinds | {"diff"} if found & _PLAIN else kinds)
 
 
 def layers_of(keys: Iterable[str], method: str) -> list[str]:

@@ -33,8 +33,10 @@ NAME = "peft"
 
 def sniff(header: Header) -> bool:
     """Whether a file holds LoKr layers without alpha that PEFT's settings, or its prefix on every name, claim."""
+    if "lokr" not in parts.methods(header.shapes) or diffusekrona.sniff(header):
+        return False
     layers_of = parts.layers_of(header.shapes, "lokr")
-    if not layers_of or any(f"{name}.alpha" in header.shapes for name in layers_of) or diffusekrona.sniff(header):
+    if any(f"{name}.alpha" in header.shapes for name in layers_of):
         return False
     config = Trainer.of(header).settings("")
     return config.kind == "LOKR" if config else all(name.startswith(PREFIX) for name in layers_of)
