@@ -23,7 +23,7 @@ from krona_ops.files import load_tensors, read_header, save_tensors
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 """Of the entries and of how pictures are cut: raised when either changes, so that old entries are not found any more."""
 LIMIT_BYTES = 20_000_000_000
 MAPPED_AT_MOST = 20_000
