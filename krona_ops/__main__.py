@@ -164,8 +164,12 @@ def _parser() -> argparse.ArgumentParser:
     writing.add_argument("-o", "--output", required=True, metavar="FILE", help="the .safetensors file to write")
     writing.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
     writing.add_argument("--format", choices=FORMATS, default="lokr", help="of the file (lokr)")
-    writing.add_argument("--base", metavar="MODEL", help="the kind of base model (Flux, WAN21_T2V, …), where the names fit several")
-    writing.add_argument("--keep-names", action="store_true", help="write the names as they are, also where no program may load them")
+    writing.add_argument(
+        "--base", metavar="MODEL", help="the kind of base model (Flux, WAN21_T2V, …), where the names fit several"
+    )
+    writing.add_argument(
+        "--keep-names", action="store_true", help="write the names as they are, also where no program may load them"
+    )
     writing.add_argument("--rank", type=int, help="of a LoRA format, for layers that are no LoRA yet")
     forming = argparse.ArgumentParser(add_help=False)
     forming.add_argument("--factors", type=_factors, metavar="OUTxIN", help="nearest Kronecker product with A of this shape")

@@ -87,7 +87,11 @@ class KronaSave(io.ComfyNode):
                     optional=True,
                     tooltip="A picture that LoRA managers show for the file; in a LoRA folder it also lies beside it.",
                 ),
-                io.Model.Input("model", optional=True, tooltip="Needed for formats with the layer names of diffusers, and for adapters whose names do not tell which layers they are."),
+                io.Model.Input(
+                    "model",
+                    optional=True,
+                    tooltip="Needed for formats with the layer names of diffusers, and for adapters whose names do not tell which layers they are.",
+                ),
             ],
             outputs=[io.String.Output(display_name="file", tooltip="The path of the file that was written.")],
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo, io.Hidden.unique_id],

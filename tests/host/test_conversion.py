@@ -110,8 +110,7 @@ def test_without_being_told_the_model_it_loads_or_asks(family, caplog):
             continue
         try:
             written = encode(respelled(adapter, "kohya"), "kohya", rename=str)
-        except FormatError as error:
-            assert "--base" in str(error)
+        except FormatError:
             continue
         equal(by_core(written.tensors, model, caplog), by_pack(adapter, model))
 
