@@ -22,6 +22,7 @@ from .forms import Form, Forms, KronForm, LowRankForm
 from .inspection import inspect_header
 from .kron import Layout
 from .report import By, report, report_of_header
+from .respell import respelled, unified
 from .targets import PAPER_FACTORS
 from .weights import PRESETS, apply_weights, describe_unmatched, parse_weights
 
@@ -62,6 +63,8 @@ def _convert(options: argparse.Namespace) -> None:
 def _blend(options: argparse.Namespace) -> None:
     weighted = [_weighted(argument) for argument in options.files]
     adapters = {path: load(path, options.scale_rule) for path in dict.fromkeys(path for path, _ in weighted)}
+    if not options.keep_names:  # two names of one weight become one
+        adapters = dict(zip(adapters, unified(list(adapters.values()), base=options.base), strict=True))
     pairs = [(adapters[path], weight) for path, weight in weighted]
     exact = options.method == "sum"
     form = None if exact else _form(options)
@@ -114,6 +117,9 @@ def _write(adapter: Adapter, options: argparse.Namespace) -> None:
             expected="a new name",
             remedy="Add --overwrite to replace it.",
         )
+    plain = {}
+    if not options.keep_names and options.format != "diffusekrona":
+        adapter, plain = respelled(adapter, options.format, base=options.base), {"rename": str}
     if options.format in LORA:
         adapter, errors = as_lora(adapter, options.rank)
         if errors:
@@ -121,7 +127,7 @@ def _write(adapter: Adapter, options: argparse.Namespace) -> None:
             print(f"{len(errors)} layers became LoRAs, largest relative error {errors[worst]:.3g} in {worst}")
     for one in adapter.left_out:
         print(one)
-    save(adapter, output, options.format)
+    save(adapter, output, options.format, **plain)
     size = output.stat().st_size
     print(f"{output}: {options.format}, {len(adapter)} layers, {adapter.parameters:,} parameters, {size / 1e6:.2f} MB")
 
@@ -158,6 +164,12 @@ def _parser() -> argparse.ArgumentParser:
     writing.add_argument("-o", "--output", required=True, metavar="FILE", help="the .safetensors file to write")
     writing.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
     writing.add_argument("--format", choices=FORMATS, default="lokr", help="of the file (lokr)")
+    writing.add_argument(
+        "--base", metavar="MODEL", help="the kind of base model (Flux, WAN21_T2V, …), where the names fit several"
+    )
+    writing.add_argument(
+        "--keep-names", action="store_true", help="write the names as they are, also where no program may load them"
+    )
     writing.add_argument("--rank", type=int, help="of a LoRA format, for layers that are no LoRA yet")
     forming = argparse.ArgumentParser(add_help=False)
     forming.add_argument("--factors", type=_factors, metavar="OUTxIN", help="nearest Kronecker product with A of this shape")

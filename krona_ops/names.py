@@ -55,7 +55,8 @@ _ELSEWHERE: dict[Projection, str] = {
     "out": r"single_blocks_\d+_linear2|single_transformer_blocks_\d+_proj_out|injector_\d+_o|fuser_blocks_\d+_linear2",
 }
 _PROJECTION: dict[Projection, re.Pattern[str]] = {
-    kind: re.compile(rf"(?:^|_)(?:(?:{_CONTAINER})(?:{leaves})|{_ELSEWHERE[kind]})$") for kind, leaves in _LEAVES.items()
+    kind: re.compile(rf"(?:^|_)(?:(?:{_CONTAINER})(?:{leaves})|{_ELSEWHERE[kind]})(?:_mo[te]_gen)?$")
+    for kind, leaves in _LEAVES.items()
 }
 
 

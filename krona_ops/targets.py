@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from .errors import ConfigError, CoverageError
@@ -79,16 +79,19 @@ class Target:
 def select(weights: Mapping[LayerName, tuple[int, ...]], rules: tuple[TargetRule, ...] = (TargetRule(),)) -> tuple[Target, ...]:
     """The layers that the first matching rule adapts, in the order of ``weights``.
 
+    Of a model with two experts per layer, one that reads and one that draws, a rule without a pattern means the one that draws.
+
     Args:
         weights: Shapes ``(out, in, *kernel)`` of the model's layers by name.
 
     Raises:
         CoverageError: No rule matches any layer.
     """
+    generates = _generating(weights)
     targets = tuple(
         Target(name, split(shape, rule.factors), rule.factors, rule.rate)
         for name, shape in weights.items()
-        if (rule := next((r for r in rules if r.matches(name)), None)) is not None
+        if (rule := next((r for r in rules if r.matches(name) and (r.pattern or generates(name))), None)) is not None
     )
     if not targets:
         raise CoverageError(
@@ -98,6 +101,16 @@ def select(weights: Mapping[LayerName, tuple[int, ...]], rules: tuple[TargetRule
             remedy="Widen the target rules: no projections and an empty pattern adapt every layer.",
         )
     return targets
+
+
+_GENERATING_NAMES = re.compile(r"_mo[te]_gen(?=[._]|$)|(?<![A-Za-z0-9])nar_")
+"""What models with two experts per layer, one that reads and one that draws, call those of the second (SenseNova, BAGEL; YuE2)."""
+
+
+def _generating(weights: Iterable[str]) -> Callable[[str], bool]:
+    """Whether a layer takes part in the picture, for a model that has two of each: its twin for reading text is no target."""
+    twins = {_GENERATING_NAMES.sub("", name) for name in weights if _GENERATING_NAMES.search(name)}
+    return lambda name: name not in twins
 
 
 def describe_adjustments(targets: tuple[Target, ...]) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from krona_ops import Adapter
 from krona_ops.blend import METHODS, Method, blend
 from krona_ops.errors import ConfigError
 from krona_ops.forms import DenseForm, Form, KronForm, LowRankForm
+from krona_ops.respell import unified
 from krona_ops.targets import PAPER_FACTORS
 
 from .host.canonical import canonical
@@ -157,6 +158,8 @@ class KronaBlend(io.ComfyNode):
         values = [a for a in adapters.values() if a is not None]
         if model is not None:
             values = [canonical(a, model) for a in values]
+        else:
+            values = unified(values)
         pairs = list(zip(values, numbers(strengths, len(values)), strict=True))
         wanted = form_of(form, factor_out, factor_in, terms, rank)
         return io.NodeOutput(blend(pairs, normalise=normalise, method=method, density=density, seed=seed, form=wanted))

@@ -20,7 +20,7 @@ from krona_ops.metadata import with_standard_metadata
 from krona_train.backbone.comfyui import family_of
 
 from .host import paths, sidecar
-from .host.canonical import canonical
+from .host.canonical import canonical, named_for_core
 from .host.diffusers_names import renamer
 from .host.lora_folders import lora_name
 from .host.text import tell
@@ -87,7 +87,11 @@ class KronaSave(io.ComfyNode):
                     optional=True,
                     tooltip="A picture that LoRA managers show for the file; in a LoRA folder it also lies beside it.",
                 ),
-                io.Model.Input("model", optional=True, tooltip="Needed for formats with the layer names of diffusers."),
+                io.Model.Input(
+                    "model",
+                    optional=True,
+                    tooltip="Needed for formats with the layer names of diffusers, and for adapters whose names do not tell which layers they are.",
+                ),
             ],
             outputs=[io.String.Output(display_name="file", tooltip="The path of the file that was written.")],
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo, io.Hidden.unique_id],
@@ -114,7 +118,8 @@ class KronaSave(io.ComfyNode):
                 expected="a model",
                 remedy="Connect the model that the adapter is for.",
             )
-        adapter = krona if model is None else canonical(krona, model)
+        # The writers of diffusers' names ask the model for each; the others get names that ComfyUI is known to load.
+        adapter = canonical(krona, model) if style is not None else named_for_core(krona, kind, model)
         picture = jpeg(thumbnail) if thumbnail is not None else None
         is_told = model is None or adapter.metadata.get("ss_base_model_version")
         base = None if is_told else family_of(model)
@@ -130,7 +135,7 @@ class KronaSave(io.ComfyNode):
             path,
             kind,
             rank=rank,
-            rename=renamer(model, style) if style is not None else None,
+            rename=renamer(model, style) if style is not None else str,
         )
         tell(cls._whereabouts(path, adapter, picture), cls.hidden.unique_id)
         shown = Path(subfolder) / path.parent.name if kind == "peft" else Path(subfolder)

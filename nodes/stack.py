@@ -11,6 +11,7 @@ from comfy_api.latest import io
 from krona_ops import Adapter, load
 from krona_ops.blend import blend
 from krona_ops.errors import ConfigError
+from krona_ops.respell import unified
 
 from .host import paths
 from .host.lora_folders import lora_name, lora_path
@@ -117,7 +118,7 @@ class KronaStack(io.ComfyNode):
                 expected="at least one of them",
                 remedy="Choose a file or connect something.",
             )
-        total = pairs[0][0].scaled(pairs[0][1]) if len(pairs) == 1 else blend(pairs)
+        total = pairs[0][0].scaled(pairs[0][1]) if len(pairs) == 1 else _sum(pairs)
         return io.NodeOutput(rows, total, to_lora_model(total))
 
     @classmethod
@@ -133,3 +134,9 @@ class KronaStack(io.ComfyNode):
         log.info("KronA: %s", text)
         tell(text, cls.hidden.unique_id)
         return Rows(rows, (*rows.beside, part))
+
+
+def _sum(pairs: list[tuple[Adapter, float]]) -> Adapter:
+    """The rows added; two names of one weight become one, as ComfyUI's nodes would apply only one of them."""
+    adapters = unified([adapter for adapter, _ in pairs])
+    return blend(list(zip(adapters, (strength for _, strength in pairs), strict=True)))

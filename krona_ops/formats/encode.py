@@ -12,6 +12,7 @@ from ..control import Enlarged, Replacement
 from ..delta import Delta, Dora, Matrix
 from ..errors import ConfigError, FormatError, KronaError
 from ..factor import LowRank, Tucker
+from ..joined import joined
 from ..low_rank import to_low_rank
 from ..metadata import MODELSPEC, network_facts
 from ..names import LayerName
@@ -53,6 +54,7 @@ def encode(adapter: Adapter, format: str = "lokr", *, rank: int | None = None, r
         raise ConfigError(
             f'There is no format "{format}" to write.', found=format, expected=" or ".join(FORMATS), remedy='Take "lokr".'
         )
+    adapter = replace(adapter, layers={name: joined(delta) for name, delta in adapter.layers.items()})
     errors: dict[LayerName, float] = {}
     if format in LORA:
         adapter, errors = as_lora(adapter, rank)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import Any
 
@@ -9,21 +10,26 @@ from krona_ops import Adapter, LayerName, Matrix
 from krona_ops.delta import Delta
 from krona_ops.factor import Full
 from krona_ops.placed import placed
+from krona_ops.respell import UNDERSCORED, respelled
 
 from .keys import grouped, resolve
 from .sites import Site, weight_shape
 from .weight_adapter import summed
 
+log = logging.getLogger(__name__)
+
 
 def canonical(adapter: Adapter, model: Any = None, clip: Any = None) -> Adapter:
     """The same updates under the host's own names; parts of a fused weight become updates of the whole one.
 
-    Layers that the models do not have keep their names.
+    Layers that the models do not have, or have in another shape, keep their names, and the log says which.
 
     Raises:
         ShapeError, CoverageError: The adapter is for another base model.
     """
     resolution = resolve(adapter, model, clip)
+    if resolution.unmatched:
+        log.warning("KronA: %s", resolution.report())
     layers: dict[LayerName, list[Delta]] = {}
     for pairs, net in (
         (resolution.model, getattr(model, "model", None)),
@@ -50,3 +56,31 @@ def _whole(delta: Delta, site: Site, net: Any) -> Delta:
     whole = dense.new_zeros(shape)
     whole.narrow(dimension, start, site.offset[2]).copy_(dense)
     return Matrix(Full(whole))
+
+
+def named_for_core(adapter: Adapter, format: str, model: Any = None) -> Adapter:
+    """The adapter under names that ComfyUI's own loader knows: the model's own where it is connected, else by the tables of all models.
+
+    Args:
+        format: As for `krona_ops.encode`.
+
+    Raises:
+        FormatError: A layer has no such name; connecting the model, or leaving the layer out, helps.
+        ShapeError, CoverageError: The adapter is for another base model.
+    """
+    if model is None:
+        return respelled(adapter, format)
+    found = canonical(adapter, model)
+    weights = model.model.state_dict()
+    own = {name: delta for name, delta in found.layers.items() if name in weights or f"{name}.weight" in weights}
+    rest = {name: delta for name, delta in found.layers.items() if name not in own}
+    if format in UNDERSCORED:
+        own = {_underscored(name): delta for name, delta in own.items()}
+    return replace(found, layers={**own, **(respelled(replace(adapter, layers=rest), format).layers if rest else {})})
+
+
+def _underscored(name: LayerName) -> LayerName:
+    """As the host's key map spells the name of a model's layer with underscores; a bias goes by its layer's name and ``.bias``."""
+    bias = ".bias" if name.endswith(".bias") else ""
+    path = name.removeprefix("diffusion_model.").removesuffix(".bias").replace(".", "_")
+    return LayerName(f"lora_unet_{path}{bias}")

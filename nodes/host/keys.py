@@ -16,7 +16,7 @@ from typing import Any, Literal
 import comfy.lora
 from torch import nn
 
-from krona_ops import Adapter
+from krona_ops import Adapter, LayerName
 from krona_ops.delta import Delta
 from krona_ops.errors import CoverageError, ShapeError
 from krona_ops.families import guess
@@ -60,7 +60,11 @@ class Resolution:
             line += f" ({self.clip_layers} in the text encoder)"
         if self.unmatched:
             line += f"; {len(self.unmatched)} unmatched: {_some(self.unmatched)}"
-        for reason, count in Counter(self.reasons.values()).most_common():
+        misfits = [f"{name}: {reason}" for name, reason in self.reasons.items() if isinstance(reason, _Misfit)]
+        if len(misfits) > 1:
+            line += f"; {len(misfits)} of them have another shape than the model's weight and are left out: {'; '.join(misfits[:2])}"
+        others = [reason for reason in self.reasons.values() if len(misfits) < 2 or not isinstance(reason, _Misfit)]
+        for reason, count in Counter(others).most_common():
             line += f"; {count} of them: {reason}" if count < len(self.unmatched) else f": {reason}"
         return line + "."
 
@@ -73,8 +77,8 @@ def resolve(adapter: Adapter, model: Any = None, clip: Any = None) -> Resolution
         clip: The host's ``CLIP``, or ``None``.
 
     Raises:
-        ShapeError: A layer that the host knows by its very name has another shape than its weight: the adapter is for another
-            base model.
+        ShapeError: Fewer than half of the layers fit by name and shape, and some have another shape than their weight: the adapter
+            is for another base model. Where most fit, those that do not are left out and reported, however their names are spelled.
         CoverageError: Not one layer was found.
     """
     parts = [_Part("model", model.model)] if model is not None else []
@@ -90,8 +94,9 @@ def resolve(adapter: Adapter, model: Any = None, clip: Any = None) -> Resolution
             found[match.part.kind] += match.pairs
             clip_layers += match.part.kind == "text encoder"
     family = family_of(model) if model is not None else "text encoder"
-    if len(reasons) == len(adapter):
+    if len(reasons) == len(adapter) and not any(isinstance(reason, _Misfit) for reason in reasons.values()):
         raise _nothing_found(adapter, family, reasons)
+    _check_model(adapter, family, reasons)
     told = {name: reason for name, reason in reasons.items() if reason}
     pairs = (tuple(found["model"]), tuple(found["text encoder"]))
     return Resolution(*pairs, tuple(reasons), family, told, len(adapter), clip_layers)
@@ -121,20 +126,14 @@ class _Match:
     pairs: Pairs
 
 
-def _by_host(name: str, delta: Delta, parts: list[_Part]) -> _Match | None:
+def _by_host(name: str, delta: Delta, parts: list[_Part]) -> _Match | str | None:
     for part in parts:
         site = part.host_names.get(name) or _bias(name, part)
         if site is not None:
             shape = part.shape(site)
             delta = own_rows(delta, name, site.key, shape)
             if not suits(delta, shape):
-                raise ShapeError(
-                    f"The file's update is {_times(delta.shape)}, the model's weight is {_times(shape)}.",
-                    layer=name,
-                    found=delta.shape,
-                    expected=shape,
-                    remedy="The adapter was trained for another base model; load the checkpoint that it was trained for.",
-                )
+                return _misfit((site,), delta, part)
             return _Match(part, ((site, reshaped(delta, shape)),))
     return None
 
@@ -218,9 +217,38 @@ def _divided(place: Place, delta: Delta, part: _Part) -> Pairs:
     return tuple((site, rows(whole, start, shape[0])) for site, start, shape in zip(place, starts, shapes, strict=True))
 
 
-def _misfit(place: Place, delta: Delta, part: _Part) -> str:
+class _Misfit(str):
+    """Why a layer is left out whose name the model has and whose shape it has not."""
+
+
+def _misfit(place: Place, delta: Delta, part: _Part) -> _Misfit:
     shapes = " and ".join(_times(part.shape(site)) for site in place)
-    return f"its update is {_times(delta.shape)}, {_some(tuple(map(str, place)))} {'is' if len(place) == 1 else 'are'} {shapes}"
+    are = "is" if len(place) == 1 else "are"
+    return _Misfit(f"its update is {_times(delta.shape)}, {_some(tuple(map(str, place)))} {are} {shapes}")
+
+
+def _check_model(adapter: Adapter, family: str, reasons: Mapping[str, str]) -> None:
+    """Whether the adapter as a whole is for this model: some layers of another shape are left out, if at least half of all fit.
+
+    Raises:
+        ShapeError: Fewer fit, by name and shape.
+    """
+    misfits = {name: reason for name, reason in reasons.items() if isinstance(reason, _Misfit)}
+    asked = [name for name in map(str, adapter.layers) if reasons.get(name) not in (NO_CLIP, NO_MODEL)]
+    fitting = sum(name not in reasons for name in asked)
+    # A handful of other shapes beside many names that nobody knows does not make it another model's.
+    if not misfits or 2 * fitting >= len(asked) or 10 * len(misfits) < fitting:
+        return
+    name, reason = next(iter(misfits.items()))
+    looks_like = guess({str(layer): delta.shape for layer, delta in adapter.layers.items()})
+    raise ShapeError(
+        f"{reason[0].upper()}{reason[1:]}; {len(misfits)} of {len(asked)} layers have another shape than the weights of this {family} "
+        f"model, {fitting} fit{f'. The adapter looks like {looks_like}' if looks_like else ''}.",
+        layer=name,
+        found=adapter.layers[LayerName(name)].shape,
+        expected="the shapes of the model's weights",
+        remedy="The adapter was trained for another base model; load the checkpoint that it was trained for.",
+    )
 
 
 def _nothing_found(adapter: Adapter, family: str, reasons: Mapping[str, str]) -> CoverageError:

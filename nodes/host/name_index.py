@@ -82,6 +82,13 @@ class NameIndex:
         if apart:
             yield list(apart)
 
+    def entries(self, several: bool = False) -> Iterator[tuple[str, Place]]:
+        """Every flat name with its place, the surer ones first; names that mean several places only where they are asked for."""
+        for table in (self._sure, self._likely):
+            for name, places in table.items():
+                if several or len(places) == 1:
+                    yield from ((name, place) for place in places)
+
     def _apart(self, name: str) -> Iterator[Place]:
         """The places of a fused layer's parts."""
         for parts in split_names(name):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from typing import Any, Literal
@@ -13,6 +14,8 @@ from krona_ops import Adapter
 from .keys import Resolution, grouped, resolve
 from .patch import is_quantised
 from .weight_adapter import KronaWeightAdapter, summed
+
+log = logging.getLogger(__name__)
 
 Curve = Literal["linear", "ease", "step"]
 CURVES: dict[Curve, Callable[[float], float]] = {
@@ -63,6 +66,7 @@ def scheduled_hooks(
     hooks.set_keyframes_on_hooks(group)
     if previous is not None:
         hooks = previous.clone_and_combine(hooks)
+    log.info("KronA: %s", resolution.report())
     return hooks, f"{resolution.report()}{_rounded(resolution, model, clip)}"
 
 

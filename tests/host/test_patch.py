@@ -214,7 +214,8 @@ def test_an_adapter_for_another_base_is_refused_by_the_layer_that_does_not_fit(s
     with pytest.raises(ShapeError) as caught:
         apply_adapter(wide, sd15)
     assert str(caught.value) == (
-        f"{LAYER}: The file's update is 1280 × 1280, the model's weight is 320 × 320. "
+        f"{LAYER}: Its update is 1280 × 1280, {LAYER} is 320 × 320; "
+        "1 of 1 layers have another shape than the weights of this sd_v1 model, 0 fit. The adapter looks like a Stable Diffusion UNet. "
         "The adapter was trained for another base model; load the checkpoint that it was trained for."
     )
     assert not sd15.patches

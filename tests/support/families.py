@@ -298,3 +298,14 @@ def missing() -> set[str]:
     """Families that the installed ComfyUI has and this table has not."""
     supported = importlib.import_module("comfy.supported_models")
     return {model.__name__ for model in supported.models} - {class_name(family) for family in FAMILIES}
+
+
+def gone() -> set[str]:
+    """Families of this table that the installed ComfyUI has not: an older one, or one that renamed them."""
+    supported = importlib.import_module("comfy.supported_models")
+    return {class_name(family) for family in FAMILIES if not hasattr(supported, class_name(family))}
+
+
+def present() -> list[str]:
+    """The families of this table that the installed ComfyUI has, in the table's order."""
+    return [family for family in FAMILIES if class_name(family) not in gone()]

@@ -1,0 +1,147 @@
+"""What conversion writes without a model, loaded by ComfyUI's own loader on the host's own models, against what the pack makes of the original."""
+
+import dialects
+import families
+import pytest
+import tiny_families
+import torch
+from torch.testing import assert_close
+
+from krona_ops import Adapter, Matrix, encode
+from krona_ops.blend import blend
+from krona_ops.core_names import bases
+from krona_ops.errors import FormatError
+from krona_ops.factor import LowRank
+from krona_ops.respell import respelled, unified
+
+FAMILIES = [
+    "SD15",
+    "SDXL",
+    "SD3",
+    "AuraFlow",
+    "PixArtAlpha",
+    "Flux",
+    "Chroma",
+    "ZImage",
+    "QwenImage",
+    "HunyuanVideo",
+    "WAN21_T2V",
+    "LTXV",
+]
+FORMATS = ["lokr", "kohya", "lora", "kohya-lora"]
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request, comfy):
+    return request.param, tiny_families.build(request.param)
+
+
+def update(where, net, rng):
+    shape = list(net.state_dict()[where[0]].shape)
+    if where[1] is not None:
+        shape[0] = where[1][2]
+    return Matrix(LowRank(torch.randn(shape[0], 1, generator=rng), torch.randn(1, *shape[1:], generator=rng)))
+
+
+def spellings_of(name, net):
+    """The family's attention layers as the tools spell them: its own paths, and diffusers' words under four prefixes."""
+    own, theirs = dialects.native(net), dialects.diffusers(name, net)
+    yield from ((title, {spell(path): where for path, where in own.items()}) for title, spell in dialects.DIALECTS.items())
+    is_unet = "num_res_blocks" in net.model_config.unet_config
+    for title, spell in (dialects.DIFFUSERS_UNET if is_unet else dialects.DIFFUSERS).items():
+        yield f"diffusers {title}", {spell(path): where for path, where in theirs.items()}
+
+
+def by_pack(adapter, model):
+    from krona_pack.nodes.host.keys import resolve
+
+    resolution = resolve(adapter, model)
+    assert not resolution.unmatched
+    changes = {}
+    for site, delta in resolution.model:
+        whole = changes.setdefault(site.key, torch.zeros_like(model.model.state_dict()[site.key]))
+        part = whole if site.offset is None else whole.narrow(*site.offset)
+        part += delta.dense().reshape(part.shape)
+    return changes
+
+
+def by_core(tensors, model, caplog):
+    import comfy.lora
+
+    with torch.inference_mode():
+        key_map = comfy.lora.model_lora_keys_unet(model.model, {})
+        caplog.clear()
+        patches = comfy.lora.load_lora(dict(tensors), key_map)
+        assert "not loaded" not in caplog.text
+        changes = {}
+        for target, patch in patches.items():
+            key, offset, function = (target, None, None) if isinstance(target, str) else (*target, None)[:3]
+            whole = changes.setdefault(key, torch.zeros_like(model.model.state_dict()[key]))
+            comfy.lora.calculate_weight([(1.0, patch, 1.0, offset, function)], whole, key)
+    return changes
+
+
+def equal(found, expected):
+    assert found.keys() == expected.keys()
+    for key, change in expected.items():
+        assert_close(found[key], change, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_every_spelling_becomes_names_that_comfyui_loads_to_the_same_weights(family, format, caplog):
+    name, model = family
+    rng = torch.Generator().manual_seed(0)
+    for title, names in spellings_of(name, model.model):
+        adapter = Adapter({n: update(where, model.model, rng) for n, where in names.items()})
+        if not names:
+            continue
+        written = encode(
+            respelled(adapter, format, base=name), format, rank=8 if "-" in format or format == "lora" else None, rename=str
+        )
+        equal(by_core(written.tensors, model, caplog), by_pack(adapter, model)), title
+
+
+def test_without_being_told_the_model_it_loads_or_asks(family, caplog):
+    name, model = family
+    rng = torch.Generator().manual_seed(0)
+    for _, names in spellings_of(name, model.model):
+        adapter = Adapter({n: update(where, model.model, rng) for n, where in names.items()})
+        if not names:
+            continue
+        try:
+            written = encode(respelled(adapter, "kohya"), "kohya", rename=str)
+        except FormatError:
+            continue
+        equal(by_core(written.tensors, model, caplog), by_pack(adapter, model))
+
+
+def test_a_blend_of_two_dialects_loads_whole_in_comfyui(family, caplog):
+    name, model = family
+    if name in ("SD15", "SDXL"):
+        pytest.skip(
+            "the tiny UNets have one residual block on a level, which diffusers' words do not tell; tests/ops has the real count"
+        )
+    rng = torch.Generator().manual_seed(0)
+    spelled = [names for _, names in spellings_of(name, model.model) if names]
+    pair = [Adapter({n: update(where, model.model, rng) for n, where in names.items()}) for names in (spelled[0], spelled[-1])]
+    expected = by_pack(pair[0].scaled(0.5), model)
+    for key, change in by_pack(pair[1].scaled(0.5), model).items():
+        expected[key] = expected.get(key, 0) + change
+    blended = blend([(adapter, 0.5) for adapter in unified(pair, base=name)])
+    equal(by_core(encode(respelled(blended, base=name), rename=str).tensors, model, caplog), expected)
+
+
+def test_the_tables_hold_no_name_that_the_host_lacks(comfy):
+    """A row for every other family; a newer host may know more."""
+    import comfy.lora
+
+    for base in [b for b in bases() if b.kind == "model"][::4]:
+        present = [name for name in base.names if name in families.present()]
+        if not present:
+            continue
+        net = families.build(present[0]).model
+        for name, target in comfy.lora.model_lora_keys_unet(net, {}).items():
+            weight = base.loads(name)
+            key = target if isinstance(target, str) else target[0]
+            if weight is not None and key.endswith(".weight"):
+                assert key == f"diffusion_model.{weight.path}.weight", (present[0], name)
