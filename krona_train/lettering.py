@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from PIL import ImageDraw, ImageFont
 
+from krona_ops.errors import ConfigError
+
+from .packages import load
+
+log = logging.getLogger(__name__)
+
 
 def font(size: int) -> ImageFont.FreeTypeFont:
-    """Matplotlib's font: no file of the system is needed, and Pillow's own has few letters beyond English.
+    """Matplotlib's font, which needs no file of the system; without matplotlib Pillow's own, which has few letters beyond English.
 
     Args:
         size: Of the letters, in pixels.
     """
-    import matplotlib  # here, because it takes longer to import than all of this package
-
+    try:
+        matplotlib = load("matplotlib", "Text beyond English")  # here: it takes longer to import than all of this package
+    except ConfigError as error:
+        log.debug("KronA: %s", error)
+        return ImageFont.load_default(size)
     return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size)
 
 

@@ -1,8 +1,7 @@
-"""What moves the factors: optimizers from their own packages, diffusers' learning-rate schedules."""
+"""What moves the factors: optimizers from their own packages."""
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +12,8 @@ from krona_ops.errors import ConfigError
 
 from .config import OptimizerConfig
 from .layers import Layer
+from .packages import load
+from .rate_schedules import rate_factor
 
 FUSED = ("cpu", "cuda", "mps", "xpu")
 """Devices for which PyTorch has AdamW as one kernel."""
@@ -44,7 +45,7 @@ def build_optimizer(groups: Iterable[Mapping[str, Any]], config: OptimizerConfig
     if config.name == "adamw":
         # One kernel for all factors: PyTorch's loop costs a CPU 4 ms for 64 of them, this 0.6 ms.
         return torch.optim.AdamW(parameters, eps=config.eps, fused=_device(parameters) in FUSED or None, **shared)
-    package = _package(config.name)
+    package = load(PACKAGES[config.name], f"The optimizer {config.name}", "take adamw")
     if config.name == "adamw8bit":
         return package.optim.AdamW8bit(parameters, eps=config.eps, **shared)
     if config.name == "prodigy":
@@ -75,32 +76,12 @@ def _require_one_rate(groups: Sequence[Mapping[str, Any]]) -> None:
         )
 
 
-def _package(name: str) -> Any:
-    try:
-        return importlib.import_module(PACKAGES[name])
-    except ImportError as error:
-        raise ConfigError(
-            f"The optimizer {name} needs the package {PACKAGES[name]}, which cannot be loaded: {error}.",
-            found="no such package",
-            expected=PACKAGES[name],
-            remedy=f"Install it in ComfyUI's Python (pip install {PACKAGES[name]}), or take adamw.",
-        ) from error
-
-
 def learning_rate_factor(config: OptimizerConfig, optimizer: torch.optim.Optimizer, steps: int) -> Callable[[int], float]:
-    """``factor(steps done)``, what every learning rate is multiplied by in the next step: diffusers' schedule of that name.
+    """``factor(steps done)``, what every learning rate is multiplied by in the next step.
 
-    A function of the step alone, so that nothing about it needs saving.
+    Raises:
+        ConfigError: See `rate_factor`.
     """
     if config.name == "schedulefree":
         return lambda done: 1.0
-    from diffusers.optimization import get_scheduler
-
-    name = "constant_with_warmup" if config.schedule == "constant" else config.schedule
-    cycles = {"num_cycles": config.cycles} if name == "cosine_with_restarts" else {}
-    # The schedule writes its start into the optimizer that it is made for; ours is set anew in every step.
-    probe = torch.optim.SGD([nn.Parameter(torch.zeros(()))], lr=optimizer.defaults["lr"])
-    scheduler = get_scheduler(
-        name, probe, num_warmup_steps=config.warmup, num_training_steps=steps, power=config.power, **cycles
-    )
-    return scheduler.lr_lambdas[0]
+    return rate_factor(config, optimizer.defaults["lr"], steps)

@@ -9,6 +9,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from .packages import load
+
+SEVERAL, ALONE = "A training in several processes", "train in one process"
+"""What needs accelerate, and what does not."""
+
 
 class Runtime(Protocol):
     """The processes of a training, each with its own copy of the model and of the factors."""
@@ -62,13 +67,15 @@ class Accelerated:
 
     Args:
         cpu: Whether they compute without GPUs.
+
+    Raises:
+        ConfigError: accelerate is not installed.
     """
 
     def __init__(self, *, cpu: bool = False) -> None:
-        from accelerate import PartialState
-
+        accelerate = load("accelerate", SEVERAL, ALONE)
         # The others wait for the first one while it encodes pictures or draws previews, however long that takes.
-        self._state = PartialState(cpu=cpu, timeout=timedelta(days=7))
+        self._state = accelerate.PartialState(cpu=cpu, timeout=timedelta(days=7))
         self.number, self.count = self._state.process_index, self._state.num_processes
         self.device: torch.device = self._state.device
 
@@ -99,9 +106,9 @@ class Accelerated:
         return int(found.item())
 
     def from_first(self, value: Any) -> Any:
-        from accelerate.utils import broadcast_object_list
-
-        return broadcast_object_list([value])[0] if self.count > 1 else value
+        if self.count == 1:
+            return value
+        return load("accelerate", SEVERAL, ALONE, module="accelerate.utils").broadcast_object_list([value])[0]
 
     def close(self) -> None:
         if self.count > 1:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import time
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event as Record
-from tensorboardX.proto.event_pb2 import SessionLog
-from tensorboardX.summary import image, scalar, text
+from PIL.Image import Image
 
 from .config import TrainConfig, to_yaml
+from .event_file import EventFile, Message, picture, scalar, session_start, text
 from .events import Ended, Event, Noted, Previewed, Saved, Started, Stepped, Validated
 
 SECONDS_BETWEEN_FLUSHES = 10.0
@@ -25,9 +22,6 @@ class TensorBoardLog:
     Each part of a run that goes on is a file of its own. It begins with the order to forget the steps that are done again,
     so that no step is shown twice after a crash.
 
-    The library's own ``SummaryWriter`` hands records to a thread through a queue, which its ``flush`` does not wait for;
-    this writes them itself, so that what is flushed is on the disk.
-
     Args:
         folder: Created when the training starts; TensorBoard is pointed at it or at a folder above it.
         config: Shown as text.
@@ -36,7 +30,7 @@ class TensorBoardLog:
     def __init__(self, folder: Path, config: TrainConfig | None = None) -> None:
         self.folder = folder
         self._config = config
-        self._writer: EventsWriter | None = None
+        self._file: EventFile | None = None
         self._flushed = 0.0
 
     def __call__(self, event: Event) -> None:
@@ -52,8 +46,8 @@ class TensorBoardLog:
         elif isinstance(event, Validated):
             self._add(event.step, scalar("loss/validation", event.loss))
         elif isinstance(event, Previewed):
-            for number, picture in enumerate(event.pictures, 1):
-                self._add(event.step, image(f"preview/{number}", np.asarray(picture.convert("RGB")), dataformats="HWC"))
+            for number, drawn in enumerate(event.pictures, 1):
+                self._add(event.step, picture(f"preview/{number}", _png(drawn), drawn.size))
             self._flush()
         elif isinstance(event, Noted):
             self._add(event.step, text("notes", event.text))
@@ -64,32 +58,33 @@ class TensorBoardLog:
 
     def _start(self, event: Started) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        # The name ends in the time, to the nanosecond: parts are read in the order of their names, and two may start in one second.
-        self._writer = EventsWriter(str(self.folder / "events"), f".{time.time_ns()}")
-        self._write(Record(step=event.done + 1, session_log=SessionLog(status=SessionLog.START)))
+        self._file = EventFile(self.folder)
+        self._add(event.done + 1, session_start())
         lines = [f"{event.parameters:,} parameters in {event.layers} layers", *event.notes]
         self._add(event.done, text("notes", "\n\n".join(lines)))
         if self._config is not None:
             self._add(event.done, text("settings", f"```yaml\n{to_yaml(self._config)}```"))
         self._flush()
 
-    def _add(self, step: int, summary: Any) -> None:
-        self._write(Record(step=step, summary=summary))
-
-    def _write(self, record: Record) -> None:
-        if self._writer is not None:
-            record.wall_time = time.time()
-            self._writer.write_event(record)
+    def _add(self, step: int, content: Message) -> None:
+        if self._file is not None:
+            self._file.write(step, content)
 
     def _flush(self) -> None:
-        if self._writer is not None:
-            self._writer.flush()
+        if self._file is not None:
+            self._file.flush()
             self._flushed = time.monotonic()
 
     def _close(self, event: Ended) -> None:
-        if self._writer is None:
+        if self._file is None:
             return
         if event.error is not None:
             self._add(event.step, text("notes", f"stopped at step {event.step}: {type(event.error).__name__}: {event.error}"))
-        self._writer.close()
-        self._writer = None
+        self._file.close()
+        self._file = None
+
+
+def _png(drawn: Image) -> bytes:
+    kept = io.BytesIO()
+    drawn.convert("RGB").save(kept, "PNG")
+    return kept.getvalue()

@@ -14,6 +14,7 @@ from krona_ops import Adapter
 from krona_ops.metadata import title_of
 from krona_ops.report import Grid, Measure, Report, report
 from krona_ops.weights import selectors
+from krona_train.placard import drawn
 from krona_train.runs import finite
 
 from .host.types import CATEGORY, Krona
@@ -68,16 +69,27 @@ class KronaInspect(io.ComfyNode):
         title = title_of(krona.metadata) or "Adapter"
         subtitle = f"{len(found.layers)} layers, {found.parameters:,} parameters"
         grid = found.grid(MEASURES[measure])
-        from .host.drawing import factor_spectra, heat_map  # matplotlib: half a second that no start of ComfyUI should wait for
-
-        heat = as_image(heat_map(grid, title, subtitle))
-        spectra = as_image(factor_spectra(found.layers, title))
+        heat = as_image(drawn("The heat map", lambda: _heat_map(grid, title, subtitle)))
+        spectra = as_image(drawn("The picture of spectra", lambda: _spectra(found, title)))
         told = [
             *krona.notes,
             *(f"{key}: {value[:200]}" for key, value in krona.metadata.items() if key not in ("prompt", "workflow")),
         ]
         shown = {"krona_grid": [{"title": title, "subtitle": subtitle, **for_browser(found, grid)}]}
         return io.NodeOutput(found.table(table_by), heat, spectra, "\n".join(told), ui=shown)
+
+
+# matplotlib: half a second that no start of ComfyUI should wait for
+def _heat_map(grid: Grid, title: str, subtitle: str) -> Image.Image:
+    from .host.drawing import heat_map
+
+    return heat_map(grid, title, subtitle)
+
+
+def _spectra(found: Report, title: str) -> Image.Image:
+    from .host.drawing import factor_spectra
+
+    return factor_spectra(found.layers, title)
 
 
 def for_browser(found: Report, grid: Grid) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from krona_ops.files import write_atomically
 from krona_train import AdapterConfig, OptimizerConfig, TrainConfig
 from krona_train.config import PreviewConfig
 from krona_train.data.pictures import Dataset
+from krona_train.placard import drawn
 from krona_train.preview import preview_sheet
 from krona_train.settings import Settings
 from krona_train.state import TrainState, newest
@@ -265,16 +266,20 @@ def draw(result: Result) -> tuple[torch.Tensor, torch.Tensor | None]:
     rows = [(step, [Image.open(file) for file in files if file.is_file()]) for step, files in run.previews]
     rows = [(step, pictures) for step, pictures in rows if pictures]
     optimizer = result.config.optimizer
-    from krona_train.plot import loss_curve  # matplotlib: no start of ComfyUI should wait for it
 
-    curve = loss_curve(
-        run.losses,
-        f"{run.folder.name}: {result.config.steps} steps at {optimizer.learning_rate:g}",
-        steps=run.steps,
-        validation=run.validations,
-        learning_rates=run.learning_rates,
-        previews=[(step, pictures[0]) for step, pictures in rows],
-    )
+    def draw_curve() -> Image.Image:
+        from krona_train.plot import loss_curve  # matplotlib: no start of ComfyUI should wait for it
+
+        return loss_curve(
+            run.losses,
+            f"{run.folder.name}: {result.config.steps} steps at {optimizer.learning_rate:g}",
+            steps=run.steps,
+            validation=run.validations,
+            learning_rates=run.learning_rates,
+            previews=[(step, pictures[0]) for step, pictures in rows],
+        )
+
+    curve = drawn("The loss curve", draw_curve)
     _keep(curve, run.folder / "loss.png")
     if not rows:
         return _tensor(curve), None

@@ -28,8 +28,10 @@ from krona_train.data.source import PictureFiles
 from krona_train.events import Sink, to_all
 from krona_train.job import Job, ModelFiles, to_text
 from krona_train.launch import command, follow
+from krona_train.packages import load as load_package
 from krona_train.requests import Ask, asked
 from krona_train.run import Run
+from krona_train.runtime import ALONE, SEVERAL
 from krona_train.state import TrainState, newest, same_run
 
 from . import live, paths
@@ -75,13 +77,16 @@ def train(
         node: The id of the node that trains.
 
     Raises:
-        ConfigError: The checkpoint has no text encoder or no VAE, or the run to go on with belongs to something else.
+        ConfigError: The checkpoint has no text encoder or no VAE, or the run to go on with belongs to something else; a package is
+            missing.
         InterruptProcessingException: The user cancelled; what was trained so far is in the folder.
     """
+    processes = max(1, torch.cuda.device_count()) if where == ALL_GPUS else 1
+    if processes > 1:
+        load_package("accelerate", SEVERAL, ALONE)  # before pictures are encoded
     job = _job(model, clip, vae, dataset, config, name, needs_files=where != HERE)
     material = prepare(model, clip, vae, dataset, config, places(), tell_preparation())
     training = HostTraining(model, clip, vae, material, config, to_text(job))
-    processes = max(1, torch.cuda.device_count()) if where == ALL_GPUS else 1
     folder, state = _begin(training, name, resume, config, processes)
     prompts = tuple(prompt.text for prompt in material.prompts)
     if state is not None and resume == SAME and (done := _finished(folder, state, config)):

@@ -16,6 +16,7 @@ from krona_train.backbone.toy import ToyBackbone
 from krona_train.config import EmaConfig, MemoryConfig
 from krona_train.events import Ended, Stepped
 from krona_train.optim import PACKAGES
+from krona_train.rate_schedules import rate_factor
 from krona_train.state import TrainState
 
 FAST = OptimizerConfig(learning_rate=1e-2, rate_by_width=0.0)
@@ -49,6 +50,39 @@ def test_learning_rates_are_those_of_diffusers(name):
         scheduler.step()
     assert ours == theirs
     assert len(set(ours)) > 4
+
+
+SCHEDULES = [
+    (name, steps, warmup, cycles, power, rate)
+    for name in ("constant", "linear", "cosine", "cosine_with_restarts", "polynomial")
+    for steps, warmup in ((1, 0), (2, 1), (17, 0), (17, 5), (333, 332), (997, 31))
+    for cycles, power in ((1, 1.0), (3, 0.5), (7, 3.3))
+    for rate in (5e-4, 1.0, 1.1e-7)
+]
+
+
+def test_every_schedule_is_that_of_diffusers_to_the_last_bit():
+    """At each step, and beyond the end, where a training that goes on with more steps than it was made for may look."""
+    diffusers = pytest.importorskip("diffusers.optimization", reason="diffusers is not installed")
+    for name, steps, warmup, cycles, power, rate in SCHEDULES:
+        setting = OptimizerConfig(learning_rate=rate, schedule=name, warmup=warmup, cycles=cycles, power=power)
+        ours = rate_factor(setting, rate, steps)
+        named = "constant_with_warmup" if name == "constant" else name
+        restarts = {"num_cycles": cycles} if name == "cosine_with_restarts" else {}
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=rate)
+        theirs = diffusers.get_scheduler(
+            named, optimizer, num_warmup_steps=warmup, num_training_steps=steps, power=power, **restarts
+        ).lr_lambdas[0]
+        for done in range(steps + 3):
+            assert float(ours(done)).hex() == float(theirs(done)).hex(), (setting, done)
+
+
+def test_a_polynomial_that_would_have_to_rise_is_refused():
+    too_low = config(optimizer=OptimizerConfig(learning_rate=1e-7, rate_by_width=0.0, schedule="polynomial"))
+    with pytest.raises(
+        ConfigError, match=r"polynomial falls to a learning rate of 1e-07.*Set a higher learning_rate, or the schedule"
+    ):
+        fit(ToyBackbone(), examples(), too_low)
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,7 @@
 """What TensorBoard's own reader finds in our log."""
 
 import io
+import time
 
 import numpy as np
 import pytest
@@ -104,3 +105,44 @@ def test_a_training_that_never_started_leaves_nothing(tmp_path):
     log = TensorBoardLog(tmp_path / "tb")
     log(Ended(0, 10, None, None, ValueError()))
     assert not (tmp_path / "tb").exists()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1e300, 3.5e38, 0.0, 1e-45])
+def test_every_number_is_kept_as_single_precision_has_it(tmp_path, value):
+    log = TensorBoardLog(tmp_path)
+    log(Started(10, 0, **START))
+    log(stepped(300, value))  # a step that takes two bytes
+    log(Ended(10, 10, None, None))
+    [point] = read(tmp_path).Scalars("loss/train")
+    with np.errstate(over="ignore"):
+        np.testing.assert_equal(point.value, float(np.float32(value)))
+    assert point.step == 300
+
+
+def test_a_large_picture_and_text_in_any_writing_are_there(tmp_path):
+    """Lengths of three bytes; the reader compares the checksums."""
+    log = TensorBoardLog(tmp_path)
+    noise = Image.fromarray(np.random.default_rng(3).integers(0, 255, (97, 211, 4), dtype=np.uint8), "RGBA")
+    log(Started(10, 0, **START))
+    log(Previewed(2**40, (noise,)))
+    log(Noted(3, "学习 – é \udcff"))
+    log(Ended(10, 10, None, None))
+    [kept] = read(tmp_path).Images("preview/1")
+    assert (kept.step, kept.width, kept.height) == (2**40, 211, 97)
+    assert np.array_equal(Image.open(io.BytesIO(kept.encoded_image_string)), noise.convert("RGB"))
+    assert texts(tmp_path, "notes")[1] == "学习 – é ?"
+
+
+def test_the_file_says_its_format_and_its_time(tmp_path):
+    """As TensorFlow's own protocol buffers read it, every field."""
+    loader = pytest.importorskip("tensorboard.backend.event_processing.event_file_loader")
+    before = time.time()
+    log = TensorBoardLog(tmp_path)
+    log(Started(10, 4, **START))
+    log(Ended(10, 10, None, None))
+    [file] = tmp_path.iterdir()
+    first, session, *_ = loader.LegacyEventFileLoader(str(file)).Load()
+    assert first.file_version == "brain.Event:2"
+    assert (session.step, session.session_log.status) == (5, session.session_log.START)
+    assert before <= first.wall_time <= time.time()
+    assert file.name.startswith("events.out.tfevents.")

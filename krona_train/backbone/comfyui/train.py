@@ -21,6 +21,7 @@ from ...run import Run
 from ...runtime import OneProcess, Runtime
 from ...samples import as_items, fingerprint, prior_items
 from ...state import TrainState, newest
+from ...tensorboard import TensorBoardLog
 from .families import family_of
 from .material import Material
 from .model import ComfyBackbone
@@ -79,8 +80,6 @@ class HostTraining:
         metadata = self.metadata(folder.name)
         run = Run(folder, self.config, metadata, self._settings)
         leads = runtime.number == 0
-        from ...tensorboard import TensorBoardLog  # tensorboardX and protobuf: no start of ComfyUI should wait for them
-
         board = TensorBoardLog(folder, self.config)
         try:
             adapter = fit(
