@@ -12,6 +12,9 @@ async def comfy_entrypoint():
     if root not in sys.path:
         sys.path.append(root)  # appended: in front, the host's own `import nodes` would find ours
 
+    from .nodes.supported import host_features, host_version, require_supported
+
+    require_supported(host_version(), host_features())
     from .nodes.extension import KronaExtension
 
     return KronaExtension()
