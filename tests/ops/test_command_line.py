@@ -116,20 +116,8 @@ def locon(core=(4, 4)):
 @pytest.mark.parametrize("core", [(4, 4), (3, 5), (5, 3)])
 def test_a_locon_with_a_core_becomes_a_lora_exactly(rank, core, folder, capsys):
     save_file(locon(core), "locon.safetensors")
-    assert (
-        main(
-            [
-                "convert",
-                "locon.safetensors",
-                "-o",
-                "out.safetensors",
-                "--format",
-                "lora",
-                *(["--rank", str(rank)] if rank else []),
-            ]
-        )
-        == 0
-    )
+    more = ["--rank", str(rank)] if rank else []
+    assert main(["convert", "locon.safetensors", "-o", "out.safetensors", "--keep-names", "--format", "lora", *more]) == 0
     assert_close(
         load("out.safetensors").layers["x"].dense(), load("locon.safetensors").layers["x"].dense(), rtol=1e-4, atol=1e-4
     )

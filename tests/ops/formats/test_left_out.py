@@ -119,8 +119,8 @@ def test_it_is_told_after_every_operation_and_at_the_prompt(tmp_path, capsys):
     for arguments in (
         ["inspect", path],
         ["inspect", path, "--tensors"],
-        ["convert", path, "-o", out],
-        ["blend", f"{path}=0.5", "-o", out, "--overwrite"],
+        ["convert", path, "-o", out, "--keep-names"],
+        ["blend", f"{path}=0.5", "-o", out, "--overwrite", "--keep-names"],
     ):
         assert main([str(argument) for argument in arguments]) == 0
         assert capsys.readouterr().out.count("Left out: OFT (1: x). ComfyUI's own Load LoRA applies them") == 1
