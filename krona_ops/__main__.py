@@ -15,8 +15,8 @@ from .adapter import Adapter
 from .blend import METHODS, blend
 from .compress import ErrorReport, compress, forms_within
 from .errors import ConfigError, KronaError
-from .files import load, save
-from .formats.encode import FORMATS, LORA, as_lora
+from .files import load, read_header, save
+from .formats.encode import FORMATS, LORA, as_lora, notes_on_file, without_vectors
 from .formats.scale import ScaleRule
 from .forms import Form, Forms, KronForm, LowRankForm
 from .inspection import inspect_header
@@ -117,17 +117,23 @@ def _write(adapter: Adapter, options: argparse.Namespace) -> None:
             expected="a new name",
             remedy="Add --overwrite to replace it.",
         )
+    if options.leave_out_vectors:
+        adapter, vectors = without_vectors(adapter)
+        print(f"{len(vectors)} norms and biases were left out{': ' if vectors else ''}{', '.join(vectors[:3])}"
+              f"{', …' if len(vectors) > 3 else ''}")  # fmt: skip
     plain = {}
     if not options.keep_names and options.format != "diffusekrona":
         adapter, plain = respelled(adapter, options.format, base=options.base), {"rename": str}
     if options.format in LORA:
-        adapter, errors = as_lora(adapter, options.rank)
+        adapter, errors = as_lora(adapter, options.rank, options.format)
         if errors:
             worst = max(errors, key=lambda name: errors[name])
             print(f"{len(errors)} layers became LoRAs, largest relative error {errors[worst]:.3g} in {worst}")
     for one in adapter.left_out:
         print(one)
     save(adapter, output, options.format, **plain)
+    for note in notes_on_file(read_header(output).shapes, options.format):
+        print(note)
     size = output.stat().st_size
     print(f"{output}: {options.format}, {len(adapter)} layers, {adapter.parameters:,} parameters, {size / 1e6:.2f} MB")
 
@@ -169,6 +175,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     writing.add_argument(
         "--keep-names", action="store_true", help="write the names as they are, also where no program may load them"
+    )
+    writing.add_argument(
+        "--leave-out-vectors", action="store_true", help="leave out norms and biases, which the lora format cannot hold"
     )
     writing.add_argument("--rank", type=int, help="of a LoRA format, for layers that are no LoRA yet")
     forming = argparse.ArgumentParser(add_help=False)

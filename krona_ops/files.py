@@ -67,6 +67,8 @@ def save(
 ) -> Path:
     """Save an adapter: either the whole file appears under its name, or nothing changes.
 
+    A name that is a link stays one: the file that it leads to is the one that is replaced.
+
     Args:
         format: "lokr" (ComfyUI's own loaders read it), "kohya", "peft", "lora" (diffusers, PEFT), "kohya-lora", "diffusekrona".
         rank: For the two LoRA formats: what is no LoRA yet is converted to at most this rank, see `encode` for the error.
@@ -81,10 +83,24 @@ def save(
     beside = path.with_name(SIDECAR)
     if encoded.sidecar is not None:
         _require_own_folder(beside, encoded.sidecar)
-    write_atomically(path, lambda file: _write_tensors(file, encoded))
+    write_atomically(_at_the_end_of_links(path), lambda file: _write_tensors(file, encoded))
     if encoded.sidecar is not None:
-        write_atomically(beside, lambda file: file.write(str(encoded.sidecar).encode()))
+        write_atomically(_at_the_end_of_links(beside), lambda file: file.write(str(encoded.sidecar).encode()))
     return path
+
+
+def _at_the_end_of_links(path: Path) -> Path:
+    """The file that a name leads to, there or not yet; `AdapterFileError` where links lead in a circle."""
+    end = Path(os.path.realpath(path)) if path.is_symlink() else path
+    if end.is_symlink():
+        raise AdapterFileError(
+            "The name is a link that leads back to itself.",
+            layer=str(path),
+            found="a circle of links",
+            expected="a file, or a name that is free",
+            remedy="Remove the link, or choose another name.",
+        )
+    return end
 
 
 def _write_tensors(file: IO[bytes], encoded: Encoded) -> None:

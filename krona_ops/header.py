@@ -18,9 +18,13 @@ from .errors import AdapterFileError
 MAX_HEADER_BYTES = 100_000_000
 """The safetensors library's own limit."""
 MAX_SIDECAR_BYTES = 10_000_000
+SUFFIXES = (".safetensors", ".sft")
+"""What safetensors files are called; Flux's authors and others use the short one."""
 PICKLE_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".pkl")
 SIDECAR = "adapter_config.json"
 """PEFT keeps the scale of an adapter in this file beside it, and nowhere else."""
+PEFT_FILE = "adapter_model.safetensors"
+"""The one name under which PEFT saves an adapter."""
 DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -57,7 +61,9 @@ class Header:
     Empty where the tensors come from elsewhere.
     """
     config: Mapping[str, object] = field(default_factory=dict)
-    """The ``adapter_config.json`` beside the file, if there is one that is about it."""
+    """The ``adapter_config.json`` beside the file, whichever file it is about (`krona_ops.formats.sidecar` compares them)."""
+    has_own_config: bool = False
+    """Whether the file is the only one that `config` can be about: it has PEFT's own name, or the folder has no other."""
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Header:
@@ -79,7 +85,7 @@ def read_header(path: str | os.PathLike[str]) -> Header:
         AdapterFileError: The file is missing, no safetensors file (pickles are never opened), or cut short.
     """
     path = Path(path)
-    if path.suffix.lower() != ".safetensors":
+    if path.suffix.lower() not in SUFFIXES:
         pickled = path.suffix.lower() in PICKLE_SUFFIXES
         raise unreadable(
             path,
@@ -89,7 +95,8 @@ def read_header(path: str | os.PathLike[str]) -> Header:
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
-            return replace(parse_header(path, file, size), config=_sidecar(path.with_name(SIDECAR)))
+            header, config = parse_header(path, file, size), _sidecar(path.with_name(SIDECAR))
+        return replace(header, config=config, has_own_config=bool(config) and _is_alone(path))
     except OSError as error:
         raise unreadable(
             path, f"the file cannot be opened: {error.strerror or error}.", "Check that it exists and may be read."
@@ -169,6 +176,11 @@ def _sidecar(path: Path) -> dict[str, object]:
     except (OSError, ValueError, RecursionError):
         return {}
     return config if isinstance(config, dict) and "peft_type" in config else {}
+
+
+def _is_alone(path: Path) -> bool:
+    """Whether settings in a file's folder can only be about it."""
+    return path.name == PEFT_FILE or sum(other.suffix.lower() in SUFFIXES for other in path.parent.iterdir()) == 1
 
 
 def unreadable(path: Path, reason: str, remedy: str) -> AdapterFileError:

@@ -51,6 +51,19 @@ def to_low_rank(delta: Delta, rank: int | None = None) -> Nearest:
     return Nearest(Matrix(factor), error)
 
 
+def without_core(delta: Delta) -> Delta:
+    """A LoRA with a core between its two sides as one without, exactly: the core goes into ``down (r, in, *kernel)``.
+
+    In the core's own type, or float32 where that is narrower; any other update comes back as it is.
+    """
+    if not isinstance(delta, Matrix) or not isinstance(delta.factor, Tucker):
+        return delta
+    factor = delta.factor
+    dtype = torch.promote_types(factor.core.dtype, torch.float32)
+    down = torch.einsum("rs...,si->ri...", factor.core.to(dtype), factor.down.to(dtype))
+    return Matrix(LowRank(factor.up.mT.to(dtype).contiguous(), down.contiguous()), delta.scale)
+
+
 def decompose(delta: Delta, vectors: int | None = None) -> Decomposition:
     """The singular value decomposition of ``ΔW (out, in·kernel)``, by its structure where it has one.
 

@@ -66,7 +66,12 @@ def run_folders(parent: Path) -> list[Path]:
         inside = [path for path in parent.iterdir() if own(parent, path.name) is not None and path.is_dir()]
     except OSError:
         return []
-    return [folder for folder in inside if any(own_file(folder, name) for name in (METRICS, SETTINGS))]
+    return [folder for folder in inside if is_run(folder)]
+
+
+def is_run(folder: Path) -> bool:
+    """Whether it is the folder of a run: it has its settings or its rows."""
+    return any(own_file(folder, name) for name in (METRICS, SETTINGS))
 
 
 def own(folder: Path, name: str) -> Path | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from torch import Tensor
@@ -13,7 +13,7 @@ from ..delta import Delta, Dora, Matrix
 from ..errors import ConfigError, FormatError, KronaError
 from ..factor import LowRank, Tucker
 from ..joined import joined
-from ..low_rank import to_low_rank
+from ..low_rank import to_low_rank, without_core
 from ..metadata import MODELSPEC, network_facts
 from ..names import LayerName
 from . import diffusekrona, kohya, lokr, lora, peft
@@ -37,6 +37,8 @@ class Encoded:
     """The text of ``adapter_config.json``, which belongs beside a PEFT file."""
     errors: Mapping[LayerName, float] = field(default_factory=dict)
     """By layer, how far a converted update is from the adapter's, ``‖ΔW − written‖ / ‖ΔW‖``; exact layers are not listed."""
+    notes: tuple[str, ...] = ()
+    """What other programs will make of the file, for the user."""
 
 
 def encode(adapter: Adapter, format: str = "lokr", *, rank: int | None = None, rename: Rename | None = None) -> Encoded:
@@ -57,12 +59,17 @@ def encode(adapter: Adapter, format: str = "lokr", *, rank: int | None = None, r
     adapter = replace(adapter, layers={name: joined(delta) for name, delta in adapter.layers.items()})
     errors: dict[LayerName, float] = {}
     if format in LORA:
-        adapter, errors = as_lora(adapter, rank)
+        adapter, errors = as_lora(adapter, rank, format)
     module = LORA.get(format) or WRITERS[format]
     options = {} if rename is None else {"rename": rename}
     sidecar = peft.sidecar(adapter, **options) if module is peft else None
     tensors = module.write(adapter, **options)
-    return Encoded(tensors, _metadata(adapter, sidecar), sidecar, errors)
+    return Encoded(tensors, _metadata(adapter, sidecar), sidecar, errors, notes_on_file(tensors, format))
+
+
+def notes_on_file(tensors: Iterable[str], format: str) -> tuple[str, ...]:
+    """What other programs make of a file in a format with tensors of these names, where the user would not expect it."""
+    return diffusekrona.notes_on(tensors) if format == diffusekrona.NAME else ()
 
 
 def _metadata(adapter: Adapter, sidecar: str | None) -> dict[str, str]:
@@ -73,24 +80,50 @@ def _metadata(adapter: Adapter, sidecar: str | None) -> dict[str, str]:
     return found if sidecar is None else {**found, "adapter_config": sidecar}
 
 
-def as_lora(adapter: Adapter, rank: int | None) -> tuple[Adapter, dict[LayerName, float]]:
+def as_lora(adapter: Adapter, rank: int | None, format: str = "lora") -> tuple[Adapter, dict[LayerName, float]]:
     """Every update of a matrix as a LoRA, by its structure where it has one (`krona_ops.low_rank`).
+
+    Args:
+        format: One of `LORA`. PEFT's has no place for a core, which goes into ``down``, exactly; kohya's keeps it.
 
     Returns:
         The adapter, and by layer the relative error where an update was converted.
 
     Raises:
         ConfigError: A layer has to be converted and no rank is given, or it is not positive.
-        FormatError: A DoRA update of something other than a LoRA, which no LoRA file holds.
+        FormatError: A DoRA update of something other than a LoRA, which no LoRA file holds; a vector that PEFT's does not.
     """
     if rank is not None and rank < 1:
         raise ConfigError(f"A rank of {rank} is not possible.", found=rank, expected="1 or more", remedy="Take 16.")
+    if format == "lora":
+        _require_matrices(adapter)
     layers, errors = {}, {}
     for name, delta in adapter.layers.items():
-        layers[name] = delta
+        layers[name] = without_core(delta) if format == "lora" and _is_lora(delta, rank) else delta
         if len(delta.shape) > 1 and not isinstance(delta, Replacement) and not _is_lora(delta, rank):
             layers[name], errors[name] = _convert(name, delta, rank)
     return replace(adapter, layers=layers), errors
+
+
+def _require_matrices(adapter: Adapter) -> None:
+    """Norms and biases have no rank, so nothing that is asked of the user about it helps."""
+    vectors = [name for name, delta in adapter.layers.items() if len(delta.shape) < 2]
+    if vectors:
+        others = f" and {len(vectors) - 1} more" if len(vectors) > 1 else ""
+        raise FormatError(
+            f"The LoRA files of diffusers and PEFT hold matrices only, and this is the update of a norm or a bias{others}.",
+            layer=vectors[0],
+            found=f"{len(vectors)} vectors",
+            expected="matrices",
+            remedy="Save in the kohya-lora format, which keeps them, or leave them out: --leave-out-vectors at a prompt, "
+            "in a graph KronA Weights with their names and 0.",
+        )
+
+
+def without_vectors(adapter: Adapter) -> tuple[Adapter, tuple[LayerName, ...]]:
+    """The adapter without the updates of norms and biases, and the names of those."""
+    vectors = tuple(name for name, delta in adapter.layers.items() if len(delta.shape) < 2)
+    return replace(adapter, layers={n: d for n, d in adapter.layers.items() if n not in set(vectors)}), vectors
 
 
 def _is_lora(delta: Delta, rank: int | None) -> bool:

@@ -23,7 +23,8 @@ from . import parts, scale, strangers
 from .kinds import cdka, dora, loha, lokr, lora
 from .kinds.layer import Layer, LayerError, times, whole
 from .kinds.projection import projection
-from .scale import Resolved, ScaleRule, Sizes, Trainer
+from .scale import Resolved, ScaleRule, Sizes
+from .trainer import Trainer, neutral
 
 METHODS = (lokr, loha, lora, cdka)
 """The ways to store an update of a weight; a new one is a module in `kinds` and its names in `parts`."""
@@ -89,7 +90,7 @@ def read(tensors: Mapping[str, Tensor], header: Header, rule: ScaleRule = "auto"
     if not found or strangers.is_model(grouped.strangers, header.shapes, len(found)):
         raise nothing_readable(grouped, header, broken, gathered([*left, *foreign.values()]))
     told = gathered([*left, *foreign.values()])
-    return Adapter(found, scale.neutral(header.metadata, trainer), (*reasons.notes(), *map(str, told)), told)
+    return Adapter(found, neutral(header.metadata, trainer), (*reasons.notes(), *trainer.notes, *map(str, told)), told)
 
 
 def _require_readable(name: str, grouped: parts.Grouped, header: Header, stranger: LeftOut | None) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from ..adapter import Adapter
-from ..delta import Delta, Matrix
+from ..delta import Delta, Dora, Matrix
 from ..factor import LowRank
 from ..header import Header
 from . import diffusekrona, layers, parts
@@ -37,7 +37,7 @@ def write(adapter: Adapter, rename: Rename = str) -> dict[str, Tensor]:
     """``<layer>.lora_A.weight`` and ``lora_B.weight``, as diffusers and PEFT read them at scale 1.
 
     Raises:
-        FormatError: An update is no LoRA; `krona_ops.svd.to_lora` makes one.
+        FormatError: An update is no LoRA; `krona_ops.formats.encode.as_lora` makes one.
     """
     tensors: dict[str, Tensor] = {}
     for name, delta in adapter.layers.items():
@@ -48,7 +48,16 @@ def write(adapter: Adapter, rename: Rename = str) -> dict[str, Tensor]:
 
 def _write_layer(name: str, delta: Delta) -> tuple[Tensor, Tensor]:
     if not isinstance(delta, Matrix) or not isinstance(delta.factor, LowRank):
-        raise cannot_hold(name, describe(delta), "Choose a rank to convert it.", "LoRA")
+        raise cannot_hold(name, describe(delta), _remedy(delta), "LoRA")
     up, down = delta.factor.up, delta.factor.down
     up = up.reshape(*up.shape, *(1,) * (down.ndim - 2))
     return down, (up if delta.scale == 1.0 else times_number(up, delta.scale))
+
+
+def _remedy(delta: Delta) -> str:
+    """What helps: a rank, but where no rank does."""
+    if isinstance(delta, Dora):
+        return "Save in the kohya-lora or the lokr format, which have a place for the norm."
+    if len(delta.shape) < 2:
+        return "Save in the kohya-lora format, which keeps norms and biases, or leave them out: KronA Weights with their names and 0."
+    return "Choose a rank to convert it."

@@ -14,6 +14,7 @@ _LORA_SPELLINGS = (
     (".lora.up.weight", ".lora.down.weight", None),  # diffusers
     ("_lora.up.weight", "_lora.down.weight", None),  # diffusers' attention processors
     (".lora_linear_layer.up.weight", ".lora_linear_layer.down.weight", None),  # diffusers' text encoders
+    (".lora_layer.up.weight", ".lora_layer.down.weight", None),  # diffusers' other layers, 0.17 to 0.21
 )
 _OF_PEFT = (
     *("lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2"),
@@ -36,6 +37,8 @@ SUFFIXES: dict[str, str] = {
     ".lora_magnitude_vector": "magnitude",
     ".lora_magnitude_vector.weight": "magnitude",
     ".lora_B.bias": "lora_bias",
+    ".lora_embedding_A": "lora_embedding_a",
+    ".lora_embedding_B": "lora_embedding_b",
 }
 """The end of a tensor's name, and what we call that part. PEFT puts the name of an adapter into some of them: see `split`."""
 _NAMED = {
@@ -55,6 +58,7 @@ MODIFIERS = frozenset({"alpha", "dora_scale", "magnitude", "scalar", "row_offset
 _PLAIN = frozenset({"diff", "diff_b", "w_norm", "b_norm", "set_weight"})
 _WHOLE = (
     {"lora_up", "lora_down"},
+    {"lora_embedding_a", "lora_embedding_b"},
     {"hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"},
     {"cdka_a", "cdka_b"},
     *({*a, *b} for a in (("lokr_w1",), ("lokr_w1_a", "lokr_w1_b")) for b in (("lokr_w2",), ("lokr_w2_a", "lokr_w2_b"))),

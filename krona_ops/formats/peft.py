@@ -25,8 +25,9 @@ from ..header import Header
 from . import diffusekrona, layers, parts
 from .kinds.layer import times
 from .layers import Rename, cannot_hold, describe
-from .scale import PEFT_PREFIX as PREFIX
-from .scale import ScaleRule, Trainer
+from .peft_config import PEFT_PREFIX as PREFIX
+from .scale import ScaleRule
+from .trainer import Trainer
 
 NAME = "peft"
 
@@ -50,9 +51,10 @@ def read(tensors: Mapping[str, Tensor], header: Header, rule: ScaleRule = "auto"
     """
     adapter = layers.read(tensors, header, rule)
     adapter = replace(adapter, layers={name: _as_computed(delta) for name, delta in adapter.layers.items()})
-    if not Trainer.of(header).peft:
+    trainer = Trainer.of(header)
+    if not trainer.peft:
         note = "PEFT's adapter_config.json is not beside the file: alpha = r was assumed, scale 1."
-        adapter = replace(adapter, notes=(note, *map(str, adapter.left_out)))
+        adapter = replace(adapter, notes=(*(trainer.notes or (note,)), *map(str, adapter.left_out)))
     return adapter
 
 

@@ -1,38 +1,40 @@
 """How strong an update is: every trainer has its own rule, and few files say which. Decided once, here, with the reason.
 
-========================  ==========================================  ============================
-written by                both factors of a Kronecker product whole   a factor stored as a product
-========================  ==========================================  ============================
-LyCORIS, kohya, ComfyUI   1; ``alpha`` is ignored                     ``alpha / rank``
-LyCORIS with rs_lora      ``√dim``; saved ``alpha`` is ``dim·√dim``   ``alpha / rank``
-PEFT                      ``alpha / r``                               ``alpha / r``
-sd-scripts KronA, CDKA    1, or ``alpha / √in_a``                     never
-ai-toolkit                1; ``alpha`` is a placeholder, 9999999999   ``alpha / rank``
-========================  ==========================================  ============================
+Checked against the trainers' own code, in the versions named.
+
+===============================================================  ===========================================  =======================
+written by                                                       both factors of a Kronecker product whole    a factor stored decomposed
+===============================================================  ===========================================  =======================
+LyCORIS (1.9 to 4.1.3), kohya, ComfyUI (0.30)                    1; ``alpha`` is ignored                      ``alpha / rank``
+LyCORIS with rs_lora, by ``lycoris.kohya`` (3.1 to 4.1.3)        ``√dim``; saved ``alpha`` is ``dim·√dim``    ``alpha / rank``
+LyCORIS with rs_lora, by its wrapper (3.1 to 4.1.3)              1; the option is left out, ``alpha = dim``   ``alpha / rank``
+PEFT from 0.14 on (to 0.21.2)                                    ``alpha / r``                                ``alpha / r``
+PEFT LoKr before 0.14 (no ``rank_dropout_scale``)                1                                            1
+sd-scripts KronA, CDKA (PR 2370)                                 1; the scale is in ``lokr_w1``               never
+the same, first build (0c641ec)                                  ``alpha / √in_a``                            never
+CDKA of several terms in one product (``r`` > 1)                 ``alpha / dim``                              never
+CDKA with tensors of its own                                     ``alpha / √(r·in)``                          never
+ai-toolkit                                                       1; ``alpha`` is a placeholder, 9999999999    ``alpha / rank``
+===============================================================  ===========================================  =======================
 """
 
 from __future__ import annotations
 
-import json
 import math
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 from ..errors import ConfigError, FormatError
-from ..header import Header
-from . import parts
+from .peft_config import PeftConfig
+from .trainer import Trainer, positive
 
 ScaleRule = Literal["auto", "lycoris", "alpha/rank", "alpha/sqrt(in)", "alpha/sqrt(rank)", "1"]
 """How ``alpha`` becomes a scale; "auto" is LyCORIS's rule unless the file says that another trainer made it."""
 RULES: tuple[ScaleRule, ...] = get_args(ScaleRule)
 PLACEHOLDER = 1e9
 """From here on alpha means "the rank": ai-toolkit writes 9999999999, which float16 turns into infinity."""
-PEFT_PREFIX = "base_model.model."
-"""PEFT puts this before every name that it saves."""
-SOURCE = "krona.source."
-"""Metadata that would scale a file again if it were read a second time is kept under this prefix."""
+ROUNDING = 2.0**-4
+"""How far an alpha may be rounded: bfloat16 makes 9984 of 10000, float8 has three bits."""
 
 
 @dataclass(frozen=True)
@@ -57,153 +59,8 @@ class Sizes:
     """Input width of the first factor of a Kronecker product."""
     block: int = 0
     """The larger side of the second factor: LyCORIS keeps both factors whole only from half of it on, or when told."""
-
-
-@dataclass(frozen=True)
-class PeftConfig:
-    """What PEFT's settings say about scales."""
-
-    kind: str
-    """``LOKR``, ``LOHA`` or ``LORA``."""
-    r: float
-    alpha: float
-    rank_pattern: Mapping[str, float] = field(default_factory=dict)
-    alpha_pattern: Mapping[str, float] = field(default_factory=dict)
-    use_rslora: bool = False
-
-    @classmethod
-    def parse(cls, values: Mapping[str, object]) -> PeftConfig | None:
-        """The settings in an ``adapter_config.json``; ``None`` where they make no sense."""
-        kind = str(values.get("peft_type", "")).rpartition(".")[2].upper()
-        try:
-            return cls(
-                kind,
-                float(values["r"]),  # type: ignore[arg-type]
-                float(values["lora_alpha" if kind == "LORA" else "alpha"]),  # type: ignore[arg-type]
-                {str(k): float(v) for k, v in dict(values.get("rank_pattern") or {}).items()},  # type: ignore[call-overload]
-                {str(k): float(v) for k, v in dict(values.get("alpha_pattern") or {}).items()},  # type: ignore[call-overload]
-                bool(values.get("use_rslora", False)),
-            )
-        except (KeyError, TypeError, ValueError):
-            return None
-
-    def of(self, name: str) -> tuple[float, float]:
-        """``(r, alpha)`` of a layer: patterns match the end of its path, the first one counts (``peft.utils.get_pattern_key``)."""
-        name = name.removeprefix(PEFT_PREFIX)
-        return _match(self.rank_pattern, name, self.r), _match(self.alpha_pattern, name, self.alpha)
-
-
-def _match(patterns: Mapping[str, float], name: str, default: float) -> float:
-    for pattern, value in patterns.items():
-        try:
-            if re.match(rf"(.*\.)?({pattern})$", name):
-                return value
-        except (re.error, RecursionError) as error:
-            raise FormatError(
-                f'adapter_config.json has the pattern "{pattern[:100]}", which is no regular expression: {error}.',
-                found=pattern,
-                expected="a regular expression",
-                remedy="Correct the file, or choose the scale rule yourself.",
-            ) from error
-    return default
-
-
-@dataclass(frozen=True)
-class Trainer:
-    """What a file says about the program that made it, as far as it decides the scale."""
-
-    dim: float | None = None
-    conv_dim: float | None = None
-    rs_lora: bool = False
-    full_matrix: bool = False
-    bypass: bool = False
-    divides_by_root: bool = False
-    """sd-scripts KronA or CDKA whose scale ``alpha / √in_a`` is not in the factors."""
-    peft: Mapping[str, PeftConfig] = field(default_factory=dict)
-    """By the prefix of the layers that it is about; diffusers keeps one per component."""
-
-    @classmethod
-    def of(cls, header: Header) -> Trainer:
-        """Read what is known of the trainer from a file's metadata. Nothing here is trusted to be well-formed."""
-        args = {**_object(header.metadata.get("lycoris_config")), **_object(header.metadata.get("ss_network_args"))}
-        module = header.metadata.get("ss_network_module", "")
-        return cls(
-            dim=_positive(header.metadata.get("ss_network_dim")) or _positive(args.get("linear_dim")),
-            conv_dim=_positive(args.get("conv_dim")),
-            rs_lora=_is_true(args.get("rs_lora")),
-            full_matrix=_is_true(args.get("full_matrix")),
-            bypass=_is_true(args.get("bypass_mode")),
-            divides_by_root=_divides_by_root(module, args),
-            peft=_peft(header),
-        )
-
-    @property
-    def decides(self) -> bool:
-        """Whether the metadata changes a scale, so that reading a copy of the file would apply it twice."""
-        return bool(self.rs_lora or self.bypass or self.divides_by_root or self.peft)
-
-    def settings(self, name: str) -> PeftConfig | None:
-        """PEFT's settings for a layer."""
-        return next((config for prefix, config in self.peft.items() if name.startswith(prefix)), None)
-
-
-DECIDING = ("ss_network_args", "ss_network_module", "lycoris_config", "adapter_config", "lora_adapter_metadata")
-
-
-def neutral(metadata: Mapping[str, str], trainer: Trainer) -> dict[str, str]:
-    """The metadata of an adapter whose scales are resolved: what decided them is kept under another name."""
-    if not trainer.decides:
-        return dict(metadata)
-    return {(f"{SOURCE}{key}" if key in DECIDING else key): value for key, value in metadata.items()}
-
-
-def _divides_by_root(module: str, args: Mapping[str, object]) -> bool:
-    """sd-scripts PR #2370 as of 0c641ec. Later builds multiply the scale into ``lokr_w1`` and know more arguments."""
-    later = {"cdka_factor_in", "dora_wd", "weight_decompose", "allora", "allora_eta"} & set(args)
-    if re.search(r"networks\.krona$", module):
-        return _positive(args.get("krona_alpha")) is not None and _is_true(args.get("use_cdka_scale"))
-    return bool(re.search(r"networks\.cdka$", module)) and _positive(args.get("cdka_alpha")) is not None and not later
-
-
-def _peft(header: Header) -> dict[str, PeftConfig]:
-    inside = _object(header.metadata.get("adapter_config"))
-    for values in (inside, header.config if _is_saved_by_peft(header) else {}):
-        if values and (config := PeftConfig.parse(values)):
-            return {"": config}
-    flat = _object(header.metadata.get("lora_adapter_metadata"))  # diffusers: {"unet.r": 4, "unet.lora_alpha": 8, …}
-    prefixes = {key.partition(".")[0] for key in flat if key.endswith((".r", ".lora_alpha"))}
-    found = {}
-    for prefix in sorted(prefixes):
-        values = {key.removeprefix(f"{prefix}."): value for key, value in flat.items() if key.startswith(f"{prefix}.")}
-        if config := PeftConfig.parse({"peft_type": "LORA", **values}):
-            found[f"{prefix}."] = config
-    return found
-
-
-def _is_saved_by_peft(header: Header) -> bool:
-    """Whether the settings beside a file can be about it: a folder of many files may hold those of another one."""
-    layers = parts.updates(header.shapes)  # what else is in the file says nothing about who made it
-    return all(name.startswith(PEFT_PREFIX) and f"{name}.alpha" not in header.shapes for name in layers)
-
-
-def _object(text: str | None) -> dict[str, object]:
-    try:
-        value = json.loads(text) if text else {}
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def _positive(value: object) -> float | None:
-    try:
-        number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        return None
-    return number if 0 < number < math.inf else None
-
-
-def _is_true(value: object) -> bool:
-    return str(value).strip().lower() in ("true", "1", "yes", "y", "on")
+    is_convolution: bool = False
+    """With a kernel of more than one point; LyCORIS may give those another dimension."""
 
 
 def resolve(rule: ScaleRule, sizes: Sizes, trainer: Trainer) -> Resolved:
@@ -232,30 +89,56 @@ def resolve(rule: ScaleRule, sizes: Sizes, trainer: Trainer) -> Resolved:
 def _automatic(sizes: Sizes, trainer: Trainer) -> Resolved:
     config = trainer.settings(sizes.name)
     if config is not None and config.kind.lower() == sizes.method:
-        return _by_peft(sizes, config)
+        return _by_peft(sizes, config, trainer.path(sizes.name))
     if sizes.method == "cdka":
         return _by_root(sizes, "CDKA: alpha / √(r·in)")
-    if sizes.method == "lokr" and trainer.divides_by_root and sizes.rank is None:
-        return _by_root(
-            sizes,
-            "sd-scripts KronA/CDKA: alpha / √in_a. Later builds multiply that into lokr_w1 already; if the effect is "
-            'far too strong, choose the scale rule "1"',
-        )
+    if sizes.method == "lokr" and sizes.rank is None and trainer.sdscripts:
+        return _by_sdscripts(sizes, trainer)
     return _lycoris(sizes, trainer)
 
 
-def _by_peft(sizes: Sizes, config: PeftConfig) -> Resolved:
-    r, alpha = config.of(sizes.name)
+def _by_peft(sizes: Sizes, config: PeftConfig, path: str) -> Resolved:
+    r = config.rank_of(path) if sizes.rank is None else _rank_of(config, path, sizes.rank)
+    alpha = config.alpha_of(path)
     if not 0 < r < math.inf or not math.isfinite(alpha) or (sizes.rank is not None and sizes.rank != r):
         raise FormatError(
-            f"adapter_config.json says rank {r:g} and alpha {alpha:g}, the file has rank {sizes.rank}.",
+            f"PEFT's settings in the file say rank {r:g} and alpha {alpha:g}, the file has rank {sizes.rank}.",
             layer=sizes.name,
             found=r,
             expected=sizes.rank,
-            remedy="The two files do not belong together: take the config away, or choose the scale rule yourself.",
+            remedy="The two do not belong together: take the settings away, or choose the scale rule yourself.",
         )
+    if not config.has_scale:
+        return Resolved(1.0, f"PEFT before 0.14, which never applied alpha {alpha:g} / r {r:g} to LoKr: scale 1")
     root = config.use_rslora and sizes.method == "lora"
     return Resolved(alpha / (math.sqrt(r) if root else r), f"PEFT: alpha {alpha:g} / {'√' if root else ''}r {r:g}")
+
+
+def _rank_of(config: PeftConfig, path: str, stored: int) -> float:
+    """Where the tensors tell the rank, a key that is not evaluated does no harm."""
+    try:
+        return config.rank_of(path)
+    except FormatError:
+        return stored
+
+
+def _by_sdscripts(sizes: Sizes, trainer: Trainer) -> Resolved:
+    """KronA and CDKA of pull request 2370, and of its author's fork: ``0c641ec`` is the first build, ``cd29e41`` a later one."""
+    alpha = "no alpha" if sizes.alpha is None else f"alpha {sizes.alpha:g} is ignored"
+    if trainer.divides_by_root:
+        return _by_root(sizes, "sd-scripts KronA/CDKA, first build: alpha / √in_a, which it leaves out of the factors")
+    if trainer.is_reduced and trainer.dim and sizes.alpha is not None and math.isfinite(sizes.alpha):
+        return Resolved(
+            sizes.alpha / trainer.dim,
+            f"sd-scripts CDKA of several terms, saved as one: alpha {sizes.alpha:g} / dim {trainer.dim:g}",
+        )
+    reason = f"sd-scripts KronA/CDKA: the scale is in lokr_w1 already, scale 1, {alpha}"
+    if trainer.may_divide_by_root and sizes.alpha is not None and sizes.in_a:
+        reason += (
+            ". Only the first build (June 2026) left it out: if the effect is far too weak, choose the scale rule "
+            f'"alpha/sqrt(in)" ({sizes.alpha / math.sqrt(sizes.in_a):g})'
+        )
+    return Resolved(1.0, reason)
 
 
 def _lycoris(sizes: Sizes, trainer: Trainer) -> Resolved:
@@ -263,6 +146,11 @@ def _lycoris(sizes: Sizes, trainer: Trainer) -> Resolved:
         return _whole(sizes, trainer)
     if sizes.alpha is None:
         return Resolved(1.0, "no alpha in the file: scale 1")
+    if math.isinf(sizes.alpha) and trainer.rs_lora == "kohya" and trainer.alpha and trainer.alpha < PLACEHOLDER:
+        return Resolved(
+            trainer.alpha / math.sqrt(sizes.rank),
+            f"rs_lora: alpha {trainer.alpha:g} / √rank {sizes.rank}, from the metadata; half precision made the saved alpha infinite",
+        )
     if abs(sizes.alpha) >= PLACEHOLDER:
         return Resolved(1.0, "alpha is a placeholder: scale 1")
     if sizes.alpha == 0:
@@ -282,13 +170,10 @@ def _whole(sizes: Sizes, trainer: Trainer) -> Resolved:
     alpha = sizes.alpha
     if alpha is None:
         return Resolved(1.0, "both factors whole: scale 1 (LyCORIS rule)")
+    if trainer.rs_lora and (resolved := _whole_rs_lora(alpha, sizes, trainer)):
+        return resolved
     if abs(alpha) >= PLACEHOLDER:
         return Resolved(1.0, "both factors whole, alpha is a placeholder: scale 1")
-    if trainer.rs_lora:
-        # LyCORIS saves alpha = dim·√dim; a convolution may have a dimension of its own.
-        said = trainer.dim is not None and math.isclose(alpha, trainer.dim**1.5, rel_tol=0.01)
-        dim = trainer.dim if said and trainer.dim else max(alpha, 0.0) ** (2 / 3)
-        return Resolved(math.sqrt(dim), f"both factors whole, rs_lora: scale √{dim:.4g}")
     if _is_unusual(alpha, sizes, trainer):
         offers = [f'"alpha/rank" ({alpha / trainer.dim:g})'] if trainer.dim else []
         if sizes.in_a:
@@ -301,13 +186,41 @@ def _whole(sizes: Sizes, trainer: Trainer) -> Resolved:
     return Resolved(1.0, f"both factors whole: scale 1 (LyCORIS rule), alpha {alpha:g} is ignored")
 
 
+def _whole_rs_lora(alpha: float, sizes: Sizes, trainer: Trainer) -> Resolved | None:
+    """LyCORIS computes with ``√dim`` and saves ``dim·√dim``, but for its wrapper, which leaves the option out and saves ``dim``.
+
+    Which of the two was done is told by the saved alpha, not by who was asked. ``None``: it is a plain placeholder.
+    """
+    if math.isinf(alpha):
+        if trainer.rs_lora == "wrapper":  # the dimension itself, which was more than half precision holds
+            return Resolved(1.0, "both factors whole: scale 1 (LyCORIS's wrapper leaves rs_lora out), alpha is infinite")
+        dims = trainer.dims(sizes.is_convolution)
+        reason = "both factors whole, rs_lora: scale √{:g}, the dimension from the metadata; half precision made alpha infinite"
+        return Resolved(math.sqrt(dims[0]), reason.format(dims[0])) if dims else None
+    if abs(alpha) >= PLACEHOLDER:
+        return None
+    for dim in trainer.dims(sizes.is_convolution):
+        if math.isclose(alpha, dim**1.5, rel_tol=ROUNDING):
+            return Resolved(math.sqrt(dim), f"both factors whole, rs_lora: scale √{dim:.4g}")
+        if math.isclose(alpha, dim, rel_tol=ROUNDING):
+            break
+    else:
+        if trainer.rs_lora == "kohya":  # a dimension of its own
+            dim = max(alpha, 0.0) ** (2 / 3)
+            return Resolved(math.sqrt(dim), f"both factors whole, rs_lora: scale √{dim:.4g}")
+    return Resolved(
+        1.0,
+        f"both factors whole: scale 1, for alpha {alpha:g} is the dimension: rs_lora was left out, as LyCORIS's wrapper does",
+    )
+
+
 def _is_unusual(alpha: float, sizes: Sizes, trainer: Trainer) -> bool:
     """Whether a trainer with LyCORIS's rule would not have saved this alpha: it saves the dimension (ComfyUI #15114).
 
     ComfyUI's own trainer saves 1. Without a dimension in the metadata, one that LyCORIS would have decomposed is unusual.
     """
-    if trainer.dim is not None:
-        return alpha not in (trainer.dim, trainer.conv_dim)
+    if dims := trainer.dims(sizes.is_convolution):
+        return not any(math.isclose(alpha, dim, rel_tol=ROUNDING) for dim in dims)
     whole_from = 0 if trainer.full_matrix else sizes.block / 2
     return alpha != 1 and not (alpha > 0 and alpha == int(alpha) and alpha >= whole_from)
 
@@ -340,12 +253,12 @@ def _chosen(rule: ScaleRule, sizes: Sizes, trainer: Trainer) -> Resolved:
 
 def _config_rank(sizes: Sizes, trainer: Trainer) -> float | None:
     config = trainer.settings(sizes.name)
-    return _positive(config.of(sizes.name)[0]) if config else None
+    return positive(config.rank_of(trainer.path(sizes.name))) if config else None
 
 
 def _config_alpha(sizes: Sizes, trainer: Trainer) -> float | None:
     config = trainer.settings(sizes.name)
-    return config.of(sizes.name)[1] if config else None
+    return config.alpha_of(trainer.path(sizes.name)) if config else None
 
 
 def check_rule(rule: str) -> ScaleRule:

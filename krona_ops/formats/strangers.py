@@ -21,8 +21,7 @@ _SPECIAL: dict[str, tuple[str, str]] = {
     "string_to_param": ("an embedding", "A textual inversion; put it into models/embeddings."),
     "prompt_embeddings": ("a learned prompt", NOBODY),
     "modules_to_save": ("whole weights (PEFT's modules_to_save)", OF_THE_WEIGHTS),
-    "lora_embedding_A": ("LoRA of an embedding", NOBODY),
-    "lora_embedding_B": ("LoRA of an embedding", NOBODY),
+    "lora_diag": ("KaSA", "It cuts the base model's weights down before it adds to them; use PEFT."),
     "lora_E": ("AdaLoRA", NOBODY),
     "ranknum": ("AdaLoRA", NOBODY),
     "on_input": ("(IA)³", NOBODY),
@@ -79,6 +78,8 @@ def named(key: str, shape: tuple[int, ...] = ()) -> tuple[str, str, str]:
         return tail[0], "ControlNet-LLLite", NOBODY
     if tail[-1] in ("up", "down"):
         return ".".join(tail[:-1]) or key, "a control LoRA of Stability AI", "ComfyUI's own Load ControlNet Model loads it."
+    if tail[-1] == "bias" and key.startswith("base_model.model."):
+        return ".".join(tail[:-1]), "whole biases (PEFT's bias='all' or 'lora_only')", OF_THE_WEIGHTS
     if tail[-1] in _WHOLE:
         return ".".join(tail[:-1]) or key, WEIGHTS, OF_THE_WEIGHTS
     return (
@@ -107,7 +108,7 @@ def _by_part(part: str, rest: list[str], shape: tuple[int, ...]) -> tuple[str, s
 
 def changes_the_rest(method: str) -> bool:
     """Whether tensors of this method say how the others of their layer are to be read, so that these mean nothing without."""
-    return method in (QUANTISATION, "AdaLoRA") or ' with "' in method or method.startswith("LoKr with")
+    return method in (QUANTISATION, "AdaLoRA", "KaSA") or ' with "' in method or method.startswith("LoKr with")
 
 
 def unknown(keys: Iterable[str], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, LeftOut]:

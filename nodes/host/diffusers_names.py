@@ -9,6 +9,7 @@ import comfy.lora
 
 from krona_ops import LayerName
 from krona_ops.errors import FormatError
+from krona_ops.formats.diffusekrona import is_of_clip
 
 from .sites import Site, key_map
 
@@ -42,6 +43,8 @@ def renamer(model: Any, style: str) -> Callable[[LayerName], str]:
 
     def rename(name: LayerName) -> str:
         found = names.get(name)
+        if found is None and style == "processor" and is_of_clip(name):
+            return name  # the format itself knows what CLIP's layers are called
         if found is None:
             raise FormatError(
                 "diffusers has no single weight for this layer of this model.",

@@ -12,6 +12,8 @@ import folder_paths
 
 from krona_ops.errors import AdapterFileError, ConfigError, KronaError
 from krona_ops.files import read_header
+from krona_ops.header import SUFFIXES
+from krona_train.runs import is_run
 from krona_train.state import TrainState, newest
 
 KIND = "krona"
@@ -27,7 +29,7 @@ def register() -> None:
     for folder in [*folders, *folder_paths.get_folder_paths("loras")]:
         folder_paths.add_model_folder_path(KIND, folder)
     known, _ = folder_paths.folder_names_and_paths[KIND]
-    folder_paths.folder_names_and_paths[KIND] = (known, {".safetensors"})
+    folder_paths.folder_names_and_paths[KIND] = (known, set(SUFFIXES))
 
 
 def judges_folder(name: str) -> Path:
@@ -49,7 +51,13 @@ def judges_folder(name: str) -> Path:
 
 def adapter_files() -> list[str]:
     """Names of all adapter files, relative to their folders, as a menu shows them; what else a run keeps is left out."""
-    return [name for name in folder_paths.get_filename_list(KIND) if not _OF_A_RUN.search(name)]
+    return [name for name in folder_paths.get_filename_list(KIND) if not _is_kept_by_a_run(name)]
+
+
+def _is_kept_by_a_run(name: str) -> bool:
+    """Whether it is called as a run's states and encodings are, and lies in the folder of one; elsewhere it is somebody's adapter."""
+    path = folder_paths.get_full_path(KIND, name) if _OF_A_RUN.search(name) else None
+    return path is not None and is_run(Path(path).parent)
 
 
 def adapter_path(name: str) -> Path:

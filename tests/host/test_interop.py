@@ -98,3 +98,30 @@ def test_official_files_go_out_and_come_back(sd15, random_adapter, tmp_path):
     again = load_file(path)
     assert all(".processor.to_" in name for name in again.layers)
     assert dict(canonical(again, sd15).layers) == dict(adapter.layers)
+
+
+def test_official_files_take_feed_forward_layers_and_text_encoders_too(sd15, tmp_path):
+    """As the released code names them with ``--unet_tune_mlp`` and ``--train_text_encoder``."""
+    from krona_pack.nodes.host.canonical import canonical
+    from krona_pack.nodes.host.diffusers_names import renamer
+
+    from krona_ops import Adapter, Full, Kron
+    from krona_ops import load as load_file
+
+    def update(out, into):
+        return Kron(Full(torch.randn(4, 2)), Full(torch.randn(out // 4, into // 2)), 1.0, "shuffled")
+
+    weights = sd15.model.state_dict()
+    block = next(key.removesuffix(".attn1.to_q.weight") for key in weights if key.endswith(".attn1.to_q.weight"))
+    names = [f"{block}.{rest}" for rest in ("ff.net.0.proj", "ff.net.2", "attn1.to_q", "attn2.to_out.0")]
+    layers = {name: update(*weights[f"{name}.weight"].shape) for name in names}
+    text = {
+        f"clip_l.transformer.text_model.encoder.layers.0.{rest}": update(24, 16) for rest in ("self_attn.out_proj", "mlp.fc1")
+    }
+    path = save(Adapter({**layers, **text}), tmp_path / "x.safetensors", "diffusekrona", rename=renamer(sd15, "processor"))
+    again = load_file(path)
+    assert any(name.startswith("unet.") and name.endswith(".ff.net.2") for name in again.layers)
+    assert any(name.endswith(".attn2.processor.to_out") for name in again.layers)
+    assert "text_encoder.text_model.encoder.layers.0.mlp.fc1" in again.layers
+    known = canonical(again, sd15).layers
+    assert all(known[name] == delta for name, delta in layers.items())

@@ -151,12 +151,31 @@ def test_another_files_name_is_never_taken_in_any_folder(server, folder, upload,
         (" . spaced . .SAFETENSORS", "spaced.safetensors"),
         ("right\u202eto left.safetensors", "right-to left.safetensors"),
         ("console.safetensors", "console.safetensors"),
+        ("flux.lora.SFT", "flux.lora.sft"),
         ("%2e%2e%2fx.safetensors", "%2e%2e%2fx.safetensors"),
     ],
 )
-def test_a_name_is_made_safe_and_otherwise_kept(folder, upload, adapter, asked, given):
+def test_a_name_is_made_safe_and_otherwise_kept(server, folder, upload, adapter, asked, given):
     assert upload(adapter(), asked) == (200, {"name": given, "is_new": True})
     assert listing(folder) == [given]
+    assert given in options(server)
+
+
+def test_what_is_called_like_a_runs_own_files_is_hidden_in_the_folder_of_a_run_only(server, folder, adapter):
+    mine, run = folder / "mine", server.base / "output" / "krona" / "a run"
+    names = ["encoded.safetensors", "state-00000012.safetensors"]
+    try:
+        for place in (mine, run):
+            place.mkdir(parents=True)
+            for name in names:
+                (place / name).write_bytes(adapter())
+        (run / "run.yaml").write_text("")
+        shown = [name.replace("\\", "/") for name in options(server)]
+        assert all(f"mine/{name}" in shown for name in names)
+        assert not any("a run/" in name for name in shown)
+    finally:
+        shutil.rmtree(mine, ignore_errors=True)
+        shutil.rmtree(run, ignore_errors=True)
 
 
 WRONG_NAMES = {

@@ -8,6 +8,7 @@ const LORA = [
   [".lora.up.weight", ".lora.down.weight"],
   ["_lora.up.weight", "_lora.down.weight"],
   [".lora_linear_layer.up.weight", ".lora_linear_layer.down.weight"],
+  [".lora_layer.up.weight", ".lora_layer.down.weight"],
 ];
 const LOKR = ["lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2"];
 const LOHA = ["hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2"];
@@ -21,6 +22,8 @@ const ENDS = /** @type {[string, string][]} */ ([
   ...LORA.flatMap((spellings) => spellings.map((end, number) => [end, ["lora_up", "lora_down", "lora_mid"][number]])),
   ...MAGNITUDES.map((end) => [`.${end}`, "magnitude"]),
   [".lora_B.bias", "lora_bias"],
+  [".lora_embedding_A", "lora_embedding_a"],
+  [".lora_embedding_B", "lora_embedding_b"],
 ]).sort(([a], [b]) => b.length - a.length);
 
 /** PEFT puts the name of an adapter between these two, "default" or what the user called it. @type {[string, string, string][]} */

@@ -26,8 +26,9 @@ const NAMES = new Map(
   }),
 );
 const PEFT_PREFIX = "base_model.model.";
-const PROCESSOR = /^(?<layer>.*attn\d*\.processor\.(?<projection>to_(?:q|k|v|out)))_lora\.(?<part>down|up)\.weight$/;
-const OF_PROCESSOR = /attn\d*\.processor\.to_(?:q|k|v|out)$/;
+const RELEASED = /^(?<layer>.+?)(?<end>_lora|\.lora_linear_layer|\.lora_layer)\.(?<part>down|up)\.weight$/;
+const ATTENTION = /attn\d*\.processor\.(?<role>to_(?:q|k|v|out))$/;
+const TEXT = /\.(?:self_attn\.(?<role>(?:q|k|v|out)_proj)|mlp\.fc\d)$/;
 const OF_TEXT_ENCODER = [
   /^(?:base_model\.model\.|model\.|lycoris_+)*(?:lora_)?(?:prior_)?(?:te\d?|text_encoders?(?:_?\d)?)[._]/i,
   /(?:^|[._])text_model[._](?:encoder|embeddings)[._]/i,
@@ -55,7 +56,7 @@ export function recognise(header) {
   if (told.kind === "unsupported") told.method = strangers.map(unreadableMethod).find(Boolean) ?? "";
   if (told.kind !== "adapter") return { ...told, format: "" };
   told.layers = count(layers);
-  told.factors = common([...layers].map(([layer, parts]) => factorsOf(parts, format === "diffusekrona" && OF_PROCESSOR.test(layer))));
+  told.factors = common([...layers].map(([layer, parts]) => factorsOf(parts, format === "diffusekrona" && released(layer) !== null)));
   told.hasTextEncoder = [...layers.keys()].some((layer) => OF_TEXT_ENCODER.some((pattern) => pattern.test(layer)));
   return told;
 }
@@ -114,6 +115,21 @@ function peftKind(text) {
 }
 
 /**
+ * What follows a layer's name in the files of the code released with DiffuseKronA, and which of its settings the layer has; null where they
+ * hold no such layer.
+ * @param {string} layer @returns {[string, string] | null}
+ */
+function released(layer) {
+  const attention = ATTENTION.exec(layer)?.groups;
+  if (attention) return ["_lora", attention.role];
+  if (layer.startsWith("text_encoder")) {
+    const text = TEXT.exec(layer);
+    return text && [".lora_linear_layer", `text ${text.groups?.role ?? ""}`];
+  }
+  return layer.startsWith("unet.") && !layer.includes("attn") ? [".lora_layer", ""] : null;
+}
+
+/**
  * Files of the code released with DiffuseKronA have an old LoRA's names. A LoRA's `down` and `up` share the rank in every layer, Kronecker
  * factors only by chance; and `down`, which is `Aᵀ`, is the same in all layers of a projection.
  * @param {Header} header
@@ -124,10 +140,11 @@ function isDiffuseKrona(header) {
   /** @type {Map<string, string[]>} */
   const downs = new Map();
   for (const [key, shape] of header.shapes) {
-    const match = PROCESSOR.exec(key)?.groups;
-    if (!match || shape.length !== 2) continue;
+    const match = RELEASED.exec(key)?.groups;
+    const [end, role] = (match && released(match.layer)) ?? ["", ""];
+    if (!match || match.end !== end || shape.length !== 2) continue;
     pairs.set(match.layer, (pairs.get(match.layer) ?? new Map()).set(match.part, shape));
-    if (match.part === "down") downs.set(match.projection, [...(downs.get(match.projection) ?? []), String(shape)]);
+    if (match.part === "down") downs.set(role, [...(downs.get(role) ?? []), String(shape)]);
   }
   const whole = [...pairs.values()].filter((pair) => pair.size === 2);
   const others = whole.filter((pair) => pair.get("down")?.[0] !== pair.get("up")?.[1]).length;

@@ -1,6 +1,7 @@
 // @ts-check
 /** Which dropped files are ours to look at, told by their names: that has to be known before anything of them can be read. */
 
+const SAFETENSORS = [".safetensors", ".sft"];
 const PICKLES = [".pt", ".pth", ".ckpt", ".bin", ".pkl"];
 
 /** @typedef {"safetensors" | "pickle" | "other"} Kind */
@@ -8,7 +9,7 @@ const PICKLES = [".pt", ".pth", ".ckpt", ".bin", ".pkl"];
 /** @param {string} name @returns {Kind} */
 export function kindOf(name) {
   const suffix = suffixOf(name);
-  if (suffix === ".safetensors") return "safetensors";
+  if (SAFETENSORS.includes(suffix)) return "safetensors";
   return PICKLES.includes(suffix) ? "pickle" : "other";
 }
 

@@ -8,7 +8,7 @@ import { element } from "../dom.mjs";
  */
 export function chooseFiles({ isMultiple }) {
   return new Promise((resolve) => {
-    const input = element("input", { type: "file", accept: ".safetensors", multiple: isMultiple, hidden: true });
+    const input = element("input", { type: "file", accept: ".safetensors,.sft", multiple: isMultiple, hidden: true });
     const done = () => {
       input.remove();
       resolve([...(input.files ?? [])]);

@@ -7,6 +7,8 @@ because ``w1`` only touches the channels; `krona_ops.reshape.reshaped` gives it 
 
 from __future__ import annotations
 
+from math import prod
+
 import torch
 from torch import Tensor
 
@@ -28,7 +30,8 @@ def read(layer: Layer) -> Kron:
     if len(a.shape) != 2:
         raise layer.error(f"lokr_w1 is {times(a.shape)}.", a.shape, "a matrix")
     rank = rank_of(b) or rank_of(a)
-    sizes = Sizes(layer.name, "lokr", layer.alpha, rank, in_a=a.shape[1], block=max(b.shape[:2]))
+    kernel = prod(b.shape[2:])
+    sizes = Sizes(layer.name, "lokr", layer.alpha, rank, in_a=a.shape[1], block=max(b.shape[:2]), is_convolution=kernel > 1)
     return Kron(a, b, layer.scale(sizes))
 
 

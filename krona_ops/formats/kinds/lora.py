@@ -7,10 +7,10 @@ from torch import Tensor
 from ...delta import Matrix
 from ...factor import Factor, Full, LowRank, Tucker
 from ..scale import Sizes
-from .layer import Layer, times
+from .layer import Layer, LayerError, times
 from .lokr import number
 
-PARTS = frozenset({"lora_up", "lora_down", "lora_mid", "lora_bias"})
+PARTS = frozenset({"lora_up", "lora_down", "lora_mid", "lora_bias", "lora_embedding_a", "lora_embedding_b"})
 
 
 def read(layer: Layer) -> Matrix:
@@ -19,7 +19,10 @@ def read(layer: Layer) -> Matrix:
     Raises:
         FormatError: A tensor is missing or does not fit.
     """
+    if layer.has("lora_embedding_a") or layer.has("lora_embedding_b"):
+        return _embedding(layer)
     up, down = layer.pair("lora_up", "lora_down")
+    _require_no_groups(layer, up, down)
     if not 2 <= down.ndim <= 5 or not _is_pointwise(up) or up.shape[1] != (middle_rank := _middle(layer, down))[0]:
         raise layer.error(
             f"lora_up ({times(up.shape)}) and lora_down ({times(down.shape)}) share no rank.",
@@ -29,6 +32,32 @@ def read(layer: Layer) -> Matrix:
     rank = middle_rank[1]
     scale = layer.scale(Sizes(layer.name, "lora", layer.alpha, rank))
     return Matrix(_factor(layer, up.flatten(1), down), scale)
+
+
+def _embedding(layer: Layer) -> Matrix:
+    """PEFT's LoRA of an embedding ``(words, width)``: ``A (r, words)`` and ``B (width, r)``, whose product is transposed."""
+    b, a = layer.pair("lora_embedding_b", "lora_embedding_a")
+    if (a.ndim, b.ndim) != (2, 2) or a.shape[0] != b.shape[1]:
+        raise layer.error(
+            f"lora_embedding_B ({times(b.shape)}) and lora_embedding_A ({times(a.shape)}) share no rank.",
+            (tuple(b.shape), tuple(a.shape)),
+            "lora_embedding_B (width, rank), lora_embedding_A (rank, words)",
+        )
+    return Matrix(LowRank(a.mT, b.mT), layer.scale(Sizes(layer.name, "lora", layer.alpha, a.shape[0])))
+
+
+def _require_no_groups(layer: Layer, up: Tensor, down: Tensor) -> None:
+    """PEFT's ``lora_B`` of a convolution in groups has groups, and ``lora_A`` none: what they do fits into no grouped weight."""
+    if up.ndim == down.ndim >= 3 and _is_pointwise(up) and 0 < up.shape[1] < down.shape[0] and not down.shape[0] % up.shape[1]:
+        groups = down.shape[0] // up.shape[1]
+        if up.shape[0] % groups == 0 and not layer.has("lora_mid"):
+            raise LayerError(
+                f"It is a LoRA of a convolution in {groups} groups, whose weight cannot hold the update: it mixes the groups.",
+                layer=layer.name,
+                found=(tuple(up.shape), tuple(down.shape)),
+                expected="a convolution without groups",
+                remedy="PEFT cannot merge it either; train again without such layers.",
+            )
 
 
 def bias(layer: Layer, scale: float) -> Matrix | None:

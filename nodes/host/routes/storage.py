@@ -16,13 +16,12 @@ from typing import IO
 
 from krona_ops.errors import AdapterFileError, FormatError
 from krona_ops.families import whole_model
-from krona_ops.header import PICKLE_SUFFIXES, Header, header_length, parse_header
+from krona_ops.header import PICKLE_SUFFIXES, SUFFIXES, Header, header_length, parse_header
 from krona_ops.inspection import layers_of
 
 from .. import paths
 from .answers import Refused
 
-SUFFIX = ".safetensors"
 ON_ITS_WAY = ".upload"
 SECONDS_UNTIL_STALE = 900.0
 """Whoever writes nothing for a minute is refused, so what has not grown for longer is left from a crash."""
@@ -46,7 +45,7 @@ def checked_name(text: str) -> str:
     if reason is not None:
         raise Refused(400, f"The file cannot be called {text[:60]!r}: {reason}.", remedy="Rename it.")
     stem, suffix = os.path.splitext(text)
-    if suffix.lower() != SUFFIX:
+    if suffix.lower() not in SUFFIXES:
         why = "they can run code" if suffix.lower() in PICKLE_SUFFIXES else "only .safetensors is read"
         raise Refused(
             415,
@@ -57,7 +56,7 @@ def checked_name(text: str) -> str:
     stem = "".join("-" if unicodedata.category(c) in ("Cf", "Co", "Cs", "Cn", "Zl", "Zp") else c for c in stem).strip(" .")
     if not stem:
         raise Refused(400, f"The file cannot be called {text[:60]!r}: there is nothing before the suffix.", remedy="Rename it.")
-    return stem + SUFFIX
+    return stem + suffix.lower()
 
 
 def _refusal(text: str) -> str | None:
@@ -137,9 +136,9 @@ class Incoming:
 
     def _put(self) -> str:
         taken = {name.casefold() for name in paths.adapter_files()}
-        stem, number = self._wanted.stem, 1
+        stem, suffix, number = self._wanted.stem, self._wanted.suffix, 1
         while True:
-            name = f"{stem}{f' ({number})' if number > 1 else ''}{SUFFIX}"
+            name = f"{stem}{f' ({number})' if number > 1 else ''}{suffix}"
             number += 1
             if name.casefold() not in taken and moved(self._path, self._wanted.with_name(name)):
                 return name

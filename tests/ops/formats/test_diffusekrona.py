@@ -7,9 +7,14 @@ from safetensors.torch import load_file, save_file
 from krona_ops import Adapter, Full, Kron, load, save
 from krona_ops.errors import FormatError
 from krona_ops.formats import detect
+from krona_ops.formats.encode import encode
+from krona_ops.formats.processors import _BLOCKS, _places
 from krona_ops.header import Header
 
 BLOCK = "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn{}.processor.to_{}_lora"
+
+
+SHUFFLED = Kron(Full(torch.ones(2, 2)), Full(torch.ones(3, 3)), 1.0, "shuffled")
 
 
 def official_delta(down, up):
@@ -137,7 +142,9 @@ def test_other_methods_beside_official_layers_are_read_too(tmp_path):
     ("name", "delta", "reason"),
     [
         ("unet.a.attn1.processor.to_q", Kron(Full(torch.ones(2, 2)), Full(torch.ones(3, 3))), "in the kron layout"),
-        ("unet.a.mlp", Kron(Full(torch.ones(2, 2)), Full(torch.ones(3, 3)), 1.0, "shuffled"), "only hold attention processors"),
+        ("unet.a.attn1.to_q", SHUFFLED, "Official files hold the UNet's attentions and feed-forward layers"),
+        ("diffusion_model.a.mlp", SHUFFLED, "Official files hold"),
+        ("text_encoder.text_model.embeddings.token_embedding", SHUFFLED, "Official files hold"),
     ],
 )
 def test_what_it_cannot_hold_is_an_error(name, delta, reason, tmp_path):
@@ -152,3 +159,115 @@ def test_a_scale_goes_into_the_small_factor(tmp_path):
     again = load_file(tmp_path / "y.safetensors")
     assert torch.equal(again[f"{stem}.down.weight"], tensors[f"{stem}.down.weight"] / 2)
     assert torch.equal(again[f"{stem}.up.weight"], tensors[f"{stem}.up.weight"])
+
+
+SIDES = {"down_blocks": ((0, 2), (1, 2), (2, 2)), "mid_block": ((None, 1),), "up_blocks": ((1, 3), (2, 3), (3, 3))}
+WIDTH, CONTEXT, FACTORS = 24, 32, (8, 4)
+
+
+def stable_diffusion(mlp=False, text=False, projections=("q", "k", "v", "out")):
+    """A file of SD's 32 attentions, as `unet_attn_processors_state_dict`, `unet_ffn_within_attn_processors_state_dict` and
+    `text_encoder_lora_state_dict` name them."""
+    torch.manual_seed(0)
+    tensors = {}
+
+    def add(stem, out, into, a=FACTORS):
+        tensors[f"{stem}.down.weight"] = torch.randn(a[1], a[0])
+        tensors[f"{stem}.up.weight"] = torch.randn(out // a[0], into // a[1])
+
+    for side, blocks in SIDES.items():
+        for block, attentions in blocks:
+            for n in range(attentions):
+                start = f"unet.{side}{'' if block is None else f'.{block}'}.attentions.{n}.transformer_blocks.0"
+                for attention in (1, 2):
+                    for projection in projections:
+                        wide = CONTEXT if attention == 2 and projection in "kv" else WIDTH
+                        add(f"{start}.attn{attention}.processor.to_{projection}_lora", WIDTH, wide)
+                if mlp:
+                    add(f"{start}.ff.net.0.proj.lora_layer", 8 * WIDTH, WIDTH, (2, 4))
+                    add(f"{start}.ff.net.2.lora_layer", WIDTH, 4 * WIDTH, (2, 4))
+    for n in range(2 if text else 0):
+        for encoder in ("text_encoder", "text_encoder_2"):
+            start = f"{encoder}.text_model.encoder.layers.{n}"
+            for projection in ("q", "k", "v", "out"):
+                add(f"{start}.self_attn.{projection}_proj.lora_linear_layer", CONTEXT, CONTEXT, (4, 2))
+            add(f"{start}.mlp.fc1.lora_linear_layer", 4 * CONTEXT, CONTEXT, (2, 8))
+            add(f"{start}.mlp.fc2.lora_linear_layer", CONTEXT, 4 * CONTEXT, (2, 8))
+    return tensors
+
+
+@pytest.mark.parametrize("mlp", [False, True])
+@pytest.mark.parametrize("text", [False, True])
+def test_feed_forward_layers_and_text_encoders_come_in_and_go_out_bit_for_bit(mlp, text, tmp_path):
+    tensors = stable_diffusion(mlp, text)
+    save_file(tensors, tmp_path / "x.safetensors")
+    adapter = load(tmp_path / "x.safetensors")
+    assert len(adapter.notes) == 1
+    for name, delta in adapter.layers.items():
+        end = next(end for end in ("_lora", ".lora_layer", ".lora_linear_layer") if f"{name}{end}.up.weight" in tensors)
+        assert torch.equal(
+            delta.dense(), official_delta(tensors[f"{name}{end}.down.weight"], tensors[f"{name}{end}.up.weight"])
+        )
+    save(adapter, tmp_path / "y.safetensors", "diffusekrona")
+    again = load_file(tmp_path / "y.safetensors")
+    assert again.keys() == tensors.keys()
+    assert all(torch.equal(again[key], tensors[key]) for key in again)
+
+
+@pytest.mark.parametrize(
+    ("name", "in_file"),
+    [
+        (
+            "clip_l.transformer.text_model.encoder.layers.3.self_attn.q_proj",
+            "text_encoder.text_model.encoder.layers.3.self_attn.q_proj",
+        ),
+        (
+            "text_encoders.clip_g.transformer.text_model.encoder.layers.3.mlp.fc2",
+            "text_encoder_2.text_model.encoder.layers.3.mlp.fc2",
+        ),
+        (
+            "lora_te2_text_model_encoder_layers_11_self_attn_out_proj",
+            "text_encoder_2.text_model.encoder.layers.11.self_attn.out_proj",
+        ),
+        ("lora_te_text_model_encoder_layers_0_mlp_fc1", "text_encoder.text_model.encoder.layers.0.mlp.fc1"),
+    ],
+)
+def test_layers_of_clip_are_written_under_the_names_of_diffusers(name, in_file, tmp_path):
+    save(Adapter({name: SHUFFLED}), tmp_path / "x.safetensors", "diffusekrona")
+    assert set(load_file(tmp_path / "x.safetensors")) == {
+        f"{in_file}.lora_linear_layer.{part}.weight" for part in ("down", "up")
+    }
+
+
+def without(tensors, text):
+    return {key: value for key, value in tensors.items() if text not in key}
+
+
+@pytest.mark.parametrize(
+    ("tensors", "reason"),
+    [
+        (stable_diffusion(), None),
+        (stable_diffusion(projections=("q", "v")), None),  # the loader is told which
+        (without(stable_diffusion(), "mid_block"), "it has 30 of the 32 attentions of SD 1 or 2"),
+        (without(stable_diffusion(), "attn2"), "it has 16 of the 32 attentions"),
+        (without(stable_diffusion(), "up_blocks.1.attentions.0.transformer_blocks.0.attn1.processor.to_k"), "has to_out, to_q, to_v, and most"),
+        ({k: v for k, v in stable_diffusion(text=True).items() if "text" in k}, "it has no layer of the UNet's attentions"),
+        ({k.replace("mid_block", "down_blocks.7"): v for k, v in stable_diffusion().items() if "mid_block.attentions.0.transformer_blocks.0.attn1" in k},
+         "but not down_blocks.7.attentions.0.transformer_blocks.0.attn2.processor"),
+    ],
+)  # fmt: skip
+def test_a_part_of_the_attentions_is_told_on_reading_and_on_writing(tensors, reason, tmp_path):
+    """Their loader makes a processor for each attention in the file, and diffusers 0.21 wants one for every attention."""
+    save_file(tensors, tmp_path / "x.safetensors")
+    adapter = load(tmp_path / "x.safetensors")
+    encoded = encode(adapter, "diffusekrona")
+    told = [*adapter.notes[1:], *encoded.notes]
+    assert len(told) == (0 if reason is None else 2)
+    assert all(str(reason) in note for note in told)
+
+
+@pytest.mark.parametrize(("family", "count"), [("SD 1 or 2", 32), ("SDXL", 140), ("SDXL's refiner", 88), ("SSD-1B", 68),
+                                               ("Segmind Vega", 30), ("KOALA-700M", 42), ("KOALA-1B", 60)])  # fmt: skip
+def test_the_families_have_as_many_attentions_as_their_unets(family, count):
+    """What ComfyUI's own classes have (docs/formats.md), divided by four projections."""
+    assert len(set(_places(_BLOCKS[family]))) == count

@@ -7,7 +7,7 @@ import pytest
 import torch
 from originals import LAYERS, peft_lokr, relative
 from peft.tuners.lokr.layer import factorization
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from krona_ops import Adapter, Full, Kron, LowRank, load, save
@@ -128,8 +128,9 @@ def test_settings_of_another_adapter_in_the_same_folder_are_not_applied(tmp_path
 def test_settings_that_contradict_the_tensors_are_an_error(tmp_path):
     original = peft_lokr("linear", tmp_path, decompose_factor=2)
     config = json.loads((tmp_path / "adapter_config.json").read_text())
-    (tmp_path / "adapter_config.json").write_text(json.dumps({**config, "r": 4}))
-    with pytest.raises(FormatError, match="says rank 4 and alpha 3, the file has rank 2"):
+    metadata = {"adapter_config": json.dumps({**config, "r": 4})}
+    save_file(original.tensors, original.path, metadata)
+    with pytest.raises(FormatError, match="say rank 4 and alpha 3, the file has rank 2"):
         load(original.path)
 
 

@@ -148,7 +148,7 @@ def test_two_formats_that_both_claim_a_file_are_an_error():
         detect(header, (lokr, lokr))
 
 
-def test_a_pattern_that_is_no_regular_expression_is_an_error(path):
+def test_a_pattern_that_is_a_regular_expression_is_an_error(path):
     config = {"peft_type": "LOKR", "r": 2, "alpha": 2, "rank_pattern": {"(": 3}}
     path.write_bytes(
         to_bytes(
@@ -156,5 +156,5 @@ def test_a_pattern_that_is_no_regular_expression_is_an_error(path):
             {"adapter_config": json.dumps(config)},
         )
     )
-    with pytest.raises(FormatError, match="which is no regular expression"):
+    with pytest.raises(FormatError, match="a regular expression; only paths"):
         load(path)

@@ -27,7 +27,8 @@ test("files are told apart by their names", () => {
   assert.deepEqual(["a.safetensors", "A.SAFETENSORS", "a.b.PT", "x.pth", "x.ckpt", "x.bin", "x.pkl"].map(kindOf), [
     "safetensors", "safetensors", "pickle", "pickle", "pickle", "pickle", "pickle",
   ]);
-  assert.deepEqual(["a.png", "safetensors", "a.safetensors.txt", "", "a."].map(kindOf), Array(5).fill("other"));
+  assert.deepEqual(["a.sft", "a.b.SFT"].map(kindOf), ["safetensors", "safetensors"]);
+  assert.deepEqual(["a.png", "safetensors", "sft", "a.safetensors.txt", "", "a."].map(kindOf), Array(6).fill("other"));
 });
 
 test("numbers in few words", () => {

@@ -1,0 +1,135 @@
+"""What PEFT's settings say about a file: its scales, and whether its tensors mean something else than an update of a weight.
+
+They are in ``adapter_config.json`` beside the file (then `krona_ops.formats.sidecar` first asks whether they are about it), or in
+the metadata: whole as ``adapter_config``, or as diffusers keeps them, ``lora_adapter_metadata``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ..errors import FormatError
+from .patterns import first_match
+
+PEFT_PREFIX = "base_model.model."
+"""PEFT puts this before every name that it saves."""
+KINDS = {"LORA": "lora", "LOKR": "lokr", "LOHA": "hada"}
+"""PEFT's kinds whose update of a weight is in the tensors, and how the names of their parts begin."""
+_CHANGES_THE_BASE = {"pissa": "PiSSA", "olora": "OLoRA", "corda": "CorDA", "lora_ga": "LoRA-GA", "loftq": "LoftQ"}
+"""Values of ``init_lora_weights`` with which PEFT takes the first factors out of the base weights (`lora/layer.py`, 0.21.2)."""
+_SETTINGS = {
+    "use_qalora": "a QA-LoRA adapter, whose lora_A works on groups of a quantised layer's inputs",
+    "use_bdlora": "a BD-LoRA adapter, whose factors are the blocks of a diagonal",
+    "alora_invocation_tokens": "an Activated LoRA, which acts on some of the tokens only",
+    "arrow_config": "a router of several LoRAs (Arrow)",
+    "kasa_config": "a KaSA adapter, which cuts the base model's weights down first",
+    "target_parameters": "a LoRA of single parameters (target_parameters), whose layers have no names in the file",
+    "layer_replication": "a LoRA for a model whose layers were repeated (layer_replication)",
+    "megatron_config": "a LoRA of Megatron's parallel layers, of which a file may hold one part",
+    "fan_in_fan_out": "a LoRA of layers that store their weight transposed (fan_in_fan_out)",
+}
+"""Settings that change what a LoRA's tensors mean, where they are neither false nor empty."""
+
+
+@dataclass(frozen=True)
+class PeftConfig:
+    """What PEFT's settings say about scales."""
+
+    kind: str
+    """``LOKR``, ``LOHA`` or ``LORA``; another kind's tensors are not read."""
+    r: float
+    alpha: float
+    rank_pattern: Mapping[str, float] = field(default_factory=dict)
+    alpha_pattern: Mapping[str, float] = field(default_factory=dict)
+    use_rslora: bool = False
+    has_scale: bool = True
+    """PEFT before 0.14 never multiplied LoKr by ``alpha / r``; its settings have no ``rank_dropout_scale`` yet."""
+
+    @classmethod
+    def parse(cls, values: Mapping[str, object]) -> PeftConfig | None:
+        """The settings in an ``adapter_config.json``; ``None`` where they make no sense."""
+        kind = kind_of(values)
+        try:
+            return cls(
+                kind,
+                float(values["r"]),  # type: ignore[arg-type]
+                float(values["lora_alpha" if kind not in ("LOKR", "LOHA") else "alpha"]),  # type: ignore[arg-type]
+                {str(k): float(v) for k, v in dict(values.get("rank_pattern") or {}).items()},  # type: ignore[call-overload]
+                {str(k): float(v) for k, v in dict(values.get("alpha_pattern") or {}).items()},  # type: ignore[call-overload]
+                bool(values.get("use_rslora", False)),
+                kind != "LOKR" or "rank_dropout_scale" in values,
+            )
+        except (KeyError, TypeError, ValueError):
+            return None
+
+    def rank_of(self, path: str) -> float:
+        """The ``r`` of a layer; `FormatError` where only an expression would tell."""
+        found = first_match(self.rank_pattern, path, "rank_pattern")
+        return self.r if found is None else found
+
+    def alpha_of(self, path: str) -> float:
+        """The ``alpha`` of a layer; `FormatError` where only an expression would tell."""
+        found = first_match(self.alpha_pattern, path, "alpha_pattern")
+        return self.alpha if found is None else found
+
+
+def kind_of(values: Mapping[str, object]) -> str:
+    """``peft_type`` in capitals, also where an enumeration's name was written."""
+    return str(values.get("peft_type", "")).rpartition(".")[2].upper()
+
+
+def by_component(flat: Mapping[str, object]) -> dict[str, dict[str, object]]:
+    """The settings that diffusers keeps in one dictionary: ``{"unet.r": 4, …}`` by prefix, ``{"r": 4, …}`` as the only ones."""
+    if "r" in flat and "lora_alpha" in flat:
+        return {"": {"peft_type": "LORA", **flat}}
+    prefixes = sorted({key.rpartition(".")[0] for key in flat if key.endswith((".r", ".lora_alpha"))})
+    return {
+        f"{prefix}.": {
+            "peft_type": "LORA",
+            **{key.removeprefix(f"{prefix}."): value for key, value in flat.items() if key.startswith(f"{prefix}.")},
+        }
+        for prefix in prefixes
+    }
+
+
+def require_update(values: Mapping[str, object]) -> None:
+    """Refuse by name what PEFT's settings make of the tensors, where that is no update of the weights of a plain model.
+
+    Raises:
+        FormatError: Such settings.
+    """
+    kind, start = kind_of(values), str(values.get("init_lora_weights", "")).lower()
+    if kind and kind not in KINDS:
+        raise _refused(f"a PEFT adapter of the kind {kind}", kind, "Merge it into the model with PEFT.")
+    changed = next((name for word, name in _CHANGES_THE_BASE.items() if start.startswith(word)), None)
+    if kind == "LORA" and changed is not None:
+        raise _refused(
+            f"a LoRA that began with {changed}: PEFT has taken its first factors out of the base model's weights, "
+            "and without those the update is wrong",
+            start,
+            "Merge it with PEFT into the quantised model that it was trained on."
+            if changed == "LoftQ"
+            else "Save it again with PEFT's save_pretrained(path_initial_model_for_weight_conversion=…), which makes a plain LoRA of it.",
+        )
+    found = next((key for key in _SETTINGS if kind == "LORA" and _is_on(values.get(key))), None)
+    if found is not None:
+        raise _refused(_SETTINGS[found], found, "Merge it into the model with PEFT.")
+
+
+def _is_on(value: object) -> bool:
+    return value not in (None, False, 0, "", "false", "False") and value != [] and value != {}
+
+
+def _refused(what: str, found: object, remedy: str) -> FormatError:
+    return FormatError(f"It is {what}.", found=found, expected="updates of the weights of a plain model", remedy=remedy)
+
+
+def parsed(text: str | None) -> dict[str, object]:
+    """A JSON object in metadata; empty where it is none. Nothing there is trusted to be well-formed."""
+    try:
+        value = json.loads(text) if text else {}
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
