@@ -338,7 +338,7 @@ def _later_inputs() -> list[io.Input]:
             "For models that were distilled with guidance (Flux dev, Flux 2 dev, HunyuanVideo): the strength that they are told while they are "
             "trained. 1 is every trainer's. 0 leaves it to ComfyUI (3.5, or 6), as this pack did before.",
             high=100.0,
-            step=0.01,
+            arrows=0.5,
         ),
         _number(
             "preview_embedded_guidance",
@@ -346,7 +346,7 @@ def _later_inputs() -> list[io.Input]:
             "The same while previews and class pictures are drawn, where it makes pictures crisper. 0 leaves it to ComfyUI: 3.5 for Flux, "
             "6 for HunyuanVideo. Keep preview_guidance at 1 for these models.",
             high=100.0,
-            step=0.01,
+            arrows=0.5,
         ),
     ]
 
