@@ -17,8 +17,6 @@ from .typed_yaml import to_yaml as to_yaml
 
 WIDTH = 1280
 """Of most of SDXL's attention, where the paper's learning rates were found."""
-POLYNOMIAL_END = 1e-7
-"""The learning rate at which diffusers' polynomial schedule ends; it can begin at none below."""
 _COUNT = Within(0, 1_000_000)
 _SEED = Within(0, 2**53 - 1)
 """The largest whole number that a browser holds exactly."""
@@ -310,14 +308,6 @@ def _require_compatible(config: TrainConfig) -> None:
             found=optimizer.learning_rate,
             expected="1, or close to it",
             remedy="Set the learning rate to 1.",
-        )
-    if optimizer.schedule == "polynomial" and optimizer.learning_rate <= POLYNOMIAL_END:
-        raise ConfigError(
-            f"A polynomial schedule ends at a learning rate of {POLYNOMIAL_END:g}, and {optimizer.learning_rate:g} is set.",
-            layer="optimizer.learning_rate",
-            found=optimizer.learning_rate,
-            expected=f"above {POLYNOMIAL_END:g}",
-            remedy="Set a higher learning rate, or another schedule.",
         )
     if optimizer.warmup >= config.steps:
         raise ConfigError(

@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 
-import torch
-
 from krona_ops.errors import ConfigError
 from krona_ops.targets import Target
 
 from .backbone.protocol import Backbone
 from .config import WIDTH, TrainConfig
-from .optim import learning_rate_factor
+from .rate_schedules import rate_factor
 from .state import TrainState
 
 
@@ -36,9 +34,11 @@ def require_movement(rates: Mapping[str, float], config: TrainConfig, begun: Col
         begun: The layers that start from an adapter, with both factors at something.
 
     Raises:
-        ConfigError: All rates that count are zero.
+        ConfigError: All rates that count are zero, or the schedule has none below.
     """
     optimizer = config.optimizer
+    if optimizer.name != "schedulefree":
+        rate_factor(optimizer, optimizer.learning_rate, config.steps)
     moves = (rate and (optimizer.rate_b or (optimizer.rate_a and name in begun)) for name, rate in rates.items())
     if not any(moves):
         what = "rate_b" if not optimizer.rate_b else "rate_text, or every target rule's rate,"
@@ -57,10 +57,9 @@ def jump(resume: TrainState, config: TrainConfig) -> str:
     The longer training's curve is the one that a run of all these steps would have had; the shorter one's is over.
     """
     optimizer = config.optimizer
-    if resume.config.steps == config.steps:
+    if resume.config.steps == config.steps or optimizer.name == "schedulefree":
         return ""
-    probe = torch.optim.SGD([torch.nn.Parameter(torch.zeros(()))], lr=optimizer.learning_rate)
-    was, now = (learning_rate_factor(optimizer, probe, steps)(resume.step) for steps in (resume.config.steps, config.steps))
+    was, now = (rate_factor(optimizer, optimizer.learning_rate, n)(resume.step) for n in (resume.config.steps, config.steps))
     if math.isclose(was, now, rel_tol=1e-6, abs_tol=1e-9):
         return ""
     return (

@@ -131,10 +131,6 @@ WRONG = {
         "training: {objective: {levels: [a]}}",
         r"levels is \['a'\]; it must be one of uniform, logit_normal",
     ),
-    "a polynomial that cannot fall": (
-        "training: {optimizer: {schedule: polynomial, learning_rate: 1e-8}}",
-        "optimizer.learning_rate: A polynomial schedule ends at a learning rate of 1e-07",
-    ),
 }
 
 
