@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
+from .bounds import Within, require_fields
 from .errors import ConfigError, CoverageError
 from .names import LayerName, Projection, projection
 from .shapes import KronShape, split
@@ -24,7 +26,7 @@ class TargetRule:
     """Which attention projections; empty takes every layer that ``pattern`` finds, attention or not."""
     pattern: str = ""
     """A regular expression that must be found in the layer's name; empty matches all."""
-    rate: float = 1.0
+    rate: Annotated[float, Within(0, 1000, remedy="1 learns as fast as the learning rate says.")] = 1.0
     """These layers' learning rate is multiplied by this."""
 
     def __post_init__(self) -> None:
@@ -35,13 +37,7 @@ class TargetRule:
                 expected="two positive integers, out × in",
                 remedy="Take 64 × 4, the paper's best, to start with.",
             )
-        if self.rate < 0:
-            raise ConfigError(
-                f"A target rule's rate is {self.rate}.",
-                found=self.rate,
-                expected="0 or more",
-                remedy="1 learns as fast as the learning rate says.",
-            )
+        require_fields(self)
         try:
             re.compile(self.pattern)
         except re.error as error:

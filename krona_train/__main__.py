@@ -17,17 +17,21 @@ from collections.abc import Callable, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from tqdm import tqdm
 
+from krona_ops import Adapter, load
 from krona_ops.errors import ConfigError, DataError, KronaError
 
-from .comfyui_start import find_comfyui, has_gpu, prepare_comfyui, user_folder
+from .comfyui_start import find_comfyui, has_gpu, host_side, prepare_comfyui, user_folder
 from .events import Ended, Event, Noted, Sink, Started, Stepped, Validated
 from .job import Job, dataset_of, load_job, to_text
 from .requests import Ask, asked, forget
 from .runtime import Accelerated, OneProcess, Runtime
+from .start import FILE as START
 from .state import TrainState, newest
+from .typed_in import safe_name
 from .wire import to_line
 
 log = logging.getLogger("krona_train")
@@ -87,9 +91,12 @@ def _train(job: Job, options: argparse.Namespace, runtime: Runtime, host: Path) 
     from .backbone.comfyui.material import Material, Places, prepare, with_prompts
     from .backbone.comfyui.train import HostTraining
 
-    config, leads = job.training, runtime.number == 0
+    leads = runtime.number == 0
     folder = Path(runtime.from_first(str(_folder(job, options))))
     resume = _state(folder) if options.resume else None
+    if resume is not None:
+        job = dataclasses.replace(job, training=resume.adopted(job.training))
+    config = job.training
     if leads and not options.events:  # else who watches has done it, and may have asked for something meanwhile
         forget(folder)
     model = load_model(job.model)
@@ -97,15 +104,20 @@ def _train(job: Job, options: argparse.Namespace, runtime: Runtime, host: Path) 
     if leads and options.encoded is None and (resume is None or not encoded.is_file()):
         places = Places(user_folder(host) / "krona" / "cache", folder.parent / "class pictures")
         clip, vae = load_clip(job.model), load_vae(job.model)
-        prepare(model, clip, vae, dataset_of(job), config, places, _tell_preparation(options.events)).save(encoded)
-        del clip, vae
+        begun = _start(job, model, clip)
+        prepared = prepare(model, clip, vae, dataset_of(job), config, places, _tell_preparation(options.events))
+        # Tried together before anything is written.
+        HostTraining(model, clip, vae, prepared, config, "", begun).fingerprints()
+        prepared.save(encoded)
+        del clip, vae, prepared, begun
     material = Material.load(runtime.from_first(str(encoded)))
     if leads and resume is not None and options.encoded is None:
         _require_same_captions(job, material.captions)
         material = with_prompts(material, lambda: load_clip(job.model), config.preview)
     clip = load_clip(job.model) if config.adapter.text_encoder else None
     vae = load_vae(job.model) if leads and config.preview.every else None
-    training = HostTraining(model, clip, vae, material, config, to_text(dataclasses.replace(job, name=folder.name)))
+    written = dataclasses.replace(job, name=folder.name, start=START if job.start else "")
+    training = HostTraining(model, clip, vae, material, config, to_text(written), _start(job, model, clip))
     requests = Requests(folder if leads else None)
     show = _events(folder, requests) if options.events else _Bar(config.steps, is_hidden=not leads)
     try:
@@ -117,6 +129,13 @@ def _train(job: Job, options: argparse.Namespace, runtime: Runtime, host: Path) 
     finally:
         if leads:
             forget(folder)  # obeyed
+
+
+def _start(job: Job, model: Any, clip: Any) -> Adapter | None:
+    """The adapter that the training begins at, by the model's own names."""
+    if not job.start:
+        return None
+    return host_side("canonical").canonical(load(job.start), model, clip if job.training.adapter.text_encoder else None)
 
 
 def _require_same_captions(job: Job, captions: Sequence[str]) -> None:
@@ -146,9 +165,10 @@ def _folder(job: Job, options: argparse.Namespace) -> Path:
         return options.folder.resolve()
     if options.resume:
         return options.file.resolve().parent
-    wanted = Path(job.output) / job.name
+    name = safe_name(job.name)
+    wanted = Path(job.output) / name
     # The file of a finished run starts the next one beside it, not inside it.
-    wanted = options.file.resolve().parent.with_name(job.name) if (wanted.parent / "metrics.jsonl").exists() else wanted
+    wanted = options.file.resolve().parent.with_name(name) if (wanted.parent / "metrics.jsonl").exists() else wanted
     number, folder = 1, wanted
     while folder.exists() and any(folder.iterdir()):
         number += 1

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import dataclasses
-import re
-import types
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal
 
-import yaml
-
+from krona_ops.bounds import ABOVE_0, Within, require_fields
 from krona_ops.errors import ConfigError
 from krona_ops.kron import Layout
 from krona_ops.targets import TargetRule
 
+from . import typed_yaml
+from .typed_yaml import from_dict as from_dict
+from .typed_yaml import to_dict as to_dict
+from .typed_yaml import to_yaml as to_yaml
+
 WIDTH = 1280
 """Of most of SDXL's attention, where the paper's learning rates were found."""
-_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
-
+_COUNT = Within(0, 1_000_000)
+_SEED = Within(0, 2**53 - 1)
+"""The largest whole number that a browser holds exactly."""
+_FASTER = Within(0, 1000)
+_Decay = Annotated[float, Within(0, 1, open_high=True)]
 
 Optimizer = Literal["adamw", "adamw8bit", "prodigy", "schedulefree"]
 Schedule = Literal["constant", "linear", "cosine", "cosine_with_restarts", "polynomial"]
@@ -41,12 +44,12 @@ class AdapterConfig:
     layout: Layout = "kron"
     """``kron`` is the Kronecker product of the paper, which every LoKr loader reads. ``shuffled`` is what the released
     DiffuseKronA code computes."""
-    init_std: float = 1 / 64
+    init_std: Annotated[float, Within(0, 1)] = 1 / 64
     """``A`` starts normal with this standard deviation, ``B`` at zero. The default is the released code's for 64 × 4. 0 is its
     1 / out_a for all factors, 1/2 for 2 × 2: so large a start stays a random direction for most of the training (docs/LOG.md)."""
-    rank: int = 4
+    rank: Annotated[int, Within(1, 1024)] = 4
     """Of a LoRA; 4 is the paper's baseline. A Kronecker adapter has factors instead."""
-    alpha: float = 4.0
+    alpha: Annotated[float, Within(0.001, 1024)] = 4.0
     """Of a LoRA, whose update is multiplied by alpha / rank. diffusers sets both alike."""
     text_encoder: bool = False
     """Adapt the text encoder's attention too. The paper's SD 1.4 numbers do (0.52 M parameters), its SDXL numbers do not."""
@@ -56,8 +59,7 @@ class AdapterConfig:
             raise ConfigError(
                 "There is no target rule.", found=0, expected="at least one", remedy="Leave the targets at their default."
             )
-        _require_positive(self, "rank", "alpha")
-        _require_not_negative(self, "init_std")
+        require_fields(self)
 
 
 @dataclass(frozen=True)
@@ -66,38 +68,39 @@ class OptimizerConfig:
 
     name: Optimizer = "adamw"
     """``adamw8bit`` needs the package bitsandbytes, ``prodigy`` prodigyopt, ``schedulefree`` schedulefree."""
-    learning_rate: float = 5e-4
+    learning_rate: Annotated[
+        float, Within(0, 1, open_low=True, remedy="5e-4 is the paper's best; at 0 nothing is trained.")
+    ] = 5e-4
     """Paper: 5e-4; favourable from 1e-4 to 1e-3 (DiffuseKronA, Fig. 16). Prodigy finds its own: give it 1."""
-    rate_a: float = 1.0
+    rate_a: Annotated[float, _FASTER] = 1.0
     """The learning rate of the factors that start random (``A``; a LoRA's down) is multiplied by this."""
-    rate_b: float = 1.0
+    rate_b: Annotated[float, _FASTER] = 1.0
     """The same for those that start at zero (``B``; a LoRA's up). 16 is LoRA+ (Hayou et al. 2024)."""
-    rate_text: float = 1.0
+    rate_text: Annotated[float, _FASTER] = 1.0
     """The same for the text encoder's factors, on top of the other two."""
-    rate_by_width: float = 0.8
+    rate_by_width: Annotated[float, Within(0, 2)] = 0.8
     """A layer that reads n numbers learns (1280 / n) to this power times as fast; 0 is off. AdamW moves all weights alike,
     though wide layers add up more of them: between 0.5, the same share of weights that are 1/√n large, and 1 (Yang et al.
     2022, Table 3). 0.8 joins the paper's best rate with the best of layers 128 wide (docs/LOG.md). Not with Prodigy."""
-    weight_decay: float = 1e-2
+    weight_decay: Annotated[float, Within(0, 10)] = 1e-2
     """Decoupled weight decay."""
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[_Decay, _Decay] = (0.9, 0.999)
     """Decay of the first and second moment."""
-    eps: float = 1e-8
+    eps: Annotated[float, ABOVE_0] = 1e-8
     """Added to the root of the second moment."""
-    max_grad_norm: float = 1.0
+    max_grad_norm: Annotated[float, Within(0, 1000)] = 1.0
     """The gradient of all factors together is scaled down to this norm; 0 leaves it as it is."""
     schedule: Schedule = "constant"
     """How the learning rate goes on after the warmup, over all steps of the run; diffusers' schedules of these names."""
-    warmup: int = 0
+    warmup: Annotated[int, _COUNT] = 0
     """Steps in which the learning rate rises from 0."""
-    cycles: int = 1
+    cycles: Annotated[int, Within(1, 1000)] = 1
     """Restarts of ``cosine_with_restarts``."""
-    power: float = 1.0
+    power: Annotated[float, Within(0.01, 100)] = 1.0
     """Of ``polynomial``."""
 
     def __post_init__(self) -> None:
-        _require_positive(self, "learning_rate", "eps", "cycles", "power")
-        _require_not_negative(self, "weight_decay", "max_grad_norm", "warmup", "rate_a", "rate_b", "rate_text", "rate_by_width")
+        require_fields(self)
 
 
 @dataclass(frozen=True)
@@ -106,69 +109,62 @@ class ObjectiveConfig:
 
     distance: Distance = "l2"
     """``l2`` is the mean squared error. ``huber`` is pseudo-Huber: less pull from single wrong places in a picture."""
-    huber_c: float = 0.1
+    huber_c: Annotated[float, Within(0.0001, 100)] = 0.1
     """Errors well above this count linearly instead of squared (diffusers' ``huber_c``)."""
     weighting: Weighting = "none"
     """How noise levels count. ``none``: as the model predicts (Ho et al. 2020). ``min_snr``: Hang et al. 2023. ``debiased``:
     Yu et al. 2024. ``p2``: Choi et al. 2022."""
-    snr_gamma: float = 5.0
+    snr_gamma: Annotated[float, Within(0.01, 100)] = 5.0
     """γ of min-SNR."""
-    p2_gamma: float = 1.0
+    p2_gamma: Annotated[float, Within(0, 10)] = 1.0
     """γ of P2; its k is 1."""
     levels: Levels = "uniform"
     """Which noise levels are drawn, in the model's own time: ``uniform``, ``logit_normal`` and ``mode`` (Esser et al. 2024),
     ``shifted`` (towards more noise, for large pictures)."""
-    level_mean: float = 0.0
+    level_mean: Annotated[float, Within(-10, 10)] = 0.0
     """Of ``logit_normal``."""
-    level_std: float = 1.0
+    level_std: Annotated[float, Within(0.01, 10)] = 1.0
     """Of ``logit_normal``."""
-    level_scale: float = 1.29
+    level_scale: Annotated[
+        float, Within(0, 1.75, remedy="Above that, levels fall while the draw rises; 1.29 is Stable Diffusion 3's.")
+    ] = 1.29
     """Of ``mode``: Esser et al. 2024, eq. 20; 0 is uniform."""
-    level_shift: float = 2.0
+    level_shift: Annotated[float, Within(0.01, 100)] = 2.0
     """Of ``shifted``, on top of the model's own shift: t becomes shift · t / (1 + (shift − 1) · t); above 1 is more noise."""
-    noise_offset: float = 0.0
+    noise_offset: Annotated[float, Within(0, 1)] = 0.0
     """Each channel's noise is shifted as a whole by this much, at random: lets ε-models learn very dark and bright pictures."""
+    embedded_guidance: Annotated[float, Within(0, 100)] = 1.0
+    """What a model that was distilled with guidance is told (Flux dev, Flux 2 dev, HunyuanVideo): 1 asks for the picture itself,
+    as every trainer does. 0 leaves it to ComfyUI, 3.5 for Flux and 6 for HunyuanVideo. Other models have no such input."""
 
     def __post_init__(self) -> None:
-        _require_positive(self, "huber_c", "snr_gamma", "level_std", "level_shift")
-        _require_not_negative(self, "p2_gamma", "level_scale", "noise_offset")
-        if self.level_scale > 1.75:
-            raise ConfigError(
-                f"level_scale is {self.level_scale}.",
-                found=self.level_scale,
-                expected="at most 1.75, where levels still rise with the draw",
-                remedy="1.29 is Stable Diffusion 3's.",
-            )
+        require_fields(self)
 
 
 @dataclass(frozen=True)
 class PriorConfig:
     """Keep what the model knows about the subject's class (Ruiz et al. 2022: prior preservation)."""
 
-    weight: float = 0.0
+    weight: Annotated[float, Within(0, 100)] = 0.0
     """Of the prior loss against the subject's. 0 is off, as in the released DiffuseKronA recipe; 1 is DreamBooth's."""
     source: Literal["model", "pictures"] = "model"
     """``model``: the frozen model's own prediction on the class prompt is the target, no pictures needed. ``pictures``:
     class pictures, from a folder or made by the model before the training."""
 
     def __post_init__(self) -> None:
-        _require_not_negative(self, "weight")
+        require_fields(self)
 
 
 @dataclass(frozen=True)
 class EmaConfig:
     """An exponential moving average of the factors, as diffusers' ``EMAModel`` computes it; where it is on, it is the result."""
 
-    decay: float = 0.99
+    decay: Annotated[float, Within(0, 0.999999, remedy="0.99 for 1000 steps, 0 for none.")] = 0.99
     """Per step, close to 1; 0 is off. 0.99 averages over about a hundred steps, 0.999 over a thousand; both start lower by
     themselves. Not with schedulefree, which averages in its own way."""
 
     def __post_init__(self) -> None:
-        _require_not_negative(self, "decay")
-        if self.decay >= 1:
-            raise ConfigError(
-                f"decay is {self.decay}.", found=self.decay, expected="below 1", remedy="0.99 for 1000 steps, 0 for none."
-            )
+        require_fields(self)
 
 
 @dataclass(frozen=True)
@@ -191,102 +187,95 @@ class MemoryConfig:
 class PreviewConfig:
     """Pictures drawn with the adapter as it stands, to watch; they never change the training."""
 
-    every: int = 0
+    every: Annotated[int, _COUNT] = 0
     """Steps between previews; 0 draws none. One more set is drawn at the end."""
     prompts: tuple[str, ...] = ()
     """One picture each; none takes the first caption of the pictures that are trained on."""
     negative: str = ""
     """What the pictures shall not show."""
-    width: int = 0
+    width: Annotated[int, Within(0, 8192)] = 0
     """In pixels; 0 takes the size of training."""
-    height: int = 0
+    height: Annotated[int, Within(0, 8192)] = 0
     """In pixels; 0 takes the size of training."""
-    steps: int = 20
+    steps: Annotated[int, Within(1, 1000)] = 20
     """Of the sampler."""
-    guidance: float = 7.0
+    guidance: Annotated[float, Within(0.1, 100)] = 7.0
     """Classifier-free guidance; the paper draws with 7. Distilled models want 1."""
     sampler: str = "euler"
     """The host's name of the sampler."""
     scheduler: str = "normal"
     """The host's name of the noise schedule."""
-    seed: int = 0
+    embedded_guidance: Annotated[float, Within(0, 100)] = 0.0
+    """What a model that was distilled with guidance is told while it draws; 0 leaves it to ComfyUI, 3.5 for Flux and 6 for
+    HunyuanVideo. It is another one than the training's, and ``guidance`` stays at 1 for these models."""
+    seed: Annotated[int, _SEED] = 0
     """Of the noise that previews start from, the same for every preview so that they can be compared."""
 
     def __post_init__(self) -> None:
-        _require_positive(self, "steps", "guidance")
-        _require_not_negative(self, "every", "width", "height", "seed")
+        require_fields(self)
 
 
 @dataclass(frozen=True)
 class ValidationConfig:
     """The loss on pictures that are kept out of the training, always at the same noise."""
 
-    every: int = 0
+    every: Annotated[int, _COUNT] = 0
     """Steps between validations; 0 makes none, and all pictures are trained on."""
-    pictures: int = 1
+    pictures: Annotated[int, Within(1, 1_000_000)] = 1
     """How many pictures are kept out, drawn by the run's seed."""
-    levels: int = 8
+    levels: Annotated[int, Within(1, 1000)] = 8
     """Fixed noise levels per picture, evenly spread."""
-    patience: int = 0
+    patience: Annotated[int, _COUNT] = 0
     """Stop after this many validations without a new best; 0 never does."""
 
     def __post_init__(self) -> None:
-        _require_not_negative(self, "every", "patience")
-        _require_positive(self, "pictures", "levels")
+        require_fields(self)
 
 
 @dataclass(frozen=True)
 class DataConfig:
     """How pictures and captions become what is trained on."""
 
-    resolution: int = 0
+    resolution: Annotated[int, Within(0, 4096)] = 0
     """Side in pixels of a square of the same area; 0 takes the size that the model was trained at."""
     buckets: bool = True
     """Keep each picture's shape: it is cut as little as possible, to one of a set of sizes of about the same area. Off cuts squares."""
-    bucket_step: int = 64
+    bucket_step: Annotated[int, Within(1, 4096)] = 64
     """Sides of the buckets are multiples of this many pixels."""
-    crops: int = 1
+    crops: Annotated[int, Within(1, 64)] = 1
     """Different cuts of each picture; 1 takes the middle, more spread over what does not fit."""
     flip: bool = False
     """Train on mirrored pictures too. Not for faces, text, or anything with a left and a right."""
     masks: bool = False
     """Only where a mask is white is learnt: a picture's own transparency, or ``dog-mask.png`` next to ``dog.png``."""
-    caption_dropout: float = 0.0
+    caption_dropout: Annotated[float, Within(0, 1, remedy="0.1 is usual, 0 is off.")] = 0.0
     """Share of samples whose caption is left empty; keeps guidance without a prompt working."""
-    shuffles: int = 0
+    shuffles: Annotated[int, Within(0, 64)] = 0
     """Orders of each caption's comma-separated parts to train with; 0 leaves captions as they are."""
-    keep_tags: int = 1
+    keep_tags: Annotated[int, Within(0, 64)] = 1
     """Parts at a caption's start that stay in place when the others are shuffled."""
     cache: bool = True
     """Keep encoded pictures and captions on disk, for the next run."""
 
     def __post_init__(self) -> None:
-        _require_positive(self, "bucket_step", "crops")
-        _require_not_negative(self, "resolution", "shuffles", "keep_tags")
-        if not 0 <= self.caption_dropout <= 1:
-            raise ConfigError(
-                f"caption_dropout is {self.caption_dropout}.",
-                found=self.caption_dropout,
-                expected="from 0 to 1",
-                remedy="0.1 is usual, 0 is off.",
-            )
+        require_fields(self)
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """One training."""
 
-    steps: int = 1000
+    steps: Annotated[int, Within(1, 1_000_000)] = 1000
     """Optimizer steps. Paper: 500 are enough for a simple subject, 1000 and more for a complex one or long prompts."""
-    batch_size: int = 1
+    batch_size: Annotated[int, Within(1, 1024)] = 1
     """Pictures per step, each with its own caption, noise and noise level."""
-    accumulate: int = 1
+    accumulate: Annotated[int, Within(1, 1024)] = 1
     """Batches per step: their gradients are averaged. The effect of a larger batch without its memory."""
-    seed: int = 0
+    seed: Annotated[int, _SEED] = 0
     """Everything random comes from it: the factors' start, the order of the pictures, the noise and its levels."""
-    save_every: int = 100
+    save_every: Annotated[int, _COUNT] = 100
     """Steps between saved states; a run can go on from the newest one, bit for bit. 0 saves at the end only."""
-    keep_states: int = 2
+    keep_states: Annotated[int, Within(1, 1000)] = 2
     """How many of the newest states are kept."""
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -299,8 +288,7 @@ class TrainConfig:
     validation: ValidationConfig = field(default_factory=ValidationConfig)
 
     def __post_init__(self) -> None:
-        _require_positive(self, "steps", "batch_size", "accumulate", "keep_states")
-        _require_not_negative(self, "seed", "save_every")
+        require_fields(self)
         _require_compatible(self)
 
 
@@ -337,105 +325,10 @@ def _require_compatible(config: TrainConfig) -> None:
         )
 
 
-def _require_positive(config: object, *names: str) -> None:
-    for name in names:
-        if not getattr(config, name) > 0:
-            raise ConfigError(
-                f"{name} is {getattr(config, name)}.",
-                found=getattr(config, name),
-                expected="more than 0",
-                remedy=f"Set {name} above 0.",
-            )
-
-
-def _require_not_negative(config: object, *names: str) -> None:
-    for name in names:
-        if not getattr(config, name) >= 0:
-            raise ConfigError(
-                f"{name} is {getattr(config, name)}.",
-                found=getattr(config, name),
-                expected="0 or more",
-                remedy=f"Set {name} to 0 or more.",
-            )
-
-
-def to_dict(config: object) -> dict[str, Any]:
-    """A config as plain numbers, texts, lists and dicts, ready for YAML or JSON."""
-    return {f.name: _plain(getattr(config, f.name)) for f in dataclasses.fields(config)}  # type: ignore[arg-type]
-
-
-def _plain(value: object) -> object:
-    if dataclasses.is_dataclass(value):
-        return to_dict(value)
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def from_dict(kind: type, values: Mapping[str, Any], where: str = "") -> Any:
-    """A config from what `to_dict` wrote; settings that are not named keep their defaults.
-
-    Raises:
-        ConfigError: A setting is unknown, has a value of the wrong type, or fails the config's own checks.
-    """
-    hints = get_type_hints(kind)
-    unknown = sorted(set(values) - set(hints))
-    if unknown:
-        raise ConfigError(
-            f"There is no setting {where}{unknown[0]}.",
-            found=unknown[0],
-            expected=", ".join(sorted(hints)),
-            remedy="Check its spelling.",
-        )
-    return kind(**{name: _convert(hints[name], value, f"{where}{name}") for name, value in values.items()})
-
-
-def _convert(hint: Any, value: Any, where: str) -> Any:
-    origin, arguments = get_origin(hint), get_args(hint)
-    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
-        return from_dict(hint, value, f"{where}.")
-    if origin is tuple and isinstance(value, list | tuple):
-        kinds = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else list(arguments)
-        if len(kinds) == len(value):
-            return tuple(_convert(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True)))
-    if origin in (Union, types.UnionType):
-        hint = next((kind for kind in arguments if kind is type(value)), hint)
-    if origin is Literal and value in arguments:
-        return value
-    if hint is float and isinstance(value, str) and _NUMBER.fullmatch(value):
-        value = float(value)  # YAML 1.1 reads 1e-4 as text, because it has no point
-    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(hint, type) and type(value) is hint:
-        return value
-    raise ConfigError(
-        f"{where} is {value!r}.",
-        found=value,
-        expected=getattr(hint, "__name__", str(hint)),
-        remedy="Correct it or leave the line out.",
-    )
-
-
-def to_yaml(config: object) -> str:
-    """The config as YAML, in the order of its fields."""
-    return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
-
-
 def from_yaml(text: str, kind: type = TrainConfig) -> Any:
     """A config from YAML (JSON is YAML too); a training's, when nothing else is said.
 
     Raises:
-        ConfigError: The text is no YAML mapping, or holds a setting that is unknown or wrong.
+        ConfigError: See `krona_train.typed_yaml.from_yaml`.
     """
-    try:
-        values = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise ConfigError(
-            f"The file is no YAML: {error}.", found="damaged YAML", expected="YAML or JSON", remedy="Correct that line."
-        ) from error
-    if not isinstance(values, Mapping):
-        raise ConfigError(
-            "The file holds no settings.",
-            found=type(values).__name__,
-            expected="name: value lines",
-            remedy="See docs/training.md.",
-        )
-    return from_dict(kind, values)
+    return typed_yaml.from_yaml(text, kind)

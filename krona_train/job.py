@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import dataclasses
 import os
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from krona_ops.errors import ConfigError, KronaError
 from .config import TrainConfig, from_yaml, to_yaml
 from .data.pictures import Dataset
 from .data.source import PictureFiles, read_pictures, wanted_prior
+from .typed_in import safe_name, typed_path
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,18 @@ class Job:
     """The ComfyUI whose code loads the model; empty takes the one that this pack is installed in."""
     model: ModelFiles = field(default_factory=ModelFiles)
     pictures: PictureFiles = field(default_factory=PictureFiles)
+    start: str = ""
+    """A file with an adapter of any form: the training begins at it instead of at nothing. A run keeps a copy of its own."""
     training: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        if not safe_name(self.name):
+            raise ConfigError(
+                f"name is {self.name!r}; it must be a text that a folder can be called.",
+                found=self.name,
+                expected="a text with a letter or a number in it",
+                remedy="Write what the run shall be called, or leave the line out.",
+            )
 
 
 def load_job(path: Path) -> Job:
@@ -64,20 +77,11 @@ def load_job(path: Path) -> Job:
     Raises:
         ConfigError: The file is missing or no YAML, or holds a setting that is unknown or wrong.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"The file cannot be read: {error}.",
-            layer=str(path),
-            found="no text",
-            expected="a YAML file such as the run.yaml of a run",
-            remedy="Check its name.",
-        ) from error
-    job = _parsed(text, path)
+    job = _parsed(_text(path), path)
     base = path.resolve().parent
 
     def absolute(name: str) -> str:
+        name = typed_path(name)
         return str(base / os.path.expanduser(name)) if name else ""
 
     model = dataclasses.replace(
@@ -90,8 +94,45 @@ def load_job(path: Path) -> Job:
     pictures = dataclasses.replace(
         job.pictures, folder=absolute(job.pictures.folder), class_folder=absolute(job.pictures.class_folder)
     )
-    places = {"comfyui": absolute(job.comfyui), "output": absolute(job.output) or str(base)}
+    places = {
+        "comfyui": absolute(job.comfyui),
+        "output": absolute(job.output) or str(base),
+        "start": absolute(job.start),
+    }
     return dataclasses.replace(job, model=model, pictures=pictures, **places)
+
+
+def _text(path: Path) -> str:
+    """The file as text; a mark of UTF-8 at its start, which Windows' Notepad writes, is no part of it.
+
+    Raises:
+        ConfigError: The file is missing, or in another encoding.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(
+            f"The file cannot be read: {error.strerror or error}.",
+            layer=str(path),
+            found="no file",
+            expected="a YAML file such as the run.yaml of a run",
+            remedy="Check its name.",
+        ) from error
+    is_wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in content[:2]
+    try:
+        if not is_wide:
+            return content.decode("utf-8-sig")
+        found = "UTF-16 (what Windows calls Unicode)"
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        found = f"another encoding: byte {error.start + 1}, in line {line}, is no UTF-8"
+    raise ConfigError(
+        f"The file cannot be read: it is text in {found}.",
+        layer=str(path),
+        found=found,
+        expected="text in UTF-8",
+        remedy="Save it as UTF-8 in your editor.",
+    )
 
 
 def _parsed(text: str, path: Path) -> Job:

@@ -63,6 +63,12 @@ class KronLayer(nn.Module):
         """The update as a value, a copy that further training does not change."""
         return Kron(Full(_copy(self.a)), Full(_copy(self.b)), layout=self.layout)
 
+    @torch.no_grad()
+    def begin_at(self, delta: Kron) -> None:
+        """Stand where an update of this layer's own form stands (`krona_train.start`)."""
+        self.a.copy_(delta.a.dense())
+        self.b.copy_(delta.b.dense())
+
     def random_and_zero(self) -> tuple[nn.Parameter, nn.Parameter]:
         """The factor that starts random and the one that starts at zero."""
         return self.a, self.b
@@ -98,6 +104,15 @@ class LoraLayer(nn.Module):
     def delta(self) -> Matrix:
         """The update as a value, a copy that further training does not change."""
         return Matrix(LowRank(_copy(self.up), _copy(self.down)), self.scale)
+
+    @torch.no_grad()
+    def begin_at(self, delta: Matrix) -> None:
+        """Stand where a LoRA of this scale and at most this rank stands; columns that it lacks stay random times zero."""
+        assert isinstance(delta.factor, LowRank)
+        rank = delta.factor.down.shape[0]
+        self.down[:rank].copy_(delta.factor.down)
+        self.up.zero_()
+        self.up[:, :rank].copy_(delta.factor.up)
 
     def random_and_zero(self) -> tuple[nn.Parameter, nn.Parameter]:
         """The factor that starts random and the one that starts at zero."""

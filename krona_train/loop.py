@@ -8,22 +8,24 @@ from contextlib import contextmanager
 from PIL.Image import Image
 
 from krona_ops import Adapter, LayerName, select
-from krona_ops.targets import Target, describe_adjustments
+from krona_ops.targets import describe_adjustments
 
 from .backbone.protocol import Backbone, Example, Item
-from .config import WIDTH, TrainConfig
-from .events import Ended, Saved, Sink, Started
+from .config import TrainConfig
+from .events import Ended, Noted, Saved, Sink, Started
 from .inject import every
 from .layers import Layer, Switch, patch_with
 from .look import Look
 from .memory import Plan
 from .progress import Progress
+from .rates import jump, learning_rates, require_movement
 from .reach import Reach
 from .readings import Readings
 from .requests import Ask
 from .runtime import OneProcess, Runtime
 from .samples import Samples, as_items, fingerprint, prior_items
-from .state import TrainState
+from .start import Start
+from .state import AS_THEN, TrainState
 from .step import Batches, Blocks, backward_that_fits
 from .trainee import Trainee
 from .usage import Usage
@@ -42,6 +44,8 @@ def fit(
     runtime: Runtime | None = None,
     asked: Callable[[], Ask] = lambda: Ask.NOTHING,
     late: bool | None = None,
+    start: Start | None = None,
+    notes: tuple[str, ...] = (),
 ) -> Adapter:
     """Train an adapter and return it; the backbone is left as it was found, whatever happens.
 
@@ -57,11 +61,14 @@ def fit(
             Whoever obeys has it forgotten: a saved state and adapter come as `Saved`, a finished training ends as any other.
         late: Whether a step is told while the next one is computed (`Readings`); by default on devices that compute beside Python. Does nothing
             where the optimizer cannot wait with its own steps.
+        start: Begin at this adapter; the result is that adapter and what was learnt. A training that goes on has the same.
+        notes: What the user should read first.
 
     Raises:
         DataError: There are no examples, or none of the class where the prior needs them.
         CoverageError: No layer of the backbone is a target.
-        ConfigError: The state to go on from belongs to other settings, another base model or other pictures.
+        ConfigError: The state to go on from belongs to other settings, another base model, other pictures or another start; or
+            nothing would be trained, because every rate is zero.
         NonFiniteError: The loss or its gradient became NaN or infinite; the factors are those from before.
         OutOfMemoryError: A step does not fit even in the smallest way.
         KeyboardInterrupt: It was asked to stop.
@@ -75,22 +82,30 @@ def fit(
         Samples(items, config, runtime.number, runtime.count),
         Samples(classes, config, runtime.number, runtime.count, "class order") if classes else None,
     )
+    begun = start.adapter.layers if start is not None else {}
+    rates = learning_rates(backbone, targets, config)
+    require_movement(rates, config, begun)
     with backbone.ready():
-        trainee = Trainee(targets, learning_rates(backbone, targets, config), config, backbone.device)
+        trainee = Trainee(targets, rates, config, backbone.device, begun)
         progress = Progress(Plan(config.memory.checkpointing))
         base, seen = backbone.fingerprint(), fingerprint((*everything, *classes))
+        began = start.fingerprint if start is not None else ""
 
         def state() -> TrainState:
             tensors, numbers = trainee.capture()
-            told = {**numbers, **progress.numbers(), "processes": runtime.count}
+            before = resume.numbers.get(AS_THEN, []) if resume is not None else []
+            told = {**numbers, **progress.numbers(), "processes": runtime.count, "start": began, AS_THEN: before}
             return TrainState(progress.done, tensors, told, config, base, seen)
 
         if resume is not None:
-            resume.require_same(config, base, seen, runtime.count)
+            resume.require_same(config, base, seen, runtime.count, began)
             trainee.restore(resume.tensors, resume.numbers)
             progress.restore(resume)
         count = sum(p.numel() for p in trainee.parameters)
-        sink(Started(config.steps, progress.done, len(targets), count, describe_adjustments(targets)))
+        notes = (*notes, *(start.notes if start is not None else ()), *describe_adjustments(targets))
+        sink(Started(config.steps, progress.done, len(targets), count, notes))
+        if resume is not None and (change := jump(resume, config)):
+            sink(Noted(progress.done, change))
         late = trainee.can_hold_still and (backbone.device.type != "cpu" if late is None else late)
         readings = Readings(sink, progress, config.steps, late=late, checks_gradient=not trainee.scaler.is_enabled())
         reach = Reach()
@@ -127,18 +142,6 @@ def fit(
         adapter = trainee.result()
         sink(Ended(progress.done, config.steps, adapter, state()))
         return adapter
-
-
-def learning_rates(backbone: Backbone, targets: Sequence[Target], config: TrainConfig) -> dict[str, float]:
-    """For each layer, what its learning rate is multiplied by. Widths count for nothing with Prodigy, which finds one rate for all."""
-    text = config.optimizer.rate_text
-    exponent = config.optimizer.rate_by_width if config.optimizer.name != "prodigy" else 0.0
-    return {
-        target.name: target.rate
-        * (text if backbone.is_text(target.name) else 1.0)
-        * (WIDTH / target.sizes.in_features) ** exponent
-        for target in targets
-    }
 
 
 @contextmanager

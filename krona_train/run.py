@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from krona_ops import Adapter, save
+from krona_ops import Adapter, Target, save
+from krona_ops.errors import ConfigError
 from krona_ops.files import write_atomically
 
-from .config import TrainConfig, to_yaml
+from .config import AdapterConfig, TrainConfig, to_yaml
 from .events import Ended, Event, Previewed, Saved, Started, Validated
 from .metrics import METRICS, append, history, picture_names, read, row_of
 from .requests import Ask, forget
+from .start import FILE as START
 from .state import TrainState, states
 
 log = logging.getLogger(__name__)
@@ -32,10 +35,18 @@ class Run:
         folder: Created; a folder that is there already must hold a run that goes on.
         metadata: Goes into the adapters' files.
         settings: The text of ``run.yaml``; those of the training alone when not given.
+        start: The adapter that the training begins at, in the form that is trained; the folder keeps a copy.
     """
 
-    def __init__(self, folder: Path, config: TrainConfig, metadata: Mapping[str, str], settings: str | None = None) -> None:
-        self.folder = folder
+    def __init__(
+        self,
+        folder: Path,
+        config: TrainConfig,
+        metadata: Mapping[str, str],
+        settings: str | None = None,
+        start: Adapter | None = None,
+    ) -> None:
+        self.folder, self._begun = folder, start
         self.losses: list[float] = []
         self.steps: list[int] = []
         """The step of each of the ``losses``; some are missing where metrics were lost in a crash."""
@@ -80,6 +91,8 @@ class Run:
         # A process of its own finds its folder made; another run's, which has metrics, is left alone.
         self.folder.mkdir(parents=True, exist_ok=event.done > 0 or not (self.folder / METRICS).exists())
         write_atomically(self.folder / "run.yaml", lambda file: file.write(self._settings.encode()))
+        if self._begun is not None and not event.done:
+            save_start(self._begun, self.folder / START, self._config.adapter)
         if event.done:  # what came after the state was lost with whatever ended the run; it is done again
             rows = history(self.folder / METRICS, event.done)
             for row in rows:
@@ -115,9 +128,8 @@ class Run:
             old.unlink()
 
     def _save(self, adapter: Adapter, name: str, step: int) -> Path:
-        lora = self._config.adapter.kind == "lora"
-        options = {"format": "lora", "rank": self._config.adapter.rank} if lora else {}
-        return save(adapter.with_metadata(**self._metadata, ss_steps=str(step)), self.folder / name, **options)
+        told = adapter.with_metadata(**self._metadata, ss_steps=str(step))
+        return save_as_trained(told, self.folder / name, self._config.adapter)
 
     def _end(self, event: Ended) -> None:
         try:
@@ -137,3 +149,53 @@ class Run:
         if is_whole:
             for stopped in self.folder.glob("adapter-stopped-at-*.safetensors"):
                 stopped.unlink()
+
+
+def save_start(adapter: Adapter, path: Path, config: AdapterConfig) -> Path:
+    """Save the adapter that a training begins at, so that reading it gives the same numbers: each LoRA with its own alpha.
+
+    Raises:
+        AdapterFileError: The folder cannot be written, or the disk is full.
+    """
+    return save_as_trained(adapter, path, config) if config.layout == "shuffled" else save(adapter, path)
+
+
+def save_as_trained(adapter: Adapter, path: Path, config: AdapterConfig) -> Path:
+    """Save an adapter in the format of what is trained, without converting anything.
+
+    Raises:
+        FormatError: See `require_a_format`.
+        AdapterFileError: The folder cannot be written, or the disk is full.
+    """
+    if config.kind == "lora":
+        return save(adapter, path, "lora", rank=config.rank)
+    if config.layout == "shuffled":
+        return save(adapter, path, "diffusekrona", rename=_official)
+    return save(adapter, path)
+
+
+def require_a_format(targets: Sequence[Target], config: AdapterConfig) -> None:
+    """Whether a file can hold what is trained: the shuffled layout has official DiffuseKronA files alone.
+
+    Raises:
+        ConfigError: A layer is none that these files have.
+    """
+    if config.kind == "lora" or config.layout == "kron":
+        return
+    other = next((t.name for t in targets if t.sizes.kernel or not _OFFICIAL.fullmatch(_official(t.name))), None)
+    if other is not None:
+        raise ConfigError(
+            "The layout shuffled fits into official DiffuseKronA files alone, which hold attention's to_q, to_k, to_v and to_out.",
+            layer=str(other),
+            found="another layer",
+            expected="layers such as transformer_blocks.0.attn1.to_q",
+            remedy="Train with the layout kron, or narrow the targets to those layers.",
+        )
+
+
+_OFFICIAL = re.compile(r".*attn\d*\.processor\.to_(q|k|v|out)")
+
+
+def _official(name: str) -> str:
+    """A layer's name with what diffusers' attention processors add."""
+    return str(name).removesuffix(".0").replace(".to_", ".processor.to_")

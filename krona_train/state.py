@@ -21,6 +21,8 @@ from .config import TrainConfig, from_dict, to_dict
 log = logging.getLogger(__name__)
 KIND = "krona.train-state"
 SCHEMA = "2"
+AS_THEN = "as then"
+"""Among the numbers: the settings that are younger than the run, which goes on without them."""
 MAY_CHANGE = ("steps", "save_every", "keep_states", "memory", "preview")
 """Settings of a run that may differ when it goes on; all others decide what the next step would have been."""
 
@@ -41,13 +43,13 @@ class TrainState:
     data: str
     """Fingerprint of the encoded pictures and captions."""
 
-    def require_same(self, config: TrainConfig, base: str, data: str, processes: int = 1) -> None:
+    def require_same(self, config: TrainConfig, base: str, data: str, processes: int = 1, start: str = "") -> None:
         """Refuse to go on with something else than what was begun.
 
         Raises:
             ConfigError: The settings, the base model or the pictures are others, or the run has no steps left.
         """
-        different = self.difference(config, base, data, processes)
+        different = self.difference(config, base, data, processes, start)
         if different is not None:
             raise different
         if config.steps <= self.step:
@@ -58,8 +60,28 @@ class TrainState:
                 remedy="Raise the number of steps to train on.",
             )
 
-    def difference(self, config: TrainConfig, base: str, data: str, processes: int = 1) -> ConfigError | None:
-        """What keeps this training from being that one, as the error to raise; ``None`` where nothing does."""
+    def adopted(self, config: TrainConfig) -> TrainConfig:
+        """The settings with which this training goes on: those that did not exist when it began stay as trainings were then.
+
+        A graph or file of that time does not name them, and their defaults would make another training of it. A value other
+        than the default was set on purpose and stays: `difference` will tell of it.
+        """
+        for place in self.numbers.get(AS_THEN, ()):
+            section, name = place.split(".")
+            mine, theirs = getattr(self.config, section), getattr(config, section)
+            if getattr(theirs, name) == getattr(type(theirs)(), name) != getattr(mine, name):
+                log.info(
+                    "KronA: this run is older than the setting %s, and goes on without it (%s).", place, getattr(mine, name)
+                )
+                config = replace(config, **{section: replace(theirs, **{name: getattr(mine, name)})})
+        return config
+
+    def difference(self, config: TrainConfig, base: str, data: str, processes: int = 1, start: str = "") -> ConfigError | None:
+        """What keeps this training from being that one, as the error to raise; ``None`` where nothing does.
+
+        Args:
+            start: The fingerprint of the adapter that it began at.
+        """
         before, now = to_dict(self.config), to_dict(config)
         changed = next((key for key in before if key not in MAY_CHANGE and before[key] != now[key]), None)
         if changed is not None:
@@ -80,15 +102,24 @@ class TrainState:
                 expected=self.numbers["processes"],
                 remedy="Go on with as many, or start a new run.",
             )
-        for what, was, is_now in (("another base model", self.base, base), ("other pictures or captions", self.data, data)):
+        for what, was, is_now in (
+            ("had another base model", self.base, base),
+            ("had other pictures or captions", self.data, data),
+            (f"began at {'another adapter' if self._start else 'no adapter'}", self._start, start),
+        ):
             if was != is_now:
                 return ConfigError(
-                    f"The saved training had {what}.",
-                    found=is_now[:12],
-                    expected=was[:12],
+                    f"The saved training {what}.",
+                    found=is_now[:12] or "none",
+                    expected=was[:12] or "none",
                     remedy="Connect what it began with, or start a new run.",
                 )
         return None
+
+    @property
+    def _start(self) -> str:
+        """The fingerprint of what it began at; empty where that was nothing, as in states from before there was a choice."""
+        return str(self.numbers.get("start", ""))
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the state; the whole file appears under its name, or nothing changes.
@@ -130,14 +161,21 @@ class TrainState:
                 expected=f"{KIND} {SCHEMA}",
                 remedy="Choose a file named state-….safetensors from a run's folder.",
             )
-        config = from_dict(TrainConfig, _as_then(json.loads(told["krona.config"])))
-        numbers = json.loads(told["krona.numbers"])
+        stored = json.loads(told["krona.config"])
+        config = from_dict(TrainConfig, _as_then(stored))
+        numbers = {AS_THEN: _younger(stored), **json.loads(told["krona.numbers"])}
         return cls(int(told["krona.step"]), {}, numbers, config, told["krona.base"], told["krona.data"])
 
 
 def _as_then(config: dict[str, Any]) -> dict[str, Any]:
     """Settings of a file from before they existed, as trainings were then; defaults have changed since."""
-    return {**config, "optimizer": {"rate_by_width": 0.0, **config.get("optimizer", {})}}
+    objective = {"embedded_guidance": 0.0, **config.get("objective", {})}
+    return {**config, "optimizer": {"rate_by_width": 0.0, **config.get("optimizer", {})}, "objective": objective}
+
+
+def _younger(config: Mapping[str, Any]) -> list[str]:
+    """Settings that a graph or a file of that time could not name, and that a saved training knows nothing of."""
+    return [] if "embedded_guidance" in config.get("objective", {}) else ["objective.embedded_guidance"]
 
 
 def states(folder: Path) -> Sequence[Path]:
@@ -151,7 +189,7 @@ def newest(folder: Path) -> Path | None:
 
 
 def same_run(
-    folders: Iterable[Path], config: TrainConfig, base: str, data: str, processes: int = 1
+    folders: Iterable[Path], config: TrainConfig, base: str, data: str, processes: int = 1, start: str = ""
 ) -> tuple[Path, TrainState] | None:
     """The first run that is this training, as far as it has come: its folder, and its newest state without tensors.
 
@@ -166,6 +204,6 @@ def same_run(
         except KronaError as error:
             log.info("KronA: %s is passed over: %s", path, error)
             continue
-        if state.step <= config.steps and state.difference(config, base, data, processes) is None:
+        if state.step <= config.steps and state.difference(state.adopted(config), base, data, processes, start) is None:
             return folder, state
     return None

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from krona_ops import Adapter, LayerName
+from krona_ops.delta import Delta
 from krona_ops.errors import ConfigError
 from krona_ops.targets import Target
 
@@ -40,12 +42,20 @@ class Trainee:
     Args:
         targets: The layers to adapt.
         rates: For each layer, what its learning rate is multiplied by.
+        begun: Updates that layers start at, each in its layer's own form (`krona_train.start`); the others start fresh.
     """
 
     def __init__(
-        self, targets: Sequence[Target], rates: Mapping[str, float], config: TrainConfig, device: torch.device
+        self,
+        targets: Sequence[Target],
+        rates: Mapping[str, float],
+        config: TrainConfig,
+        device: torch.device,
+        begun: Mapping[LayerName, Delta] = MappingProxyType({}),
     ) -> None:
         self.layers = build_layers(targets, config.adapter, config.seed, device)
+        for name, delta in begun.items():
+            self.layers[name].begin_at(delta)
         self.switch = Switch()
         self.parameters: list[nn.Parameter] = [p for layer in self.layers.values() for p in layer.parameters()]
         self.optimizer = build_optimizer(parameter_groups(self.layers, rates, config.optimizer), config.optimizer)

@@ -158,7 +158,7 @@ def _preview_inputs() -> list[io.Input]:
             "preview_guidance",
             d.guidance,
             "Guidance of previews and class pictures. 7 for SD and SDXL (7 to 10 are fine, 15 is too vivid), 1 for Flux and other "
-            "distilled models.",
+            "distilled models, which are told theirs by preview_embedded_guidance.",
             low=0.1,
             high=100.0,
             arrows=0.5,
@@ -331,6 +331,22 @@ def _later_inputs() -> list[io.Input]:
             "and wider models too. 0 treats all alike.",
             high=2.0,
             arrows=0.05,
+        ),
+        _number(
+            "embedded_guidance",
+            DEFAULTS.objective.embedded_guidance,
+            "For models that were distilled with guidance (Flux dev, Flux 2 dev, HunyuanVideo): the strength that they are told while they are "
+            "trained. 1 is every trainer's. 0 leaves it to ComfyUI (3.5, or 6), as this pack did before.",
+            high=100.0,
+            arrows=0.5,
+        ),
+        _number(
+            "preview_embedded_guidance",
+            DEFAULTS.preview.embedded_guidance,
+            "The same while previews and class pictures are drawn, where it makes pictures crisper. 0 leaves it to ComfyUI: 3.5 for Flux, "
+            "6 for HunyuanVideo. Keep preview_guidance at 1 for these models.",
+            high=100.0,
+            arrows=0.5,
         ),
     ]
 

@@ -11,7 +11,7 @@ import torch
 from comfy_api.latest import io, ui
 from PIL import Image
 
-from krona_ops import TargetRule
+from krona_ops import Adapter, TargetRule
 from krona_ops.errors import KronaError
 from krona_ops.files import write_atomically
 from krona_train import AdapterConfig, OptimizerConfig, TrainConfig
@@ -160,6 +160,13 @@ class KronaTrain(io.ComfyNode):
                     "(batch_size for each). Both need a model straight from its loader. Cancel works in all of them.",
                     advanced=True,
                 ),
+                Krona.Input(
+                    "start",
+                    optional=True,
+                    tooltip="Begin at this adapter instead of at nothing, with a fresh optimizer: to train it further with other rates or other "
+                    "pictures. The result is the adapter and what was learnt. One of another form (a LoRA, other factors) is brought into the form "
+                    "that is trained, and the console says what that loses.",
+                ),
             ],
             outputs=[
                 Krona.Output(display_name="krona", tooltip="The trained adapter."),
@@ -220,6 +227,7 @@ class KronaTrain(io.ComfyNode):
         settings: Settings | None = None,
         preview_every: int = 0,
         where: str = HERE,
+        start: Adapter | None = None,
     ) -> io.NodeOutput:
         config = TrainConfig(
             steps=steps,
@@ -244,6 +252,7 @@ class KronaTrain(io.ComfyNode):
             where=where,
             progress=progress,
             node=cls.hidden.unique_id,
+            start=start,
         )
         curve, sheet = draw(result)
         applied = apply_adapter(result.adapter, model, clip)

@@ -23,6 +23,7 @@ PACK = Path(__file__).absolute().parents[1]
 if __name__ == "__main__":
     sys.path[0] = str(PACK)  # instead of tools/, whose server.py would hide ComfyUI's
 
+from krona_ops.bounds import bounds  # noqa: E402
 from krona_train.config import to_dict  # noqa: E402
 from krona_train.job import Job  # noqa: E402
 
@@ -83,7 +84,9 @@ def _sections(kind: type) -> Iterator[str]:
 def _row(kind: type, field: dataclasses.Field) -> str:
     hint = get_type_hints(kind)[field.name]
     default = yaml.safe_dump(to_dict(kind())[field.name], default_flow_style=True, allow_unicode=True, width=10_000)
-    cells = (f"`{field.name}`", _value(hint), f"`{default.splitlines()[0]}`", docstrings(kind)[field.name])
+    bound = bounds(kind).get(field.name)
+    value = _value(hint) if bound is None else f"{_value(hint)}, {bound}"
+    cells = (f"`{field.name}`", value, f"`{default.splitlines()[0]}`", docstrings(kind)[field.name])
     return f"| {' | '.join(_plain(cell).replace('|', _BAR) for cell in cells)} |"
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
+from krona_ops.bounds import Within, require_fields
 from krona_ops.errors import DataError
 
 from ..config import DataConfig, PriorConfig
@@ -30,10 +32,13 @@ class PictureFiles:
     """What the subject is a kind of."""
     class_folder: str = ""
     """Pictures of others of its kind."""
-    class_count: int = 0
+    class_count: Annotated[int, Within(0, 10_000)] = 0
     """How many class pictures there shall be; the missing ones are drawn by the model."""
-    repeats: int = 1
+    repeats: Annotated[int, Within(1, 10_000)] = 1
     """How often each picture comes per epoch."""
+
+    def __post_init__(self) -> None:
+        require_fields(self)
 
 
 def read_pictures(pictures: PictureFiles, settings: DataConfig, progress: Progress = lambda done, total, what: None) -> Dataset:

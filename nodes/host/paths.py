@@ -15,12 +15,13 @@ from krona_ops.files import read_header
 from krona_ops.header import SUFFIXES
 from krona_train.runs import is_run
 from krona_train.state import TrainState, newest
+from krona_train.typed_in import safe_name as safe_name
+from krona_train.typed_in import typed_path
 
 KIND = "krona"
 log = logging.getLogger(__name__)
 SAMPLES = Path(__file__).resolve().parents[2] / "samples"
 _OF_A_RUN = re.compile(r"(^|[/\\\\])(state-\d{8}|encoded)\.safetensors$")
-_DEVICE_NAMES = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)$", re.IGNORECASE)
 
 
 def register() -> None:
@@ -38,7 +39,7 @@ def judges_folder(name: str) -> Path:
     Raises:
         ConfigError: No folder is named.
     """
-    if not name.strip():
+    if not typed_path(name):
         raise ConfigError(
             "No folder with CLIP and DINO is named.",
             layer="folder",
@@ -46,7 +47,7 @@ def judges_folder(name: str) -> Path:
             expected="a full path, or a name inside ComfyUI's models folder",
             remedy="Write krona_judges, and put them there.",
         )
-    return Path(folder_paths.models_dir) / Path(name.strip()).expanduser()
+    return Path(folder_paths.models_dir) / Path(typed_path(name)).expanduser()
 
 
 def adapter_files() -> list[str]:
@@ -118,7 +119,7 @@ def runs_folder() -> Path:
 
 def picture_folder(name: str) -> Path:
     """A folder given by its full path, by its name inside the host's input folder, or one of the samples of this pack."""
-    path = Path(name.strip()).expanduser()
+    path = Path(typed_path(name)).expanduser()
     if path.is_absolute():
         return path
     places = [Path(folder_paths.get_input_directory()) / path, SAMPLES / path]
@@ -176,9 +177,3 @@ def run_folder(name: str) -> Path:
             remedy="Press R in the browser to refresh the list, and choose again.",
         )
     return runs_folder() / name
-
-
-def safe_name(text: str) -> str:
-    """A user's text as one file or folder name that every system accepts; may be empty."""
-    name = re.sub(r"[^\w\- .]+", "-", text).strip(" .-")[:80].strip(" .-")
-    return f"{name}-" if _DEVICE_NAMES.match(name) else name

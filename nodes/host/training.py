@@ -22,6 +22,7 @@ from krona_ops.files import write_atomically
 from krona_train import TrainConfig
 from krona_train.backbone.comfyui.load import files_of
 from krona_train.backbone.comfyui.material import Places, Progress, prepare
+from krona_train.backbone.comfyui.parts import require_parts
 from krona_train.backbone.comfyui.train import HostTraining
 from krona_train.data.pictures import Dataset
 from krona_train.data.source import PictureFiles
@@ -30,11 +31,13 @@ from krona_train.job import Job, ModelFiles, to_text
 from krona_train.launch import command, follow
 from krona_train.packages import load as load_package
 from krona_train.requests import Ask, asked
-from krona_train.run import Run
+from krona_train.run import Run, save_start
 from krona_train.runtime import ALONE, SEVERAL
+from krona_train.start import FILE as START
 from krona_train.state import TrainState, newest, same_run
 
 from . import live, paths
+from .canonical import canonical
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +68,7 @@ def train(
     where: str,
     progress: Sink,
     node: str | None = None,
+    start: Adapter | None = None,
 ) -> Result:
     """Train; the result is on disk before this returns, also when it raises in the middle.
 
@@ -75,19 +79,25 @@ def train(
         where: `HERE`, `PROCESS` or `ALL_GPUS`.
         progress: Gets every event after the run's folder has.
         node: The id of the node that trains.
+        start: The adapter that the training begins at, of any form and dialect.
 
     Raises:
-        ConfigError: The checkpoint has no text encoder or no VAE, or the run to go on with belongs to something else; a package is
+        ConfigError: A part is missing or another family's, or the run to go on with belongs to something else; a package is
             missing.
         InterruptProcessingException: The user cancelled; what was trained so far is in the folder.
     """
     processes = max(1, torch.cuda.device_count()) if where == ALL_GPUS else 1
     if processes > 1:
         load_package("accelerate", SEVERAL, ALONE)  # before pictures are encoded
-    job = _job(model, clip, vae, dataset, config, name, needs_files=where != HERE)
+    require_parts(model, clip, vae)
+    begun = None if start is None else canonical(start, model, clip if config.adapter.text_encoder else None)
+    job = _job(model, clip, vae, dataset, config, name, "" if begun is None else START, needs_files=where != HERE)
     material = prepare(model, clip, vae, dataset, config, places(), tell_preparation())
-    training = HostTraining(model, clip, vae, material, config, to_text(job))
+    training = HostTraining(model, clip, vae, material, config, to_text(job), begun)
     folder, state = _begin(training, name, resume, config, processes)
+    if state is not None and (older := state.adopted(config)) != config:
+        config, job = older, dataclasses.replace(job, training=older)
+        training = HostTraining(model, clip, vae, material, config, to_text(job), begun)
     prompts = tuple(prompt.text for prompt in material.prompts)
     if state is not None and resume == SAME and (done := _finished(folder, state, config)):
         log.info("KronA: this training is done already, in %s; nothing has changed.", folder)
@@ -101,6 +111,8 @@ def train(
     run_yaml = folder / "run.yaml"
     text = to_text(dataclasses.replace(job, name=folder.name))
     write_atomically(run_yaml, lambda file: file.write(text.encode()))
+    if training.start is not None:
+        save_start(training.start.adapter, folder / START, config.adapter)
     del training, material  # the process loads its own
     comfy.model_management.unload_all_models()
     comfy.model_management.soft_empty_cache()
@@ -154,8 +166,9 @@ def _begin(
     training: HostTraining, name: str, resume: str, config: TrainConfig, processes: int
 ) -> tuple[Path, TrainState | None]:
     """The run's folder, and the state that it goes on from, without tensors."""
+    prints = training.fingerprints()  # always: this is also where the parts are tried together
     if resume == SAME:
-        found = same_run(paths.runs_named(name), config, *training.fingerprints(), processes)
+        found = same_run(paths.runs_named(name), config, *prints, processes, training.begun)
         if found is not None:
             return found
     if resume in (NEW, SAME):
@@ -170,7 +183,9 @@ def _finished(folder: Path, state: TrainState, config: TrainConfig) -> tuple[Ada
     return (load(folder / "adapter.safetensors"), run) if is_done else None
 
 
-def _job(model: Any, clip: Any, vae: Any, dataset: Dataset, config: TrainConfig, name: str, *, needs_files: bool) -> Job:
+def _job(
+    model: Any, clip: Any, vae: Any, dataset: Dataset, config: TrainConfig, name: str, start: str, *, needs_files: bool
+) -> Job:
     """The training as a file; without the model's files where they are not known and not needed."""
     try:
         files = files_of(model, clip, vae)
@@ -180,10 +195,11 @@ def _job(model: Any, clip: Any, vae: Any, dataset: Dataset, config: TrainConfig,
         log.debug("KronA: run.yaml cannot name the model: %s", error)
         files = ModelFiles()
     return Job(
-        name=name,
+        name=name if paths.safe_name(name) else Job.name,
         output=str(paths.runs_folder()),
         comfyui=str(Path(next(iter(comfy.__path__))).resolve().parent),
         model=files,
         pictures=dataset.source or PictureFiles(),
+        start=start,
         training=config,
     )

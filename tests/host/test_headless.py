@@ -334,6 +334,25 @@ ERRORS = {
     ),
     "a weight type that is none": ({"model": "{diffusion_model: a, weight_dtype: int1}"}, "There is no weight_dtype int1"),
     "a checkpoint without a text encoder": ({"model": "{checkpoint: bare.safetensors}"}, "brings no text encoder"),
+    "a checkpoint without a VAE": ({"model": "{checkpoint: bare.safetensors}"}, "and no VAE. Load them .* or name their file"),
+    "a VAE of another family": (
+        {"model": "{checkpoint: tiny.safetensors, vae: wide-vae.safetensors}"},
+        "vae: The VAE belongs to another family: it makes latents of 16 channels and 2 dimensions, and this sd_v1 model draws latents of 4 ",
+    ),
+    "a start that is not there": (
+        {"model": "{checkpoint: tiny.safetensors}", "start": "gone.safetensors"},
+        r"gone\.safetensors: This is no adapter that can be read: the file cannot be opened",
+    ),
+    "a start of another model": ({"model": "{checkpoint: tiny.safetensors}", "start": "other.safetensors"}, "None of the adapter's 1 layers"),
+    "no name": ({"name": "''"}, "run.yaml: name is ''; it must be a text that a folder can be called"),
+    "a name of dots": ({"name": "../.."}, r"run.yaml: name is '\.\./\.\.'"),
+    "repeats of zero": ({"pictures": "{folder: a, prompt: a, repeats: 0}"}, "pictures.repeats is 0; it must be from 1 to 10000"),
+    "class pictures below zero": ({"pictures": "{folder: a, class_count: -1}"}, "pictures.class_count is -1; it must be from 0"),
+    "a rate of zero": ({"training": "{optimizer: {learning_rate: 0}}"}, r"training\.optimizer\.learning_rate is 0\.0; it must be above 0"),
+    "rates that train nothing": (
+        {"training": "{optimizer: {rate_b: 0.0}, data: {resolution: 64, bucket_step: 8}}"},
+        "Nothing would be trained: rate_b is 0",
+    ),
     "text encoders of no kind": (
         {"model": "{checkpoint: bare.safetensors, text_encoders: [a], clip_type: NONE}"},
         "There is no clip_type NONE",
@@ -362,8 +381,13 @@ def test_what_cannot_work_is_said_in_one_line_with_exit_code_2_and_leaves_nothin
     (tmp_path / "cut.safetensors").write_bytes((place / "tiny.safetensors").open("rb").read(100_000))
     (tmp_path / "pickle.ckpt").write_bytes(b"\x80\x04cos\nsystem\n(S'touch owned'\ntR.")
     (tmp_path / "bare.safetensors").symlink_to(tiny_models.cached("sd15", clip=False, vae=False))
+    (tmp_path / "tiny.safetensors").symlink_to(place / "tiny.safetensors")
     from safetensors.torch import save_file
 
+    save_file(
+        {name: t.contiguous() for name, t in tiny_models.picture_vae(16, 1.0, 0.0).items()}, tmp_path / "wide-vae.safetensors"
+    )
+    save_file({f"elsewhere.lora_{end}.weight": torch.ones(3, 3) for end in ("up", "down")}, tmp_path / "other.safetensors")
     save_file({"weight": torch.ones(3, 2)}, tmp_path / "weights.safetensors")
     before = set(tmp_path.iterdir())
     code, errors = said(text_of(place, **changes))
@@ -406,4 +430,7 @@ def test_an_error_reaches_the_shell(place, tmp_path):
     (tmp_path / "run.yaml").write_text(text_of(place, training="{steps: none}"))
     done = run(tmp_path / "run.yaml")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == f"{tmp_path}/run.yaml: training.steps is 'none'. Correct it or leave the line out.\n"
+    assert (
+        done.stderr
+        == f"{tmp_path}/run.yaml: training.steps is 'none'; it must be a whole number. Correct it or leave the line out.\n"
+    )

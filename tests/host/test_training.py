@@ -312,7 +312,7 @@ def test_an_error_in_the_middle_says_where_what_was_trained_is(comfy, tmp_path):
     with torch.inference_mode():
         model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(str(tiny_models.cached("sd15")))
         pictures = from_tensor(torch.rand(2, 64, 64, 3, generator=torch.Generator().manual_seed(0)), "a photo")
-        settings = TrainConfig(steps=50, optimizer=OptimizerConfig(learning_rate=1e12))
+        settings = TrainConfig(steps=50, optimizer=OptimizerConfig(learning_rate=1.0, rate_a=1000.0, rate_b=1000.0, rate_by_width=0.0))
         folder = tmp_path / "run"
         places = Places(tmp_path / "cache", tmp_path / "class")
         material = prepare(model, clip, vae, Dataset(pictures, 64), settings, places, tell)

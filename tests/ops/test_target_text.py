@@ -35,7 +35,8 @@ def test_what_is_left_out_is_usual():
         ("attn2; k; 64x4; 1; 2", r"rule 2: It has 5 parts"),
         ("attn(2; k", r"rule 2: The layer pattern \"attn\(2\" is no regular expression"),
         ("attn2; k; 0x4", r"rule 2: Factors 0 × 4 are not possible"),
-        ("attn2; k; 8x4; -1", r"rule 2: A target rule's rate is -1.0"),
+        ("attn2; k; 8x4; -1", r"rule 2: rate is -1\.0; it must be from 0 to 1000"),
+        ("attn2; k; 8x4; nan", r"rule 2: rate is nan; it must be from 0 to 1000"),
     ],
 )
 def test_a_wrong_line_is_named(line, message):

@@ -12,6 +12,7 @@ from krona_ops.errors import ConfigError, DataError, KronaError
 from krona_train import AdapterConfig, OptimizerConfig, TrainConfig
 from krona_train.config import DataConfig
 from krona_train.job import Job, ModelFiles, PictureFiles, dataset_of, load_job, to_text
+from krona_train.typed_in import typed_path
 
 ROBOTS = Path(__file__).resolve().parents[2] / "samples" / "krobot"
 
@@ -87,9 +88,77 @@ WRONG = {
     "numbers for names": ("1: 2\nb: 3", "1|no YAML of settings"),
     "a Python object": ("name: !!python/object/apply:os.getcwd []", "no YAML: could not determine a constructor"),
     "an anchor that is not there": ("name: *x", "no YAML: found undefined alias"),
-    "bytes that are no text": (b"name: \xff\xfe", "cannot be read: .*utf-8"),
+    "bytes that are no text": (
+        b"name: \xff\xfe",
+        "cannot be read: it is text in another encoding: byte 7, in line 1, is no UTF-8",
+    ),
     "a zero": (b"name: a\x00b", "no YAML"),
+    "UTF-16, as PowerShell writes it": ("name: K\u00e4fer".encode("utf-16"), r"it is text in UTF-16 .*Save it as UTF-8"),
+    "UTF-16 without a mark": ("name: a".encode("utf-16-be"), r"it is text in UTF-16 .*Save it as UTF-8"),
+    "Latin-1": (
+        "name: a\nname: K\u00e4fer".encode("latin-1"),
+        r"it is text in another encoding: byte 16, in line 2, is no UTF-8",
+    ),
+    "no name": ("name: ''", "name is ''; it must be a text that a folder can be called"),
+    "a name of blanks": ('name: "  "', "name is '  '"),
+    "a name of nothing but a path": ("name: ../..", r"name is '\.\./\.\.'"),
+    "a setting that comes twice": ("training: {steps: 3, steps: 5}", "no YAML: steps is named twice in line 1"),
+    "a Windows path in double quotes": (
+        'model: {checkpoint: "C:\\pictures"}',
+        "unknown escape character .* without quotes, or with /",
+    ),
+    "repeats of zero": ("pictures: {repeats: 0}", r"pictures\.repeats is 0; it must be from 1 to 10000"),
+    "class pictures below zero": ("pictures: {class_count: -3}", r"pictures\.class_count is -3; it must be from 0 to 10000"),
+    "a rate that is no number": (
+        "training: {optimizer: {learning_rate: .nan}}",
+        r"training\.optimizer\.learning_rate is nan; it must be above 0",
+    ),
+    "a rate of infinity": ("training: {optimizer: {learning_rate: 1e999}}", r"learning_rate is inf; it must be above 0, to 1"),
+    "a rate of four hundred digits": (
+        f"training: {{optimizer: {{weight_decay: {'9' * 400}}}}}",
+        r"weight_decay is inf; it must be from 0 to 10",
+    ),
+    "a seed of five thousand digits": (f"training: {{seed: 0x{'f' * 5000}}}", r"training\.seed is a number of 20000 bits"),
+    "a rule's rate below zero": (
+        "training: {adapter: {targets: [{rate: -1}]}}",
+        r"training\.adapter\.targets\[0\]\.rate is -1\.0; it must be from 0",
+    ),
+    "a decay that never forgets": (
+        "training: {optimizer: {betas: [0.9, 1.0]}}",
+        r"training\.optimizer\.betas is \(0\.9, 1\.0\); it must be from 0, below 1",
+    ),
+    "a list for a choice": (
+        "training: {objective: {levels: [a]}}",
+        r"levels is \['a'\]; it must be one of uniform, logit_normal",
+    ),
 }
+
+
+@pytest.mark.parametrize("mark", [b"\xef\xbb\xbf", b""])
+def test_a_mark_of_utf8_at_the_start_is_no_part_of_the_text(mark, tmp_path):
+    assert load(mark + "name: K\u00e4fer\n".encode(), tmp_path).name == "K\u00e4fer"
+
+
+@pytest.mark.parametrize("quotes", ['""', "''", "\u201c\u201d"])
+def test_paths_in_the_quotes_that_copying_leaves_around_them_are_meant_without(quotes, tmp_path):
+    before, after = quotes
+    path = f"{before}/models/my model.safetensors{after}"
+    job = load(
+        yaml.safe_dump(
+            {
+                "output": f" {before}runs{after} ",
+                "start": path,
+                "model": {"diffusion_model": path, "vae": path, "text_encoders": [path]},
+                "pictures": {"folder": path, "class_folder": path},
+            }
+        ),
+        tmp_path,
+    )
+    named = (job.start, job.model.diffusion_model, job.model.vae, *job.model.text_encoders)
+    assert {*named, job.pictures.folder, job.pictures.class_folder} == {"/models/my model.safetensors"}
+    assert job.output == str(tmp_path / "runs")
+    assert load(f"pictures: {{folder: {before}{after}}}" if before != after else "{}", tmp_path).pictures.folder == ""
+    assert typed_path("it's") == "it's"
 
 
 @pytest.mark.parametrize("what", WRONG)

@@ -21,9 +21,10 @@ from krona_ops.header import read_header
 from krona_train import AdapterConfig, OptimizerConfig, TrainConfig, fit
 from krona_train.backbone.protocol import Example
 from krona_train.backbone.toy import ToyBackbone
-from krona_train.events import Ended, Saved, Stepped
+from krona_train.config import ObjectiveConfig
+from krona_train.events import Ended, Noted, Saved, Stepped
 from krona_train.run import Run
-from krona_train.state import TrainState, newest, states
+from krona_train.state import AS_THEN, TrainState, newest, same_run, states
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -124,6 +125,58 @@ def test_a_training_from_before_widths_counted_goes_on_only_without_them(tmp_pat
     assert record(plain, resume=TrainState.load(path))[-1].adapter == fit(ToyBackbone(), examples(), plain)
     with pytest.raises(ConfigError, match=r"optimizer\.rate_by_width = 0\.0"):
         record(replace(plain, optimizer=OptimizerConfig(learning_rate=1e-2)), resume=TrainState.load(path))
+
+
+def test_a_training_from_before_embedded_guidance_goes_on_as_it_began_and_another_value_is_another_training(tmp_path):
+    """A graph or run.yaml of that time does not name the setting, so its default must not make another training of the run."""
+    then = settings(objective=ObjectiveConfig(embedded_guidance=0.0))
+    folder = tmp_path / "run"
+    path = record(then, stop_after=3)[-1].state.save(folder / "state-00000003.safetensors")
+    header = read_header(path).metadata
+    told, numbers = json.loads(header["krona.config"]), json.loads(header["krona.numbers"])
+    del told["objective"]["embedded_guidance"], told["preview"]["embedded_guidance"], numbers[AS_THEN], numbers["start"]
+    older = {**header, "krona.config": json.dumps(told), "krona.numbers": json.dumps(numbers)}
+    save_tensors(load_tensors(path), path, older)
+    state = TrainState.load(path)
+    assert state.adopted(settings()) == then
+    assert same_run([folder], settings(), state.base, state.data) is not None
+    on_purpose = settings(objective=ObjectiveConfig(embedded_guidance=2.0))
+    assert state.adopted(on_purpose) == on_purpose
+    assert same_run([folder], on_purpose, state.base, state.data) is None
+    with pytest.raises(ConfigError, match=r"objective\.embedded_guidance = 0\.0"):
+        record(on_purpose, resume=state)
+    # Stopped once more, it is still the run of that graph; a run that was begun at 0 on purpose is not.
+    later = record(state.adopted(settings()), resume=state, stop_after=5)[-1].state
+    later = TrainState.load(later.save(folder / "state-00000005.safetensors"))
+    assert later.adopted(settings()) == then
+    assert record(then, resume=later)[-1].adapter == record(then)[-1].adapter
+    assert record(then, stop_after=3)[-1].state.adopted(settings()) == settings()
+
+
+JUMPS = {"constant": "", "linear": "rises", "cosine": "rises", "polynomial": "rises"}
+
+
+@pytest.mark.parametrize("schedule", JUMPS)
+def test_a_schedule_over_more_steps_than_the_run_began_with_says_that_the_rate_jumps(schedule):
+    def with_steps(steps):
+        return settings(steps=steps, optimizer=OptimizerConfig(learning_rate=1e-2, rate_by_width=0.0, schedule=schedule))
+
+    short = record(with_steps(4))
+    rates = [event.learning_rate for event in short if isinstance(event, Stepped)]
+    longer = record(with_steps(8), resume=short[-1].state)
+    after = [event.learning_rate for event in longer if isinstance(event, Stepped)]
+    assert (
+        after == [event.learning_rate for event in record(with_steps(8)) if isinstance(event, Stepped)][4:]
+    )  # the longer curve
+    notes = [event.text for event in longer if isinstance(event, Noted)]
+    assert len(notes) == bool(JUMPS[schedule])
+    if notes:
+        assert after[0] > rates[-1]
+        wanted = f"schedule {schedule} spreads over all steps, now 8 instead of 4: after step 4 the learning rate rises from "
+        assert wanted in notes[0]
+        assert f"to {after[0]:.3g}, where the curve of 8 steps stands" in notes[0]
+    again = record(with_steps(8), resume=record(with_steps(8), stop_after=3)[-1].state)
+    assert not any(isinstance(event, Noted) for event in again)  # as many steps as before
 
 
 def test_another_base_or_other_pictures_are_refused():

@@ -21,6 +21,12 @@ def family_of(model: Any) -> str:
     return FAMILIES.get(name, name)
 
 
+def embeds_guidance(net: Any) -> bool:
+    """Whether the host's network was distilled with guidance, and takes its strength as an input of its own (Flux dev, Flux 2
+    dev, HunyuanVideo). Chroma has such an input too, but was distilled at 0, which ComfyUI tells it by itself."""
+    return bool(getattr(getattr(net.diffusion_model, "params", None), "guidance_embed", False))
+
+
 def native_resolution(model: Any) -> int:
     """The side in pixels of the pictures that the model was trained on."""
     return RESOLUTIONS.get(family_of(model), 1024)

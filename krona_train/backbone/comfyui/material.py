@@ -9,8 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from krona_ops.errors import ConfigError
-
 from ...class_pictures import class_folder, make_class_pictures
 from ...config import PreviewConfig, TrainConfig
 from ...data import encoding
@@ -24,6 +22,7 @@ from ..protocol import Example, Item
 from .encode import ComfyEncoder, TextCondition
 from .families import native_resolution
 from .model import ComfyBackbone
+from .parts import require_parts, usable_text
 from .sampling import Prompt, check_sampler, class_painter, encode_prompts
 
 log = logging.getLogger(__name__)
@@ -90,17 +89,10 @@ def prepare(
         model: The host's ``ModelPatcher``.
 
     Raises:
-        ConfigError: The checkpoint has no text encoder or no VAE, or the host lacks the sampler of the previews.
+        ConfigError: A part is missing or another family's, or the host lacks the sampler of the previews.
         DataError: A picture, mask or caption cannot be used.
     """
-    for part, what in ((clip, "text encoder (CLIP)"), (vae, "VAE")):
-        if part is None:
-            raise ConfigError(
-                f"The checkpoint brings no {what}.",
-                found="nothing",
-                expected=f"a {what}",
-                remedy="Load one with its own loader node and connect it.",
-            )
+    require_parts(model, clip, vae)
     check_sampler(config.preview)
     resolution = dataset.resolution or native_resolution(model)
     encoder, cache = ComfyEncoder(clip, vae), Cache(places.cache) if dataset.settings.cache else None
@@ -148,12 +140,14 @@ def with_drawn_class_pictures(
     draw = class_painter(model, vae, prompt, negative, config.preview, (resolution, resolution))
     drawing = config.preview
     how = (resolution, drawing.width, drawing.height, drawing.steps, drawing.guidance, drawing.sampler, drawing.scheduler)
+    how += (drawing.embedded_guidance,) if drawing.embedded_guidance else ()  # folders from before it existed keep their names
     backbone = ComfyBackbone(model)
     with backbone.ready():
         identity = backbone.fingerprint()
     folder = class_folder(places.class_pictures, caption, identity, repr((*how, drawing.negative)))
     log.info("KronA: class pictures are in %s.", folder)
-    files = make_class_pictures(
-        folder, missing, draw, lambda done, total: progress(done, total, f'class picture of "{caption}"'), caption
-    )
+    with usable_text(backbone.family, prompt):
+        files = make_class_pictures(
+            folder, missing, draw, lambda done, total: progress(done, total, f'class picture of "{caption}"'), caption
+        )
     return dataset.with_class_pictures([Picture(file, caption, file.name) for file in files])

@@ -24,13 +24,13 @@ from torch import Tensor, nn
 from krona_ops.errors import ConfigError
 from krona_ops.names import LayerName
 
-from ...config import MemoryConfig
+from ...config import MemoryConfig, ObjectiveConfig
 from ...transfer import send
 from ..exact_gradients import exact_in_place, gradient_ready
 from ..protocol import Batch, Example, sampled_fingerprint, stack_masks
 from .blocks import blocks_of
 from .encode import TextCondition
-from .families import family_of
+from .families import embeds_guidance, family_of
 from .kernels import formulas
 from .layer_shape import is_plain, layer_shape
 from .text import TextEncoder
@@ -52,12 +52,19 @@ class ComfyBackbone:
         model: The host's ``ModelPatcher``; patches that are on it (another adapter, say) are trained on top of.
         memory: What the training may cost, and what the model computes in.
         clip: The host's ``CLIP``, if its attention layers are trained too. Captions are then encoded in each step.
+        guidance: What a model that was distilled with guidance is told; 0 leaves it to the host.
 
     Raises:
         ConfigError: Offloading would overwrite weights before their gradients are computed.
     """
 
-    def __init__(self, model: Any, memory: MemoryConfig = MemoryConfig(), clip: Any = None) -> None:  # noqa: B008 (frozen)
+    def __init__(
+        self,
+        model: Any,
+        memory: MemoryConfig = MemoryConfig(),  # noqa: B008 (frozen)
+        clip: Any = None,
+        guidance: float = ObjectiveConfig.embedded_guidance,
+    ) -> None:
         self._patcher = _trainable_clone(model, memory)
         self._memory = memory
         self._text = None if clip is None else TextEncoder(clip)
@@ -65,6 +72,7 @@ class ComfyBackbone:
         self._kept_bytes = 0
         self._held = ExitStack()
         self.family = family_of(model)
+        self._guidance = {"guidance": guidance} if guidance and embeds_guidance(model.model) else {}
 
     @property
     def patcher(self) -> Any:
@@ -192,7 +200,7 @@ class ComfyBackbone:
 
     def _told(self, embedding: Tensor, extras: Mapping[str, Any], text: TextCondition, latent: Tensor) -> dict[str, Any]:
         """An encoded caption as the host's condition objects."""
-        usable = {key: _usable(value) for key, value in extras.items()}
+        usable = {**{key: _usable(value) for key, value in extras.items()}, **self._guidance}
         [entry] = comfy.sampler_helpers.convert_cond([[_usable(embedding), usable]])
         entry.update(text.size.entries())
         [entry] = comfy.samplers.encode_model_conds(

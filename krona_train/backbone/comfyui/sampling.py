@@ -86,6 +86,8 @@ class Drawing:
     guidance: float
     sampler: str
     scheduler: str
+    embedded_guidance: float = 0.0
+    """What a model that was distilled with guidance is told; 0 leaves it to the host."""
 
     @classmethod
     def of(cls, config: PreviewConfig, size: tuple[int, int]) -> Drawing:
@@ -99,7 +101,8 @@ class Drawing:
         """
         check_sampler(config)
         width, height = config.width or size[0], config.height or size[1]
-        return cls(width, height, config.steps, config.guidance, config.sampler, config.scheduler)
+        how = config.steps, config.guidance, config.sampler, config.scheduler, config.embedded_guidance
+        return cls(width, height, *how)
 
 
 def sample(
@@ -147,7 +150,8 @@ def sample_latent(model: Any, positive: Encoded, negative: Encoded, drawing: Dra
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
     guider = comfy.samplers.CFGGuider(model)
     guider.model_options = _with_steady_attention(model.model_options)
-    guider.set_conds(*([[text.embedding, dict(text.extras)]] for text in (positive, negative)))
+    told = {"guidance": drawing.embedded_guidance} if drawing.embedded_guidance else {}
+    guider.set_conds(*([[text.embedding, {**text.extras, **told}]] for text in (positive, negative)))
     guider.set_cfg(drawing.guidance)
     schedule = comfy.samplers.KSampler(model, drawing.steps, model.load_device, drawing.sampler, drawing.scheduler)
     method = comfy.samplers.sampler_object(drawing.sampler)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from krona_ops import Adapter
+from krona_ops import Adapter, select
 from krona_ops.errors import AdapterFileError, ConfigError, KronaError
 
 from ...config import TrainConfig
@@ -16,15 +16,18 @@ from ...events import Ended, Event, Sink, Started, to_all
 from ...loop import fit
 from ...metadata import describe
 from ...preview import Previewer, preview_size
+from ...rates import learning_rates, require_movement
 from ...requests import Ask
-from ...run import Run
+from ...run import Run, require_a_format
 from ...runtime import OneProcess, Runtime
 from ...samples import as_items, fingerprint, prior_items
+from ...start import Start, begin_at
 from ...state import TrainState, newest
 from ...tensorboard import TensorBoardLog
 from .families import family_of
 from .material import Material
 from .model import ComfyBackbone
+from .parts import notes_on, rehearse
 from .sampling import ComfyPreviewer, Prompt, encode_prompts
 
 log = logging.getLogger(__name__)
@@ -38,25 +41,55 @@ class HostTraining:
         clip: The host's ``CLIP``; only used where the text encoder is trained.
         vae: The host's ``VAE``; only used for previews.
         settings: The text of the run's ``run.yaml``.
+        start: The adapter to begin at, by the model's own names; of any form.
+
+    Raises:
+        ConfigError, CoverageError, NonFiniteError: It cannot be begun at, see `krona_train.start.begin_at`; or every rate is zero.
     """
 
-    def __init__(self, model: Any, clip: Any, vae: Any, material: Material, config: TrainConfig, settings: str) -> None:
+    def __init__(
+        self,
+        model: Any,
+        clip: Any,
+        vae: Any,
+        material: Material,
+        config: TrainConfig,
+        settings: str,
+        start: Adapter | None = None,
+    ) -> None:
         self.material, self.config = material, config
         self._settings, self._clip, self._vae = settings, clip, vae
         self._family = family_of(model)
-        self.backbone = ComfyBackbone(model, config.memory, clip if config.adapter.text_encoder else None)
+        trained = clip if config.adapter.text_encoder else None
+        self.backbone = ComfyBackbone(model, config.memory, trained, config.objective.embedded_guidance)
+        targets = select(self.backbone.weights(), config.adapter.targets)
+        self.start: Start | None = None if start is None else begin_at(start, targets, config.adapter)
+        require_a_format(targets, config.adapter)
+        begun = () if self.start is None else self.start.adapter.layers
+        require_movement(learning_rates(self.backbone, targets, config), config, begun)
+
+    @property
+    def begun(self) -> str:
+        """The fingerprint of what it begins at; empty where that is nothing."""
+        return "" if self.start is None else self.start.fingerprint
 
     def fingerprints(self) -> tuple[str, str]:
-        """Of the base model and of the data, as a saved state has them."""
+        """Of the base model and of the data, as a saved state has them; the two have been tried together then.
+
+        Raises:
+            ConfigError: The model cannot take what the text encoder gives.
+        """
         items = as_items(self.material.items)
         classes = prior_items(self.config, items, self.material.class_items)
         with self.backbone.ready():
+            rehearse(self.backbone, items)
             return self.backbone.fingerprint(), fingerprint((*items, *classes))
 
     def metadata(self, name: str) -> dict[str, str]:
         """What the adapter's file says about itself."""
         material = self.material
-        return describe(self.config, name=name, family=self._family, captions=material.captions, resolution=material.resolution)
+        told = describe(self.config, name=name, family=self._family, captions=material.captions, resolution=material.resolution)
+        return told if self.start is None else {**told, **self.start.metadata()}
 
     def run(
         self,
@@ -78,7 +111,7 @@ class HostTraining:
         """
         runtime = runtime or OneProcess()
         metadata = self.metadata(folder.name)
-        run = Run(folder, self.config, metadata, self._settings)
+        run = Run(folder, self.config, metadata, self._settings, None if self.start is None else self.start.adapter)
         leads = runtime.number == 0
         board = TensorBoardLog(folder, self.config)
         try:
@@ -92,6 +125,8 @@ class HostTraining:
                 preview=self._previewer() if leads else None,
                 runtime=runtime,
                 asked=asked,
+                start=self.start,
+                notes=notes_on(self.backbone.patcher.model),
             )
         except BaseException as error:
             kept = run.adapter_file or (newest(folder) if run.steps else None)

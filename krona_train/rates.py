@@ -1,0 +1,69 @@
+"""How fast each layer learns, whether anything learns at all, and where a schedule stands."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+
+from krona_ops.errors import ConfigError
+from krona_ops.targets import Target
+
+from .backbone.protocol import Backbone
+from .config import WIDTH, TrainConfig
+from .rate_schedules import rate_factor
+from .state import TrainState
+
+
+def learning_rates(backbone: Backbone, targets: Sequence[Target], config: TrainConfig) -> dict[str, float]:
+    """For each layer, what its learning rate is multiplied by. Widths count for nothing with Prodigy, which finds one rate for all."""
+    text = config.optimizer.rate_text
+    exponent = config.optimizer.rate_by_width if config.optimizer.name != "prodigy" else 0.0
+    return {
+        target.name: target.rate
+        * (text if backbone.is_text(target.name) else 1.0)
+        * (WIDTH / target.sizes.in_features) ** exponent
+        for target in targets
+    }
+
+
+def require_movement(rates: Mapping[str, float], config: TrainConfig, begun: Collection[str] = ()) -> None:
+    """Whether something is learnt: a layer that starts at nothing learns only through the factor that starts at zero.
+
+    Args:
+        rates: See `learning_rates`.
+        begun: The layers that start from an adapter, with both factors at something.
+
+    Raises:
+        ConfigError: All rates that count are zero, or the schedule has none below.
+    """
+    optimizer = config.optimizer
+    if optimizer.name != "schedulefree":
+        rate_factor(optimizer, optimizer.learning_rate, config.steps)
+    moves = (rate and (optimizer.rate_b or (optimizer.rate_a and name in begun)) for name, rate in rates.items())
+    if not any(moves):
+        what = "rate_b" if not optimizer.rate_b else "rate_text, or every target rule's rate,"
+        raise ConfigError(
+            f"Nothing would be trained: {what} is 0, so every update stays the zero that it starts as.",
+            layer="optimizer",
+            found=0,
+            expected="a learning rate above 0 for at least one layer",
+            remedy="Set it above 0; 1 learns as fast as the learning rate says.",
+        )
+
+
+def jump(resume: TrainState, config: TrainConfig) -> str:
+    """What happens to the learning rate where a run goes on to another number of steps; empty where nothing does.
+
+    The longer training's curve is the one that a run of all these steps would have had; the shorter one's is over.
+    """
+    optimizer = config.optimizer
+    if resume.config.steps == config.steps or optimizer.name == "schedulefree":
+        return ""
+    was, now = (rate_factor(optimizer, optimizer.learning_rate, n)(resume.step) for n in (resume.config.steps, config.steps))
+    if math.isclose(was, now, rel_tol=1e-6, abs_tol=1e-9):
+        return ""
+    return (
+        f"The schedule {optimizer.schedule} spreads over all steps, now {config.steps} instead of {resume.config.steps}: after step "
+        f"{resume.step} the learning rate {'rises' if now > was else 'falls'} from {optimizer.learning_rate * was:.3g} to "
+        f"{optimizer.learning_rate * now:.3g}, where the curve of {config.steps} steps stands."
+    )

@@ -1,0 +1,197 @@
+"""A training that begins at an adapter instead of at nothing: its updates in the form that is trained, and what that costs.
+
+What is trained and what comes out is the start and its change together. The optimizer, the order of the pictures and the noise begin
+anew; layers that the adapter lacks begin as they would without it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from krona_ops import Adapter, LayerName
+from krona_ops.delta import Delta, Kron, Matrix, tensors
+from krona_ops.errors import ConfigError, CoverageError, NonFiniteError
+from krona_ops.factor import Full, LowRank
+from krona_ops.low_rank import to_low_rank
+from krona_ops.nearest import Nearest, Rearrangement
+from krona_ops.network import norm
+from krona_ops.targets import Target
+
+from .config import AdapterConfig
+
+log = logging.getLogger(__name__)
+FILE = "start.safetensors"
+"""What a run's folder keeps of it: the layers that are trained, in the form that is trained."""
+METADATA = "krona.start"
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """Where a training begins."""
+
+    adapter: Adapter
+    """Updates by the model's own names, each in the form of its target; targets that are missing begin at nothing."""
+    error: float
+    """What the form cost, all layers together: ``√(Σ‖ΔW − kept‖² / Σ‖ΔW‖²)``; 0 where all of them had the form."""
+    converted: int
+    """Layers that had another form."""
+    notes: tuple[str, ...]
+    """What the user should read: how much of the adapter is used, in which form, and what is left out."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Differs for starts with other numbers; the same for the copy in a run's folder."""
+        digest = hashlib.sha256()
+        for name, delta in sorted(self.adapter.layers.items()):
+            for tensor in tensors(delta):
+                digest.update(f"{name} {tuple(tensor.shape)} ".encode())
+                digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def metadata(self) -> dict[str, str]:
+        """What the trained adapter's file says about it: the title, how much was used, and what that adapter itself began at."""
+        said = self.adapter.metadata
+        told = {
+            "title": title(self.adapter),
+            "fingerprint": self.fingerprint,
+            "layers": len(self.adapter.layers),
+            "converted": self.converted,
+            "error": float(f"{self.error:.6g}"),
+            "steps": said.get("ss_steps", ""),
+            "start": _parsed(said.get(METADATA)),
+        }
+        return {METADATA: json.dumps({name: value for name, value in told.items() if value not in ("", None)})}
+
+
+def begin_at(adapter: Adapter, targets: Sequence[Target], config: AdapterConfig) -> Start:
+    """The adapter's updates of the layers that are trained, in the form in which they are.
+
+    Args:
+        adapter: By the model's own names (a node's and the command line's ``canonical``); other names are no targets.
+
+    Raises:
+        CoverageError: No layer that is trained is in the adapter.
+        ConfigError: A layer's update is DoRA, which has no factors of its own.
+        NonFiniteError: An update is NaN or infinite.
+    """
+    kept: dict[LayerName, Delta] = {}
+    lost, energy, converted = 0.0, 0.0, []
+    by_name = {target.name: target for target in targets}
+    for name, target in by_name.items():
+        delta = adapter.layers.get(name)
+        if delta is None:
+            continue
+        _require_usable(name, delta)
+        size = norm(delta)
+        if not math.isfinite(size):
+            raise NonFiniteError(
+                "The update that the training shall start from is not finite.",
+                layer=name,
+                found="NaN or infinity",
+                expected="numbers",
+                remedy="Start from another adapter.",
+            )
+        if not size:
+            continue  # an update of zero is where every layer begins; two factors of zero would never leave it
+        exact = as_it_is(delta, target, config)
+        found = Nearest(exact, 0.0) if exact is not None else nearest(delta, target, config)
+        kept[name] = found.delta
+        energy += size**2
+        lost += (size * found.error) ** 2
+        if exact is None:
+            converted.append((found.error, name))
+    if not kept:
+        raise CoverageError(
+            f"None of the {len(targets)} layers that are trained is in the adapter to start from.",
+            layer=next(iter(adapter.layers), None),
+            found=f"{len(adapter.layers)} layers of {title(adapter) or 'the adapter'}",
+            expected=str(next(iter(by_name))),
+            remedy="Train the layers that it has (KronA Targets), or start from another adapter.",
+        )
+    error = (lost / energy) ** 0.5
+    notes = _notes(adapter, by_name, kept, converted, error)
+    for note in notes:
+        log.info("KronA: %s", note)
+    return Start(Adapter(kept, adapter.metadata), error, len(converted), notes)
+
+
+def as_it_is(delta: Delta, target: Target, config: AdapterConfig) -> Delta | None:
+    """An update that has the trained form already, with its scale in the factors and float32; ``None`` for any other."""
+    if config.kind == "kronecker":
+        if not isinstance(delta, Kron) or delta.layout != config.layout or delta.sizes != target.sizes:
+            return None
+        b = delta.b.dense().float()
+        return Kron(Full(delta.a.dense().float()), Full(b if delta.scale == 1 else b * delta.scale), layout=config.layout)
+    if not isinstance(delta, Matrix) or not isinstance(delta.factor, LowRank) or delta.factor.down.shape[0] > config.rank:
+        return None
+    scale, up = config.alpha / config.rank, delta.factor.up.float()
+    up = up if math.isclose(delta.scale, scale, rel_tol=1e-6) else up * (delta.scale / scale)
+    return Matrix(LowRank(up, delta.factor.down.float()), scale)
+
+
+def nearest(delta: Delta, target: Target, config: AdapterConfig) -> Nearest:
+    """The update of the trained form that is nearest."""
+    if config.kind == "kronecker":
+        return Rearrangement(delta, target.sizes, config.layout).nearest(1)
+    found = to_low_rank(delta, config.rank)
+    known = as_it_is(found.delta, target, config)
+    assert known is not None  # a LoRA of at most this rank
+    return Nearest(known, found.error)
+
+
+def _require_usable(name: LayerName, delta: Delta) -> None:
+    if delta.needs_weight:
+        raise ConfigError(
+            "The update that the training shall start from is DoRA, which depends on the base model's weight and has no factors of its own.",
+            layer=name,
+            found="DoRA",
+            expected="an update that is known without the weight",
+            remedy="Merge it into its model, take the difference with Extract KronA, and start from that.",
+        )
+
+
+def _notes(
+    adapter: Adapter,
+    targets: Mapping[LayerName, Target],
+    kept: Mapping[LayerName, Delta],
+    converted: Sequence[tuple[float, LayerName]],
+    error: float,
+) -> tuple[str, ...]:
+    named = f' "{title(adapter)}"' if title(adapter) else ""
+    how = "exactly"
+    if converted:
+        worst, layer = max(converted)
+        how = (
+            f"{len(converted)} of them brought into the form that is trained, which loses {error:.2%} of the update "
+            f"(at most {worst:.2%}, in {layer})"
+        )
+    notes = [f"The training starts from the adapter{named}: {len(kept)} of its {len(adapter.layers)} layers, {how}."]
+    unused = [str(name) for name in adapter.layers if name not in targets]
+    if unused:
+        notes.append(f"{len(unused)} layers of that adapter are not trained and left out: {_some(unused)}.")
+    fresh = [str(name) for name in targets if name not in kept]
+    if fresh:
+        notes.append(f"{len(fresh)} layers that are trained are not in that adapter and start at nothing: {_some(fresh)}.")
+    return tuple(notes)
+
+
+def title(adapter: Adapter) -> str:
+    """What an adapter calls itself; may be empty."""
+    said = adapter.metadata
+    return said.get("modelspec.title") or said.get("ss_output_name") or ""
+
+
+def _some(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:4])}{', …' if len(names) > 4 else ''}"
+
+
+def _parsed(text: str | None) -> object:
+    try:
+        return json.loads(text) if text else None
+    except ValueError:
+        return None

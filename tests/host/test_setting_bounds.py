@@ -1,0 +1,127 @@
+"""A number means the same in a graph and in a file: every node's input has the bounds of the setting that it becomes."""
+
+import dataclasses
+import math
+
+import pytest
+
+from krona_ops.bounds import bounds
+from krona_ops.errors import ConfigError
+from krona_train import AdapterConfig, OptimizerConfig, TrainConfig
+from krona_train.config import (
+    DataConfig,
+    EmaConfig,
+    ObjectiveConfig,
+    PreviewConfig,
+    PriorConfig,
+    ValidationConfig,
+    from_yaml,
+)
+from krona_train.data.source import PictureFiles
+from krona_train.job import Job
+
+OTHERWISE = {
+    "KronaTrainSettings": {
+        "ema": (EmaConfig, "decay"),
+        "prior_weight": (PriorConfig, "weight"),
+        "validate_every": (ValidationConfig, "every"),
+        "validation_pictures": (ValidationConfig, "pictures"),
+        "patience": (ValidationConfig, "patience"),
+        "keep_states": (TrainConfig, "keep_states"),
+    },
+    "KronaDataset": {"class_pictures": (PictureFiles, "class_count"), "repeats": (PictureFiles, "repeats")},
+    "KronaTargets": {"lora_rank": (AdapterConfig, "rank"), "lora_alpha": (AdapterConfig, "alpha")},
+    "KronaTrain": {"learning_rate": (OptimizerConfig, "learning_rate"), "preview_every": (PreviewConfig, "every")},
+}
+"""Inputs that are called otherwise than their fields, or whose field is in another group than most."""
+GROUPS = {
+    "KronaTrainSettings": (OptimizerConfig, ObjectiveConfig),
+    "KronaDataset": (DataConfig,),
+    "KronaTargets": (AdapterConfig,),
+    "KronaTrain": (TrainConfig,),
+}
+FACTORS = {"factor_out", "factor_in"}
+
+
+def field_of(node, name):
+    if name in OTHERWISE[node]:
+        return OTHERWISE[node][name]
+    if node == "KronaTrainSettings" and name.startswith("preview_"):
+        return PreviewConfig, name.removeprefix("preview_")
+    return next(((kind, name) for kind in GROUPS[node] if name in kind.__dataclass_fields__), None)
+
+
+def numbers(comfy):
+    from krona_pack.nodes.dataset import KronaDataset
+    from krona_pack.nodes.settings import KronaTrainSettings
+    from krona_pack.nodes.targets import KronaTargets
+    from krona_pack.nodes.train import KronaTrain
+
+    for node in (KronaTrain, KronaTrainSettings, KronaDataset, KronaTargets):
+        for given in node.define_schema().inputs:
+            if getattr(given, "min", None) is not None and given.id not in FACTORS:
+                yield node.__name__, given
+
+
+def test_every_number_of_a_node_has_the_bounds_of_its_setting(comfy):
+    seen = 0
+    for node, given in numbers(comfy):
+        found = field_of(node, given.id)
+        assert found is not None, f"{node}.{given.id} becomes no setting"
+        kind, name = found
+        bound = bounds(kind)[name]
+        assert (given.min, given.max) == (pytest.approx(bound.low), pytest.approx(bound.high)), f"{node}.{given.id}"
+        seen += 1
+    assert seen > 45
+
+
+def settings():
+    """Every number of a run.yaml, with its place."""
+
+    def inside(kind, place):
+        hints = {f.name: f for f in dataclasses.fields(kind)}
+        for name, bound in bounds(kind).items():
+            yield place, kind, name, bound
+        for name, field in hints.items():
+            default = getattr(kind(), name)
+            if dataclasses.is_dataclass(default):
+                yield from inside(type(default), f"{place}{name}.")
+            del field
+
+    yield from inside(Job, "")
+
+
+def test_a_number_outside_its_bounds_is_named_with_its_place_its_value_and_what_is_possible():
+    count = 0
+    for place, kind, name, bound in settings():
+        whole = isinstance(getattr(kind(), name), int)
+        wrong = [bound.low - 1] if math.isfinite(bound.low) else []
+        wrong += [bound.low] if bound.open_low else []
+        wrong += [bound.high + 1] if math.isfinite(bound.high) else []
+        wrong += [] if whole else [math.nan, math.inf, -math.inf]
+        for value in wrong:
+            value = int(value) if whole else value
+            shown = [value] * 2 if isinstance(getattr(kind(), name), tuple) else value
+            text = ".nan" if value != value else ".inf" if value == math.inf else "-.inf" if value == -math.inf else str(value)
+            text = f"[{text}, {text}]" if isinstance(shown, list) else text
+            *groups, _ = (*place.split("."),)
+            yaml = (
+                "".join(f"{'  ' * depth}{group}:\n" for depth, group in enumerate(groups))
+                + f"{'  ' * len(groups)}{name}: {text}\n"
+            )
+            with pytest.raises(ConfigError) as caught:
+                from_yaml(yaml, Job)
+            message = str(caught.value)
+            assert message.startswith(f"{place}{name} is "), message
+            assert f"; it must be {bound}." in message
+            assert "\n" not in message
+            count += 1
+    assert count > 150
+
+
+@pytest.mark.parametrize("rate", [0.0, -1e-4, math.nan, math.inf, 2.0])
+def test_a_learning_rate_that_cannot_train_is_refused_by_the_node_before_anything_is_done(comfy, rate):
+    from krona_pack.nodes.train import KronaTrain
+
+    with pytest.raises(ConfigError, match=r"^learning_rate is .*; it must be above 0, to 1\. 5e-4 is the paper's best"):
+        KronaTrain.execute(None, None, None, None, "run", 10, rate, 1, 0, 8, 4)
