@@ -133,7 +133,8 @@ def assert_follows(comfy, kind, config, class_pictures=0, **options):
         assert losses[step - 1] == pytest.approx((loss, norm), rel=1e-4)  # measured: 4e-7
         for key, expected in script.factors.items():
             off, moved = (states[step][key] - expected).norm(), (expected - start[key]).norm()
-            assert off <= 1e-3 * expected.norm(), (step, key)
+            # The first step of lora_B is its gradient's sign, which rounding decides here and there: 1.2e-3, measured on another processor.
+            assert off <= (1e-3 if step == config.steps else 3e-3) * expected.norm(), (step, key)
             # Where a gradient is next to nothing AdamW makes a step of its rounding; the first real ones of lora_A
             # (step 2) are up to 3e-3 off for that, measured, and 3e-4 at the end. A learning rate 0.2 % off is 2e-3.
             assert step < config.steps or off <= 1e-3 * moved, key
