@@ -95,6 +95,11 @@ def the_same_samples(backbone, data, class_data, config):
         yield seen, torch.cat(noises), torch.cat(sigmas)
 
 
+def together(norms):
+    """The norm of all tensors as one."""
+    return torch.stack([*norms.values()]).norm()
+
+
 def assert_follows(comfy, kind, config, class_pictures=0, **options):
     """Both trainings from the same start on the same samples: the losses and, after every step, the factors agree."""
     from krona_train.backbone.comfyui import ComfyBackbone
@@ -131,14 +136,17 @@ def assert_follows(comfy, kind, config, class_pictures=0, **options):
         timesteps = (sigma[:, None] - levels[None]).abs().argmin(1)
         loss, norm = script.step(kind, seen, noise, timesteps, config.prior.weight if class_data else None)
         assert losses[step - 1] == pytest.approx((loss, norm), rel=1e-4)  # measured: 4e-7
+        off = {key: (states[step][key] - expected).norm() for key, expected in script.factors.items()}
+        moved = {key: (expected - start[key]).norm() for key, expected in script.factors.items()}
+        # AdamW's first steps of a factor are its gradient's sign, and rounding decides that of a gradient that is next to
+        # nothing: one factor may be off by several thousandths of its way, which one depends on the processor.
+        # All together are not: a learning rate 0.2 % off is 2e-3 of the way of each.
+        if step == config.steps:
+            assert together(off) <= 1e-3 * together(moved)
         for key, expected in script.factors.items():
-            off, moved = (states[step][key] - expected).norm(), (expected - start[key]).norm()
-            # The first step of lora_B is its gradient's sign, which rounding decides here and there: 1.2e-3, measured on another processor.
-            assert off <= (1e-3 if step == config.steps else 3e-3) * expected.norm(), (step, key)
-            # Where a gradient is next to nothing AdamW makes a step of its rounding; the first real ones of lora_A
-            # (step 2) are up to 3e-3 off for that, measured, and 3e-4 at the end. A learning rate 0.2 % off is 2e-3.
-            assert step < config.steps or off <= 1e-3 * moved, key
-            assert moved > 0 or (step == 1 and "lora_A" in key)  # its gradient is zero as long as lora_B is
+            assert off[key] <= 1e-2 * expected.norm(), (step, key)
+            assert step < config.steps or off[key] <= 2e-2 * moved[key], key
+            assert moved[key] > 0 or (step == 1 and "lora_A" in key)  # its gradient is zero as long as lora_B is
     return [norm for _, norm in losses]
 
 

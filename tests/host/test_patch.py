@@ -215,7 +215,7 @@ def test_an_adapter_for_another_base_is_refused_by_the_layer_that_does_not_fit(s
         apply_adapter(wide, sd15)
     assert str(caught.value) == (
         f"{LAYER}: Its update is 1280 × 1280, {LAYER} is 320 × 320; "
-        "1 of 1 layers have another shape than the weights of this sd_v1 model, 0 fit. The adapter looks like a Stable Diffusion UNet. "
+        "1 of 1 layers have another shape than the weights of this sd_v1 model, 0 fit. The adapter looks like a Stable Diffusion UNet (width 1280). "
         "The adapter was trained for another base model; load the checkpoint that it was trained for."
     )
     assert not sd15.patches
