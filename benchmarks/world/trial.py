@@ -65,6 +65,7 @@ class Trial:
             steps=self.steps,
             seed=self.seed,
             save_every=0,
+            objective=dataclasses.replace(DEFAULTS.objective, embedded_guidance=0.0),  # the small world's model takes none
             adapter=contender.adapter,
             optimizer=OptimizerConfig(learning_rate=self.rate, **optimizer),
             prior=PriorConfig(weight=self.prior),
