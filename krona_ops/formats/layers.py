@@ -18,6 +18,7 @@ from ..families import whole_model
 from ..header import DTYPES, Header
 from ..left_out import LeftOut, gathered
 from ..names import LayerName
+from ..placed import is_of_parts
 from ..rows import Rows, thirds
 from . import parts, scale, strangers
 from .kinds import cdka, dora, loha, lokr, lora
@@ -307,11 +308,19 @@ def exactly(name: str, delta: Delta) -> Tensor:
     return value if delta.scale == 1.0 else lokr.times_number(value, delta.scale)
 
 
+OF_PARTS = " of different rows: the model keeps in one weight what the adapter has as several layers, such as q, k and v"
+
+
 def cannot_hold(name: str, found: str, remedy: str, what: str = "This format") -> FormatError:
     """The error of a writer whose format has no place for an update."""
     if found.startswith("a sum of"):
         remedy = (
             "Bring each layer into one product first (compress, or a blend with a form), or save it as a LoRA of some rank."
+        )
+    if found.endswith(OF_PARTS):
+        remedy = (
+            "Save it as a LoRA of some rank (16 to 64 are usual; its error is told), which has room for all of them. "
+            "At a prompt --keep-names keeps the layers apart, for the nodes of this pack alone."
         )
     return FormatError(
         f"{what} cannot hold the update, which is {found}.", layer=name, found=found, expected="another update", remedy=remedy
@@ -323,7 +332,7 @@ def describe(delta: Delta) -> str:
     if isinstance(delta, Kron):
         return f"a Kronecker product {times(delta.a.shape)} ⊗ {times(delta.b.shape)} in the {delta.layout} layout"
     if isinstance(delta, Sum):
-        return f"a sum of {len(delta.terms)} updates"
+        return f"a sum of {len(delta.terms)} updates{OF_PARTS if is_of_parts(delta) else ''}"
     if isinstance(delta, Dora):
         return f"{describe(delta.delta)} with a DoRA norm"
     if isinstance(delta, Enlarged):
