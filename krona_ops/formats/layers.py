@@ -91,7 +91,16 @@ def read(tensors: Mapping[str, Tensor], header: Header, rule: ScaleRule = "auto"
     if not found or strangers.is_model(grouped.strangers, header.shapes, len(found)):
         raise nothing_readable(grouped, header, broken, gathered([*left, *foreign.values()]))
     told = gathered([*left, *foreign.values()])
-    return Adapter(found, neutral(header.metadata, trainer), (*reasons.notes(), *trainer.notes, *map(str, told)), told)
+    notes = (*reasons.notes(), *trainer.notes, *_missing_biases(trainer, told), *map(str, told))
+    return Adapter(found, neutral(header.metadata, trainer), notes, told)
+
+
+def _missing_biases(trainer: Trainer, told: tuple[LeftOut, ...]) -> Iterable[str]:
+    """What PEFT's settings say of trained biases that are not in the file; those that are, are left out by name."""
+    kinds = {config.bias for config in trainer.peft.values() if config.bias != "none"}
+    if kinds and not any(one.method in (strangers.BIASES, strangers.WEIGHTS) for one in told):
+        kind = " and ".join(sorted(kinds))
+        yield f"PEFT trained biases of the base model too (bias='{kind}'); the file has none of them, so they stay as the base model has them."
 
 
 def _require_readable(name: str, grouped: parts.Grouped, header: Header, stranger: LeftOut | None) -> None:

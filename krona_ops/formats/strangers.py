@@ -12,6 +12,7 @@ BY_COMFYUI = "ComfyUI's own Load LoRA applies them; load the file there too."
 NOBODY = "The pack does not read this method; use the program that the file was made for."
 OF_NO_LAYER = "They are no updates of layers."
 WEIGHTS = "whole weights"
+BIASES = "whole biases (PEFT's bias='all' or 'lora_only')"
 QUANTISATION = "numbers of a quantisation"
 OF_THE_WEIGHTS = "They replace weights of the base model; an adapter only adds to them."
 
@@ -88,7 +89,7 @@ def named(key: str, shape: tuple[int, ...] = ()) -> tuple[str, str, str]:
     if tail[-1] in ("up", "down"):
         return ".".join(tail[:-1]) or key, "a control LoRA of Stability AI", "ComfyUI's own Load ControlNet Model loads it."
     if tail[-1] == "bias" and key.startswith("base_model.model."):
-        return ".".join(tail[:-1]), "whole biases (PEFT's bias='all' or 'lora_only')", OF_THE_WEIGHTS
+        return ".".join(tail[:-1]), BIASES, OF_THE_WEIGHTS
     if tail[-1] in _WHOLE:
         return ".".join(tail[:-1]) or key, WEIGHTS, OF_THE_WEIGHTS
     return (

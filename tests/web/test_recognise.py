@@ -114,6 +114,8 @@ def by_others(folder: Path) -> list[Path]:
         {"y.lora_A.robot.weight": one(2, 5), "y.lora_B.robot.weight": one(6, 2), "y.magnitude": one(6)}, {"norm.set_weight": one(6)},
         {"y.lora_down.weight": one(2, 5), "y.lora_up.weight": one(6, 2), "y.reshape_weight": one(2).long()},
         {**official, "mystery": one(3)}, {**official, **lokr, "b.lora_A.weight": one(2, 5), "b.lora_B.weight": one(6, 2)},
+        {f"double_blocks.0.processor.{n}.{end}.weight": one(*shape) for n in ("qkv_lora1", "proj_lora2")
+         for end, shape in (("down", (2, 5)), ("up", (6, 2)))},
         {"img_in.lora_A.weight": one(2, 5), "img_in.lora_B.weight": one(6, 2), "single_blocks.0.norm.key_norm.scale": one(3)},
     )  # fmt: skip
     files = [folder / f"{n}.safetensors" for n in range(len(kinds))]

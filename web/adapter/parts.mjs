@@ -40,6 +40,8 @@ const NAMED = [
   ["lora_magnitude_vector", "weight", "magnitude"],
 ];
 const NO_ADAPTER = /scale|quant|absmax|zero_?point|bias$/;
+/** Of the processors of XLabs and USO. */
+const OF_FLUX = /^(?<layer>.*\.(?:qkv|proj)_lora[12])\.(?<part>up|down)\.weight$/;
 const MODIFIERS = new Set(["alpha", "dora_scale", "magnitude", "scalar", "row_offset", "reshape_weight"]);
 
 /**
@@ -50,6 +52,8 @@ export function split(key) {
   for (const [end, part] of ENDS) {
     if (key.length > end.length && key.endsWith(end)) return { layer: key.slice(0, -end.length), part };
   }
+  const flux = OF_FLUX.exec(key)?.groups;
+  if (flux) return { layer: flux.layer, part: `lora_${flux.part}` };
   const words = key.split(".");
   for (const [before, behind, part] of NAMED) {
     const rest = behind ? 3 : 2;
