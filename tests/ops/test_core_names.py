@@ -121,7 +121,7 @@ def test_products_of_parts_that_have_no_name_are_an_error_that_says_what_helps(t
     found = load(save(whole, tmp_path / "x.safetensors", "lora", rank=96))
     assert_close(next(iter(found.layers.values())).dense(), torch.cat([d.dense() for d in adapter.layers.values()]))
     overlapping = Adapter({"x": Sum((kron(), kron()))})
-    with pytest.raises(FormatError, match="a sum of 2 updates. Bring each layer"):
+    with pytest.raises(FormatError, match=r"a sum of 2 updates\. Bring each layer"):
         save(overlapping, tmp_path / "x.safetensors")
 
 
