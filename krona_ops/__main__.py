@@ -16,7 +16,7 @@ from .blend import METHODS, blend
 from .compress import ErrorReport, compress, forms_within
 from .errors import ConfigError, KronaError
 from .files import load, read_header, save
-from .formats.encode import FORMATS, LORA, as_lora, notes_on_file, without_vectors
+from .formats.encode import FORMATS, LORA, as_lora, notes_on_file, switched_off, without_vectors
 from .formats.scale import ScaleRule
 from .forms import Form, Forms, KronForm, LowRankForm
 from .inspection import inspect_header
@@ -129,7 +129,7 @@ def _write(adapter: Adapter, options: argparse.Namespace) -> None:
         if errors:
             worst = max(errors, key=lambda name: errors[name])
             print(f"{len(errors)} layers became LoRAs, largest relative error {errors[worst]:.3g} in {worst}")
-    for one in adapter.left_out:
+    for one in (*adapter.left_out, *switched_off(adapter)):
         print(one)
     save(adapter, output, options.format, **plain)
     for note in notes_on_file(read_header(output).shapes, options.format):

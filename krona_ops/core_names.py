@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from .name_template import filled, template
-from .names import flat, spellings
+from .names import flat, renamed, spellings
 
 FILE = Path(__file__).with_name("core_names.json")
 FLAT = (
@@ -138,7 +138,7 @@ def _means(base: Base, name: str, width: int) -> Weight | None:
     meaning = spellings(name.removesuffix(_BIAS))
     if meaning.owner not in (None, base.kind):
         return None
-    for spelled in meaning.names:
+    for spelled in dict.fromkeys((*meaning.names, *map(renamed, meaning.names))):
         pattern, numbers = template(spelled)
         if (path := base._paths.get(pattern)) is not None:
             return Weight(filled(path, numbers), "", is_bias)

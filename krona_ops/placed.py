@@ -28,6 +28,26 @@ def placed(delta: Delta, start: int, total: int) -> Delta:
     return Matrix(Full(_rows(delta.dense(), start, total)))
 
 
+def is_of_parts(delta: Delta) -> bool:
+    """Whether a sum's terms change different rows of the weight: layers that a model keeps in one, each `placed`."""
+    if not isinstance(delta, Sum) or len(delta.terms) < 2:
+        return False
+    changed = [_changed(term) for term in delta.terms]
+    return all(rows is not None for rows in changed) and int(sum(rows.int() for rows in changed if rows is not None).max()) <= 1  # type: ignore[union-attr]
+
+
+def _changed(delta: Delta) -> Tensor | None:
+    """Which rows of the weight are not zero, ``(out,)``; ``None`` where that is not seen without forming it."""
+    if isinstance(delta, Kron) and delta.layout == "kron":
+        return _is_there(delta.a).repeat_interleave(delta.sizes.out_b)
+    return _is_there(delta.factor) if isinstance(delta, Matrix) else None
+
+
+def _is_there(factor: Factor) -> Tensor:
+    stored = factor.up if isinstance(factor, LowRank) else factor.dense()
+    return stored.flatten(1).ne(0).any(1)
+
+
 def _padded(factor: Factor, start: int, total: int) -> Factor:
     if isinstance(factor, LowRank):
         return replace(factor, up=_rows(factor.up, start, total))

@@ -241,12 +241,15 @@ class _Bar:
     """A progress bar for a person."""
 
     def __init__(self, steps: int, *, is_hidden: bool) -> None:
-        self._bar = tqdm(total=steps, unit="step", dynamic_ncols=True, disable=is_hidden)
+        self._steps, self._is_hidden = steps, is_hidden
+        self._bar = tqdm(disable=True)  # until training has begun: what is refused before has no bar
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, Started):
-            self._bar.update(event.done)
-            tqdm.write(f"training {event.parameters:,} parameters in {event.layers} layers", file=sys.stderr)
+            told = (f"training {event.parameters:,} parameters in {event.layers} layers", *event.notes)
+            for line in () if self._is_hidden else told:
+                tqdm.write(line, file=sys.stderr)
+            self._bar = tqdm(total=self._steps, initial=event.done, unit="step", dynamic_ncols=True, disable=self._is_hidden)
         elif isinstance(event, Stepped):
             self._bar.set_postfix(loss=f"{event.loss:.4f}", refresh=False)
             self._bar.update()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +23,6 @@ from krona_ops.targets import Target
 
 from .config import AdapterConfig
 
-log = logging.getLogger(__name__)
 FILE = "start.safetensors"
 """What a run's folder keeps of it: the layers that are trained, in the form that is trained."""
 METADATA = "krona.start"
@@ -114,10 +112,7 @@ def begin_at(adapter: Adapter, targets: Sequence[Target], config: AdapterConfig)
             remedy="Train the layers that it has (KronA Targets), or start from another adapter.",
         )
     error = (lost / energy) ** 0.5
-    notes = _notes(adapter, by_name, kept, converted, error)
-    for note in notes:
-        log.info("KronA: %s", note)
-    return Start(Adapter(kept, adapter.metadata), error, len(converted), notes)
+    return Start(Adapter(kept, adapter.metadata), error, len(converted), _notes(adapter, by_name, kept, converted, error))
 
 
 def as_it_is(delta: Delta, target: Target, config: AdapterConfig) -> Delta | None:
@@ -177,6 +172,7 @@ def _notes(
     fresh = [str(name) for name in targets if name not in kept]
     if fresh:
         notes.append(f"{len(fresh)} layers that are trained are not in that adapter and start at nothing: {_some(fresh)}.")
+    notes += [f"Of that adapter's file: {left}" for left in adapter.left_out]
     return tuple(notes)
 
 

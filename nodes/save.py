@@ -17,7 +17,7 @@ from PIL import Image
 from krona_ops import Adapter, save
 from krona_ops.errors import ConfigError
 from krona_ops.files import read_header
-from krona_ops.formats.encode import notes_on_file
+from krona_ops.formats.encode import notes_on_file, switched_off
 from krona_ops.metadata import with_standard_metadata
 from krona_train.backbone.comfyui import family_of
 
@@ -139,7 +139,7 @@ class KronaSave(io.ComfyNode):
             rank=rank,
             rename=renamer(model, style) if style is not None else str,
         )
-        notes = notes_on_file(read_header(path).shapes, kind)
+        notes = (*map(str, switched_off(adapter)), *notes_on_file(read_header(path).shapes, kind))
         tell("\n".join((cls._whereabouts(path, adapter, picture), *notes)), cls.hidden.unique_id)
         shown = Path(subfolder) / path.parent.name if kind == "peft" else Path(subfolder)
         return io.NodeOutput(str(path), ui={"files": [{"filename": path.name, "subfolder": str(shown), "type": "output"}]})

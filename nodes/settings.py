@@ -104,20 +104,9 @@ def _combo(name: str, options: Any, default: str, tooltip: str) -> io.Input:
     return io.Combo.Input(name, options=list(options), default=default, optional=True, tooltip=tooltip, advanced=True)
 
 
-def _number(
-    name: str, default: float, tooltip: str, *, low: float = 0.0, high: float = 1.0, decimals: int = 4, arrows: float = 0.01
-) -> io.Input:
-    return number_input(
-        name,
-        default=default,
-        low=low,
-        high=high,
-        decimals=decimals,
-        arrows=arrows,
-        tooltip=tooltip,
-        optional=True,
-        advanced=True,
-    )
+def _number(name: str, default: float, tooltip: str, **options: Any) -> io.Input:
+    usual = {"low": 0.0, "high": 1.0, "decimals": 4, "arrows": 0.01, "optional": True, "advanced": True}
+    return number_input(name, default=default, tooltip=tooltip, **usual | options)
 
 
 def _count(name: str, default: int, tooltip: str, *, low: int = 0, high: int = 1_000_000, advanced: bool = True) -> io.Input:

@@ -102,14 +102,16 @@ class KronaStack(io.ComfyNode):
         krona: Adapter | None = None,
     ) -> io.NodeOutput:
         rows = Rows(lora_stack or [], getattr(lora_stack, "beside", ()))
-        pairs = [(load(lora_path(str(name))), float(strength)) for name, strength, _ in rows if str(name) != "None"]
-        pairs += rows.beside
+        parts = [(str(name), load(lora_path(str(name))), float(strength)) for name, strength, _ in rows if str(name) != "None"]
+        parts += [("", *part) for part in rows.beside]  # told of by the node that has read it
+        elsewhere = ""
         if file != NONE:
             part = load(paths.adapter_path(file)), strength_model
-            pairs.append(part)
-            rows = cls._with(rows, file, part, strength_clip)
-        pairs += [(from_lora_model(lora_model), 1.0)] if lora_model else []
-        pairs += [(krona, 1.0)] if krona is not None else []
+            parts.append((file, *part))
+            rows, elsewhere = cls._with(rows, file, part, strength_clip)
+        parts += [("lora_model", from_lora_model(lora_model), 1.0)] if lora_model else []
+        parts += [("", krona, 1.0)] if krona is not None else []
+        pairs: list[Part] = [(adapter, strength) for _, adapter, strength in parts]
         if not pairs:
             raise ConfigError(
                 "There is nothing to stack.",
@@ -119,21 +121,22 @@ class KronaStack(io.ComfyNode):
                 remedy="Choose a file or connect something.",
             )
         total = pairs[0][0].scaled(pairs[0][1]) if len(pairs) == 1 else _sum(pairs)
+        notes = dict.fromkeys(f"{name}: {note}" for name, adapter, _ in parts if name for note in adapter.notes)
+        tell("\n".join(filter(None, (elsewhere, *notes))), cls.hidden.unique_id)
         return io.NodeOutput(rows, total, to_lora_model(total))
 
-    @classmethod
-    def _with(cls, rows: Rows, file: str, part: Part, strength_clip: float) -> Rows:
-        """The stack with one more file; as a row, where others can find it."""
+    @staticmethod
+    def _with(rows: Rows, file: str, part: Part, strength_clip: float) -> tuple[Rows, str]:
+        """The stack with one more file, as a row where others can find it; and a sentence for the user where they cannot."""
         name = lora_name(paths.adapter_path(file))
         if name is not None:
-            return Rows([*rows, (name, part[1], strength_clip)], rows.beside)
+            return Rows([*rows, (name, part[1], strength_clip)], rows.beside), ""
         text = (
             f"{file} is in no LoRA folder, so other packs cannot find it: it has no row in 'lora_stack' and is only in 'krona' and 'lora_model'. "
             "Move it to models/loras for a row."
         )
         log.info("KronA: %s", text)
-        tell(text, cls.hidden.unique_id)
-        return Rows(rows, (*rows.beside, part))
+        return Rows(rows, (*rows.beside, part)), text
 
 
 def _sum(pairs: list[tuple[Adapter, float]]) -> Adapter:

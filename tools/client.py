@@ -20,6 +20,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+_TEXT = 3
+"""The server's number for a text among its binary messages."""
 Graph = dict[str, dict]
 """A graph in ComfyUI's API format: node id to ``class_type`` and ``inputs``."""
 
@@ -73,7 +75,7 @@ class Event:
     """One message of the server."""
 
     type: str
-    """``progress``, ``progress_state``, ``executing``, ``executed``, ``execution_error`` … (previews are left out)."""
+    """``progress``, ``progress_state``, ``progress_text``, ``executing``, ``executed``, ``execution_error`` … (previews are left out)."""
     data: dict
 
 
@@ -96,6 +98,10 @@ class Result:
         """The files that one node or all of them showed: ``filename``, ``subfolder`` and ``type``, as ``view`` takes them."""
         outputs = self.outputs.values() if node_id is None else [self.outputs.get(node_id, {})]
         return [file for output in outputs for file in output.get(kind, []) if "filename" in file]
+
+    def texts(self, node_id: str) -> list[str]:
+        """What a node showed in words while it ran, one after the other."""
+        return [e.data["text"] for e in self.events if e.type == "progress_text" and e.data["node"] == node_id]
 
 
 class Client:
@@ -277,13 +283,23 @@ async def _receive(url: str, messages: queue.Queue) -> None:
         # No size limit: an `executed` message carries whatever a node shows.
         async with session, session.ws_connect(url, max_msg_size=0) as socket:
             async for message in socket:
-                if message.type == aiohttp.WSMsgType.TEXT:  # binary ones are preview pictures
+                if message.type == aiohttp.WSMsgType.TEXT:
                     told = json.loads(message.data)
                     messages.put(Event(told["type"], told.get("data") or {}))
+                elif message.type == aiohttp.WSMsgType.BINARY and (words := _words(message.data)):
+                    messages.put(words)
     except (OSError, aiohttp.ClientError, asyncio.TimeoutError) as error:
         end = error
     finally:
         messages.put(end)
+
+
+def _words(data: bytes) -> Event | None:
+    """A text on a node: the kind, the length of the node's id, the id, the text; ``None`` for preview pictures."""
+    if len(data) < 8 or int.from_bytes(data[:4], "big") != _TEXT:
+        return None
+    end = 8 + int.from_bytes(data[4:8], "big")
+    return Event("progress_text", {"node": data[8:end].decode(), "text": data[end:].decode(errors="replace")})
 
 
 def _events_of(messages: queue.Queue, prompt_id: str, deadline: float) -> Iterator[Event]:
@@ -293,6 +309,7 @@ def _events_of(messages: queue.Queue, prompt_id: str, deadline: float) -> Iterat
         RunTimeout: The deadline passed (without text).
         ServerLost: The connection broke.
     """
+    is_ours = False  # texts do not say whose they are; the server runs one prompt after the other
     while True:
         try:
             event = messages.get(timeout=max(0.0, deadline - time.monotonic()))
@@ -300,7 +317,9 @@ def _events_of(messages: queue.Queue, prompt_id: str, deadline: float) -> Iterat
             raise RunTimeout from None
         if not isinstance(event, Event):
             raise ServerLost(f"the server closed the connection: {event or 'it has probably ended; see its log'}")
-        if event.data.get("prompt_id") != prompt_id:
+        if event.type == "execution_start":
+            is_ours = event.data.get("prompt_id") == prompt_id
+        if event.data.get("prompt_id") != prompt_id and not (is_ours and event.type == "progress_text"):
             continue
         yield event
         if event.type == "executing" and event.data.get("node") is None:  # sent after the history was written

@@ -157,7 +157,7 @@ def of_your_own(client: Client, settings: Settings, base: Path, clock: Clock) ->
         changes = {
             "KronaDataset": {"prompt": settings.prompt, "folder": str(settings.images)},
             "KronaTrain": told,
-            "KronaSave": {"filename_prefix": "krona/demo"},
+            "KronaSave": {"filename_prefix": "loras/demo"},
         }
         graph = graph_of(TRAIN, client, loader | changes)
         [adapter] = saved_by(train(client, settings, graph, base), graph, base)

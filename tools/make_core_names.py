@@ -2,6 +2,7 @@
 
     python3 tools/host.py run tools/make_core_names.py
 
+tests/host/test_conversion.py fails when the file is out of date with the pinned ComfyUI.
 Made from the host's own key maps and, for other tools' names, from the pack's index of them. Families of a newer host that
 `tests/support/families.py` does not list are left out; nothing here has to know every family.
 """
@@ -22,32 +23,21 @@ from typing import Any
 PACK = Path(os.path.abspath(__file__)).parents[1]
 sys.path.append(str(PACK))
 
+from krona_ops.core_names import FILE, FLAT  # noqa: E402
 from krona_ops.name_template import template  # noqa: E402
 from krona_ops.names import flat  # noqa: E402
 
-FLAT = (
-    "lora_unet_",
-    "lycoris_",
-    "lora_transformer_",
-    "lora_prior_unet_",
-    "lora_te1_",
-    "lora_te2_",
-    "lora_te3_",
-    "lora_te_",
-    "lora_prior_te_",
-)
 PREFIXES = (
     *FLAT, "transformer.", "unet.base_model.model.", "base_model.model.", "diffusion_model.", "unet.",
     "text_encoders.", "text_encoder_2.", "text_encoder.", "",
 )  # fmt: skip
 """What the host's key maps put in front of a name; underscores alone behind those of ``FLAT``."""
-FILE = PACK / "krona_ops" / "core_names.json"
 NOT_ADAPTED = ("DepthAnything3", "RT_DETR_v4", "SAM3", "SAM31", "SeedVR2", "TripoSplat")
 """Families that nobody makes adapters for."""
 
 
 def main() -> None:
-    """Ask the host, and write the file anew."""
+    """Write the file anew."""
     sys.path[0] = os.environ["COMFYUI_PATH"]
     sys.path += [str(PACK / "tests" / "support")]
     spec = importlib.util.spec_from_file_location("krona_pack", PACK / "__init__.py", submodule_search_locations=[str(PACK)])
@@ -56,6 +46,12 @@ def main() -> None:
     spec.loader.exec_module(module)
     importlib.import_module("comfy.cli_args").args.cpu = True
     logging.disable(logging.INFO)
+    FILE.write_text(make(), encoding="utf-8")
+    print(f"wrote {FILE}: {FILE.stat().st_size:,} bytes")
+
+
+def make() -> str:
+    """Ask the host: the text of the file."""
     families = importlib.import_module("families")
     encoders = importlib.import_module("text_encoders")
     made: dict[str, list[str]] = {}
@@ -66,11 +62,7 @@ def main() -> None:
             built = (families if kind == "model" else encoders).build(name)
             made.setdefault(json.dumps({"kind": kind, **of(built)}), []).append(name)
     bases = [{"names": names, **json.loads(text)} for text, names in made.items()]
-    FILE.write_text(
-        json.dumps({"bases": bases}, separators=(",", ":"), sort_keys=True).replace('},{"core"', '},\n{"core"') + "\n",
-        encoding="utf-8",
-    )
-    print(f"wrote {FILE}: {len(bases)} kinds of base model, {FILE.stat().st_size:,} bytes")
+    return json.dumps({"bases": bases}, separators=(",", ":"), sort_keys=True).replace('},{"core"', '},\n{"core"') + "\n"
 
 
 def of_model(model: Any) -> dict[str, Any]:

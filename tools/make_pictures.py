@@ -67,7 +67,7 @@ def _scenes() -> dict[str, Scene]:
     weights = node("KronaWeights", preset="all", rules="input_blocks=0.3\nmiddle_block=0.5")
     applied = node("KronaApply", model=["1", 0], clip=["1", 1], krona=["2", 0])
 
-    def saved(origin: str, name: str = "krona/robot") -> dict:
+    def saved(origin: str, name: str = "loras/robot") -> dict:
         return node("KronaSave", krona=[origin, 0], filename_prefix=name)
 
     def report(origin: str, output: int) -> dict:
@@ -105,7 +105,7 @@ def _scenes() -> dict[str, Scene]:
         ),
         "KronaBlend": (
             {
-                **loads, "6": saved("5", "krona/blend"),
+                **loads, "6": saved("5", "loras/blend"),
                 "5": node(
                     "KronaBlend", strengths="1, 0.7, 0.5", form="Kronecker product",
                     **{f"adapters.krona{number}": [key, 0] for number, key in enumerate(loads)},
@@ -114,13 +114,13 @@ def _scenes() -> dict[str, Scene]:
             (("2", "3", "4"), ("5", "6")),
         ),
         "KronaCompress": (
-            {"2": load, "3": node("KronaCompress", krona=["2", 0], how="to an error"), "4": saved("3", "krona/smaller"), "5": report("3", 1)},
+            {"2": load, "3": node("KronaCompress", krona=["2", 0], how="to an error"), "4": saved("3", "loras/smaller"), "5": report("3", 1)},
             (("2",), ("3",), ("4", "5")),
         ),
         "KronaExtract": (
             {
                 "1": node("CheckpointLoaderSimple", ckpt_name="tuned.safetensors"), "2": base,
-                "3": node("KronaExtract", tuned=["1", 0], base=["2", 0], form="Kronecker product"), "4": saved("3", "krona/extracted"),
+                "3": node("KronaExtract", tuned=["1", 0], base=["2", 0], form="Kronecker product"), "4": saved("3", "loras/extracted"),
             },
             (("1", "2"), ("3",), ("4",)),
         ),
@@ -372,7 +372,7 @@ def _train(server: Server) -> None:
             "2": examples.dataset(resolution=128),
             "3": examples.training(name=name.partition("_")[0], steps=20, learning_rate=1e-2, seed=seed),
             "4": node(
-                "KronaSave", krona=["3", 0], filename_prefix=f"krona/{name.partition('_')[0]}", trigger_words="sks robot"
+                "KronaSave", krona=["3", 0], filename_prefix=f"loras/{name.partition('_')[0]}", trigger_words="sks robot"
             ),
         }
         server.client.run(graph)

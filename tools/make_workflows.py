@@ -129,13 +129,13 @@ def train() -> Example:
         "1": checkpoint(),
         "2": dataset(),
         "3": training(),
-        "4": node("KronaSave", krona=["3", 0], filename_prefix="krona/robot"),
+        "4": node("KronaSave", krona=["3", 0], filename_prefix="loras/robot"),
         "5": node("PreviewImage", images=["2", 1]),
     }
     text = (
         "**Train a Kronecker adapter on a few pictures**\n\n1. Choose a checkpoint.\n2. Put 3 to 5 pictures of your subject into "
         "**input/my-folder** and write that name into *folder* (or a full path).\n3. Write what they show: a rare word (**sks**) and the kind "
-        "of thing (**robot**).\n4. Queue. The adapter is in **output/krona**, also if you cancel."
+        "of thing (**robot**).\n4. Queue. The adapter is in **output/loras**; if you cancel, it is in the run's folder below **output/krona**."
     )
     return arrange(graph, (("1", "2"), ("3",), ("4", "5", NOTE)), text, (400, 260))
 
@@ -173,7 +173,7 @@ def dreambooth() -> Example:
             prior="model", prior_weight=1.0,
         ),
         "5": training(name="my robot, DreamBooth", steps=800, targets=["3", 0], settings=["4", 0]),
-        "6": node("KronaSave", krona=["5", 0], filename_prefix="krona/robot-dreambooth"),
+        "6": node("KronaSave", krona=["5", 0], filename_prefix="loras/robot-dreambooth"),
         "7": node("SaveImage", images=["5", 2], filename_prefix="krona/loss"),
         "8": node("SaveImage", images=["5", 6], filename_prefix="krona/previews"),
         "9": node("PreviewImage", images=["2", 1]),
@@ -194,7 +194,7 @@ def pictures() -> Example:
         "1": checkpoint(),
         "2": dataset(folder="", images=["9", 0]),
         "3": training(name="my robot, from the graph"),
-        "4": node("KronaSave", krona=["3", 0], filename_prefix="krona/robot-from-the-graph"),
+        "4": node("KronaSave", krona=["3", 0], filename_prefix="loras/robot-from-the-graph"),
         "5": node("PreviewImage", images=["2", 1]),
         "6": node("LoadImage", image="example.png"),
         "7": node("LoadImage", image="example.png"),
@@ -219,7 +219,7 @@ def resume() -> Example:
             name="my long training", steps=1000, resume="(go on if it is the same)", save_every=100, settings=["4", 0]
         ),
         "4": node("KronaTrainSettings", preview_every=100, preview_prompts=f"{SUBJECT} on the moon"),
-        "5": node("KronaSave", krona=["3", 0], filename_prefix="krona/robot-long"),
+        "5": node("KronaSave", krona=["3", 0], filename_prefix="loras/robot-long"),
         "6": node("PreviewImage", images=["3", 6]),
     }
     text = (
@@ -383,12 +383,12 @@ def world_train() -> Example:
         graph |= {
             data: dataset(prompt=world_prompt(kind), folder=f"world/{kind}"),
             trainer: training(dataset=[data, 0], name=f"small world, {kind}"),
-            file: node("KronaSave", krona=[trainer, 0], filename_prefix=f"krona/world-{kind}"),
+            file: node("KronaSave", krona=[trainer, 0], filename_prefix=f"loras/world-{kind}"),
             look: node("PreviewImage", images=[data, 1]),
         }
     text = (
         "**Train in two minutes, without a checkpoint**\n\n*Load KronA's Small World* is a model of 12 MB that comes with the pack. It draws robots, cats, bears and "
-        "birds of 64 × 64 pixels, and it has never seen these two subjects.\n\n1. Queue. Both are trained and saved to **output/krona**.\n2. Open *KronA 11* to see what was "
+        "birds of 64 × 64 pixels, and it has never seen these two subjects.\n\n1. Queue. Both are trained and saved to **output/loras**.\n2. Open *KronA 11* to see what was "
         "learnt.\n\nEverything that you try here, settings, targets, previews, works the same with a real checkpoint; only the numbers differ."
     )
     return arrange(graph, (("1", NOTE), ("2", "6"), ("3", "7"), ("4", "5", "8", "9")), text, (400, 400))

@@ -13,6 +13,7 @@ from ..delta import Delta, Dora, Matrix
 from ..errors import ConfigError, FormatError, KronaError
 from ..factor import LowRank, Tucker
 from ..joined import joined
+from ..left_out import LeftOut
 from ..low_rank import to_low_rank, without_core
 from ..metadata import MODELSPEC, network_facts
 from ..names import LayerName
@@ -124,6 +125,16 @@ def without_vectors(adapter: Adapter) -> tuple[Adapter, tuple[LayerName, ...]]:
     """The adapter without the updates of norms and biases, and the names of those."""
     vectors = tuple(name for name, delta in adapter.layers.items() if len(delta.shape) < 2)
     return replace(adapter, layers={n: d for n, d in adapter.layers.items() if n not in set(vectors)}), vectors
+
+
+def switched_off(adapter: Adapter) -> tuple[LeftOut, ...]:
+    """Weights that the adapter would replace, at strength 0: no file holds a replacement that is not made."""
+    names = tuple(str(name) for name, delta in adapter.layers.items() if isinstance(delta, Replacement) and not delta.strength)
+    return (
+        (LeftOut("replaced weights", "At strength 0 they are not replaced, and a file cannot say that.", names),)
+        if names
+        else ()
+    )
 
 
 def _is_lora(delta: Delta, rank: int | None) -> bool:

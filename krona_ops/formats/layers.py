@@ -18,6 +18,7 @@ from ..families import whole_model
 from ..header import DTYPES, Header
 from ..left_out import LeftOut, gathered
 from ..names import LayerName
+from ..placed import is_of_parts
 from ..rows import Rows, thirds
 from . import parts, scale, strangers
 from .kinds import cdka, dora, loha, lokr, lora
@@ -90,7 +91,16 @@ def read(tensors: Mapping[str, Tensor], header: Header, rule: ScaleRule = "auto"
     if not found or strangers.is_model(grouped.strangers, header.shapes, len(found)):
         raise nothing_readable(grouped, header, broken, gathered([*left, *foreign.values()]))
     told = gathered([*left, *foreign.values()])
-    return Adapter(found, neutral(header.metadata, trainer), (*reasons.notes(), *trainer.notes, *map(str, told)), told)
+    notes = (*reasons.notes(), *trainer.notes, *_missing_biases(trainer, told), *map(str, told))
+    return Adapter(found, neutral(header.metadata, trainer), notes, told)
+
+
+def _missing_biases(trainer: Trainer, told: tuple[LeftOut, ...]) -> Iterable[str]:
+    """What PEFT's settings say of trained biases that are not in the file; those that are, are left out by name."""
+    kinds = {config.bias for config in trainer.peft.values() if config.bias != "none"}
+    if kinds and not any(one.method in (strangers.BIASES, strangers.WEIGHTS) for one in told):
+        kind = " and ".join(sorted(kinds))
+        yield f"PEFT trained biases of the base model too (bias='{kind}'); the file has none of them, so they stay as the base model has them."
 
 
 def _require_readable(name: str, grouped: parts.Grouped, header: Header, stranger: LeftOut | None) -> None:
@@ -307,11 +317,19 @@ def exactly(name: str, delta: Delta) -> Tensor:
     return value if delta.scale == 1.0 else lokr.times_number(value, delta.scale)
 
 
+OF_PARTS = " of different rows: the model keeps in one weight what the adapter has as several layers, such as q, k and v"
+
+
 def cannot_hold(name: str, found: str, remedy: str, what: str = "This format") -> FormatError:
     """The error of a writer whose format has no place for an update."""
     if found.startswith("a sum of"):
         remedy = (
             "Bring each layer into one product first (compress, or a blend with a form), or save it as a LoRA of some rank."
+        )
+    if found.endswith(OF_PARTS):
+        remedy = (
+            "Save it as a LoRA of some rank (16 to 64 are usual; its error is told), which has room for all of them. "
+            "At a prompt --keep-names keeps the layers apart, for the nodes of this pack alone."
         )
     return FormatError(
         f"{what} cannot hold the update, which is {found}.", layer=name, found=found, expected="another update", remedy=remedy
@@ -323,7 +341,7 @@ def describe(delta: Delta) -> str:
     if isinstance(delta, Kron):
         return f"a Kronecker product {times(delta.a.shape)} ⊗ {times(delta.b.shape)} in the {delta.layout} layout"
     if isinstance(delta, Sum):
-        return f"a sum of {len(delta.terms)} updates"
+        return f"a sum of {len(delta.terms)} updates{OF_PARTS if is_of_parts(delta) else ''}"
     if isinstance(delta, Dora):
         return f"{describe(delta.delta)} with a DoRA norm"
     if isinstance(delta, Enlarged):

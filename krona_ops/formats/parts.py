@@ -53,6 +53,8 @@ _NAMED = {
 """What stands before and behind the name of PEFT's adapter."""
 _NO_ADAPTER = re.compile(r"scale|quant|absmax|zero_?point|bias$")
 """What a quantiser puts behind a tensor's name, where the name of an adapter would be."""
+_OF_FLUX = re.compile(r"\.(?:qkv|proj)_lora[12]$")
+"""XLabs' and USO's processors of Flux have two of each; `krona_ops.names.renamed` says which layers they are."""
 MODIFIERS = frozenset({"alpha", "dora_scale", "magnitude", "scalar", "row_offset", "reshape_weight"})
 """Parts that say something about an update and are none."""
 _PLAIN = frozenset({"diff", "diff_b", "w_norm", "b_norm", "set_weight"})
@@ -82,6 +84,8 @@ def split(key: str) -> tuple[str, str] | None:
     if key.endswith(("_lora.up.weight", "_lora.down.weight")):
         layer, _, rest = key.rpartition("_lora.")
         return (layer, f"lora_{rest.removesuffix('.weight')}") if layer else None
+    if len(tail) > 2 and tail[-1] == "weight" and tail[-2] in ("up", "down") and _OF_FLUX.search(".".join(tail[:-2])):
+        return ".".join(tail[:-2]), f"lora_{tail[-2]}"
     return _with_adapter_name(tail)
 
 

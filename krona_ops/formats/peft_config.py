@@ -46,6 +46,8 @@ class PeftConfig:
     use_rslora: bool = False
     has_scale: bool = True
     """PEFT before 0.14 never multiplied LoKr by ``alpha / r``; its settings have no ``rank_dropout_scale`` yet."""
+    bias: str = "none"
+    """Which biases of the base model were trained too: ``none``, ``all`` or ``lora_only``."""
 
     @classmethod
     def parse(cls, values: Mapping[str, object]) -> PeftConfig | None:
@@ -60,6 +62,7 @@ class PeftConfig:
                 {str(k): float(v) for k, v in dict(values.get("alpha_pattern") or {}).items()},  # type: ignore[call-overload]
                 bool(values.get("use_rslora", False)),
                 kind != "LOKR" or "rank_dropout_scale" in values,
+                str(values.get("bias") or "none"),
             )
         except (KeyError, TypeError, ValueError):
             return None

@@ -12,10 +12,11 @@ BY_COMFYUI = "ComfyUI's own Load LoRA applies them; load the file there too."
 NOBODY = "The pack does not read this method; use the program that the file was made for."
 OF_NO_LAYER = "They are no updates of layers."
 WEIGHTS = "whole weights"
+BIASES = "whole biases (PEFT's bias='all' or 'lora_only')"
 QUANTISATION = "numbers of a quantisation"
 OF_THE_WEIGHTS = "They replace weights of the base model; an adapter only adds to them."
 
-_SPECIAL: dict[str, tuple[str, str]] = {
+SPECIAL: dict[str, tuple[str, str]] = {
     "diff_m": ("lightx2v's diff_m", "A change of a block's modulation; ComfyUI does not apply it either."),
     "emb_params": ("an embedding", "A textual inversion; put it into models/embeddings."),
     "string_to_param": ("an embedding", "A textual inversion; put it into models/embeddings."),
@@ -32,7 +33,7 @@ _SPECIAL: dict[str, tuple[str, str]] = {
     "logit_scale": (WEIGHTS, OF_THE_WEIGHTS),
 }  # fmt: skip
 """By the part's name."""
-_FAMILIES: tuple[tuple[str, str], ...] = (
+STARTS: tuple[tuple[str, str], ...] = (
     ("oft_", "OFT"), ("boft_", "BOFT"), ("ia3_", "(IA)³"), ("glora_", "GLoRA"), ("vera_", "VeRA"), ("pvera_", "PVeRA"),
     ("fourierft_", "FourierFT"), ("waveft_", "WaveFT"), ("hra_", "HRA"), ("c3a_", "C³A"), ("road_", "RoAd"), ("shira_", "SHiRA"),
     ("randlora_", "RandLora"), ("vblora_", "VB-LoRA"), ("gralora_", "GraLoRA"), ("miss_", "MiSS"), ("bone_", "Bone"),
@@ -43,9 +44,18 @@ _FAMILIES: tuple[tuple[str, str], ...] = (
     ("hada_", "LoHa"), ("lora_", "LoRA"), ("loha_", "LoHa"), ("cdka_", "CDKA"), ("krona_", "KronA"),
 )  # fmt: skip
 """By how the part's name begins, as PEFT and LyCORIS call them."""
-_T_LORA = frozenset({"q_layer", "p_layer", "lambda_layer", "base_q", "base_p", "base_lambda"})
-_GLORA = frozenset({"a1", "a2", "b1", "b2", "bm"})
-_QUANTISED = re.compile(
+BY_PART = {
+    "T-LoRA": frozenset({"q_layer", "p_layer", "lambda_layer", "base_q", "base_p", "base_lambda"}),
+    "GLoRA": frozenset({"a1", "a2", "b1", "b2", "bm"}),
+}
+"""By the part's name; GLoRA's are too short to say anything unless ``weight`` follows."""
+READ = frozenset({"LoKr", "LoHa", "LoRA", "CDKA", "KronA"})
+"""Methods that the pack reads, so that a part of theirs that it does not know is told by its name."""
+NO_PARTS = ("lora_unet", "lora_te", "lora_transformer", "lora_prior")
+"""Prefixes of layers' names, which no part of a LoRA is."""
+NO_METHODS = frozenset({WEIGHTS, "an embedding", "whole weights (PEFT's modules_to_save)"})
+"""What in `SPECIAL` is no method of an adapter."""
+QUANTISED = re.compile(
     r"(?:^|[._])(?:weight_scale(?:_2)?|scale_weight|scale_input|input_scale|comfy_quant|absmax|quant_state|quant_map|zero_point)(?:$|[._])|^scaled_fp8$"
 )
 _EMBEDDINGS = re.compile(r"bundle_emb\.|learned_embeds|(?:clip_[glh]|t5xxl|qwen\w*|gemma\w*)$")
@@ -54,7 +64,7 @@ _OF_MODEL = re.compile(
     r"(?:model\.diffusion_model|first_stage_model|cond_stage_model|conditioner\.embedders|control_model|model\.control_model)\."
 )
 _WEIGHTS_OF_A_MODEL = 8
-_DEEPEST = 5
+DEEPEST = 5
 """So many words at the end of a name may say what a tensor is; those before them are the layer's path."""
 
 
@@ -67,10 +77,10 @@ def named(key: str, shape: tuple[int, ...] = ()) -> tuple[str, str, str]:
     if _EMBEDDINGS.match(key):
         return key, "an embedding", "A textual inversion; put it into models/embeddings."
     tail = key.split(".")
-    if _QUANTISED.search(key):
+    if QUANTISED.search(key):
         inner = split(".".join(tail[:-1]))
         return inner[0] if inner else ".".join(tail[:-1]) or key, QUANTISATION, NOBODY
-    for n in range(len(tail) - 1, max(-1, len(tail) - _DEEPEST), -1):
+    for n in range(len(tail) - 1, max(-1, len(tail) - DEEPEST), -1):
         told = _by_part(tail[n], tail[n + 1 :], shape)
         if told is not None:
             return ".".join(tail[:n]) or key, *told
@@ -79,7 +89,7 @@ def named(key: str, shape: tuple[int, ...] = ()) -> tuple[str, str, str]:
     if tail[-1] in ("up", "down"):
         return ".".join(tail[:-1]) or key, "a control LoRA of Stability AI", "ComfyUI's own Load ControlNet Model loads it."
     if tail[-1] == "bias" and key.startswith("base_model.model."):
-        return ".".join(tail[:-1]), "whole biases (PEFT's bias='all' or 'lora_only')", OF_THE_WEIGHTS
+        return ".".join(tail[:-1]), BIASES, OF_THE_WEIGHTS
     if tail[-1] in _WHOLE:
         return ".".join(tail[:-1]) or key, WEIGHTS, OF_THE_WEIGHTS
     return (
@@ -90,18 +100,17 @@ def named(key: str, shape: tuple[int, ...] = ()) -> tuple[str, str, str]:
 
 
 def _by_part(part: str, rest: list[str], shape: tuple[int, ...]) -> tuple[str, str] | None:
-    if part in _SPECIAL:
-        return _SPECIAL[part]
+    if part in SPECIAL:
+        return SPECIAL[part]
     if part == "oft_blocks":
         return ("BOFT" if len(shape) == 4 else "OFT"), BY_COMFYUI if len(shape) in (3, 4) else NOBODY
-    if part in _T_LORA:
-        return "T-LoRA", NOBODY
-    if part in _GLORA and rest == ["weight"]:
-        return "GLoRA", NOBODY
-    family = next((name for start, name in _FAMILIES if part.startswith(start)), None)
-    if family is None or (family == "LoRA" and part.startswith(("lora_unet", "lora_te", "lora_transformer", "lora_prior"))):
+    other = next((method for method, parts in BY_PART.items() if part in parts), None)
+    if other is not None and (other != "GLoRA" or rest == ["weight"]):
+        return other, NOBODY
+    family = next((name for start, name in STARTS if part.startswith(start)), None)
+    if family is None or (family == "LoRA" and part.startswith(NO_PARTS)):
         return None
-    if family in ("LoKr", "LoHa", "LoRA", "CDKA", "KronA"):
+    if family in READ:
         return f'{family} with "{part}"', NOBODY
     return family, NOBODY
 

@@ -13,6 +13,10 @@ from krona_ops.errors import DataError
 
 _PARTNER = {")": "(", "]": "[", "}": "{"}
 _EYES = (":", ";", ":-", ";-", ":'", "=")
+_CLOSES = re.compile(r"(?::[\d.]+\s*)?\\?[)\]}]")
+"""The end of a bracket, with the weight before it."""
+_EMPTY = re.compile(r"[\s,]*\\?[(\[{]\s*(?::[\d.]+\s*)?\\?[)\]}][\s,]*")
+"""A bracket with nothing in it."""
 CLASS_REMEDY = (
     'Fill in class_prompt, what the subject is a kind of ("a photo of a dog"), '
     'or trigger, the rare word that stands for it and that every caption contains ("sks").'
@@ -62,11 +66,15 @@ def tags(caption: str) -> list[str]:
 
 def _is_no_bracket(caption: str, place: int) -> bool:
     """Whether a bracket is escaped, or part of a face."""
-    before, after = caption[:place], caption[place + 1 :].lstrip(" ")
+    before = caption[:place]
     escapes = len(before) - len(before.rstrip("\\"))
+    return escapes % 2 == 1 or _is_face(caption, place)
+
+
+def _is_face(caption: str, place: int) -> bool:
+    before, after = caption[:place], caption[place + 1 :].lstrip(" ")
     # Nobody opens a bracket at the end of a tag; and a weight, not a colon, comes before one that closes.
-    is_face = before.endswith(_EYES) if caption[place] in _PARTNER else not after or after.startswith(",")
-    return escapes % 2 == 1 or is_face
+    return before.endswith(_EYES) if caption[place] in _PARTNER else not after or after.startswith(",")
 
 
 def class_caption(caption: str, trigger: str, class_prompt: str) -> str:
@@ -99,13 +107,24 @@ def class_caption(caption: str, trigger: str, class_prompt: str) -> str:
 
 
 def without_trigger(caption: str, trigger: str) -> str:
-    """The caption with the trigger's whole words taken out, and commas and spaces put in order."""
+    """The caption with the trigger's whole words taken out, and commas and spaces put in order; what shares a bracket with it stays whole."""
     words = r"\s+".join(map(re.escape, trigger.split()))
-    left = re.sub(rf"(?<!\w){words}(?:['’]s)?(?!\w)", " ", caption, flags=re.IGNORECASE)
+    left = re.sub(rf"[\s,]*(?<!\w)(?:{words}(?:['’]s)?(?!\w)[\s,]*)+", _gap, caption, flags=re.IGNORECASE)
     if left == caption:
         return caption.strip()
-    parts = (" ".join(part.split()) for part in left.split(","))
-    return ", ".join(part for part in parts if part)
+    count = 1
+    while count:
+        left, count = _EMPTY.subn(_gap, left)
+    return ", ".join(" ".join(part.split()) for part in tags(left))
+
+
+def _gap(match: re.Match[str]) -> str:
+    """What stays where words with the commas and spaces around them have gone; nothing at the ends of a bracket."""
+    text, start, end = match.string, match.start(), match.end()
+    opens = start > 0 and text[start - 1] in _PARTNER.values() and not _is_face(text, start - 1)
+    if opens or _CLOSES.match(text, end):
+        return ""
+    return ", " if "," in match.group() else " "
 
 
 def _short(text: str) -> str:

@@ -21,7 +21,7 @@ from krona_train.typed_in import typed_path
 KIND = "krona"
 log = logging.getLogger(__name__)
 SAMPLES = Path(__file__).resolve().parents[2] / "samples"
-_OF_A_RUN = re.compile(r"(^|[/\\\\])(state-\d{8}|encoded)\.safetensors$")
+_OF_A_RUN = re.compile(r"(^|[/\\\\])(state-\d{8}|encoded|start)\.safetensors$")
 
 
 def register() -> None:
@@ -56,7 +56,7 @@ def adapter_files() -> list[str]:
 
 
 def _is_kept_by_a_run(name: str) -> bool:
-    """Whether it is called as a run's states and encodings are, and lies in the folder of one; elsewhere it is somebody's adapter."""
+    """Whether it is called as a run's states, encodings and start are, and lies in the folder of one; elsewhere it is somebody's adapter."""
     path = folder_paths.get_full_path(KIND, name) if _OF_A_RUN.search(name) else None
     return path is not None and is_run(Path(path).parent)
 

@@ -31,7 +31,7 @@ class Progress:
     def __init__(self, steps: int, node_id: str | None) -> None:
         self._bar = comfy.utils.ProgressBar(steps)
         self._steps = steps
-        self._console = tqdm(total=steps, desc="KronA", unit="step", dynamic_ncols=True)
+        self._console = tqdm(disable=True)  # until training has begun: what is refused before has no bar
         self._node_id = node_id
         self._told = 0.0
         self._done_before = 0
@@ -44,10 +44,10 @@ class Progress:
         """
         if isinstance(event, Started):
             self._done_before = event.done
-            self._console.update(event.done)
             log.info("KronA: training %s parameters in %d layers.", f"{event.parameters:,}", event.layers)
             for note in event.notes:
                 log.info("KronA: %s", note)
+            self._console = tqdm(total=self._steps, initial=event.done, desc="KronA", unit="step", dynamic_ncols=True)
         elif isinstance(event, Stepped):
             self._console.set_postfix(loss=f"{event.loss:.4f}", refresh=False)
             self._console.update()

@@ -9,10 +9,12 @@ from torch.testing import assert_close
 
 from krona_ops import Adapter, Matrix, encode
 from krona_ops.blend import blend
-from krona_ops.core_names import bases
+from krona_ops.core_names import FILE, bases
 from krona_ops.errors import FormatError
 from krona_ops.factor import LowRank
 from krona_ops.respell import respelled, unified
+from tools import make_core_names
+from tools.install.recipe import COMFYUI_VERSION
 
 FAMILIES = ["SD15", "SD3", "Flux", "ZImage", "HunyuanVideo", "WAN21_T2V"]
 FORMATS = ["lokr", "kohya", "lora", "kohya-lora"]
@@ -157,3 +159,11 @@ def test_the_tables_hold_no_name_that_the_host_lacks(comfy):
             key = target if isinstance(target, str) else target[0]
             if weight is not None and key.endswith(".weight"):
                 assert key == f"diffusion_model.{weight.path}.weight", (present[0], name)
+
+
+def test_the_shipped_tables_are_those_of_the_pinned_comfyui(comfy):
+    import comfyui_version
+
+    if comfyui_version.__version__ != COMFYUI_VERSION:
+        pytest.skip(f"the tables are made from ComfyUI {COMFYUI_VERSION}, this is {comfyui_version.__version__}")
+    assert make_core_names.make() == FILE.read_text("utf-8"), "run: python3 tools/host.py run tools/make_core_names.py"

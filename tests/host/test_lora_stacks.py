@@ -11,6 +11,8 @@ import pytest
 import torch
 from graphs import CHECKPOINT, link, node
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from krona_ops import Adapter, Full, Kron, load, save
 from tools.server import RunFailed
@@ -105,6 +107,28 @@ def test_a_row_that_is_in_no_lora_folder_is_an_error_although_models_krona_has_s
     graph = {"2": row("Efficiency", "stacks/lonely.safetensors"), "4": stack(lora_stack=link(2)), "99": graphs.save(link(4, 1))}
     with pytest.raises(RunFailed, match=r"stacks/lonely\.safetensors: There is no such file in the LoRA folders"):
         server.client.run(graph)
+
+
+def test_what_is_left_out_of_each_file_is_on_the_node(server, files):
+    """Rows, the file and the LORA_MODEL are read by this node; the adapter that comes by wire was told of where it was read."""
+    folders = {"row": "loras", "file": "krona", "wire": "krona"}
+    for name, folder in folders.items():
+        path = server.base / "models" / folder / "stacks" / f"odd {name}.safetensors"
+        save(adapter(5), path)
+        with safe_open(path, "pt") as opened:
+            tensors = {key: opened.get_tensor(key) for key in opened}
+        save_file({**tensors, f"{name}.oft_blocks": torch.ones(2, 3, 3)}, path)
+    graph = {
+        "2": row("Efficiency", "stacks/odd row.safetensors"),
+        "3": graphs.load("stacks/odd wire.safetensors"),
+        "4": stack("stacks/odd file.safetensors", lora_stack=link(2), krona=link(3)),
+        "5": node("SaveLoRA", lora=link(4, 2), prefix="loras/odd"),
+    }
+    [told] = server.client.run(graph).texts("4")
+    assert "stacks/odd file.safetensors is in no LoRA folder" in told
+    for name in ("row", "file"):
+        assert f"stacks/odd {name}.safetensors: Left out: OFT (1: {name})" in told
+    assert "(1: wire)" not in told
 
 
 @pytest.mark.parametrize("spelling", ["stacks\\sub\\row.safetensors", "stacks/sub/row", "full path"])

@@ -52,10 +52,10 @@ def train(comfy, parts, tmp_path):
         prompt="a photo of sks robot", folder="world/robot", captions="from .txt files, else the prompt", resolution=64
     ).args[0]
 
-    def run(model, clip, vae, config=CONFIG, resume=NEW, dataset=dataset, **more):
+    def run(model, clip, vae, config=CONFIG, resume=NEW, dataset=dataset, progress=lambda event: None, **more):
         kinds = [parts[name][place] if isinstance(name, str) else name for place, name in enumerate((model, clip, vae))]
         with torch.inference_mode():
-            return _train(*kinds, dataset, config, name="run", resume=resume, where=HERE, progress=lambda event: None, **more)
+            return _train(*kinds, dataset, config, name="run", resume=resume, where=HERE, progress=progress, **more)
 
     run.folder, run.dataset = tmp_path / "output" / "krona", dataset
     yield run
@@ -83,6 +83,17 @@ def test_what_does_not_belong_together_is_named_and_leaves_no_folder(what, resum
     with pytest.raises(ConfigError, match=message):
         train(*names, resume=resume)
     assert not (train.folder / "run").exists()
+
+
+def test_a_refused_training_leaves_no_open_bar_in_the_console(train, capsys):
+    from krona_pack.nodes.host.progress import Progress
+
+    progress = Progress(2, None)
+    with pytest.raises(ConfigError):
+        train("sd15", "sd15", "bare", progress=progress)
+    assert "0/2" not in capsys.readouterr().err
+    train("world", "world", "world", progress=progress)
+    assert "2/2" in capsys.readouterr().err
 
 
 def test_a_wrong_text_encoder_is_named_before_class_pictures_are_drawn_too(train):

@@ -163,7 +163,7 @@ def test_a_name_is_made_safe_and_otherwise_kept(server, folder, upload, adapter,
 
 def test_what_is_called_like_a_runs_own_files_is_hidden_in_the_folder_of_a_run_only(server, folder, adapter):
     mine, run = folder / "mine", server.base / "output" / "krona" / "a run"
-    names = ["encoded.safetensors", "state-00000012.safetensors"]
+    names = ["encoded.safetensors", "start.safetensors", "state-00000012.safetensors"]
     try:
         for place in (mine, run):
             place.mkdir(parents=True)

@@ -110,6 +110,21 @@ def test_parts_without_a_name_become_the_whole_weight_exactly():
     assert isinstance(whole.factor, LowRank)
 
 
+def test_products_of_parts_that_have_no_name_are_an_error_that_says_what_helps(tmp_path):
+    adapter = Adapter({f"transformer_blocks.0.attn.to_{p}": kron(96, 64) for p in "qkv"})
+    whole = respelled(adapter, "lokr", base="HunyuanVideo")
+    for format in ("lokr", "kohya", "peft"):
+        with pytest.raises(
+            FormatError, match=r"img_attn\.qkv: .* several layers, such as q, k and v\. Save it as a LoRA of some rank"
+        ):
+            save(whole, tmp_path / "x.safetensors", format)
+    found = load(save(whole, tmp_path / "x.safetensors", "lora", rank=96))
+    assert_close(next(iter(found.layers.values())).dense(), torch.cat([d.dense() for d in adapter.layers.values()]))
+    overlapping = Adapter({"x": Sum((kron(), kron()))})
+    with pytest.raises(FormatError, match=r"a sum of 2 updates\. Bring each layer"):
+        save(overlapping, tmp_path / "x.safetensors")
+
+
 PAIRS = [
     ("lora_unet_double_blocks_0_img_attn_proj", "transformer.transformer_blocks.0.attn.to_out.0"),
     ("lora_unet_input_blocks_4_1_proj_in", "unet.down_blocks.1.attentions.0.proj_in"),

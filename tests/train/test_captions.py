@@ -76,9 +76,18 @@ def test_orders_depend_on_the_caption_and_the_seed_alone():
         ("a photo of my  Rex dog", "my rex", "a photo of dog"),
         ("a c++ dog", "c++", "a dog"),
         ("sks", "sks", ""),
+        ("sks, sks dog", "sks", "dog"),
+        ("a dog, (red,blue), sks", "sks", "a dog, (red,blue)"),
+        ("sks robot, (hat, red:1.3), day", "sks", "robot, (hat, red:1.3), day"),
+        ("(sks, red:1.2) dog", "sks", "(red:1.2) dog"),
+        ("a dog, (red, sks:1.2)", "sks", "a dog, (red:1.2)"),
+        ("a (red, sks, small) dog", "sks", "a (red, small) dog"),
+        ("a (sks:1.3) dog, [[sks]], day", "sks", "a dog, day"),
+        (r"a \(sks, blue\) dog \(sks\)", "sks", r"a \(blue\) dog"),
+        ("sad :(, sks dog, smile :)", "sks", "sad :(, dog, smile :)"),
     ],
 )
-def test_the_trigger_is_removed_as_a_word(caption, trigger, without):
+def test_the_trigger_is_removed_as_a_word_in_and_out_of_brackets(caption, trigger, without):
     assert without_trigger(caption, trigger) == without
 
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import logging
 import re
 from dataclasses import replace
 from itertools import pairwise
@@ -15,7 +14,9 @@ from torch.testing import assert_close
 
 from krona_ops import Adapter, Dora, Full, Kron, LowRank, Matrix, TargetRule, load, nearest_kron, select, to_low_rank
 from krona_ops.errors import ConfigError, CoverageError, NonFiniteError
+from krona_ops.left_out import LeftOut
 from krona_train import AdapterConfig, OptimizerConfig, fit
+from krona_train.__main__ import _Bar
 from krona_train.backbone.toy import ToyBackbone
 from krona_train.config import EmaConfig
 from krona_train.events import Ended, Started
@@ -152,7 +153,7 @@ def test_a_training_in_the_shuffled_layout_saves_its_result_or_says_before_it_be
     require_a_format(other, KINDS["kron"])
 
 
-def test_another_form_is_the_nearest_and_its_error_is_told(trained, caplog):
+def test_another_form_is_the_nearest_and_its_error_is_told(trained):
     layers = {name: to_low_rank(delta, 5).delta for name, delta in trained["lora"].layers.items()}
     rng = torch.Generator().manual_seed(2)
     noisy = Adapter(
@@ -161,8 +162,7 @@ def test_another_form_is_the_nearest_and_its_error_is_told(trained, caplog):
             for name, delta in layers.items()
         }
     )
-    with caplog.at_level(logging.INFO):
-        start = begun(noisy)
+    start = begun(noisy)
     nearest = {t.name: nearest_kron(noisy.layers[t.name], (8, 4)) for t in targets(KINDS["kron"])}
     for name, found in nearest.items():
         assert_close(start.adapter.layers[name].dense(), found.delta.dense())
@@ -172,7 +172,6 @@ def test_another_form_is_the_nearest_and_its_error_is_told(trained, caplog):
     assert start.converted == len(nearest)
     worst = max(nearest, key=lambda name: nearest[name].error)
     assert f"loses {start.error:.2%} of the update (at most {nearest[worst].error:.2%}, in {worst})" in start.notes[0]
-    assert start.notes[0] in caplog.text
 
 
 def test_a_lora_of_lower_rank_is_exact_and_uses_the_room_that_it_leaves():
@@ -224,11 +223,14 @@ def test_a_scale_and_factors_in_parts_are_the_same_form(trained):
 def test_layers_on_one_side_only_are_named(trained):
     names = list(trained["kron"].layers)
     some = {name: trained["kron"].layers[name] for name in names[2:]}
-    start = begun(Adapter({**some, "elsewhere.to_q": trained["kron"].layers[names[0]]}, {"modelspec.title": "robot"}))
+    left_out = (LeftOut("OFT", "ComfyUI applies them.", ("x",)),)
+    layers = {**some, "elsewhere.to_q": trained["kron"].layers[names[0]]}
+    start = begun(Adapter(layers, {"modelspec.title": "robot"}, left_out=left_out))
     assert start.notes == (
         f'The training starts from the adapter "robot": {len(some)} of its {len(some) + 1} layers, exactly.',
         "1 layers of that adapter are not trained and left out: elsewhere.to_q.",
         f"2 layers that are trained are not in that adapter and start at nothing: {names[0]}, {names[1]}.",
+        "Of that adapter's file: Left out: OFT (1: x). ComfyUI applies them.",
     )
     here, fresh = stopped_at_once(settings(), start=start).state, stopped_at_once(settings()).state
     for name in names:
@@ -238,7 +240,19 @@ def test_layers_on_one_side_only_are_named(trained):
         assert same == ([True, True] if name in names[:2] else [False, False])
     seen = []
     fit(ToyBackbone(), examples(), settings(steps=1), seen.append, start=start)
-    assert next(event for event in seen if isinstance(event, Started)).notes[:3] == start.notes
+    assert next(event for event in seen if isinstance(event, Started)).notes[:4] == start.notes
+
+
+def test_the_command_line_shows_the_notes_and_no_bar_before_a_training_has_begun(trained, capsys):
+    bar = _Bar(6, is_hidden=False)
+    assert capsys.readouterr().err == ""
+    start = begun(trained["kron"])
+    fit(ToyBackbone(), examples(), settings(), bar, start=start)
+    told = capsys.readouterr().err
+    assert f"{start.notes[0]}\n" in told
+    assert "6/6" in told
+    fit(ToyBackbone(), examples(), settings(), _Bar(6, is_hidden=True), start=start)
+    assert capsys.readouterr().err == ""
 
 
 def test_an_update_of_zero_starts_as_any_layer_so_that_it_can_learn(trained):

@@ -125,3 +125,21 @@ def test_an_arrow_makes_a_comfortable_step(editor):
             editor.page.mouse.click(*editor.on_page(*editor.page.evaluate(ON_THE_CANVAS, [node, name, 22])))
         assert editor.value(node, name) == pytest.approx(before + step, abs=1e-12)
         editor.page.evaluate("app.graph.clear()")
+
+
+@pytest.mark.parametrize("mode", ["canvas"])
+def test_no_decimals_are_shown_that_a_number_does_not_have(editor):
+    node = editor.add("KronaTrain", (60, 60))
+    for value, text in ((1, "1"), (0.0005, "0.0005"), (5e-6, "0.000005"), (2.5e-8, "2.5e-8")):
+        set_as_others_do(editor, node, "learning_rate", value)
+        drawn = editor.page.evaluate(
+            """(id) => {
+                const node = app.graph.getNodeById(id), widget = node.widgets.find((w) => w.name === "learning_rate");
+                const context = document.createElement("canvas").getContext("2d"), texts = [];
+                context.fillText = (text) => texts.push(text);
+                widget.drawWidget(context, { width: 400, showText: true });
+                return texts;
+            }""",
+            node,
+        )
+        assert drawn[-1] == text

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 from collections import Counter
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,9 @@ from originals import LAYERS, lycoris, peft_lokr
 from safetensors.torch import save_file
 
 from krona_ops import Adapter, Full, Kron, LowRank, Matrix, inspection, save
-from tools import tiny_models
+from krona_ops.formats import strangers
+from krona_ops.formats.parts import split
+from tools import make_strangers, tiny_models
 
 TELL = Path(__file__).parent / "js" / "tell.mjs"
 LYCORIS = {
@@ -111,6 +114,8 @@ def by_others(folder: Path) -> list[Path]:
         {"y.lora_A.robot.weight": one(2, 5), "y.lora_B.robot.weight": one(6, 2), "y.magnitude": one(6)}, {"norm.set_weight": one(6)},
         {"y.lora_down.weight": one(2, 5), "y.lora_up.weight": one(6, 2), "y.reshape_weight": one(2).long()},
         {**official, "mystery": one(3)}, {**official, **lokr, "b.lora_A.weight": one(2, 5), "b.lora_B.weight": one(6, 2)},
+        {f"double_blocks.0.processor.{n}.{end}.weight": one(*shape) for n in ("qkv_lora1", "proj_lora2")
+         for end, shape in (("down", (2, 5)), ("up", (6, 2)))},
         {"img_in.lora_A.weight": one(2, 5), "img_in.lora_B.weight": one(6, 2), "single_blocks.0.norm.key_norm.scale": one(3)},
     )  # fmt: skip
     files = [folder / f"{n}.safetensors" for n in range(len(kinds))]
@@ -129,6 +134,30 @@ def test_the_browser_says_what_krona_ops_says(make, node, tmp_path):
         pairs = Counter(layer.factors for layer in ours.layers if layer.factors)
         expected = [{"a": list(a), "b": list(b), "layers": count} for (a, b), count in pairs.most_common()]
         assert (path, browser["factors"]) == (path, expected)
+
+
+def test_the_browser_has_the_tables_of_krona_ops():
+    assert make_strangers.make() == make_strangers.FILE.read_text("utf-8"), (
+        "run: python3 tools/host.py run tools/make_strangers.py"
+    )
+
+
+def test_the_browser_names_every_method_that_cannot_be_read_as_krona_ops_does(node, tmp_path):
+    parts = [*strangers.SPECIAL, *(f"{start}x" for start, _ in strangers.STARTS), *chain(*strangers.BY_PART.values())]
+    keys = [f"blocks.0.to_q.{part}{end}" for part in parts for end in ("", ".weight", ".default.weight")]
+    keys += ["lllite_unet_x.conditioning1.0.weight", "blocks.0.to_q.up", "x.y.lora_A.absmax", "x.oft_blocks.a.b.c.d.e"]
+    shapes = {key: (2, 3) for key in keys} | {"x.oft_blocks": (2, 2, 3, 3), "y.oft_blocks": (4, 3, 3)}
+    files, expected = [], []
+    for number, (key, shape) in enumerate(shapes.items()):
+        if split(key) is None:
+            files.append(tmp_path / f"{number}.safetensors")
+            save_file({key: torch.ones(shape)}, files[-1])
+            _, method, why = strangers.named(key, shape)
+            is_none = method in (*strangers.NO_METHODS, strangers.QUANTISATION) or why.startswith("No method that is known")
+            expected.append((key, "other" if is_none else "unsupported", "" if is_none else method))
+    found = [(key, facts["kind"], facts["method"]) for (key, _, _), facts in zip(expected, told(node, files), strict=True)]
+    assert found == expected
+    assert {"BOFT", "OFT", "VeRA", "AdaLoRA", 'LoRA with "lora_x"'} <= {method for _, _, method in found}
 
 
 def test_models_are_told_apart(node):

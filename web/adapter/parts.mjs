@@ -1,5 +1,6 @@
 // @ts-check
 /** Which layer a tensor of an adapter belongs to, and which part of it it is: `krona_ops/formats/parts.py` for the browser. */
+import { BY_PART, DEEPEST, NO_METHODS, NO_PARTS, QUANTISED, READ, SPECIAL, STARTS } from "./strangers.mjs";
 
 const LORA = [
   [".lora_up.weight", ".lora_down.weight", ".lora_mid.weight"],
@@ -39,19 +40,9 @@ const NAMED = [
   ["lora_magnitude_vector", "weight", "magnitude"],
 ];
 const NO_ADAPTER = /scale|quant|absmax|zero_?point|bias$/;
+/** Of the processors of XLabs and USO. */
+const OF_FLUX = /^(?<layer>.*\.(?:qkv|proj)_lora[12])\.(?<part>up|down)\.weight$/;
 const MODIFIERS = new Set(["alpha", "dora_scale", "magnitude", "scalar", "row_offset", "reshape_weight"]);
-
-/** Adapters that the pack cannot read, by a part of a tensor's name; `krona_ops/formats/strangers.py` knows more of them. */
-const UNREADABLE = /** @type {[RegExp, string][]} */ ([
-  [/\.oft_|\.rescale$/, "OFT"],
-  [/\.boft_/, "BOFT"],
-  [/\.(?:a1|a2|b1|b2|bm)\.weight$|\.glora_/, "GLoRA"],
-  [/\.on_input$|\.ia3_/, "(IA)³"],
-  [/\.vera_/, "VeRA"],
-  [/\.fourierft_/, "FourierFT"],
-  [/\.(?:q_layer|p_layer|lambda_layer)(?:\.|$)/, "T-LoRA"],
-  [/\.(?:waveft|hra|c3a|road|shira|randlora|vblora|gralora|miss|bone|delora|hira|psoft|tinylora)_/, "PEFT"],
-]);
 
 /**
  * @param {string} key
@@ -61,6 +52,8 @@ export function split(key) {
   for (const [end, part] of ENDS) {
     if (key.length > end.length && key.endsWith(end)) return { layer: key.slice(0, -end.length), part };
   }
+  const flux = OF_FLUX.exec(key)?.groups;
+  if (flux) return { layer: flux.layer, part: `lora_${flux.part}` };
   const words = key.split(".");
   for (const [before, behind, part] of NAMED) {
     const rest = behind ? 3 : 2;
@@ -114,7 +107,28 @@ export function methodsOf(parts) {
   return found;
 }
 
-/** The method of an adapter that cannot be read, by a tensor's name. @param {string} key */
-export function unreadableMethod(key) {
-  return UNREADABLE.find(([pattern]) => pattern.test(key))?.[1] ?? null;
+/**
+ * The method of an adapter that cannot be read, by a tensor's name and shape, as `krona_ops/formats/strangers.py` tells it; null for what
+ * belongs to no method.
+ * @param {string} key @param {number[]} [shape]
+ */
+export function unreadableMethod(key, shape = []) {
+  if (QUANTISED.test(key)) return null;
+  const words = key.split(".");
+  for (let n = words.length - 1; n >= Math.max(0, words.length - DEEPEST + 1); n--) {
+    const method = methodOfPart(words[n], words.slice(n + 1), shape);
+    if (method !== null) return NO_METHODS.includes(method) ? null : method;
+  }
+  if (key.startsWith("lllite_")) return "ControlNet-LLLite";
+  return ["up", "down"].includes(words[words.length - 1]) ? "a control LoRA of Stability AI" : null;
+}
+
+/** @param {string} part @param {string[]} rest The words behind it. @param {number[]} shape @returns {string | null} */
+function methodOfPart(part, rest, shape) {
+  if (Object.hasOwn(SPECIAL, part)) return SPECIAL[part];
+  if (part === "oft_blocks") return shape.length === 4 ? "BOFT" : "OFT";
+  if (Object.hasOwn(BY_PART, part) && (BY_PART[part] !== "GLoRA" || rest.join(".") === "weight")) return BY_PART[part];
+  const method = STARTS.find(([start]) => part.startsWith(start))?.[1];
+  if (method === undefined || (method === "LoRA" && NO_PARTS.some((start) => part.startsWith(start)))) return null;
+  return READ.includes(method) ? `${method} with "${part}"` : method;
 }

@@ -53,7 +53,7 @@ export function recognise(header) {
     hasWorkflow: isWorkflow(header.metadata.get("workflow")),
     hasTextEncoder: false,
   };
-  if (told.kind === "unsupported") told.method = strangers.map(unreadableMethod).find(Boolean) ?? "";
+  if (told.kind === "unsupported") told.method = strangers.map((key) => unreadableMethod(key, header.shapes.get(key))).find(Boolean) ?? "";
   if (told.kind !== "adapter") return { ...told, format: "" };
   told.layers = count(layers);
   told.factors = common([...layers].map(([layer, parts]) => factorsOf(parts, format === "diffusekrona" && released(layer) !== null)));

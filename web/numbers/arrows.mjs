@@ -16,3 +16,12 @@ export function arrowsOf(inputs) {
   }
   return found;
 }
+
+/**
+ * The shortest text for a number: the editor writes all decimals of the smallest step, "1.000000000" for 1.
+ * @param {unknown} value What a widget holds; numbers loaded from old graphs may be texts.
+ */
+export function shortest(value) {
+  const number = Number(value);
+  return Number.isFinite(number) ? String(Number(number.toPrecision(12))) : String(value);
+}

@@ -307,3 +307,13 @@ def test_a_type_that_torch_has_not_is_named(dtype, size, tmp_path):
             raw_file(tmp_path / "y.safetensors", {**packed, **{k: stored(v, "F32") for k, v in GOOD.items()}})
         ).left_out
         assert (left.method, left.names) == ("LoKr", ("x",))
+
+
+def test_a_replaced_weight_at_strength_0_is_named_when_it_is_not_written(tmp_path, capsys):
+    tensors = {"norm.set_weight": torch.rand(6), "x.lora_up.weight": UP, "x.lora_down.weight": DOWN}
+    save_file(tensors, tmp_path / "a.safetensors")
+    for strength, told in (("0", True), ("0.5", False)):
+        there = tmp_path / f"{strength}.safetensors"
+        assert main(["convert", str(tmp_path / "a.safetensors"), "-o", str(there), "--strength", strength, "--keep-names"]) == 0
+        assert ("Left out: replaced weights (1: norm)." in capsys.readouterr().out) == told
+        assert ("norm" in load(there).layers) != told

@@ -3,10 +3,12 @@
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch.testing import assert_close
 
 from krona_ops import Full, LowRank, Matrix, load
 from krona_ops.errors import FormatError
 from krona_ops.formats import parts
+from krona_ops.respell import respelled
 
 UP, DOWN = torch.randn(6, 4), torch.randn(4, 5)
 SPELLINGS = [
@@ -126,3 +128,19 @@ def test_a_part_is_split_from_its_layer_by_the_longest_ending():
 
 def test_dense_updates_stay_dense(tmp_path):
     assert read(tmp_path, {"x.diff": UP}).layers["x"] == Matrix(Full(UP))
+
+
+def test_the_processors_of_flux_loras_are_read(tmp_path):
+    """As XLabs and USO save them: the names that `comfy.lora_convert` brings to Flux's own."""
+    names = [f"double_blocks.0.processor.{part}_lora{n}" for part in ("qkv", "proj") for n in (1, 2)]
+    down, up = torch.randn(2, 5), torch.randn(6, 2)
+    tensors = {f"{name}.{end}.weight": value + n for n, name in enumerate(names) for end, value in (("down", down), ("up", up))}
+    save_file(tensors, tmp_path / "x.safetensors")
+    layers = load(tmp_path / "x.safetensors").layers
+    assert sorted(layers) == sorted(names)
+    for n, name in enumerate(names):
+        assert_close(layers[name].dense(), (up + n) @ (down + n))
+    named = respelled(load(tmp_path / "x.safetensors"), base="Flux")
+    assert set(named.layers) == {
+        f"diffusion_model.double_blocks.0.{s}_attn.{p}" for s in ("img", "txt") for p in ("qkv", "proj")
+    }

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { arrowsOf } from "../../../web/numbers/arrows.mjs";
+import { arrowsOf, shortest } from "../../../web/numbers/arrows.mjs";
 
 test("the arrows of required and of optional numbers are found, and nothing else", () => {
   const inputs = {
@@ -12,4 +12,9 @@ test("the arrows of required and of optional numbers are found, and nothing else
   };
   assert.deepEqual([...arrowsOf(inputs)], [["rate", 1e-5], ["decay", 0.001]]);
   assert.equal(arrowsOf(undefined).size, 0);
+});
+
+test("a number is shown with the decimals that it has", () => {
+  const told = [1, 0.5, 0.1 + 0.2, 5e-6, 2.5e-8, -0.125, 100, 0, "0.50", "none"].map(shortest);
+  assert.deepEqual(told, ["1", "0.5", "0.3", "0.000005", "2.5e-8", "-0.125", "100", "0", "0.5", "none"]);
 });
