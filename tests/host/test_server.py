@@ -471,7 +471,23 @@ def test_an_unreadable_picture_is_left_out_with_a_warning_that_names_it(server):
     assert result.status == "success"
     log = server.log()
     for name in ("broken.png", "cut.jpg"):
-        assert re.search(rf"cannot be read.*{name}", log)
+        assert re.search(rf"Left out \(1\), it cannot be read: .*: {name}", log)
+        assert re.search(rf"Left out \(1\), it cannot be read: .*: {name}", result.texts("2")[-1])
+
+
+def test_what_is_read_and_what_is_not_used_is_on_the_data_set_node(server):
+    folder = server.base / "input" / "told"
+    shutil.copytree(ROOT / "samples" / "krobot", folder)
+    (folder / "IMG_1.xcf").write_bytes(b"gimp xcf file")
+    (folder / "of nothing.txt").write_text("a caption")
+    result = server.client.run(
+        {"2": graphs.dataset(folder="told"), "8": {"class_type": "PreviewImage", "inputs": {"images": ["2", 1]}}}
+    )
+    shown = result.texts("2")
+    assert any(re.match(r"reading \d of 5: \w+\.jpg", text) for text in shown)
+    assert shown[-1].startswith("5 pictures\n")
+    for name in ("IMG_1.xcf", "of nothing.txt"):
+        assert re.search(rf"Left out \(1\), .*: {re.escape(name)}", shown[-1]), shown[-1]
 
 
 def test_a_folder_with_only_unreadable_pictures_is_refused(server):

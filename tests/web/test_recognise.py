@@ -146,7 +146,7 @@ def test_the_browser_names_every_method_that_cannot_be_read_as_krona_ops_does(no
     parts = [*strangers.SPECIAL, *(f"{start}x" for start, _ in strangers.STARTS), *chain(*strangers.BY_PART.values())]
     keys = [f"blocks.0.to_q.{part}{end}" for part in parts for end in ("", ".weight", ".default.weight")]
     keys += ["lllite_unet_x.conditioning1.0.weight", "blocks.0.to_q.up", "x.y.lora_A.absmax", "x.oft_blocks.a.b.c.d.e"]
-    shapes = {key: (2, 3) for key in keys} | {"x.oft_blocks": (2, 2, 3, 3), "y.oft_blocks": (4, 3, 3)}
+    shapes = dict.fromkeys(keys, (2, 3)) | {"x.oft_blocks": (2, 2, 3, 3), "y.oft_blocks": (4, 3, 3)}
     files, expected = [], []
     for number, (key, shape) in enumerate(shapes.items()):
         if split(key) is None:
