@@ -4,7 +4,30 @@ from __future__ import annotations
 
 from .driver import Driver
 
-DRIVERS: tuple[Driver, ...] = ()
+DRIVERS: tuple[Driver, ...] = (
+    Driver(
+        *("disk", "full", "disk.full"),
+        "Where the disk is full, the pack says so, leaves whole files and nothing else, and goes on bitwise as soon as there is room.",
+        cases=200,
+        draw=8,
+        batch=20,
+    ),
+    Driver(
+        *("disk", "odd", "disk.odd"),
+        "Read-only folders, files that vanish and clocks that were set back end in a word of the pack or in the right result, never in half a file.",
+        cases=300,
+        draw=6,
+        batch=30,
+    ),
+    Driver(
+        *("disk", "two_servers", "disk.two_servers"),
+        "Two servers with one output folder never write into one run, and each result is that of a training alone.",
+        cases=20,
+        draw=2,
+        batch=10,
+        seconds=600,
+    ),
+)
 
 PARTS = ("hostile", "kills", "disk", "load", "isolation", "attacks", "audit")
 
