@@ -27,6 +27,15 @@ DRIVERS: tuple[Driver, ...] = (
         batch=10,
         seconds=600,
     ),
+    Driver(
+        *("isolation", "outcomes", "isolation.outcomes"),
+        "Whatever becomes of a node, MODEL, CLIP and VAE are bitwise as before, nothing hangs on them, and the process's shared state is as it was found.",
+        cases=700,
+        draw=12,
+        batch=50,
+        process="host",
+        seconds=300,
+    ),
 )
 
 PARTS = ("hostile", "kills", "disk", "load", "isolation", "attacks", "audit")

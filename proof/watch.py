@@ -18,6 +18,8 @@ from .driver import Driver, Outcome, Process
 ROOT = Path(__file__).resolve().parents[1]
 SECONDS_TO_START = 300.0
 """Importing the host on a machine that is busy with other things."""
+SECONDS_TO_END = 20.0
+"""For the blocks of a driver that hangs, before its process is killed."""
 
 
 class Died(Exception):  # noqa: N818 (it reads as what happened)
@@ -88,6 +90,9 @@ class Worker:
         """End it and everything that it started; does nothing where none runs."""
         if self._process is None:
             return
+        self._process.terminate()  # what a driver has started and mounted is taken down by its own blocks
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(SECONDS_TO_END)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()

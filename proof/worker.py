@@ -9,8 +9,10 @@ last one comes ``{"done": true}``. Its own output and that of whatever it tries 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
+import signal
 import sys
 import tempfile
 import traceback
@@ -24,7 +26,11 @@ from .driver import Bench, Driver
 
 
 def main(fd: int, process: str) -> None:
-    """Work until the input ends."""
+    """Work until the input ends, or whoever started this does."""
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit("ended by whoever started this")
+    )  # servers and mounts of a driver end with it
+    end_with_parent()
     prepare(process)
     with os.fdopen(fd, "w") as told:
         tell(told, {"ready": True})
@@ -33,6 +39,12 @@ def main(fd: int, process: str) -> None:
             [driver] = table.of(names=[job["driver"]])
             work(driver, job["seed"], job["numbers"], told)
             tell(told, {"done": True})
+
+
+def end_with_parent() -> None:
+    """Have Linux send a signal when the parent dies, however it does."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 def prepare(process: str) -> None:

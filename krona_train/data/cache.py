@@ -75,7 +75,13 @@ class Cache:
                 metadata = read_header(path).metadata
                 tensors = load_tensors(path)
                 if metadata.get(_CHECKSUM) != _checksum(tensors):
-                    raise AdapterFileError("Its values have changed.", layer=str(path))
+                    raise AdapterFileError(
+                        "Its values have changed.",
+                        layer=str(path),
+                        found="other values than the checksum's",
+                        expected="what was written",
+                        remedy="Delete the file if this comes again; it is made anew.",
+                    )
                 values = json.loads(metadata[_VALUES])
                 break
             except (AdapterFileError, KeyError, ValueError) as error:

@@ -18,7 +18,7 @@ from ..driver import Bench, Outcome
 from ..words import unfit
 
 sys.path.append(str(PACK / "tests" / "support"))
-import graphs  # noqa: E402  (the tests' own graphs)
+import graphs
 
 PICTURES = PACK / "samples" / "krobot"
 
@@ -36,7 +36,9 @@ def run(bench: Bench, numbers: Iterable[int]) -> Iterator[Outcome]:
             steps, right = (7, longer) if number % 2 else (4, wanted)
             # A seed of the sampler that is the server's own keeps the host from answering from its cache.
             ends = list(pool.map(_train, both, (graph(steps, name, save_every=n + 2) for n in (number, number + 10_000))))
-            yield Outcome(number, faults[number % 2], tuple(_wrong(bench.folder / "output" / "krona", name, ends, right, steps)))
+            yield Outcome(
+                number, faults[number % 2], tuple(_wrong(bench.folder / "output" / "krona", name, ends, right, steps))
+            )
 
 
 class servers:  # noqa: N801 (reads as what it is: with servers(folder) as both)
