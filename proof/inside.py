@@ -51,7 +51,7 @@ class Inside:
 
         self._loop = asyncio.new_event_loop()
         self.server = getattr(PromptServer, "instance", None) or PromptServer(self._loop)
-        self._execution = execution
+        self._execution, self._nodes = execution, nodes
         if "KronaTrain" not in nodes.NODE_CLASS_MAPPINGS:
             loaded = self._loop.run_until_complete(nodes.load_custom_node(str(PACK)))
             if not loaded:
@@ -66,6 +66,7 @@ class Inside:
         cache = {"lru": 0, "ram": 0, "ram_inactive": 0}
         executor = self._execution.PromptExecutor(self.server, self._execution.CacheType.CLASSIC, cache)
         executor.execute(graph, "proof", {}, [target])
+        self._nodes.interrupt_processing(False)  # an interrupt that came too late for this graph, as the next one would do it
         for event, data in executor.status_messages:
             if event == "execution_interrupted":
                 return End("interrupted")

@@ -36,6 +36,14 @@ DRIVERS: tuple[Driver, ...] = (
         process="host",
         seconds=300,
     ),
+    Driver(
+        *("audit", "server", "audit.server"),
+        "While a server loads, applies, saves, trains and answers, it and its children unpickle nothing, run no code of a file, start no process but the pack's own trainer and speak to no other machine.",
+        cases=140,
+        draw=6,
+        batch=35,
+        seconds=600,
+    ),
 )
 
 PARTS = ("hostile", "kills", "disk", "load", "isolation", "attacks", "audit")

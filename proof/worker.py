@@ -68,7 +68,9 @@ def work(driver: Driver, seed: int, numbers: list[int], told: IO[str]) -> None:
             for outcome in driver.load()(Bench(Path(folder), seed, driver.name), list(numbers)):
                 left.remove(outcome.number)
                 tell(told, asdict(outcome))
-        except Exception as error:
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # the host's interrupt is no Exception
             traceback.print_exc()
             told_of = f"the driver could not go on: {words.in_short(error)}"
             tell(told, {"number": left[0] if left else numbers[-1], "fault": "unknown", "violations": [told_of]})
