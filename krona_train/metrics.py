@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from krona_ops.errors import KronaError
+from krona_ops.errors import AdapterFileError, KronaError
 
 from .events import Ended, Event, Noted, Previewed, Saved, Started, Stepped, Validated
 
@@ -74,10 +74,19 @@ def append(path: Path, row: Mapping[str, Any]) -> None:
     """Write one row more.
 
     Raises:
-        OSError: The file cannot be written.
+        AdapterFileError: The file cannot be written.
     """
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+    except OSError as error:
+        raise AdapterFileError(
+            f"The run's folder cannot be written: {error.strerror or error}.",
+            layer=str(path),
+            found=str(error),
+            expected="a folder with room that may be written",
+            remedy="Free some space, and leave the folder of a run that trains where it is.",
+        ) from error
 
 
 def read(path: Path) -> list[dict[str, Any]]:
