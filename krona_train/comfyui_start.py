@@ -27,10 +27,8 @@ def find_comfyui(named: str, of_the_file: str = "") -> Path:
     Raises:
         ConfigError: There is none, or the file names another one.
     """
-    place = next(
-        (place for place in ([named] if named else _around()) if place and (Path(place) / "comfy" / "sd.py").is_file()), None
-    )
-    if of_the_file and not named and (place is None or not _is_same(of_the_file, place)):
+    place = next(filter(_is_comfyui, [named] if named else _around()), None)
+    if not named and of_the_file and _is_comfyui(of_the_file) and (place is None or not _is_same(of_the_file, place)):
         raise ConfigError(
             f"The file names the ComfyUI in {shown(of_the_file, 200)}, whose code would be run.",
             layer="comfyui",
@@ -38,16 +36,20 @@ def find_comfyui(named: str, of_the_file: str = "") -> Path:
             expected="the one that this pack is installed in, or that COMFYUI_PATH names" if place is None else place,
             remedy="If you trust it, name it yourself: add --comfyui and its folder to the command, or set COMFYUI_PATH.",
         )
-    if place is None:
+    if place is None or (of_the_file and not named and not _is_comfyui(of_the_file)):
         raise ConfigError(
             "ComfyUI is not found.",
-            layer=named or "comfyui",
+            layer=shown(named or of_the_file, 200) or "comfyui",
             found="no folder with comfy/sd.py in it",
             expected="the folder with ComfyUI's main.py",
-            remedy="Give --comfyui /path/to/ComfyUI, or set COMFYUI_PATH to it.",
+            remedy="Write comfyui: and its folder into the file and set COMFYUI_PATH to it, or give --comfyui /path/to/ComfyUI.",
         )
     sys.path.insert(0, str(Path(place).resolve()))
     return Path(place).resolve()
+
+
+def _is_comfyui(place: str) -> bool:
+    return bool(place) and (Path(place) / "comfy" / "sd.py").is_file()
 
 
 def _around() -> Iterator[str]:

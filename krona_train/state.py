@@ -197,7 +197,7 @@ def newest_whole(folder: Path, *, peek: bool = False) -> TrainState | None:
         try:
             state = TrainState.peek(path) if peek else TrainState.load(path)
         except KronaError as error:
-            log.warning("KronA: a saved state cannot be used, an older one is taken where there is one: %s", error)
+            log.warning("KronA: %s cannot be used, an older state is taken where there is one: %s", path.name, error)
             damaged.append(path.name)
         else:
             return state
