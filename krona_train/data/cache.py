@@ -146,7 +146,13 @@ def _read(path: Path) -> Entry:
         _checksum(tensors, text),
         _checksum(tensors),
     ):  # entries of earlier versions leave the text out
-        raise AdapterFileError("Its values have changed.", layer=str(path))
+        raise AdapterFileError(
+            "Its values have changed.",
+            layer=str(path),
+            found="other values than the checksum's",
+            expected="what was written",
+            remedy="Delete the file if this comes again; it is made anew.",
+        )
     border = Border(str(path), AdapterFileError)
     values = border.mapping(border.json(text, "its values", allow_nan=True), "its values")
     if not all(isinstance(value, _SCALARS) for value in values.values()):
