@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import folder_paths
@@ -14,7 +15,7 @@ from krona_ops.errors import AdapterFileError, ConfigError, KronaError
 from krona_ops.files import read_header
 from krona_ops.header import SUFFIXES
 from krona_train.runs import is_run
-from krona_train.state import TrainState, newest
+from krona_train.state import newest_whole
 from krona_train.typed_in import safe_name as safe_name
 from krona_train.typed_in import typed_path
 
@@ -126,21 +127,17 @@ def picture_folder(name: str) -> Path:
     return next((place for place in places if place.is_dir()), places[0])
 
 
-def new_run_folder(name: str) -> Path:
-    """A folder under ``output/krona`` for a new run, not there yet or empty; a name in use gets a number."""
-    parent = runs_folder()
-    wanted = safe_name(name) or time.strftime("run-%Y%m%d-%H%M%S")
-    number, folder = 1, parent / wanted
-    while folder.exists() and any(folder.iterdir()):
-        number += 1
-        folder = parent / f"{wanted}-{number}"
-    return folder
+def wanted_folder(name: str) -> Path:
+    """The folder under ``output/krona`` that a new run would have; one in use gets a number (`krona_train.claim.claim_new`)."""
+    return runs_folder() / (safe_name(name) or time.strftime("run-%Y%m%d-%H%M%S"))
 
 
 def runs() -> list[str]:
     """Runs that can go on, the newest first."""
-    parent = runs_folder()
-    found = {path.parent: path.stat().st_mtime for path in parent.glob("*/state-*.safetensors")}
+    found: dict[Path, float] = {}
+    for path in runs_folder().glob("*/state-*.safetensors"):
+        with suppress(OSError):  # a run that trains removes its oldest state at any moment
+            found[path.parent] = max(path.stat().st_mtime, found.get(path.parent, 0.0))
     return [folder.name for folder in sorted(found, key=lambda folder: found[folder], reverse=True)]
 
 
@@ -155,8 +152,8 @@ def unfinished(name: str, steps: int) -> str:
     """The newest run of this name and where it stands, as ``robot@23``, if it has done fewer steps than these; else empty."""
     newest_run = next(iter(runs_named(name)), None)
     try:
-        state = TrainState.peek(newest(newest_run) or newest_run) if newest_run is not None else None
-    except (KronaError, ValueError, KeyError) as error:
+        state = newest_whole(newest_run, peek=True) if newest_run is not None else None
+    except KronaError as error:
         log.info("KronA: %s is passed over: %s", newest_run, error)
         return ""
     return f"{newest_run.name}@{state.step}" if newest_run is not None and state is not None and state.step < steps else ""
