@@ -12,24 +12,23 @@ ROUTES = "Refused"
 """The routes' own error: a status, a message that says what was found, and a remedy."""
 
 OTHERS = {
-    "argparse.ArgumentTypeError in _factors": "argparse puts it behind the option's name and shows how it is used",
-    "TypeError in _common": "an argument that only code can leave out",
-    "TypeError in _factor_rows": "a kind of factor that only code can add",
-    "KeyboardInterrupt in fit": "no error: the word of whoever asked to stop",
-    "comfy.model_management.InterruptProcessingException in look": "no error: the host's own cancel",
-    "web.HTTPNotFound in _send": "the host's own answer for a web file that is not there",
-    "ComfyUITooOld in require_supported": "one sentence with all three, said before anything of the pack is loaded",
-    "TypeError in parse_header": "caught there, and told as a header that makes no sense",
-    "ValueError in _shape": "caught in parse_header, and told as a header that makes no sense",
-    "ValueError in _end": "caught in parse_header, and told as a header that makes no sense",
-    "_UnknownError in _require_no_code": "a signal inside identity.py, which never leaves it",
-    "_UnknownError in _texts": "a signal inside identity.py, which never leaves it",
-    "_too_large in _opened": "PIL's own error for a picture that is too large, told with the picture's name by the caller",
-    "ValueError in _opened": "told with the picture's name by the caller",
-    "yaml.constructor.ConstructorError in construct_mapping": "YAML's own error, with the line; told with the file's name by the caller",
-    "KeyError in load_world": "caught there, and told as a file of something else",
+    "argparse.ArgumentTypeError in __main__.py": "argparse puts it behind the option's name and shows how it is used",
+    "TypeError in extract.py": "an argument that only code can leave out",
+    "TypeError in rows.py": "a kind of factor that only code can add",
+    "KeyboardInterrupt in loop.py": "no error: the word of whoever asked to stop",
+    "comfy.model_management.InterruptProcessingException in training.py": "no error: the host's own cancel",
+    "web.HTTPNotFound in web.py": "the host's own answer for a web file that is not there",
+    "ComfyUITooOld in supported.py": "one sentence with all three, said before anything of the pack is loaded",
+    "ValueError in border.py": "a reason, which the border puts into an error of its kind with what it reads and what to do",
+    "HeaderError in header_text.py": "a reason, which read_header puts into an error with the file's name and what to do",
+    "NotEvaluatedError in expressions.py": "a reason, which patterns.py puts into an error with the pattern and what to do",
+    "NotEvaluatedError in patterns.py": "the same reason, from the sum of all layers",
+    "_UnknownError in identity.py": "a signal inside that file, which never leaves it",
+    "_too_large in opening.py": "PIL's own error for a picture that is too large, told with the picture's name by the caller",
+    "ValueError in opening.py": "told with the picture's name by the caller",
+    "KeyError in world.py": "caught there, and told as a file of something else",
 }
-"""What is raised and is no error of the pack, by kind and function, with the reason. What is raised and not listed fails the test, and so does
+"""What is raised and is no error of the pack, by kind and file, with the reason. What is raised and not listed fails the test, and so does
 a line that nothing needs any more."""
 
 
@@ -39,22 +38,17 @@ class Module:
     def __init__(self, name, source, known):
         self.name, self.known = name, known
         self.lacking, self.others = [], set()
-        self._look(ast.parse(source), "<module>")
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.Raise):
+                self._raised(node.exc)
+            elif isinstance(node, ast.Call) and last(node.func) in (*self.known.errors, ROUTES):
+                self._made(node)
 
-    def _look(self, node, function):
-        for child in ast.iter_child_nodes(node):
-            if isinstance(child, ast.Raise):
-                self._raised(child.exc, function)
-            if isinstance(child, ast.Call) and last(child.func) in (*self.known.errors, ROUTES):
-                self._made(child)
-            inner = child.name if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef) else function
-            self._look(child, inner)
-
-    def _raised(self, raised, function):
+    def _raised(self, raised):
         """An error of the pack, or something that is at hand already, or a line of the list."""
         if isinstance(raised, ast.IfExp):
-            self._raised(raised.body, function)
-            self._raised(raised.orelse, function)
+            self._raised(raised.body)
+            self._raised(raised.orelse)
             return
         if isinstance(raised, ast.Call):
             if is_copy(raised):
@@ -64,7 +58,8 @@ class Module:
                 return
         elif raised is None or isinstance(raised, ast.Subscript) or (isinstance(raised, ast.Name) and raised.id.islower()):
             return
-        self.others.add(f"{ast.unparse(raised.func if isinstance(raised, ast.Call) else raised)} in {function}")
+        kind = ast.unparse(raised.func if isinstance(raised, ast.Call) else raised)
+        self.others.add(f"{kind} in {Path(self.name).name}")
 
     def _made(self, call):
         """Whether an error has all its parts, or passes on another one that has."""
