@@ -21,7 +21,7 @@ from benchmarks.contest import commit, machine
 
 from . import summary, table
 from .driver import Driver, Outcome
-from .ledger import Ledger, batch_of
+from .ledger import TEXTS_KEPT, Ledger, batch_of
 from .watch import ROOT, Worker
 
 HOSTS = "hosts"
@@ -107,9 +107,9 @@ def again(drivers: list[Driver], seed: int, number: int, results: Path) -> int:
 
 def show(driver: Driver, seed: int, outcome: Outcome) -> None:
     """A violation, and how to see it again."""
-    for text in outcome.violations:
+    for text in outcome.violations[:TEXTS_KEPT]:
         print(
-            f"VIOLATED [{driver.part}/{driver.name}] {outcome.fault}: {text}\n    again: {repeat(driver, seed, outcome.number)}",
+            f"VIOLATED [{driver.part}/{driver.name}] {outcome.fault}: {text[:1000]}\n    again: {repeat(driver, seed, outcome.number)}",
             flush=True,
         )
 

@@ -12,7 +12,9 @@ from typing import Any
 from .driver import Driver, Outcome
 
 VIOLATIONS_KEPT = 100
-"""Of one batch, in full; all are counted."""
+"""Of one batch; all are counted."""
+TEXTS_KEPT = 5
+"""Of one case."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,10 @@ def batch_of(driver: str, seed: int, outcomes: Sequence[Outcome], **circumstance
         count=len(outcomes),
         faults=dict(sorted(Counter(outcome.fault for outcome in outcomes).items())),
         violated=len(bad),
-        violations=[{"number": o.number, "fault": o.fault, "texts": list(o.violations)} for o in bad[:VIOLATIONS_KEPT]],
+        violations=[
+            {"number": o.number, "fault": o.fault, "texts": [text[:500] for text in o.violations[:TEXTS_KEPT]]}
+            for o in bad[:VIOLATIONS_KEPT]
+        ],
         **circumstances,
     )
 

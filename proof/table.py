@@ -44,6 +44,14 @@ DRIVERS: tuple[Driver, ...] = (
         batch=35,
         seconds=600,
     ),
+    Driver(
+        *("load", "prompts", "load.prompts"),
+        "However long a server works, with merges, bypasses, cancels, errors and trainings between, each picture is that of a fresh server, and its memory is at the end within 3 % of the 20th prompt's.",
+        cases=200,
+        draw=6,
+        batch=200,
+        seconds=600,
+    ),
 )
 
 PARTS = ("hostile", "kills", "disk", "load", "isolation", "attacks", "audit")

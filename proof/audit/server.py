@@ -50,7 +50,7 @@ def run(bench: Bench, numbers: Iterable[int]) -> Iterator[Outcome]:
                 failed = []
             except (ClientError, urllib.error.URLError, OSError) as error:
                 failed = [f"the server did not do it: {error}"[:500]]
-            yield Outcome(number, what, (*failed, *map(str, told.violations())))
+            yield Outcome(number, what, (*failed, *told.violations()))
 
 
 class _Told:
@@ -63,7 +63,10 @@ class _Told:
         """What since the last time was more than the pack's own trainer."""
         lines = self._log.read_text(encoding="utf-8").splitlines() if self._log.exists() else []
         new, self._read = lines[self._read :], len(lines)
-        return [line for line in new if not _is_own_trainer(json.loads(line))]
+        told = [json.loads(line) for line in new]
+        return list(
+            dict.fromkeys(f"{t['event']} by {t['by'] or 'the host'}: {t['what']}" for t in told if not _is_own_trainer(t))
+        )
 
 
 def _is_own_trainer(told: dict) -> bool:

@@ -27,6 +27,7 @@ STARTS = {
 CODE = {"compile", "exec"}
 OUTWARD = {"socket.connect", "socket.sendto", "socket.getaddrinfo", "socket.gethostbyname"}
 AT_HOME = {"127.0.0.1", "::1", "localhost", "", "None", "0.0.0.0"}
+TYPING = sys.modules["typing"].__file__ if "typing" in sys.modules else os.path.join(os.path.dirname(os.__file__), "typing.py")
 busy = threading.local()
 
 
@@ -80,7 +81,8 @@ def frames():
             short = next(name[len(pack) + 1 :] for pack in PACKS if name.startswith(pack + os.sep))
             at = f"{short}:{frame.f_lineno} {frame.f_code.co_name}"
             return at, is_import or frame.f_code.co_name == "<module>"
-        is_import |= name.startswith("<frozen importlib")
+        # typing evaluates annotations, which are the pack's own text; MARK is looked for all the same
+        is_import |= name.startswith("<frozen importlib") or name == TYPING
         frame = frame.f_back
     return "", is_import
 
