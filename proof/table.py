@@ -6,6 +6,14 @@ from .driver import Driver
 
 DRIVERS: tuple[Driver, ...] = (
     Driver(
+        *("kills", "moments", "kills.moments"),
+        "Whenever a process is killed that trains, saves, converts, caches or makes class pictures, each file is whole or absent; the next one goes on "
+        "to the same result, bit for bit, and leaves no unfinished file.",
+        cases=200,
+        draw=5,
+        batch=20,
+    ),
+    Driver(
         *("disk", "full", "disk.full"),
         "Where the disk is full, the pack says so, leaves whole files and nothing else, and goes on bitwise as soon as there is room.",
         cases=200,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +13,14 @@ from krona_ops import TargetRule, load
 from krona_train import AdapterConfig, OptimizerConfig, TrainConfig, fit
 from krona_train.backbone.protocol import Example
 from krona_train.backbone.toy import ToyBackbone
+from krona_train.claim import claim, claim_new
 from krona_train.config import PreviewConfig, ValidationConfig
 from krona_train.data.cache import Cache
 from krona_train.events import Event
 from krona_train.metrics import METRICS, read
 from krona_train.run import Run
 from krona_train.samples import as_items, fingerprint
-from krona_train.state import TrainState, newest, same_run
+from krona_train.state import TrainState, newest_whole, same_run
 
 from .words import in_short
 
@@ -63,23 +63,17 @@ def train(parent: Path, watch: Callable[[Event], object] = lambda event: None, c
     data = examples()
     there = sorted(parent.glob("run*"), reverse=True)
     found = same_run(there, config, ToyBackbone().fingerprint(), fingerprint(as_items(data)))
-    folder = found[0] if found else free_folder(parent)
-    state = TrainState.load(newest(folder) or folder) if found else None
-    if state is not None and state.step == config.steps and (folder / RESULT).is_file():
-        return Trained(folder, load(folder / RESULT).layers)
-    run = Run(folder, config, {})
+    if found and found[1].step == config.steps and (found[0] / RESULT).is_file():
+        return Trained(found[0], load(found[0] / RESULT).layers)
+    with claim(found[0]) if found else claim_new(parent / "run") as held:
+        state = newest_whole(held.folder) if found else None
+        run = Run(held.folder, config, {}, held=True)
 
-    def sink(event: Event) -> None:
-        run(event)
-        watch(event)
+        def sink(event: Event) -> None:
+            run(event)
+            watch(event)
 
-    return Trained(folder, fit(ToyBackbone(), data, config, sink, state, preview=draw).layers)
-
-
-def free_folder(parent: Path) -> Path:
-    """The first name that no run has."""
-    names = (parent / f"run{number or ''}" for number in itertools.count())
-    return next(folder for folder in names if not folder.exists() or not any(folder.iterdir()))
+        return Trained(held.folder, fit(ToyBackbone(), data, config, sink, state, preview=draw).layers)
 
 
 def draw() -> list[Image.Image]:
