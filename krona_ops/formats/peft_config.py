@@ -70,7 +70,6 @@ class PeftConfig:
         found = self._alphas.value_of(path)
         return self.alpha if found is None else found
 
-
     @cached_property
     def _ranks(self) -> Patterns:
         return Patterns(self.rank_pattern, "rank_pattern")
