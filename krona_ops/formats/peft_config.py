@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from ..errors import AdapterFileError, FormatError
 from ..border import Border, finite
+from ..errors import AdapterFileError, FormatError
 from ..shown import shown
 from .patterns import Patterns
 
@@ -69,7 +69,6 @@ class PeftConfig:
         """The ``alpha`` of a layer; `FormatError` where only an expression would tell."""
         found = self._alphas.value_of(path)
         return self.alpha if found is None else found
-
 
     @cached_property
     def _ranks(self) -> Patterns:
