@@ -61,7 +61,7 @@ class Driver:
     cases: int
     """Of the slow run."""
     draw: int
-    """Of the short draw in ``make test``."""
+    """Of the short draw in ``make test``; 0 where another driver of the part stands for it there, because this one starts servers."""
     batch: int
     """Cases between two lines of results; a run that was stopped goes on at the next batch."""
     process: Process = "plain"

@@ -37,6 +37,7 @@ def run(bench: Bench, numbers: Iterable[int]) -> Iterator[Outcome]:
     logging.getLogger().setLevel(logging.CRITICAL)  # the host tells each failure with its traceback
     host = inside()
     pairs = [(name, how) for how in HOWS for name in GRAPHS if how != "a refusal" or name in BAD]
+    Random(bench.seed).shuffle(pairs)  # so that a short draw has other ones every day
     counted: dict[str, tuple[int, int]] = {}
     with places(bench.folder):
         lay_out(bench.folder, host.models)

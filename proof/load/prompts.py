@@ -41,7 +41,7 @@ def run(bench: Bench, numbers: Iterable[int]) -> Iterator[Outcome]:
     """One server for the whole batch."""
     numbers = list(numbers)
     base = _lay_out(bench.folder / "base")
-    looks = [_look(bench.rng(-1 - n)) for n in range(LOOKS)]
+    looks = [_look(bench.rng(-1 - n)) for n in range(min(LOOKS, 1 + len(numbers) // 4))]
     fresh = _fresh(base, looks)
     trainings = {numbers[int(part * len(numbers))] for part in TRAININGS}
     with Server(base, packs={"krona": PACK}, cpu=True) as server:
