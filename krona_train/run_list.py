@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from .metrics import METRICS, parsed
-from .runs import SETTINGS, Standing, leads_away, standing_of
+from .runs import SETTINGS, Standing, leads_away, own, standing_of
 
 RESULT = "adapter.safetensors"
 _STOPPED, _STATE, _SUFFIX = "adapter-stopped-at-", "state-", ".safetensors"
@@ -36,12 +36,12 @@ class Glance:
     name: str
     is_run: bool
     """Whether it has its settings or its rows, and lies there itself: what is only linked there is none."""
-    standing: Standing = Standing()
-    modified: float = 0.0
+    standing: Standing
+    modified: float
     """When its rows were written last, else its settings, else its newest state; in seconds."""
-    result: str | None = None
+    result: str | None
     """The file of the adapter: the result, or what a training that was stopped has left."""
-    has_state: bool = False
+    has_state: bool
     """Whether there is a state that a training can go on from."""
 
 
@@ -86,12 +86,17 @@ def _looked_at(entry: os.DirEntry[str], before: tuple[_Key, _Key, Glance] | None
     folder = entry.stat()
     held, written = (folder.st_mtime_ns, folder.st_ino), _written(entry)
     same = before is not None and before[:2] == (held, written)
-    return before if same else (held, written, _glance(entry, written))
+    return before if same else (held, written, _glance(entry.path, written, is_linked=_is_linked(entry)))
 
 
-def _written(entry: os.DirEntry[str]) -> _Key:
+def glance_at(folder: Path) -> Glance:
+    """A look at one folder, of which nothing is kept."""
+    return _glance(str(folder), _written(folder), is_linked=own(folder.parent, folder.name) is None)
+
+
+def _written(folder: os.DirEntry[str] | Path) -> _Key:
     """When the rows were written last and how many bytes they are; empty where there is no such file in the folder itself."""
-    status = _status(f"{entry.path}{os.sep}{METRICS}")
+    status = _status(f"{os.fspath(folder)}{os.sep}{METRICS}")
     return (status.st_mtime_ns, status.st_size, status.st_ino) if status is not None else ()
 
 
@@ -116,19 +121,19 @@ def _is_linked(entry: os.DirEntry[str]) -> bool:
     return entry.is_symlink() or (os.name == "nt" and leads_away(entry.stat(follow_symlinks=False)))
 
 
-def _glance(entry: os.DirEntry[str], written: _Key) -> Glance:
-    files = {file.name: file for file in _entries(entry.path) if file.is_file(follow_symlinks=False)}
+def _glance(folder: str, written: _Key, *, is_linked: bool) -> Glance:
+    files = {file.name: file for file in _entries(folder) if file.is_file(follow_symlinks=False)}
     states = [name for name in files if name.startswith(_STATE) and name.endswith(_SUFFIX)]
     result = RESULT if RESULT in files else None
     standing, modified = Standing(end="finished" if result else "stopped"), 0.0
     if written:
-        rows, modified = _ends(f"{entry.path}{os.sep}{METRICS}"), written[0] / 1e9
+        rows, modified = _ends(f"{folder}{os.sep}{METRICS}"), written[0] / 1e9
         standing = standing_of(rows, has_result=result is not None)
     elif SETTINGS in files or states:
         modified = files[SETTINGS if SETTINGS in files else max(states)].stat().st_mtime
     return Glance(
-        entry.name,
-        is_run=(bool(written) or SETTINGS in files) and not _is_linked(entry),
+        os.path.basename(folder),
+        is_run=(bool(written) or SETTINGS in files) and not is_linked,
         standing=standing,
         modified=modified,
         result=result or max((name for name in files if name.startswith(_STOPPED) and name.endswith(_SUFFIX)), default=None),

@@ -73,6 +73,16 @@ def run_folders(parent: Path) -> list[Path]:
     return [folder for folder in inside if is_run(folder)]
 
 
+def run_named(parent: Path, name: str) -> Path | None:
+    """The run of exactly this name, which is looked for among those that there are and never part of a path before it is found."""
+    try:
+        is_there = name in os.listdir(parent)
+    except OSError:
+        return None
+    folder = own(parent, name) if is_there else None
+    return folder if folder is not None and folder.is_dir() and is_run(folder) else None
+
+
 def is_run(folder: Path) -> bool:
     """Whether it is the folder of a run: it has its settings or its rows."""
     return any(own_file(folder, name) for name in (METRICS, SETTINGS))

@@ -64,7 +64,15 @@ def test_a_glance_says_what_all_rows_say(tmp_path, name, has_result):
     assert found.result == ("adapter.safetensors" if has_result else None)
 
 
-DAMAGED = [b"\xff\xfe{", b'{"event": "step"}\n', b"[" * 5000, b'{"event": "ended"', b"\n\n\n", b'"ended"\n"step"\n', b"\0" * 50_000]
+DAMAGED = [
+    b"\xff\xfe{",
+    b'{"event": "step"}\n',
+    b"[" * 5000,
+    b'{"event": "ended"',
+    b"\n\n\n",
+    b'"ended"\n"step"\n',
+    b"\0" * 50_000,
+]
 
 
 @pytest.mark.parametrize("raw", DAMAGED)
@@ -134,7 +142,9 @@ def test_a_change_in_the_same_moment_as_a_look_is_not_missed(tmp_path):
 def ten_thousand(tmp_path_factory):
     """Folders of runs; what is in them are links to the files of a few, for making each would take a minute."""
     parent = tmp_path_factory.mktemp("ten thousand")
-    models = [make(parent.parent / "models of runs" / name.replace(" ", "-"), RUNS[name]) for name in ("finished", "killed", "long")]
+    models = [
+        make(parent.parent / "models of runs" / name.replace(" ", "-"), RUNS[name]) for name in ("finished", "killed", "long")
+    ]
     for number in range(10_000):
         folder = parent / f"run-{number}"
         folder.mkdir()
