@@ -71,6 +71,7 @@ def read(tensors: Mapping[str, Tensor], header: Header, rule: ScaleRule = "auto"
     found: dict[LayerName, Delta] = {}
     left: list[LeftOut] = []
     broken: list[LayerError] = []
+    alike = _Alike()
     for name, held in grouped.layers.items():
         stranger = foreign.get(name)
         if stranger is not None and held.keys() <= parts.MODIFIERS:
@@ -78,7 +79,9 @@ def read(tensors: Mapping[str, Tensor], header: Header, rule: ScaleRule = "auto"
         try:
             _require_readable(name, grouped, header, stranger)
             layer = Layer(name, {part: tensors[key] for part, key in held.items()}, reasons.resolve)
-            for target, delta in _updates(layer, name in grouped.enlarged):
+            is_enlarged = name in grouped.enlarged
+            updates = _updates(layer, is_enlarged) if reasons.has_values else alike.updates(layer, is_enlarged)
+            for target, delta in updates:
                 _put(found, LayerName(target), delta)
         except LayerError as error:
             broken.append(error)
@@ -91,6 +94,22 @@ def read(tensors: Mapping[str, Tensor], header: Header, rule: ScaleRule = "auto"
         raise nothing_readable(grouped, header, broken, gathered([*left, *foreign.values()]))
     told = gathered([*left, *foreign.values()])
     return Adapter(found, neutral(header.metadata, trainer), (*reasons.notes(), *trainer.notes, *map(str, told)), told)
+
+
+class _Alike:
+    """Layers of which only the header is known and that have the same parts are the same update: 100,000 of them are read like ten."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple, list[tuple[str, Delta]]] = {}
+
+    def updates(self, layer: Layer, is_enlarged: bool) -> list[tuple[str, Delta]]:
+        """As `_updates`; placeholders of one shape and type are one tensor (`krona_ops.header.Header.placeholders`)."""
+        if layer.has("row_offset"):  # then the name decides
+            return _updates(layer, is_enlarged)
+        kind = is_enlarged, tuple(layer.parts), tuple(map(id, layer.parts.values()))
+        if kind not in self._known:
+            self._known[kind] = [(target.removeprefix(layer.name), delta) for target, delta in _updates(layer, is_enlarged)]
+        return [(f"{layer.name}{end}", delta) for end, delta in self._known[kind]]
 
 
 def _require_readable(name: str, grouped: parts.Grouped, header: Header, stranger: LeftOut | None) -> None:

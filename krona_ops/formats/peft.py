@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from math import prod
 
 import torch
@@ -32,14 +33,17 @@ from .trainer import Trainer
 NAME = "peft"
 
 
+@lru_cache(maxsize=2)  # other formats ask this too
 def sniff(header: Header) -> bool:
     """Whether a file holds LoKr layers without alpha that PEFT's settings, or its prefix on every name, claim."""
-    if "lokr" not in parts.methods(header.shapes) or diffusekrona.sniff(header):
+    if "lokr" not in parts.methods(header) or diffusekrona.sniff(header):
+        return False
+    config = Trainer.of(header).settings("")
+    if config is None and not any(key.startswith(PREFIX) for key in header.shapes):
         return False
     layers_of = parts.layers_of(header.shapes, "lokr")
     if any(f"{name}.alpha" in header.shapes for name in layers_of):
         return False
-    config = Trainer.of(header).settings("")
     return config.kind == "LOKR" if config else all(name.startswith(PREFIX) for name in layers_of)
 
 

@@ -45,7 +45,7 @@ def _contradiction(header: Header, config: PeftConfig) -> str:
         return "the file's layers are not named as PEFT names them"
     if any(f"{name}.alpha" in header.shapes for name in names):
         return "the file has an alpha for each layer, which PEFT never saves"
-    methods = parts.methods(header.shapes)
+    methods = parts.methods(header)
     if config.kind in KINDS and methods and methods != {KINDS[config.kind]}:
         return f"they are about {config.kind}, and the file holds {' and '.join(sorted(methods))} tensors"
     if config.kind not in KINDS and methods:
