@@ -54,7 +54,7 @@ def judges_folder(name: str) -> Path:
             expected="a full path, or a name inside ComfyUI's models folder",
             remedy="Write krona_judges, and put them there.",
         )
-    return places.allowed(Path(folder_paths.models_dir) / Path(typed_path(name)).expanduser(), name, ConfigError)
+    return places.allowed(Path(folder_paths.models_dir) / Path(os.path.expanduser(typed_path(name))), name, ConfigError)
 
 
 def adapter_files() -> list[str]:
@@ -148,11 +148,11 @@ def picture_folder(name: str) -> Path:
     Raises:
         DataError: It is one that a graph may not name here; whether it is there is not told.
     """
-    path = Path(typed_path(name)).expanduser()
+    path = Path(os.path.expanduser(typed_path(name)))
     if path.is_absolute():
         return places.allowed(path, name, DataError)
     found = [places.allowed(parent / path, name, DataError) for parent in (Path(folder_paths.get_input_directory()), SAMPLES)]
-    return next((place for place in found if place.is_dir()), found[0])
+    return next((place for place in found if os.path.isdir(place)), found[0])
 
 
 def new_run_folder(name: str) -> Path:
