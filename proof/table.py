@@ -68,6 +68,14 @@ DRIVERS: tuple[Driver, ...] = (
         batch=200,
         seconds=600,
     ),
+    Driver(
+        *("attacks", "routes", "attacks.routes"),
+        "Each hostile request is answered as the table says, by no failure of the server, tells no folder and changes no file.",
+        cases=1200,
+        draw=60,
+        batch=300,
+        seconds=120,
+    ),
 )
 
 PARTS = ("hostile", "kills", "disk", "load", "isolation", "attacks", "audit")

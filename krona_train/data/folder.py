@@ -149,7 +149,7 @@ def check_folder(folder: str | os.PathLike[str], prompt: str, *, captions: Capti
 
 
 def _listed(folder: str | os.PathLike[str]) -> Listing:
-    place = Path(folder).expanduser()
+    place = Path(os.path.expanduser(folder))
     listing = list_folder(place)
     if listing.pictures:
         return listing
