@@ -27,7 +27,9 @@ STARTS = {
 CODE = {"compile", "exec"}
 OUTWARD = {"socket.connect", "socket.sendto", "socket.getaddrinfo", "socket.gethostbyname"}
 AT_HOME = {"127.0.0.1", "::1", "localhost", "", "None", "0.0.0.0"}
-TYPING = sys.modules["typing"].__file__ if "typing" in sys.modules else os.path.join(os.path.dirname(os.__file__), "typing.py")
+LIBRARY = os.path.dirname(os.__file__) + os.sep
+TYPING = LIBRARY + "typing.py"
+HOOK = __file__
 busy = threading.local()
 
 
@@ -48,17 +50,17 @@ def judge(event, args):
     if event in OUTWARD:
         host = address(event, args)
         if host is not None:
-            tell(event, host, frames()[0])
+            tell(event, host, ours())
     elif event in CODE:
-        ours, is_import = frames()
-        source = args[0] if event == "compile" else getattr(args[0], "co_names", ())
-        if MARK in repr(source)[:100_000] or (ours and not is_import):
-            tell(event, repr(args[1] if event == "compile" else args[0])[:200], ours)
+        source = args[0] if event == "compile" else (getattr(args[0], "co_names", ()), getattr(args[0], "co_consts", ()))
+        by = maker()
+        if by or MARK in repr(source)[:100_000]:
+            tell(event, repr(args[1] if event == "compile" else args[0])[:200], by)
     else:
-        ours, _ = frames()
-        if ours:
+        by = ours()
+        if by:
             what = args[1] if event == "subprocess.Popen" else args
-            tell(event, [str(part) for part in what][:12] if isinstance(what, (list, tuple)) else str(what), ours)
+            tell(event, [str(part) for part in what][:12] if isinstance(what, (list, tuple)) else str(what), by)
 
 
 def address(event, args):
@@ -72,24 +74,45 @@ def address(event, args):
     return None if host in AT_HOME else host
 
 
-def frames():
-    """The pack's innermost frame; and whether an import, or code that a class statement of the standard library makes, lies between it and this."""
-    frame, is_import = sys._getframe(2), False
+def ours():
+    """The pack's innermost frame on the stack, or nothing."""
+    frame = sys._getframe(2)
+    while frame is not None:
+        if frame.f_code.co_filename.startswith(OURS):
+            return place(frame)
+        frame = frame.f_back
+    return ""
+
+
+def maker():
+    """The pack's frame, where it is what makes code, itself or through the standard library (`exec`, `dataclass` inside a function).
+
+    Nothing for what the host and other libraries make on their way, for imports, for class statements of modules, and for typing, which
+    evaluates annotations: the pack's own text.
+    """
+    frame = sys._getframe(2)
     while frame is not None:
         name = frame.f_code.co_filename
+        if name == TYPING or name.startswith("<frozen importlib"):
+            return ""
         if name.startswith(OURS):
-            short = next(name[len(pack) + 1 :] for pack in PACKS if name.startswith(pack + os.sep))
-            at = f"{short}:{frame.f_lineno} {frame.f_code.co_name}"
-            return at, is_import or frame.f_code.co_name == "<module>"
-        # typing evaluates annotations, which are the pack's own text; MARK is looked for all the same
-        is_import |= name.startswith("<frozen importlib") or name == TYPING
+            return "" if frame.f_code.co_name == "<module>" else place(frame)
+        if name != HOOK and not name.startswith("<") and (not name.startswith(LIBRARY) or "site-packages" in name):
+            return ""
         frame = frame.f_back
-    return "", is_import
+    return ""
 
 
-def tell(event, what, ours):
+def place(frame):
+    """As ``krona_train/launch.py:12 follow``."""
+    name = frame.f_code.co_filename
+    short = next(name[len(pack) + 1 :] for pack in PACKS if name.startswith(pack + os.sep))
+    return f"{short}:{frame.f_lineno} {frame.f_code.co_name}"
+
+
+def tell(event, what, by):
     """One line, whole."""
-    os.write(LOG, (json.dumps({"event": event, "what": what, "by": ours, "pid": os.getpid()}) + "\n").encode())
+    os.write(LOG, (json.dumps({"event": event, "what": what, "by": by, "pid": os.getpid()}) + "\n").encode())
 
 
 sys.addaudithook(look)
