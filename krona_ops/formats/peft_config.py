@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from ..errors import AdapterFileError, FormatError
 from ..border import Border, finite
+from ..errors import AdapterFileError, FormatError
 from ..shown import shown
 from .patterns import Patterns
 
