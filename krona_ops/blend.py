@@ -123,9 +123,14 @@ def _add(parts: Sequence[Part], **_: object) -> Delta | None:
 
 def _terms(delta: Delta) -> Iterator[Delta]:
     """The terms of an update, each as it is stored."""
-    for term in delta.terms if isinstance(delta, Sum) else ():
-        yield from _terms(term)
-    if not isinstance(delta, Sum):
+    if isinstance(delta, Sum):
+        for term in delta.terms:
+            yield from _terms(term)
+    elif isinstance(delta, Rows):
+        yield from (replace(delta, whole=term) for term in _terms(delta.whole))
+    elif isinstance(delta, Enlarged):
+        yield from (Enlarged(term) for term in _terms(delta.delta))
+    else:
         yield delta
 
 

@@ -7,6 +7,7 @@ rules, or by a budget of parameters or of error.
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -50,8 +51,8 @@ class ErrorReport:
     @property
     def error(self) -> float:
         """Relative error of all layers together: ``√(Σ‖ΔW − approximation‖² / Σ‖ΔW‖²)``."""
-        total = sum(layer.norm**2 for layer in self.layers)
-        return (sum((layer.norm * layer.error) ** 2 for layer in self.layers) / total) ** 0.5 if total else 0.0
+        total = math.hypot(*(layer.norm for layer in self.layers))  # no square of a large number
+        return math.hypot(*(layer.norm * layer.error for layer in self.layers)) / total if total else 0.0
 
     @property
     def before(self) -> int:
@@ -190,7 +191,7 @@ def _options(
     for sizes, factors in splits.items():
         with layer_by_layer(name):
             rearranged = Rearrangement(delta, sizes, layout)
-            energy = rearranged.norm**2
+            energy = rearranged.norm * rearranged.norm
         found = found or [_Option(0, energy, None)]
         for terms in range(1, min(max_terms, len(rearranged.spectrum)) + 1):
             lost = rearranged.error(terms) ** 2 * energy

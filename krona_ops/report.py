@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -290,9 +291,9 @@ def _groups(layers: Iterable[LayerReport], key: Callable[[LayerReport], object])
 
 def _together(layers: Iterable[LayerReport], measure: Measure) -> float:
     known = [layer for layer in layers if layer.norm is not None]
-    energy = sum(layer.norm**2 for layer in known if layer.norm is not None)
+    norm = math.hypot(*(layer.norm for layer in known if layer.norm is not None))  # no square of a large number
     entries = sum(prod(layer.shape) for layer in known) if measure == "rms" else 1
-    return (energy / entries) ** 0.5 if entries else 0.0
+    return norm / math.sqrt(entries) if entries else 0.0
 
 
 def _measures(layers: Sequence[LayerReport]) -> tuple[str, str]:
