@@ -201,7 +201,9 @@ def _check(pairs: Sequence[tuple[Adapter, float]], method: str, density: float) 
     if not pairs:
         raise ConfigError("There is nothing to blend.", found=0, expected="one adapter or more", remedy="Connect an adapter.")
     if method not in METHODS:
-        raise ConfigError(f'"{method}" is no way of blending.', found=method, expected=" or ".join(METHODS))
+        raise ConfigError(
+            f'"{method}" is no way of blending.', found=method, expected=" or ".join(METHODS), remedy="Choose one of those."
+        )
     if not 0 < density <= 1:
         raise ConfigError(
             f"A density of {density} is not possible.",

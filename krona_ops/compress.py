@@ -28,7 +28,7 @@ CANDIDATES = ((4, 4), (64, 4), (4, 64), (8, 8), (16, 16), (32, 32))
 
 
 @dataclass(frozen=True)
-class LayerError:
+class LayerLoss:
     """What one layer lost."""
 
     name: LayerName
@@ -45,7 +45,7 @@ class LayerError:
 class ErrorReport:
     """What an adapter lost."""
 
-    layers: tuple[LayerError, ...]
+    layers: tuple[LayerLoss, ...]
 
     @property
     def error(self) -> float:
@@ -64,7 +64,7 @@ class ErrorReport:
         return sum(layer.after for layer in self.layers)
 
     @property
-    def worst(self) -> LayerError | None:
+    def worst(self) -> LayerLoss | None:
         """The layer with the largest relative error."""
         return max(self.layers, key=lambda layer: layer.error, default=None)
 
@@ -89,17 +89,17 @@ def compress(adapter: Adapter, forms: Forms | None = None) -> tuple[Adapter, Err
     for name, delta in adapter.layers.items():
         if name not in wanted:
             layers[name] = delta
-            lost.append(LayerError(name, 0.0 if delta.needs_weight else norm(delta), 0.0, delta.parameters, delta.parameters))
+            lost.append(LayerLoss(name, 0.0 if delta.needs_weight else norm(delta), 0.0, delta.parameters, delta.parameters))
             continue
         require_plain(delta, "compressed", name)
         form = wanted[name]
         with _naming(name):
             found, size = fit_and_norm(delta, form) if form is not None else (None, norm(delta))
         if found is None or size == 0:
-            lost.append(LayerError(name, size, 1.0 if size else 0.0, delta.parameters, 0))
+            lost.append(LayerLoss(name, size, 1.0 if size else 0.0, delta.parameters, 0))
             continue
         layers[name] = found.delta
-        lost.append(LayerError(name, size, found.error, delta.parameters, found.delta.parameters))
+        lost.append(LayerLoss(name, size, found.error, delta.parameters, found.delta.parameters))
     return replace(adapter, layers=layers), ErrorReport(tuple(lost))
 
 

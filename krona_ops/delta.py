@@ -91,6 +91,7 @@ class Kron(Delta):
                 f"Factors of shape {self.a.shape} and {self.b.shape} make no Kronecker product.",
                 found=(self.a.shape, self.b.shape),
                 expected="A (out_a, in_a) and B (out_b, in_b, *kernel)",
+                remedy="Get the file again, or give a matrix and a factor with two dimensions or more.",
             )
 
     @property
@@ -239,6 +240,7 @@ class Dora(Delta):
                 f"A DoRA norm of shape {tuple(self.magnitude.shape)} does not belong to an update of {self.delta.shape}.",
                 found=tuple(self.magnitude.shape),
                 expected=" or ".join(map(str, sorted(wanted))),
+                remedy="Get the file again: its norm belongs to another layer.",
             )
 
     @property
@@ -291,7 +293,10 @@ def _pointwise(matrix: Tensor, ndim: int) -> Tensor:
 def _require_shape(shape: tuple[int, ...], weight: Tensor) -> None:
     if tuple(weight.shape) != shape:
         raise ShapeError(
-            f"The update is {shape}, the weight is {tuple(weight.shape)}.", found=shape, expected=tuple(weight.shape)
+            f"The update is {shape}, the weight is {tuple(weight.shape)}.",
+            found=shape,
+            expected=tuple(weight.shape),
+            remedy="Choose the base model that the adapter was trained for, or leave this layer out.",
         )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from torch import Tensor
 
 from .adapter import Adapter
-from .compress import ErrorReport, LayerError
+from .compress import ErrorReport, LayerLoss
 from .delta import Delta, Matrix
 from .errors import CoverageError, ShapeError
 from .factor import Full, wide_dtype
@@ -54,7 +54,7 @@ def extract(
         delta = _change(parameter, _one(tuned, parameter), _one(base, parameter), tolerance) if wanted else None
         if delta is not None and wanted is not None:
             (layers[name], error), size = fit_and_norm(delta, wanted)
-            lost.append(LayerError(name, size, error, delta.parameters, layers[name].parameters))
+            lost.append(LayerLoss(name, size, error, delta.parameters, layers[name].parameters))
     if not layers:
         raise CoverageError(
             f"None of the {len(common)} weights of the two models differ." if common else "The two models share no weight.",

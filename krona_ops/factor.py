@@ -114,6 +114,7 @@ class Hadamard(Factor):
                 f"Matrices of shapes {self.left.shape} and {self.right.shape} have no elementwise product.",
                 found=(self.left.shape, self.right.shape),
                 expected="two factors of one shape",
+                remedy="Get the file again, or give two factors that are as large.",
             )
 
     @property

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
@@ -17,6 +16,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from .adapter import Adapter
+from .atomic import write_atomically
 from .errors import AdapterFileError, FormatError
 from .formats import detect
 from .formats.encode import Encoded, encode
@@ -162,44 +162,3 @@ def load_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         return load_file(path)
     except (SafetensorError, OSError, RuntimeError) as error:  # PyTorch's word for a file that has gone meanwhile
         raise unreadable(Path(path), f"its tensors cannot be read: {error}.", "Get the file again.") from error
-
-
-def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], object]) -> Path:
-    """Write a file so that a crash, a kill or a full disk at any moment leaves the old one, or none, but never half of one.
-
-    Raises:
-        AdapterFileError: The folder cannot be written, or the disk is full; nothing is left behind.
-    """
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name[:60]}.{secrets.token_hex(8)}.part")
-        try:
-            with temporary.open("xb") as file:
-                write(file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        _sync_folder(path.parent)
-    except OSError as error:
-        raise AdapterFileError(
-            f"The file cannot be written: {error.strerror or error}.",
-            layer=str(path),
-            found=str(error),
-            expected="a folder with room that may be written",
-            remedy="Free some space or choose another folder; nothing was changed.",
-        ) from error
-    return path
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the rename itself durable; Windows has no handle for folders and needs none."""
-    if os.name != "nt":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -36,7 +36,9 @@ def to_low_rank(delta: Delta, rank: int | None = None) -> Nearest:
         KronaError: It is a DoRA update.
     """
     if rank is not None and rank < 1:
-        raise ShapeError(f"A rank of {rank} is not possible.", found=rank, expected="1 or more")
+        raise ShapeError(
+            f"A rank of {rank} is not possible.", found=rank, expected="1 or more", remedy="Choose a rank of 1 or more."
+        )
     up, values, down = decompose(delta, rank)
     kept = max(1, min(int((values > NOISE * values[0]).sum()), rank or len(values)))
     energy = values.square()
@@ -72,7 +74,12 @@ def decompose(delta: Delta, vectors: int | None = None) -> Decomposition:
     """
     require_plain(delta, "written as a low-rank update")
     if len(delta.shape) < 2:
-        raise ShapeError(f"An update of shape {delta.shape} has no rank.", found=delta.shape, expected="(out, in, *kernel)")
+        raise ShapeError(
+            f"An update of shape {delta.shape} has no rank.",
+            found=delta.shape,
+            expected="(out, in, *kernel)",
+            remedy="Save it in the lokr format, which keeps it as it is.",
+        )
     terms = [wide(term) for term in terms_of(delta)]
     if len(terms) == 1 and isinstance(terms[0], Kron):
         return _of_kron(terms[0], vectors)

@@ -285,7 +285,12 @@ def inner(x: Delta, y: Delta) -> float:
         KronaError: One is a DoRA update.
     """
     if x.shape != y.shape:
-        raise ShapeError(f"Updates of {x.shape} and {y.shape} have no inner product.", found=y.shape, expected=x.shape)
+        raise ShapeError(
+            f"Updates of {x.shape} and {y.shape} have no inner product.",
+            found=y.shape,
+            expected=x.shape,
+            remedy="Compare adapters of one base model.",
+        )
     for delta in (x, y):
         require_plain(delta, "measured")
     terms, others = terms_of(x), terms_of(y)

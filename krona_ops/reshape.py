@@ -45,7 +45,12 @@ def reshaped(delta: Delta, weight: tuple[int, ...]) -> Delta:
     if enlarges(delta) and can_grow(tuple(weight), delta.shape):
         return delta
     if not fits(delta.shape, tuple(weight)):
-        raise ShapeError(f"The update is {delta.shape}, the weight is {tuple(weight)}.", found=delta.shape, expected=weight)
+        raise ShapeError(
+            f"The update is {delta.shape}, the weight is {tuple(weight)}.",
+            found=delta.shape,
+            expected=weight,
+            remedy="Choose the base model that the adapter was trained for, or leave this layer out.",
+        )
     if isinstance(delta, Kron):
         return _kron(delta, tuple(weight))
     if isinstance(delta, Matrix):
@@ -58,7 +63,12 @@ def reshaped(delta: Delta, weight: tuple[int, ...]) -> Delta:
         return replace(delta, value=delta.value.reshape(weight))
     if isinstance(delta, Enlarged):
         return Enlarged(reshaped(delta.delta, weight))
-    raise ShapeError(f"An update of the kind {type(delta).__name__} has one shape only.", found=delta.shape, expected=weight)
+    raise ShapeError(
+        f"An update of the kind {type(delta).__name__} has one shape only.",
+        found=delta.shape,
+        expected=weight,
+        remedy="Choose the base model that the adapter was trained for, or leave this layer out.",
+    )
 
 
 def _kron(delta: Kron, weight: tuple[int, ...]) -> Delta:
@@ -88,6 +98,9 @@ def _norm(delta: Dora, weight: tuple[int, ...]) -> Tensor:
         return delta.magnitude.reshape(-1, 1, *ones)
     if delta.shape[1] != weight[1]:
         raise ShapeError(
-            f"Norms of {delta.shape[1]} inputs do not belong to a weight of {weight[1]}.", found=delta.shape, expected=weight
+            f"Norms of {delta.shape[1]} inputs do not belong to a weight of {weight[1]}.",
+            found=delta.shape,
+            expected=weight,
+            remedy="Choose the base model that the adapter was trained for, or leave this layer out.",
         )
     return delta.magnitude.reshape(1, -1, *ones)

@@ -27,6 +27,7 @@ def rows(delta: Delta, start: int, length: int) -> Delta:
                 "A DoRA norm per input of a fused weight cannot be divided among its parts.",
                 found=tuple(delta.magnitude.shape),
                 expected=f"({delta.shape[0]}, 1): a norm per output",
+                remedy="Apply it to a model that has this weight whole.",
             )
         return replace(delta, delta=rows(delta.delta, start, length), magnitude=delta.magnitude[start : start + length])
     if isinstance(delta, Matrix):

@@ -16,7 +16,7 @@ from krona_ops.files import read_header
 from krona_ops.header import SUFFIXES
 from krona_train.run_list import RunList
 from krona_train.runs import is_run
-from krona_train.state import TrainState, newest
+from krona_train.state import newest_whole
 from krona_train.typed_in import safe_name as safe_name
 from krona_train.typed_in import typed_path
 
@@ -155,15 +155,9 @@ def picture_folder(name: str) -> Path:
     return next((place for place in found if os.path.isdir(place)), found[0])
 
 
-def new_run_folder(name: str) -> Path:
-    """A folder under ``output/krona`` for a new run, not there yet or empty; a name in use gets a number."""
-    parent = runs_folder()
-    wanted = safe_name(name) or time.strftime("run-%Y%m%d-%H%M%S")
-    number, folder = 1, parent / wanted
-    while folder.exists() and any(folder.iterdir()):
-        number += 1
-        folder = parent / f"{wanted}-{number}"
-    return folder
+def wanted_folder(name: str) -> Path:
+    """The folder under ``output/krona`` that a new run would have; one in use gets a number (`krona_train.claim.claim_new`)."""
+    return runs_folder() / (safe_name(name) or time.strftime("run-%Y%m%d-%H%M%S"))
 
 
 def run_list() -> RunList:
@@ -193,8 +187,8 @@ def unfinished(name: str, steps: int) -> str:
     """The newest run of this name and where it stands, as ``robot@23``, if it has done fewer steps than these; else empty."""
     newest_run = next(iter(runs_named(name)), None)
     try:
-        state = TrainState.peek(newest(newest_run) or newest_run) if newest_run is not None else None
-    except (KronaError, ValueError, KeyError) as error:
+        state = newest_whole(newest_run, peek=True) if newest_run is not None else None
+    except KronaError as error:
         log.info("KronA: %s is passed over: %s", newest_run, error)
         return ""
     return f"{newest_run.name}@{state.step}" if newest_run is not None and state is not None and state.step < steps else ""

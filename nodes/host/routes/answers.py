@@ -95,6 +95,6 @@ def picture(data: bytes | None, missing: str) -> web.Response:
     """
     kind = picture_type(data) if data is not None else None
     if data is None or kind is None:
-        raise Refused(404, missing)
+        raise Refused(404, missing, remedy="Nothing needs to be done; one that is saved later will be found here.")
     headers = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache"}
     return web.Response(body=data, content_type=kind, headers=headers)

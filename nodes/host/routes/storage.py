@@ -21,6 +21,7 @@ from krona_ops.inspection import layers_of
 from krona_ops.shown import shown
 
 from .. import paths
+from .adapters import require_few_tensors
 from .answers import Refused
 
 ON_ITS_WAY = ".upload"
@@ -191,8 +192,9 @@ def _header(path: Path, file: IO[bytes], size: int) -> Header:
 def require_adapter(header: Header) -> None:
     """
     Raises:
-        Refused: It holds no adapter; a whole model is called by its name.
+        Refused: It holds no adapter, or one of too many layers; a whole model is called by its name.
     """
+    require_few_tensors(len(header.shapes))
     try:
         layers_of(header)
     except FormatError as error:

@@ -1,0 +1,62 @@
+"""The drivers, one line each."""
+
+from __future__ import annotations
+
+from .driver import Driver
+
+DRIVERS: tuple[Driver, ...] = (
+    Driver(
+        *("kills", "moments", "kills.moments"),
+        "Whenever a process is killed that trains, saves, converts, caches or makes class pictures, each file is whole or absent; the next one goes on "
+        "to the same result, bit for bit, and leaves no unfinished file.",
+        cases=200,
+        draw=5,
+        batch=20,
+    ),
+    Driver(
+        *("disk", "full", "disk.full"),
+        "Where the disk is full, the pack says so, leaves whole files and nothing else, and goes on bitwise as soon as there is room.",
+        cases=200,
+        draw=8,
+        batch=20,
+    ),
+    Driver(
+        *("disk", "odd", "disk.odd"),
+        "Read-only folders, files that vanish and clocks that were set back end in a word of the pack or in the right result, never in half a file.",
+        cases=300,
+        draw=6,
+        batch=30,
+    ),
+    Driver(
+        *("disk", "two_servers", "disk.two_servers"),
+        "Two servers with one output folder never write into one run, and each result is that of a training alone.",
+        cases=20,
+        draw=2,
+        batch=10,
+        seconds=600,
+    ),
+    Driver(
+        *("isolation", "outcomes", "isolation.outcomes"),
+        "Whatever becomes of a node, MODEL, CLIP and VAE are bitwise as before, nothing hangs on them, and the process's shared state is as it was found.",
+        cases=700,
+        draw=12,
+        batch=50,
+        process="host",
+        seconds=300,
+    ),
+)
+
+PARTS = ("hostile", "kills", "disk", "load", "isolation", "attacks", "audit")
+
+
+def of(parts: list[str] | None = None, names: list[str] | None = None) -> list[Driver]:
+    """The drivers of some parts, or of some names, in the table's order.
+
+    Raises:
+        ValueError: There is no such part or driver.
+    """
+    known = {driver.name for driver in DRIVERS}
+    for what, asked, there in (("part", parts, set(PARTS)), ("driver", names, known)):
+        if unknown := set(asked or ()) - there:
+            raise ValueError(f"there is no {what} {', '.join(sorted(unknown))}; there are {', '.join(sorted(there))}")
+    return [d for d in DRIVERS if (not parts or d.part in parts) and (not names or d.name in names)]
