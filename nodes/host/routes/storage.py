@@ -28,6 +28,11 @@ from .answers import Refused
 ON_ITS_WAY = ".upload"
 SECONDS_UNTIL_STALE = 60.0
 """Where the file system keeps no locks. Whoever writes nothing for a few seconds is refused, so what has not grown for longer is left from a crash."""
+MOST_CHARACTERS = 200
+_CHUNK = 1 << 20
+_DEVICE = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[\d¹²³]|lpt[\d¹²³])\s*(\.|$)", re.IGNORECASE)
+_FORBIDDEN = re.compile(r'[<>:"|?*]')
+"""By Windows, and by many sticks and network drives."""
 _on_their_way: set[Path] = set()
 """Files of this process, which may wait for their turn for long."""
 _UNWRITTEN = ("Cf", "Co", "Cs", "Cn", "Zl", "Zp")
