@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-from krona_ops.atomic import remove
+from krona_ops.atomic import remove, sweep
 from krona_ops.errors import AdapterFileError, ConfigError
 from krona_ops.locks import is_at, take
 from krona_ops.shown import shown
@@ -122,6 +122,7 @@ def claim_new(wanted: Path) -> Claim:
                 if is_empty(folder):
                     return held
                 held.release()  # a training has begun and ended in between
+        sweep(folder)  # of one that was killed before its first state, nobody uses the folder again
         number += 1
         folder = wanted.with_name(f"{wanted.name}-{number}")
 

@@ -16,6 +16,8 @@ from .captions import unusable
 
 NAMES = ("metadata.jsonl", "metadata.csv")
 FILE = "file_name"
+LONGEST_NAME = 255
+"""Bytes; of one name on every usual system."""
 MOST_BYTES = 200_000_000
 """Of the whole file."""
 _BORDER = Border(limits=Limits(size=1_000_000, depth=16, values=10_000))
@@ -46,6 +48,8 @@ def read_described(path: Path) -> Described:
             found, text = row.get(FILE), next((row[key] for key in TEXTS if isinstance(row.get(key), str)), None)
             if not isinstance(found, str) or not found.strip() or text is None:
                 result.refused.append((name, f"it has no {FILE} with a text"))
+            elif len(found.encode(errors="replace")) > LONGEST_NAME or not found.isprintable():
+                result.refused.append((name, "it names a file that no system can have"))
             elif (inside := _inside(found)) is None:
                 result.refused.append((name, "it names a file outside of the folder"))
             elif (reason := unusable(text)) is not None:
