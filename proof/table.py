@@ -6,6 +6,14 @@ from .driver import Driver
 
 DRIVERS: tuple[Driver, ...] = (
     Driver(
+        *("hostile", "adapters", "hostile.adapters"),
+        "A stranger's adapter file is read, or refused by an error of the pack in a fit message, in bounded time and memory, whatever is done with it.",
+        cases=70000,
+        draw=150,
+        batch=500,
+        gigabytes=3.0,
+    ),
+    Driver(
         *("hostile", "settings", "hostile.settings"),
         "Of a run.yaml from a stranger comes a job, or a word of the pack's own, at once and in little memory.",
         cases=30000,

@@ -21,6 +21,7 @@ from safetensors.torch import save as to_bytes
 
 from krona_ops import Adapter, Full, Kron
 from krona_ops import save as save_adapter
+from krona_ops.locks import take
 from tools import tiny_models
 
 LAYER = "diffusion_model.input_blocks.4.1.transformer_blocks.0.attn1.to_q"
@@ -448,13 +449,29 @@ def test_different_files_of_one_name_at_once_are_all_kept_and_all_listed(server,
 
 
 def test_what_a_crash_has_left_is_removed_by_the_next_upload_and_nothing_else(folder, upload, adapter):
+    """What another server is about to write is locked by it."""
     folder.mkdir(parents=True)
-    for name in (".aaaa.upload", ".bbbb.upload", "mine.upload", ".other"):
+    for name in (".aaaa.upload", ".bbbb.upload", ".locked.upload", "mine.upload", ".other"):
         (folder / name).write_bytes(b"half")
-    for name in (".aaaa.upload", "mine.upload", ".other"):
         os.utime(folder / name, (time.time() - 3600,) * 2)
-    assert upload(adapter())[0] == 200
-    assert listing(folder) == [".bbbb.upload", ".other", "mine.upload", "robot.safetensors"]
+    os.utime(folder / ".aaaa.upload")  # a moment ago
+    with (folder / ".locked.upload").open("rb") as file:
+        assert take(file.fileno())
+        assert upload(adapter())[0] == 200
+    assert listing(folder) == [".locked.upload", ".other", "mine.upload", "robot.safetensors"]
+
+
+def test_what_a_crash_has_left_is_removed_by_the_next_start(comfy, tmp_path, monkeypatch):
+    import folder_paths
+    from krona_pack.nodes.host.routes import upload
+
+    monkeypatch.setattr(folder_paths, "models_dir", str(tmp_path))
+    upload.sweep()
+    assert listing(tmp_path) == []
+    (tmp_path / "krona").mkdir()
+    (tmp_path / "krona" / ".aaaa.upload").write_bytes(b"half")
+    upload.sweep()
+    assert listing(tmp_path) == ["krona"]
 
 
 def test_a_folder_that_cannot_be_written_is_an_error_in_words(server, folder, upload, adapter):

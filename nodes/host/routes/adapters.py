@@ -20,6 +20,8 @@ from .answers import Refused, answering, as_json, encoded, picture
 from .aside import aside
 
 MOST_BYTES_OF_PICTURE = 16_000_000
+MOST_TENSORS = 10_000
+"""The largest adapters that are known have a few thousand."""
 BESIDE = [f"{middle}{suffix}" for middle in (".preview", "") for suffix in (".png", ".jpg", ".jpeg", ".webp", ".gif")]
 """How a picture beside a file is called, after the file's own name."""
 
@@ -45,6 +47,20 @@ async def thumbnail(request: web.Request) -> web.Response:
     return picture(await aside(find, request.query.get("name", "")), "This adapter has no picture.")
 
 
+def require_few_tensors(number: int) -> None:
+    """Whether a route looks at the layers of a file: so many values in one process make all of it stand still while Python tidies up.
+
+    Raises:
+        Refused: There are too many.
+    """
+    if number > MOST_TENSORS:
+        raise Refused(
+            422,
+            f"The file has {number:,} tensors; files with more than {MOST_TENSORS:,} are not looked at in the browser.",
+            remedy="Put it into models/krona yourself and load it, or look at it with python -m krona_ops inspect.",
+        )
+
+
 def _listed(name: str) -> str:
     if name not in paths.adapter_files():
         raise Refused(
@@ -57,6 +73,7 @@ def _listed(name: str) -> str:
 
 def _facts(name: str) -> dict[str, Any]:
     path = paths.adapter_path(name)
+    require_few_tensors(len(read_header(path).shapes))
     found = inspect_header(path)
     methods = Counter(layer.method for layer in found.layers)
     factors = Counter(layer.factors for layer in found.layers if layer.factors)

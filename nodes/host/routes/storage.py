@@ -18,14 +18,16 @@ from krona_ops.errors import AdapterFileError, FormatError
 from krona_ops.families import whole_model
 from krona_ops.header import PICKLE_SUFFIXES, SUFFIXES, Header, header_length, parse_header
 from krona_ops.inspection import layers_of
+from krona_ops.locks import is_at, take
 from krona_ops.shown import shown
 
 from .. import paths
+from .adapters import require_few_tensors
 from .answers import Refused
 
 ON_ITS_WAY = ".upload"
 SECONDS_UNTIL_STALE = 60.0
-"""Whoever writes nothing for a few seconds is refused, so what has not grown for longer, and is none of this process's, is left from a crash."""
+"""Where the file system keeps no locks. Whoever writes nothing for a few seconds is refused, so what has not grown for longer is left from a crash."""
 MOST_CHARACTERS = 200
 _CHUNK = 1 << 20
 _DEVICE = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[\d¹²³]|lpt[\d¹²³])\s*(\.|$)", re.IGNORECASE)
@@ -99,9 +101,7 @@ class Incoming:
 
     def __init__(self, folder: Path, name: str, size: int) -> None:
         self._wanted, self._size, self._written = folder / name, size, 0
-        self._path = folder / f".{secrets.token_hex(8)}{ON_ITS_WAY}"
-        self._file = self._path.open("x+b")
-        _on_their_way.add(self._path)
+        self._path, self._file = _opened(folder)
         self._needed = 8
         """Bytes until more can be said."""
         self._is_checked = False
@@ -143,7 +143,8 @@ class Incoming:
             raise Refused(400, f"{self._written} of {self._size} bytes have come.", remedy="Upload it again.")
         self._file.flush()
         os.fsync(self._file.fileno())
-        self._file.close()
+        if os.name == "nt":  # where an open file cannot be renamed
+            self._file.close()
         with _placing:
             known = _same(self._path, self._size)
             if known is not None:
@@ -191,8 +192,9 @@ def _header(path: Path, file: IO[bytes], size: int) -> Header:
 def require_adapter(header: Header) -> None:
     """
     Raises:
-        Refused: It holds no adapter; a whole model is called by its name.
+        Refused: It holds no adapter, or one of too many layers; a whole model is called by its name.
     """
+    require_few_tensors(len(header.shapes))
     try:
         layers_of(header)
     except FormatError as error:
@@ -246,12 +248,33 @@ def moved(path: Path, target: Path, link: Callable[[Path, Path], None] = os.link
     return True
 
 
+def _opened(folder: Path) -> tuple[Path, IO[bytes]]:
+    """A new file that nobody else removes as long as it is open."""
+    while True:
+        path = folder / f".{secrets.token_hex(8)}{ON_ITS_WAY}"
+        _on_their_way.add(path)
+        file = path.open("x+b")
+        if os.name == "nt" or take(file.fileno()) is None or is_at(file.fileno(), path):
+            return path, file
+        file.close()  # another server has swept it between the two lines above
+        _on_their_way.discard(path)
+
+
 def remove_stale(folder: Path) -> None:
-    """Remove what a crash has left on its way: files that are nobody's any more, told by their age."""
+    """Remove what a crash has left on its way: files that no process holds open."""
     for path in folder.glob(f".*{ON_ITS_WAY}"):
         with contextlib.suppress(OSError):  # another server may have removed it
-            if path not in _on_their_way and time.time() - path.lstat().st_mtime > SECONDS_UNTIL_STALE:
+            if path not in _on_their_way and _is_nobodys(path):
                 path.unlink()
+
+
+def _is_nobodys(path: Path) -> bool:
+    is_old = abs(time.time() - path.lstat().st_mtime) > SECONDS_UNTIL_STALE
+    if os.name == "nt":  # an open file cannot be removed there
+        return is_old
+    with path.open("rb") as file:
+        is_free = take(file.fileno())
+    return is_old if is_free is None else is_free
 
 
 def is_full(error: OSError) -> bool:

@@ -56,7 +56,9 @@ async def _announced(request: web.Request) -> int:
     Raises:
         Refused: It does not say, or is of another kind or too long.
     """
-    told = request.headers.get("Content-Type", "")  # as it was sent: aiohttp's own reading takes nothing and nonsense for this very type
+    told = request.headers.get(
+        "Content-Type", ""
+    )  # as it was sent: aiohttp's own reading takes nothing and nonsense for this very type
     if told.partition(";")[0].strip().lower() != KIND:
         raise Refused(415, f"The body is {shown(told) or 'of no type'}.", remedy=f"Send the file itself, as {KIND}.")
     if request.content_length is None:
