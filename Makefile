@@ -5,7 +5,7 @@ PYTHON ?= python3
 HOST = $(PYTHON) tools/host.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup browser demo test test-slow test-web bench bench-gpu bench-quality world lint serve clean
+.PHONY: help setup browser demo test test-slow flakes test-web bench bench-gpu bench-quality world lint serve clean
 
 help:   ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1|/' | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
@@ -22,8 +22,11 @@ browser:  ## find or install Chromium for the browser tests
 test: setup browser  ## all tests, those in the real ComfyUI and in the browser included, in two processes (ARGS= for pytest)
 	OMP_NUM_THREADS=1 $(HOST) run -m pytest -n 2 $(ARGS)
 
-test-slow: setup  ## what "make test" leaves out: ComfyUI with older packages, and the oldest promised one, installed and started (minutes)
-	OMP_NUM_THREADS=1 $(HOST) run -m pytest -m slow $(ARGS)
+test-slow: setup  ## the standing proof and other ComfyUIs, hours; goes on where it stopped (ARGS="--parts kills,disk --cases 50"), then docs/reliability.md
+	OMP_NUM_THREADS=1 $(HOST) run -m proof $(ARGS)
+
+flakes: setup browser  ## tests with servers, browsers and processes 20 times while every core is kept busy (ARGS="--rounds 5 --only tests/web")
+	$(HOST) run tools/flakes.py $(ARGS)
 
 test-web: setup browser  ## the browser tests alone
 	$(HOST) run -m pytest tests/web $(ARGS)

@@ -22,6 +22,9 @@ class _OfTheWeight(Delta):
     def dense(self) -> Tensor:
         raise self._without_weight()
 
+    def formed(self) -> Tensor:
+        raise self._without_weight()
+
     def apply(self, x: Tensor) -> Tensor:
         raise self._without_weight()
 
@@ -59,6 +62,7 @@ class Replacement(_OfTheWeight):
                 f"The replacement is {self.shape}, the weight is {tuple(weight.shape)}.",
                 found=self.shape,
                 expected=tuple(weight.shape),
+                remedy="Choose the base model that the adapter was trained for, or leave this layer out.",
             )
         return weight.copy_(self.value) if self.strength * strength else weight
 

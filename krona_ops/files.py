@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
@@ -17,6 +16,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from .adapter import Adapter
+from .atomic import write_atomically
 from .errors import AdapterFileError, FormatError
 from .formats import detect
 from .formats.encode import Encoded, encode
@@ -42,19 +42,24 @@ def load(path: str | os.PathLike[str], scale_rule: ScaleRule = "auto") -> Adapte
     header = read_header(path)
     try:
         reader = detect(header)
-        return reader.read(_tensors_of(path, header), header, rule)
-    except (SafetensorError, OSError) as error:
-        raise unreadable(Path(path), f"its tensors cannot be read: {error}.", "Get the file again.") from error
+        return reader.read(_tensors_of(Path(path), header), header, rule)
     except FormatError as error:
         raise FormatError(f"{error}", layer=str(path), found=error.found, expected=error.expected) from error
 
 
-def _tensors_of(path: str | os.PathLike[str], header: Header) -> dict[str, Tensor]:
-    """What of a file PyTorch can hold; readers name the rest."""
-    if all(dtype in DTYPES for dtype in header.dtypes.values()):
-        return load_file(path)
-    with safe_open(path, framework="pt") as file:
-        return {key: file.get_tensor(key) for key, dtype in header.dtypes.items() if dtype in DTYPES}
+def _tensors_of(path: Path, header: Header) -> dict[str, Tensor]:
+    """What of a file PyTorch can hold; readers name the rest.
+
+    Raises:
+        AdapterFileError: The library does not take it, or it has gone meanwhile.
+    """
+    try:
+        if all(dtype in DTYPES for dtype in header.dtypes.values()):
+            return load_file(path)
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key, dtype in header.dtypes.items() if dtype in DTYPES}
+    except (SafetensorError, OSError, RuntimeError) as error:  # the last is PyTorch's word for a file that has gone
+        raise unreadable(path, f"its tensors cannot be read: {error}.", "Get the file again.") from error
 
 
 def save(
@@ -157,49 +162,4 @@ def load_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     Raises:
         AdapterFileError: The file cannot be read (see `read_header`).
     """
-    read_header(path)
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, RuntimeError) as error:  # PyTorch's word for a file that has gone meanwhile
-        raise unreadable(Path(path), f"its tensors cannot be read: {error}.", "Get the file again.") from error
-
-
-def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], object]) -> Path:
-    """Write a file so that a crash, a kill or a full disk at any moment leaves the old one, or none, but never half of one.
-
-    Raises:
-        AdapterFileError: The folder cannot be written, or the disk is full; nothing is left behind.
-    """
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name[:60]}.{secrets.token_hex(8)}.part")
-        try:
-            with temporary.open("xb") as file:
-                write(file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        _sync_folder(path.parent)
-    except OSError as error:
-        raise AdapterFileError(
-            f"The file cannot be written: {error.strerror or error}.",
-            layer=str(path),
-            found=str(error),
-            expected="a folder with room that may be written",
-            remedy="Free some space or choose another folder; nothing was changed.",
-        ) from error
-    return path
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the rename itself durable; Windows has no handle for folders and needs none."""
-    if os.name != "nt":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    return _tensors_of(Path(path), read_header(path))

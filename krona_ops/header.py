@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterable, Mapping
+import stat
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from math import prod
 from pathlib import Path
 from typing import IO
 
 import torch
 from torch import Tensor
 
+from . import header_text
+from .border import Border, Limits
 from .errors import AdapterFileError
 
-MAX_HEADER_BYTES = 100_000_000
-"""The safetensors library's own limit."""
-MAX_SIDECAR_BYTES = 10_000_000
+MAX_HEADER_BYTES = 16 * 2**20
+"""An adapter's header has 50 kB to 2 MB, with a picture and the captions of its training; the safetensors library would read 100 MB."""
 SUFFIXES = (".safetensors", ".sft")
 """What safetensors files are called; Flux's authors and others use the short one."""
 PICKLE_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".pkl")
@@ -25,6 +25,7 @@ SIDECAR = "adapter_config.json"
 """PEFT keeps the scale of an adapter in this file beside it, and nowhere else."""
 PEFT_FILE = "adapter_model.safetensors"
 """The one name under which PEFT saves an adapter."""
+_SETTINGS = Border(SIDECAR, limits=Limits(size=1_000_000, depth=8, values=50_000))
 DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -49,7 +50,7 @@ DTYPES = {
 """What the header calls the element types that PyTorch can hold; the rest (``F4``, ``F6_E2M3``, …) packs several numbers into a byte."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Header:
     """What a safetensors file says about itself; no tensor is read for it."""
 
@@ -71,11 +72,15 @@ class Header:
         return cls({key: tuple(t.shape) for key, t in tensors.items()}, dict(metadata))
 
     def placeholders(self) -> dict[str, Tensor]:
-        """Tensors of the file's shapes and types without memory, on the meta device."""
-        return {
-            key: torch.empty(shape, dtype=DTYPES.get(self.dtypes.get(key, "F32"), torch.float32), device="meta")
-            for key, shape in self.shapes.items()
-        }
+        """Tensors of the file's shapes and types without memory, on the meta device; those of one shape and type are one."""
+        made: dict[tuple[tuple[int, ...], str], Tensor] = {}
+        found = {}
+        for key, shape in self.shapes.items():
+            kind = shape, self.dtypes.get(key, "F32")
+            if kind not in made:
+                made[kind] = torch.empty(shape, dtype=DTYPES.get(kind[1], torch.float32), device="meta")
+            found[key] = made[kind]
+        return found
 
 
 def read_header(path: str | os.PathLike[str]) -> Header:
@@ -93,7 +98,10 @@ def read_header(path: str | os.PathLike[str]) -> Header:
             "Convert it to safetensors with the program that made it." if pickled else "Choose a .safetensors file.",
         )
     try:
-        size = path.stat().st_size
+        told = path.stat()
+        if not stat.S_ISREG(told.st_mode):
+            raise unreadable(path, "it is no file.", "Choose a .safetensors file.")
+        size = told.st_size
         with path.open("rb") as file:
             header, config = parse_header(path, file, size), _sidecar(path.with_name(SIDECAR))
         return replace(header, config=config, has_own_config=bool(config) and _is_alone(path))
@@ -110,11 +118,17 @@ def header_length(path: Path, start: bytes, size: int) -> int:
     """How long the header of a file is, told by its first 8 bytes.
 
     Raises:
-        AdapterFileError: It cannot be, in a file of this size.
+        AdapterFileError: It cannot be, in a file of this size, or no adapter has one as long.
     """
     length = int.from_bytes(start, "little")
-    if size < 8 or not 2 <= length <= min(MAX_HEADER_BYTES, size - 8):
+    if size < 8 or not 2 <= length <= size - 8:
         raise unreadable(path, f"a header of {length} bytes is not possible in a file of {size} bytes.", _DAMAGED)
+    if length > MAX_HEADER_BYTES:
+        raise unreadable(
+            path,
+            f"its header has {length:,} bytes, {MAX_HEADER_BYTES:,} are read.",
+            "No adapter needs one as long; get the file again, or save it without its metadata.",
+        )
     return length
 
 
@@ -126,56 +140,28 @@ def parse_header(path: Path, file: IO[bytes], size: int) -> Header:
         size: Of the whole file.
 
     Raises:
-        AdapterFileError: It makes no sense, or speaks of another size.
+        AdapterFileError: It makes no sense, says more than `header_text` allows, or speaks of another size.
     """
     length = header_length(path, file.read(8), size)
     try:
-        entries = json.loads(file.read(length))
-        metadata = entries.pop("__metadata__", None) or {}
-        if not all(isinstance(value, str) for value in metadata.values()):
-            raise TypeError("metadata that is not text")
-        shapes = {key: _shape(entry) for key, entry in entries.items()}
-        dtypes = {key: str(entry["dtype"]) for key, entry in entries.items()}
-        end = _end(entries.values())
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, OverflowError) as error:
-        raise unreadable(path, f"its header makes no sense ({type(error).__name__}).", _DAMAGED) from error
-    if 8 + length + end != size:
-        raise unreadable(path, f"the header speaks of {8 + length + end} bytes, the file has {size}.", _DAMAGED)
-    return Header(shapes, metadata, dtypes)
-
-
-def _shape(entry: dict) -> tuple[int, ...]:
-    """The shape of one tensor; a `ValueError` where it does not fill exactly the bytes that the header gives it."""
-    shape = tuple(int(n) for n in entry["shape"])
-    start, end = (int(n) for n in entry["data_offsets"])
-    dtype = DTYPES.get(entry["dtype"])
-    if min((*shape, start, end - start), default=0) < 0:
-        raise ValueError("a negative size")
-    is_known = dtype is not None and prod(shape) * dtype.itemsize == end - start
-    if not is_known and (dtype is not None or prod(shape) > 8 * (end - start)):
-        raise ValueError("a shape that does not fill its bytes")
-    return shape
-
-
-def _end(entries: Iterable[dict]) -> int:
-    """Where the last tensor ends; a `ValueError` where they do not follow one another without a gap, as the format wants it."""
-    end = 0
-    for start, next_end in sorted((int(entry["data_offsets"][0]), int(entry["data_offsets"][1])) for entry in entries):
-        if start != end:
-            raise ValueError("tensors that overlap, or a gap between them")
-        end = next_end
-    return end
+        told = header_text.read(file.read(length), DTYPES)
+    except ValueError as error:
+        reason = str(error) if type(error) is header_text.HeaderError else "it is no JSON"
+        raise unreadable(path, f"its header makes no sense: {reason}.", _DAMAGED) from error
+    if 8 + length + told.end != size:
+        raise unreadable(path, f"the header speaks of {8 + length + told.end} bytes, the file has {size}.", _DAMAGED)
+    return Header(told.shapes, told.metadata, told.dtypes)
 
 
 def _sidecar(path: Path) -> dict[str, object]:
     """PEFT's settings file; empty where there is none that makes sense: it may belong to another program."""
     try:
-        if not path.is_file() or path.stat().st_size > MAX_SIDECAR_BYTES:
+        if not path.is_file() or path.stat().st_size > _SETTINGS.limits.size:
             return {}
-        config = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        config = _SETTINGS.json(path.read_bytes())
+    except (OSError, AdapterFileError):
         return {}
-    return config if isinstance(config, dict) and "peft_type" in config else {}
+    return config if isinstance(config, dict) and "peft_type" in config else {}  # type: ignore[return-value]
 
 
 def _is_alone(path: Path) -> bool:

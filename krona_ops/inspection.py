@@ -88,16 +88,21 @@ def _read(header: Header) -> tuple[str, Adapter]:
 
 
 def _all_facts(adapter: Adapter) -> tuple[LayerFacts, ...]:
-    return tuple(_facts(name, delta) for name, delta in adapter.layers.items())
+    known: dict[int, tuple] = {}
+    for delta in adapter.layers.values():  # of layers that are alike the reader makes one value
+        if id(delta) not in known:
+            known[id(delta)] = _facts(delta)
+    return tuple(LayerFacts(name, *known[id(delta)]) for name, delta in adapter.layers.items())
 
 
-def _facts(name: LayerName, delta: Delta) -> LayerFacts:
+def _facts(delta: Delta) -> tuple:
+    """What `LayerFacts` says besides the name."""
     outer, delta = delta, written(delta)
     inner = delta.delta if isinstance(delta, Dora) else delta
     method = _method(inner) + ("+DoRA" if isinstance(delta, Dora) else "")
     kron = inner.terms[0] if isinstance(inner, Sum) else inner
     factors = (kron.a.shape, kron.b.shape) if isinstance(kron, Kron) else ()
-    return LayerFacts(name, method, outer.shape, factors, _rank(inner), outer.parameters)
+    return method, outer.shape, factors, _rank(inner), outer.parameters
 
 
 def written(delta: Delta) -> Delta:

@@ -40,6 +40,7 @@ def shape_of(a: Tensor, b: Tensor) -> KronShape:
             f"Factors of shape {tuple(a.shape)} and {tuple(b.shape)} make no Kronecker product.",
             found=(tuple(a.shape), tuple(b.shape)),
             expected="A (out_a, in_a) and B (out_b, in_b, *kernel)",
+            remedy="Get the file again, or give a matrix and a factor with two dimensions or more.",
         )
     return KronShape(a.shape[0], a.shape[1], b.shape[0], b.shape[1], tuple(b.shape[2:]))
 
@@ -70,6 +71,7 @@ def add_(weight: Tensor, a: Tensor, b: Tensor, scale: float = 1.0, layout: Layou
             f"A {tuple(a.shape)} ⊗ B {tuple(b.shape)} is {sizes.weight}, the weight is {tuple(weight.shape)}.",
             found=sizes.weight,
             expected=tuple(weight.shape),
+            remedy="Choose the base model that the adapter was trained for, or leave this layer out.",
         )
     window = (None,) * len(sizes.kernel)
     blocks = weight.unflatten(1, (sizes.in_a, sizes.in_b))

@@ -11,7 +11,7 @@ _NUMBER = re.compile(
 _JOINED = re.compile(r"((?:^|[._])block)(\d+)(?=[._]|$)")
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=20_000)
 def template(name: str) -> tuple[str, tuple[str, ...]]:
     """The name with ``#`` for each number that counts blocks, and these numbers in order; dotted and flat names alike.
 

@@ -65,7 +65,9 @@ def nearest_kron(delta: Delta, factors: tuple[int, int], terms: int = 1, layout:
         KronaError: It is a DoRA update.
     """
     if terms < 1:
-        raise ShapeError(f"{terms} Kronecker terms are not possible.", found=terms, expected="1 or more")
+        raise ShapeError(
+            f"{terms} Kronecker terms are not possible.", found=terms, expected="1 or more", remedy="Choose 1 or more."
+        )
     return Rearrangement(delta, split(delta.shape, factors), layout).nearest(terms)
 
 

@@ -45,7 +45,7 @@ _COMPOUNDS = """
 _TOKEN = re.compile("(?:" + "|".join(sorted(_COMPOUNDS.split(), key=len, reverse=True)) + r"|[^_]+)(?=_|$)")
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=20_000)
 def path_of(name: str) -> str:
     """The layer's path inside its model, dotted: ``lora_unet_double_blocks_3_img_attn_qkv`` is ``double_blocks.3.img_attn.qkv``.
 
@@ -63,7 +63,7 @@ def _without_prefix(name: str) -> str:
     return name
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=20_000)
 def text_encoder_of(name: str) -> str | None:
     """Which text encoder a layer belongs to (``clip_l``, ``text_encoder_2``); ``None`` for one of the diffusion model."""
     found = _TEXT_ENCODER.match(unwrapped(name))
@@ -75,7 +75,7 @@ def text_encoder_of(name: str) -> str | None:
     return listed or own
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=20_000)
 def block_of(name: str) -> str:
     """The block of the model that a layer is part of.
 
@@ -109,7 +109,7 @@ def attention_of(name: str) -> Attention | None:
     return "self" if re.search(r"attn_?1|self", word) else "joint"
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=20_000)
 def role_of(name: str) -> str:
     """What a layer does, in a word or two: ``self q``, ``cross out``, ``qkv``, ``text qkv``, ``feed-forward``, ``other``."""
     kind, attention, path = projection(name), attention_of(name), path_of(name)

@@ -45,7 +45,12 @@ def reshaped(delta: Delta, weight: tuple[int, ...]) -> Delta:
     if enlarges(delta) and can_grow(tuple(weight), delta.shape):
         return delta
     if not fits(delta.shape, tuple(weight)):
-        raise ShapeError(f"The update is {delta.shape}, the weight is {tuple(weight)}.", found=delta.shape, expected=weight)
+        raise ShapeError(
+            f"The update is {delta.shape}, the weight is {tuple(weight)}.",
+            found=delta.shape,
+            expected=weight,
+            remedy="Choose the base model that the adapter was trained for, or leave this layer out.",
+        )
     if isinstance(delta, Kron):
         return _kron(delta, tuple(weight))
     if isinstance(delta, Matrix):
@@ -58,13 +63,18 @@ def reshaped(delta: Delta, weight: tuple[int, ...]) -> Delta:
         return replace(delta, value=delta.value.reshape(weight))
     if isinstance(delta, Enlarged):
         return Enlarged(reshaped(delta.delta, weight))
-    raise ShapeError(f"An update of the kind {type(delta).__name__} has one shape only.", found=delta.shape, expected=weight)
+    raise ShapeError(
+        f"An update of the kind {type(delta).__name__} has one shape only.",
+        found=delta.shape,
+        expected=weight,
+        remedy="Choose the base model that the adapter was trained for, or leave this layer out.",
+    )
 
 
 def _kron(delta: Kron, weight: tuple[int, ...]) -> Delta:
     in_a = delta.a.shape[1]
     if weight[1] % in_a:
-        return Matrix(Full(delta.dense().reshape(weight)))
+        return Matrix(Full(delta.formed().reshape(weight)))
     inner = (weight[1] // in_a, *weight[2:])
     return replace(delta, b=_factor(delta.b, inner))
 
@@ -79,7 +89,7 @@ def _factor(factor: Factor, inner: tuple[int, ...]) -> Factor:
         return Full(factor.value.reshape(factor.shape[0], *inner))
     if len(inner) > 1 and factor.shape[1] == inner[0]:  # Tucker with another kernel: (k, 1) for (k,)
         return replace(factor, core=factor.core.reshape(*factor.core.shape[:2], *inner[1:]))  # type: ignore[attr-defined,call-arg]
-    return Full(factor.dense().reshape(factor.shape[0], *inner))
+    return Full(factor.formed().reshape(factor.shape[0], *inner))
 
 
 def _norm(delta: Dora, weight: tuple[int, ...]) -> Tensor:
@@ -88,6 +98,9 @@ def _norm(delta: Dora, weight: tuple[int, ...]) -> Tensor:
         return delta.magnitude.reshape(-1, 1, *ones)
     if delta.shape[1] != weight[1]:
         raise ShapeError(
-            f"Norms of {delta.shape[1]} inputs do not belong to a weight of {weight[1]}.", found=delta.shape, expected=weight
+            f"Norms of {delta.shape[1]} inputs do not belong to a weight of {weight[1]}.",
+            found=delta.shape,
+            expected=weight,
+            remedy="Choose the base model that the adapter was trained for, or leave this layer out.",
         )
     return delta.magnitude.reshape(1, -1, *ones)

@@ -27,6 +27,7 @@ def rows(delta: Delta, start: int, length: int) -> Delta:
                 "A DoRA norm per input of a fused weight cannot be divided among its parts.",
                 found=tuple(delta.magnitude.shape),
                 expected=f"({delta.shape[0]}, 1): a norm per output",
+                remedy="Apply it to a model that has this weight whole.",
             )
         return replace(delta, delta=rows(delta.delta, start, length), magnitude=delta.magnitude[start : start + length])
     if isinstance(delta, Matrix):
@@ -100,11 +101,14 @@ class Rows(Delta):
     def dense(self) -> Tensor:
         return self.whole.dense().narrow(0, self.start, self.length)
 
+    def formed(self) -> Tensor:
+        return self.whole.formed().narrow(0, self.start, self.length)
+
     def scaled(self, scale: float) -> Rows:
         return replace(self, whole=self.whole.scaled(scale))
 
     def add_to(self, weight: Tensor, strength: float = 1.0) -> Tensor:
-        return weight.add_(self.dense(), alpha=strength)
+        return weight.add_(self.formed(), alpha=strength)
 
     def apply(self, x: Tensor) -> Tensor:
         return self.whole.apply(x).narrow(-1, self.start, self.length)

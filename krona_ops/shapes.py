@@ -60,7 +60,7 @@ def divisors(n: int) -> tuple[int, ...]:
         ShapeError: ``n`` is not positive.
     """
     if n < 1:
-        raise ShapeError(f"{n} has no divisors.", found=n, expected="a positive integer")
+        raise ShapeError(f"{n} has no divisors.", found=n, expected="a positive integer", remedy="Give a size of 1 or more.")
     small = [d for d in range(1, int(n**0.5) + 1) if n % d == 0]
     return tuple(small + [n // d for d in reversed(small) if d * d != n])
 
@@ -75,7 +75,9 @@ def nearest_divisor(n: int, wanted: int) -> int:
         ShapeError: ``n`` or ``wanted`` is not positive.
     """
     if wanted < 1:
-        raise ShapeError(f"A factor of {wanted} is not possible.", found=wanted, expected="a positive integer")
+        raise ShapeError(
+            f"A factor of {wanted} is not possible.", found=wanted, expected="a positive integer", remedy="Choose 1 or more."
+        )
     return min(divisors(n), key=lambda d: (abs(log(d / wanted)), d))
 
 
@@ -90,6 +92,11 @@ def split(weight: tuple[int, ...], factors: tuple[int, int]) -> KronShape:
         ShapeError: The weight has fewer than two dimensions, or a size is not positive.
     """
     if len(weight) < 2:
-        raise ShapeError(f"A weight of shape {weight} has no Kronecker factors.", found=weight, expected="(out, in, *kernel)")
+        raise ShapeError(
+            f"A weight of shape {weight} has no Kronecker factors.",
+            found=weight,
+            expected="(out, in, *kernel)",
+            remedy="Leave this layer out.",
+        )
     out_a, in_a = nearest_divisor(weight[0], factors[0]), nearest_divisor(weight[1], factors[1])
     return KronShape(out_a, in_a, weight[0] // out_a, weight[1] // in_a, tuple(weight[2:]))

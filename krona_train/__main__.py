@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from itertools import zip_longest
 from pathlib import Path
 from types import FrameType
@@ -24,13 +25,14 @@ from tqdm import tqdm
 from krona_ops import Adapter, load
 from krona_ops.errors import ConfigError, DataError, KronaError
 
+from .claim import Claim, claim, claim_new, join
 from .comfyui_start import find_comfyui, has_gpu, host_side, prepare_comfyui, user_folder
 from .events import Ended, Event, Noted, Sink, Started, Stepped, Validated
 from .job import Job, dataset_of, load_job, to_text
 from .requests import Ask, asked, forget
 from .runtime import Accelerated, OneProcess, Runtime
 from .start import FILE as START
-from .state import TrainState, newest
+from .state import TrainState, newest_whole
 from .typed_in import safe_name
 from .wire import to_line
 
@@ -50,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         job = load_job(options.file)
-        host = find_comfyui(options.comfyui or job.comfyui)
+        host = find_comfyui(options.comfyui, job.comfyui)
         runtime: Runtime = Accelerated(cpu="--cpu" in options.host or not has_gpu()) if _is_launched() else OneProcess()
         prepare_comfyui(options.host)
         _train(job, options, runtime, host)
@@ -75,6 +77,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--folder", type=Path, help="the run's folder; a new one named in the file otherwise")
     parser.add_argument("--comfyui", default="", help="the ComfyUI whose code loads the model")
     parser.add_argument("--encoded", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--claimed", default="", help=argparse.SUPPRESS)
     parser.add_argument("--events", action="store_true", help="print one JSON line per event instead of a progress bar")
     options = parser.parse_args(list(arguments)[:split])
     options.host = list(arguments)[split + 1 :]
@@ -87,12 +90,16 @@ def _is_launched() -> bool:
 
 
 def _train(job: Job, options: argparse.Namespace, runtime: Runtime, host: Path) -> None:
+    with _claimed(job, options) if runtime.number == 0 else nullcontext() as held:
+        _train_in(Path(runtime.from_first(str(held.folder) if held is not None else "")), job, options, runtime, host)
+
+
+def _train_in(folder: Path, job: Job, options: argparse.Namespace, runtime: Runtime, host: Path) -> None:
     from .backbone.comfyui.load import load_clip, load_model, load_vae
     from .backbone.comfyui.material import Material, Places, prepare, with_prompts
     from .backbone.comfyui.train import HostTraining
 
     leads = runtime.number == 0
-    folder = Path(runtime.from_first(str(_folder(job, options))))
     resume = _state(folder) if options.resume else None
     if resume is not None:
         job = dataclasses.replace(job, training=resume.adopted(job.training))
@@ -101,7 +108,7 @@ def _train(job: Job, options: argparse.Namespace, runtime: Runtime, host: Path) 
         forget(folder)
     model = load_model(job.model)
     encoded = options.encoded or folder / "encoded.safetensors"
-    if leads and options.encoded is None and (resume is None or not encoded.is_file()):
+    if leads and options.encoded is None and (resume is None or not _is_whole(encoded)):
         places = Places(user_folder(host) / "krona" / "cache", folder.parent / "class pictures")
         clip, vae = load_clip(job.model), load_vae(job.model)
         begun = _start(job, model, clip)
@@ -121,7 +128,7 @@ def _train(job: Job, options: argparse.Namespace, runtime: Runtime, host: Path) 
     requests = Requests(folder if leads else None)
     show = _events(folder, requests) if options.events else _Bar(config.steps, is_hidden=not leads)
     try:
-        training.run(folder, [show], resume, runtime, requests)
+        training.run(folder, [show], resume, runtime, requests, held=True)
     except KeyboardInterrupt:
         # All of them were asked; whoever ends first would have the launcher end the one that is still writing.
         runtime.largest(0)
@@ -129,6 +136,18 @@ def _train(job: Job, options: argparse.Namespace, runtime: Runtime, host: Path) 
     finally:
         if leads:
             forget(folder)  # obeyed
+
+
+def _is_whole(encoded: Path) -> bool:
+    """Whether the pictures that were encoded when the run began can be read; if not, they are encoded again."""
+    from .backbone.comfyui.material import Material
+
+    try:
+        Material.load(encoded)
+    except KronaError as error:
+        log.info("The pictures are encoded again: %s", error)
+        return False
+    return True
 
 
 def _start(job: Job, model: Any, clip: Any) -> Adapter | None:
@@ -160,33 +179,33 @@ def _require_same_captions(job: Job, captions: Sequence[str]) -> None:
         )
 
 
-def _folder(job: Job, options: argparse.Namespace) -> Path:
-    if options.folder is not None:
-        return options.folder.resolve()
-    if options.resume:
-        return options.file.resolve().parent
+def _claimed(job: Job, options: argparse.Namespace) -> Claim:
+    """The run's folder, held from here on.
+
+    Raises:
+        ConfigError: Another training holds it.
+        AdapterFileError: It cannot be written.
+    """
+    if options.folder is not None or options.resume:
+        folder = (options.folder or options.file.parent).resolve()
+        return join(folder, options.claimed) if options.claimed else claim(folder)
     name = safe_name(job.name)
     wanted = Path(job.output) / name
     # The file of a finished run starts the next one beside it, not inside it.
-    wanted = options.file.resolve().parent.with_name(name) if (wanted.parent / "metrics.jsonl").exists() else wanted
-    number, folder = 1, wanted
-    while folder.exists() and any(folder.iterdir()):
-        number += 1
-        folder = wanted.with_name(f"{wanted.name}-{number}")
-    return folder
+    return claim_new(options.file.resolve().parent.with_name(name) if (wanted.parent / "metrics.jsonl").exists() else wanted)
 
 
 def _state(folder: Path) -> TrainState:
-    path = newest(folder)
-    if path is None:
+    state = newest_whole(folder)
+    if state is None:
         raise ConfigError(
             "There is no saved state to go on from.",
             layer=str(folder),
             found="no state-….safetensors",
             expected="the folder of a run",
-            remedy="Leave --resume out to start a new run.",
+            remedy="Leave --resume out to start a new run; with --folder it begins in this one.",
         )
-    return TrainState.load(path)
+    return state
 
 
 class Requests:

@@ -12,8 +12,10 @@ from PIL.PngImagePlugin import PngInfo
 
 from krona_ops.errors import AdapterFileError, DataError
 from krona_ops.files import write_atomically
+from krona_ops.shown import shown
 
 from .data.kinds import SUFFIXES
+from .data.opening import UNREADABLE, why
 from .data.pixels import is_readable
 
 _OWN = re.compile(r"class-(\d{5,})\.png")
@@ -107,13 +109,16 @@ def _require_prompt(path: Path, prompt: str) -> None:
     Raises:
         DataError: The picture was made for another prompt, so the set would be mixed.
     """
-    with Image.open(path) as image:
-        found = image.info.get(_PROMPT, prompt)
+    try:
+        with Image.open(path, formats=("PNG",)) as image:
+            found = image.info.get(_PROMPT, prompt)
+    except UNREADABLE as error:  # its pixels can be read, a text beside them cannot
+        found = f"a text that cannot be read ({why(error)})"
     if found != prompt:
         raise DataError(
-            f"The folder holds class pictures of another prompt, {found!r}.",
+            f"The folder holds class pictures of another prompt, {shown(found)}.",
             layer=str(path),
-            found=found,
+            found=shown(found),
             expected=prompt,
             remedy="Choose another folder, or delete these pictures.",
         )

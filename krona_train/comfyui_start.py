@@ -6,36 +6,71 @@ import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 
 import torch
 
 from krona_ops.errors import ConfigError
+from krona_ops.shown import shown
 
 
-def find_comfyui(named: str) -> Path:
-    """Make the host's code importable: the ComfyUI that is named, or the one that this pack is installed in; its folder.
+def find_comfyui(named: str, of_the_file: str = "") -> Path:
+    """Make the host's code importable, and give its folder: the ComfyUI that the user names at the prompt or by ``COMFYUI_PATH``, or the
+    one that this pack is installed in.
+
+    Args:
+        named: At the prompt.
+        of_the_file: What a run.yaml names. The file may be a stranger's, and code is run from there, so it must be one of those.
 
     Raises:
-        ConfigError: There is none.
+        ConfigError: There is none, or the file names another one.
     """
-    # Not resolved: the pack in custom_nodes may be a link to where it is developed. Python resolves the current folder, the
-    # shell that it was started from remembers how it came there.
-    inside = [Path(os.path.abspath(__file__)).parents[1], Path(os.environ.get("PWD", os.sep))]
-    around = [os.environ.get("COMFYUI_PATH", ""), *(str(parent) for place in inside for parent in place.parents)]
-    for place in [named] if named else around:
-        if place and (Path(place) / "comfy" / "sd.py").is_file():
-            sys.path.insert(0, str(Path(place).resolve()))
-            return Path(place).resolve()
-    raise ConfigError(
-        "ComfyUI is not found.",
-        layer=named or "comfyui",
-        found="no folder with comfy/sd.py in it",
-        expected="the folder with ComfyUI's main.py",
-        remedy="Write comfyui: /path/to/ComfyUI into the file, or give --comfyui.",
-    )
+    place = next(filter(_is_comfyui, [named] if named else _around()), None)
+    if not named and of_the_file and _is_comfyui(of_the_file) and (place is None or not _is_same(of_the_file, place)):
+        raise ConfigError(
+            f"The file names the ComfyUI in {shown(of_the_file, 200)}, whose code would be run.",
+            layer="comfyui",
+            found=shown(of_the_file, 200),
+            expected="the one that this pack is installed in, or that COMFYUI_PATH names" if place is None else place,
+            remedy="If you trust it, name it yourself: add --comfyui and its folder to the command, or set COMFYUI_PATH.",
+        )
+    if place is None or (of_the_file and not named and not _is_comfyui(of_the_file)):
+        raise ConfigError(
+            "ComfyUI is not found.",
+            layer=shown(named or of_the_file, 200) or "comfyui",
+            found="no folder with comfy/sd.py in it",
+            expected="the folder with ComfyUI's main.py",
+            remedy="Write comfyui: and its folder into the file and set COMFYUI_PATH to it, or give --comfyui /path/to/ComfyUI.",
+        )
+    sys.path.insert(0, str(Path(place).resolve()))
+    return Path(place).resolve()
+
+
+def _is_comfyui(place: str) -> bool:
+    return bool(place) and (Path(place) / "comfy" / "sd.py").is_file()
+
+
+def _around() -> Iterator[str]:
+    """The ComfyUI that the environment names, and the folders around this pack.
+
+    Not resolved: the pack in custom_nodes may be a link to where it is developed. Python resolves the current folder, the shell that it was
+    started from remembers how it came there; that counts only where it came to this pack.
+    """
+    yield os.environ.get("COMFYUI_PATH", "")
+    pack = Path(os.path.abspath(__file__)).parents[1]
+    yield from map(str, pack.parents)
+    shell = Path(os.environ.get("PWD", os.sep))
+    inside = [place for place in (shell, *shell.parents) if _is_same(place, pack)]
+    yield from (str(parent) for place in inside for parent in place.parents)
+
+
+def _is_same(one: str | Path, other: str | Path) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return False
 
 
 def has_gpu() -> bool:

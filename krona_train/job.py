@@ -5,14 +5,15 @@ from __future__ import annotations
 import codecs
 import dataclasses
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import yaml
+from typing import Any
 
 from krona_ops.errors import ConfigError, KronaError
 
-from .config import TrainConfig, from_yaml, to_yaml
+from . import plain_yaml
+from .config import TrainConfig, from_dict, to_yaml
 from .data.pictures import Dataset
 from .data.source import PictureFiles, read_pictures, wanted_prior
 from .typed_in import safe_name, typed_path
@@ -54,7 +55,8 @@ class Job:
     output: str = ""
     """The folder in which the run gets its own; empty takes the one with this file."""
     comfyui: str = ""
-    """The ComfyUI whose code loads the model; empty takes the one that this pack is installed in."""
+    """The ComfyUI whose code loads the model; empty takes the one that this pack is installed in. Another one must be named at the prompt
+    (``--comfyui``) or by ``COMFYUI_PATH`` too: a file may be a stranger's, and must not say whose code is run."""
     model: ModelFiles = field(default_factory=ModelFiles)
     pictures: PictureFiles = field(default_factory=PictureFiles)
     start: str = ""
@@ -109,7 +111,8 @@ def _text(path: Path) -> str:
         ConfigError: The file is missing, or in another encoding.
     """
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            content = file.read(plain_yaml.MOST_CHARACTERS * 4 + 1)  # one more than can be right, whatever stands behind it
     except OSError as error:
         raise ConfigError(
             f"The file cannot be read: {error.strerror or error}.",
@@ -137,23 +140,16 @@ def _text(path: Path) -> str:
 
 def _parsed(text: str, path: Path) -> Job:
     try:
-        return _with_prior(from_yaml(text, Job), text)
+        values = plain_yaml.read(text)
+        return _with_prior(from_dict(Job, values), values)
     except KronaError as error:
         raise ConfigError(str(error), layer=str(path), found=error.found, expected=error.expected) from error
-    except (ValueError, TypeError, RecursionError) as error:  # such as a day that no month has, or names that are none
-        raise ConfigError(
-            f"The file is no YAML of settings: {error}.",
-            layer=str(path),
-            found=type(error).__name__,
-            expected="name: value lines",
-            remedy="Put texts that look like dates or numbers in quotes.",
-        ) from error
 
 
-def _with_prior(job: Job, text: str) -> Job:
+def _with_prior(job: Job, values: Mapping[str, Any]) -> Job:
     """The job with the prior that it means: a file that names class pictures, and says nothing of the prior or nothing of its source,
     is for training with them, as in the node. Files that a run has written always say all of it."""
-    given = (yaml.safe_load(text) or {}).get("training", {}).get("prior")
+    given = values.get("training", {}).get("prior")
     prior = job.training.prior
     has_class = bool(job.pictures.class_folder or job.pictures.class_count)
     if given is None:

@@ -36,6 +36,8 @@ def command(
     processes: int = 1,
     resume: bool = False,
     encoded: Path | None = None,
+    comfyui: Path | None = None,
+    claimed: str = "",
     host_arguments: Sequence[str] = (),
 ) -> list[str]:
     """The command line of a training.
@@ -44,6 +46,8 @@ def command(
         folder: The run's.
         processes: One per GPU; more than one start through ``accelerate launch``.
         encoded: What `Material.save` wrote, where the pictures are encoded already.
+        comfyui: The one whose code loads the model; of a file alone it is not taken (`krona_train.comfyui_start`).
+        claimed: The token of whoever holds the folder (`krona_train.claim`).
         host_arguments: Of ComfyUI, such as ``--cpu`` or ``--fp32-vae``.
     """
     start = [sys.executable, "-m"]
@@ -54,6 +58,8 @@ def command(
         start += ["--multi_gpu", "-m"]  # also without GPUs: accelerate's --cpu starts several only through MPI
     options = ["--folder", str(folder), "--events", *(["--resume"] if resume else [])]
     options += ["--encoded", str(encoded)] if encoded else []
+    options += ["--comfyui", str(comfyui)] if comfyui else []
+    options += ["--claimed", claimed] if claimed else []
     return [*start, "krona_train", str(run_yaml), *options, *(["--", *host_arguments] if host_arguments else [])]
 
 

@@ -53,7 +53,7 @@ def fit(
         data: The encoded pictures; each is seen once per epoch, in a new order each time.
         sink: Gets every event. An exception that it raises (an interrupt) stops the training like any other; the
             factors as they stood after the last whole step are in the `Ended` event that follows.
-        resume: Go on from here: the result is, bit for bit, that of a training that never stopped.
+        resume: Go on from here: the result is, bit for bit, that of a training that never stopped. A state after the last step is the result.
         class_data: Encoded pictures of the subject's class, for prior preservation with pictures.
         preview: Draws pictures with the adapter as it stands.
         runtime: The processes that train together; each calls ``fit`` with the same arguments.

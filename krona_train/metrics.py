@@ -9,12 +9,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from krona_ops.errors import KronaError
+from krona_ops.border import Border, Limits
+from krona_ops.errors import AdapterFileError, KronaError
 
 from .events import Ended, Event, Noted, Previewed, Saved, Started, Stepped, Validated
 
@@ -29,6 +31,12 @@ _WANTED: dict[str, dict[str, type]] = {
     "ended": {"steps": int},
 }
 """What a row must have besides its step, by its event. Rows of earlier versions have less than those of today."""
+_OFTEN = {"steps": int, "layers": int, "parameters": int, "notes": list}
+"""What many rows have, and readers look at without asking for the event."""
+_PICTURE = re.compile(r"[\w.-]{1,200}", re.ASCII)
+"""A file in the folder of previews, and never one elsewhere."""
+_BORDER = Border(METRICS, limits=Limits(size=4_000_000, depth=4, values=100_000, digits=16))
+"""The longest rows are those of a start whose notes name hundreds of files."""
 log = logging.getLogger(__name__)
 
 
@@ -74,10 +82,19 @@ def append(path: Path, row: Mapping[str, Any]) -> None:
     """Write one row more.
 
     Raises:
-        OSError: The file cannot be written.
+        AdapterFileError: The file cannot be written.
     """
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+    except OSError as error:
+        raise AdapterFileError(
+            f"The run's folder cannot be written: {error.strerror or error}.",
+            layer=str(path),
+            found=str(error),
+            expected="a folder with room that may be written",
+            remedy="Free some space, and leave the folder of a run that trains where it is.",
+        ) from error
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -89,17 +106,23 @@ def read(path: Path) -> list[dict[str, Any]]:
 def parsed(line: bytes) -> dict[str, Any] | None:
     """One row; ``None`` where the line is damaged."""
     try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
+        row = _BORDER.json(line, "the row", allow_nan=True)
+    except KronaError:
         return None
     return row if isinstance(row, dict) and is_whole(row) else None
 
 
 def is_whole(row: Mapping[str, Any]) -> bool:
-    """Whether a line of the metrics has all that its kind of event has."""
+    """Whether a line of the metrics has all that its kind of event has, and a value that is known to have a type has that one."""
     kind = row.get("event", "")
     wanted = _WANTED.get(kind) if isinstance(kind, str) else None
-    return wanted is not None and all(_is(row.get(name), type_) for name, type_ in {"step": int, **wanted}.items())
+    if wanted is None or not all(_is(row.get(name), type_) for name, type_ in {"step": int, **wanted}.items()):
+        return False
+    if not all(_is(row[name], type_) for name, type_ in _OFTEN.items() if name in row):
+        return False
+    if row["step"] < 0:
+        return False
+    return kind != "preview" or all(isinstance(name, str) and _PICTURE.fullmatch(name) for name in row["pictures"])
 
 
 def _is(value: object, kind: type) -> bool:

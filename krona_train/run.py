@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from krona_ops import Adapter, Target, save
-from krona_ops.errors import ConfigError
-from krona_ops.files import write_atomically
+from krona_ops.atomic import remove, sweep, write_atomically
+from krona_ops.errors import AdapterFileError, ConfigError
 
+from .claim import Claim, claim
 from .config import AdapterConfig, TrainConfig, to_yaml
 from .events import Ended, Event, Previewed, Saved, Started, Validated
 from .metrics import METRICS, append, history, picture_names, read, row_of
@@ -21,6 +22,8 @@ from .start import FILE as START
 from .state import TrainState, states
 
 log = logging.getLogger(__name__)
+KEPT = ("state-*.safetensors", "adapter*.safetensors")
+"""Files of a folder in which no other training begins."""
 
 
 class Run:
@@ -32,10 +35,11 @@ class Run:
     and one that was asked to save ``adapter-step-<step>.safetensors``. Requests that are obeyed are forgotten.
 
     Args:
-        folder: Created; a folder that is there already must hold a run that goes on.
+        folder: Created; a folder that is there already must hold a run that goes on, or one that was killed before its first state.
         metadata: Goes into the adapters' files.
         settings: The text of ``run.yaml``; those of the training alone when not given.
         start: The adapter that the training begins at, in the form that is trained; the folder keeps a copy.
+        held: The folder is held already, by whoever calls; else the run holds it from the training's start to its end.
     """
 
     def __init__(
@@ -45,8 +49,12 @@ class Run:
         metadata: Mapping[str, str],
         settings: str | None = None,
         start: Adapter | None = None,
+        *,
+        held: bool = False,
     ) -> None:
         self.folder, self._begun = folder, start
+        self._is_held = held
+        self._claim: Claim | None = None
         self.losses: list[float] = []
         self.steps: list[int] = []
         """The step of each of the ``losses``; some are missing where metrics were lost in a crash."""
@@ -60,12 +68,24 @@ class Run:
         self._settings = to_yaml(config) if settings is None else settings
 
     def __call__(self, event: Event) -> None:
-        """Take note of one event."""
+        """Take note of one event.
+
+        Raises:
+            ConfigError: Another training writes into the folder, or it holds another run.
+            AdapterFileError: The folder cannot be written, or the disk is full.
+        """
         if isinstance(event, Ended):
-            self._end(event)
+            try:
+                self._end(event)
+            finally:
+                self._let_go()
             return
         if isinstance(event, Started):
-            self._start(event)
+            try:
+                self._start(event)
+            except BaseException:
+                self._let_go()
+                raise
         elif isinstance(event, Previewed):
             self._keep_pictures(event)
         elif isinstance(event, Saved):
@@ -88,8 +108,11 @@ class Run:
         return run
 
     def _start(self, event: Started) -> None:
-        # A process of its own finds its folder made; another run's, which has metrics, is left alone.
-        self.folder.mkdir(parents=True, exist_ok=event.done > 0 or not (self.folder / METRICS).exists())
+        if not self._is_held:
+            self._claim = claim(self.folder)
+        if not event.done:
+            self._require_nothing_to_lose()
+        sweep(self.folder / "previews")
         write_atomically(self.folder / "run.yaml", lambda file: file.write(self._settings.encode()))
         if self._begun is not None and not event.done:
             save_start(self._begun, self.folder / START, self._config.adapter)
@@ -99,6 +122,27 @@ class Run:
                 self._recall(row)
             text = "".join(f"{json.dumps(row)}\n" for row in rows)
             write_atomically(self.folder / METRICS, lambda file: file.write(text.encode()))
+
+    def _let_go(self) -> None:
+        if self._claim is not None:
+            self._claim.release()
+
+    def _require_nothing_to_lose(self) -> None:
+        """A new training may begin where one was killed before its first state, or where a process of its own finds its folder made.
+
+        Raises:
+            ConfigError: There is a run that can go on, or has an adapter.
+        """
+        kept = next((path for pattern in KEPT for path in self.folder.glob(pattern)), None)
+        if kept is not None:
+            raise ConfigError(
+                "The folder holds another run already.",
+                layer=self.folder.name,
+                found=kept.name,
+                expected="a folder without states and adapters",
+                remedy="Go on with that run, or begin in another folder.",
+            )
+        remove(self.folder / METRICS)
 
     def _note(self, event: Event) -> None:
         row = row_of(event)
@@ -123,9 +167,12 @@ class Run:
             write_atomically(folder / name, lambda file, picture=picture: picture.save(file, "PNG"))
 
     def _keep(self, state: TrainState) -> None:
-        state.save(self.folder / f"state-{state.step:08}.safetensors")
-        for old in states(self.folder)[: -self._config.keep_states]:
-            old.unlink()
+        kept = state.save(self.folder / f"state-{state.step:08}.safetensors")
+        until_now = [
+            path for path in states(self.folder) if path.name <= kept.name
+        ]  # a later one is damaged, or it would have been taken
+        for old in until_now[: -self._config.keep_states]:
+            remove(old)
 
     def _save(self, adapter: Adapter, name: str, step: int) -> Path:
         told = adapter.with_metadata(**self._metadata, ss_steps=str(step))
@@ -140,7 +187,7 @@ class Run:
             forget(self.folder)
         try:
             self._note(event)
-        except OSError as error:  # the adapter is safe; why the training ended must not be hidden by this
+        except AdapterFileError as error:  # the adapter is safe; why the training ended must not be hidden by this
             log.warning("KronA: the end of the training is not in %s: %s", self.folder / METRICS, error)
 
     def _keep_result(self, step: int, adapter: Adapter, *, is_whole: bool) -> None:
@@ -148,7 +195,7 @@ class Run:
         self.adapter_file = self._save(adapter, name, step)
         if is_whole:
             for stopped in self.folder.glob("adapter-stopped-at-*.safetensors"):
-                stopped.unlink()
+                remove(stopped)
 
 
 def save_start(adapter: Adapter, path: Path, config: AdapterConfig) -> Path:

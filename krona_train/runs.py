@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,6 +19,8 @@ from .metrics import METRICS, parsed, read
 
 SETTINGS = "run.yaml"
 MOST_BYTES_OF_SETTINGS = 1_000_000
+_NAME_SURROGATE = 0x2000_0000
+"""In the tag of a reparse point on Windows: it stands for something elsewhere, as junctions do and files in a cloud do not."""
 End = Literal["finished", "stopped", "failed"]
 
 
@@ -69,24 +73,43 @@ def run_folders(parent: Path) -> list[Path]:
     return [folder for folder in inside if is_run(folder)]
 
 
+def run_named(parent: Path, name: str) -> Path | None:
+    """The run of exactly this name, which is looked for among those that there are and never part of a path before it is found."""
+    try:
+        is_there = name in os.listdir(parent)
+    except OSError:
+        return None
+    folder = own(parent, name) if is_there else None
+    return folder if folder is not None and folder.is_dir() and is_run(folder) else None
+
+
 def is_run(folder: Path) -> bool:
     """Whether it is the folder of a run: it has its settings or its rows."""
     return any(own_file(folder, name) for name in (METRICS, SETTINGS))
 
 
 def own(folder: Path, name: str) -> Path | None:
-    """What is under this name in the folder itself; ``None`` where nothing is, or a link that leads out of it."""
-    path = folder / name
-    try:
-        return path if path.exists() and path.resolve() == folder.resolve() / name else None
-    except (OSError, ValueError, RuntimeError):  # such as a loop of links, or a zero in the name
-        return None
+    """What is under this name in the folder itself; ``None`` where nothing is, or a link."""
+    return folder / name if _status(folder, name) is not None else None
 
 
 def own_file(folder: Path, name: str) -> Path | None:
     """The same for a regular file."""
-    path = own(folder, name)
-    return path if path is not None and path.is_file() else None
+    status = _status(folder, name)
+    return folder / name if status is not None and stat.S_ISREG(status.st_mode) else None
+
+
+def _status(folder: Path, name: str) -> os.stat_result | None:
+    try:
+        status = os.lstat(os.path.join(folder, name))
+    except (OSError, ValueError):  # such as a zero in the name
+        return None
+    return None if leads_away(status) else status
+
+
+def leads_away(status: os.stat_result) -> bool:
+    """Whether it is a link, or what Windows has for one; told by ``lstat``."""
+    return stat.S_ISLNK(status.st_mode) or bool(getattr(status, "st_reparse_tag", 0) & _NAME_SURROGATE)
 
 
 def rows_of(folder: Path) -> list[dict[str, Any]]:

@@ -15,14 +15,17 @@ from torch import Tensor
 from krona_ops.errors import AdapterFileError, ConfigError, KronaError
 from krona_ops.files import load_tensors, save_tensors
 from krona_ops.header import read_header
+from krona_ops.shown import printable
 
-from .config import TrainConfig, from_dict, to_dict
+from .checksum import checksum
+from .config import TrainConfig, to_dict
+from .told import AS_THEN as AS_THEN
+from .told import KIND, SCHEMA
+from .told import read as read_told
 
 log = logging.getLogger(__name__)
-KIND = "krona.train-state"
-SCHEMA = "2"
-AS_THEN = "as then"
-"""Among the numbers: the settings that are younger than the run, which goes on without them."""
+_CHECKSUM = "krona.crc32"
+"""Of the tensors; states of earlier versions have none."""
 MAY_CHANGE = ("steps", "save_every", "keep_states", "memory", "preview")
 """Settings of a run that may differ when it goes on; all others decide what the next step would have been."""
 
@@ -47,17 +50,17 @@ class TrainState:
         """Refuse to go on with something else than what was begun.
 
         Raises:
-            ConfigError: The settings, the base model or the pictures are others, or the run has no steps left.
+            ConfigError: The settings, the base model or the pictures are others, or the run has done more steps.
         """
         different = self.difference(config, base, data, processes, start)
         if different is not None:
             raise different
-        if config.steps <= self.step:
+        if config.steps < self.step:
             raise ConfigError(
                 f"The saved training has done {self.step} steps already.",
                 found=config.steps,
-                expected=f"more than {self.step} steps",
-                remedy="Raise the number of steps to train on.",
+                expected=f"{self.step} steps or more",
+                remedy="Set as many to get its result, or more to train on.",
             )
 
     def adopted(self, config: TrainConfig) -> TrainConfig:
@@ -130,7 +133,7 @@ class TrainState:
         told = {
             "krona.kind": KIND, "krona.schema": SCHEMA, "krona.step": str(self.step),
             "krona.config": json.dumps(to_dict(self.config)), "krona.base": self.base, "krona.data": self.data,
-            "krona.numbers": json.dumps(self.numbers),
+            "krona.numbers": json.dumps(self.numbers), _CHECKSUM: checksum(self.tensors),
         }  # fmt: skip
         return save_tensors(self.tensors, path, told)
 
@@ -142,7 +145,17 @@ class TrainState:
             AdapterFileError: The file is missing, damaged, or no state.
             ConfigError: It was written by a version with other settings.
         """
-        return replace(cls.peek(path), tensors=load_tensors(path))
+        metadata = read_header(path).metadata
+        state, tensors = cls._of(metadata, path), load_tensors(path)
+        if metadata.get(_CHECKSUM, found := checksum(tensors)) != found:
+            raise AdapterFileError(
+                "The state is damaged: its numbers are not those that were written.",
+                layer=str(path),
+                found=found,
+                expected=printable(metadata[_CHECKSUM][:20]),
+                remedy="Go on from an older one.",
+            )
+        return replace(state, tensors=tensors)
 
     @classmethod
     def peek(cls, path: str | os.PathLike[str]) -> TrainState:
@@ -152,30 +165,12 @@ class TrainState:
             AdapterFileError: The file is missing, damaged, or no state.
             ConfigError: It was written by a version with other settings.
         """
-        told = read_header(path).metadata
-        if told.get("krona.kind") != KIND or told.get("krona.schema") != SCHEMA:
-            raise AdapterFileError(
-                "This is no saved training of this version.",
-                layer=str(path),
-                found=told.get("krona.kind", "another file"),
-                expected=f"{KIND} {SCHEMA}",
-                remedy="Choose a file named state-….safetensors from a run's folder.",
-            )
-        stored = json.loads(told["krona.config"])
-        config = from_dict(TrainConfig, _as_then(stored))
-        numbers = {AS_THEN: _younger(stored), **json.loads(told["krona.numbers"])}
-        return cls(int(told["krona.step"]), {}, numbers, config, told["krona.base"], told["krona.data"])
+        return cls._of(read_header(path).metadata, path)
 
-
-def _as_then(config: dict[str, Any]) -> dict[str, Any]:
-    """Settings of a file from before they existed, as trainings were then; defaults have changed since."""
-    objective = {"embedded_guidance": 0.0, **config.get("objective", {})}
-    return {**config, "optimizer": {"rate_by_width": 0.0, **config.get("optimizer", {})}, "objective": objective}
-
-
-def _younger(config: Mapping[str, Any]) -> list[str]:
-    """Settings that a graph or a file of that time could not name, and that a saved training knows nothing of."""
-    return [] if "embedded_guidance" in config.get("objective", {}) else ["objective.embedded_guidance"]
+    @classmethod
+    def _of(cls, metadata: Mapping[str, str], path: str | os.PathLike[str]) -> TrainState:
+        told = read_told(metadata, str(path))
+        return cls(told.step, {}, told.numbers, told.config, told.base, told.data)
 
 
 def states(folder: Path) -> Sequence[Path]:
@@ -184,26 +179,54 @@ def states(folder: Path) -> Sequence[Path]:
 
 
 def newest(folder: Path) -> Path | None:
-    """The newest state of a run, ``None`` where it has none."""
+    """The newest state of a run, whole or not; ``None`` where it has none."""
     return states(folder)[-1] if states(folder) else None
+
+
+def newest_whole(folder: Path, *, peek: bool = False) -> TrainState | None:
+    """The newest state of a run that is whole, ``None`` where it has none; the log names those that are damaged.
+
+    Args:
+        peek: Without its tensors, whose damages are not seen then.
+
+    Raises:
+        AdapterFileError: It has states, and none of them is whole.
+    """
+    damaged = []
+    for path in reversed(states(folder)):
+        try:
+            state = TrainState.peek(path) if peek else TrainState.load(path)
+        except KronaError as error:
+            log.warning("KronA: %s cannot be used, an older state is taken where there is one: %s", path.name, error)
+            damaged.append(path.name)
+        else:
+            return state
+    if damaged:
+        raise AdapterFileError(
+            f"None of the run's saved states can be read: {', '.join(map(printable, damaged[:5]))}.",
+            layer=str(folder),
+            found=f"{len(damaged)} damaged states",
+            expected="a state that is whole",
+            remedy="Put one of them back from a copy, or begin a new run.",
+        )
+    return None
 
 
 def same_run(
     folders: Iterable[Path], config: TrainConfig, base: str, data: str, processes: int = 1, start: str = ""
 ) -> tuple[Path, TrainState] | None:
-    """The first run that is this training, as far as it has come: its folder, and its newest state without tensors.
+    """The first run that is this training, as far as it has come: its folder, and its newest whole state without tensors.
 
     Runs that went further than is asked for, and folders whose states cannot be read, are passed over.
     """
     for folder in folders:
-        path = newest(folder)
-        if path is None:
-            continue
         try:
-            state = TrainState.peek(path)
+            state = newest_whole(folder, peek=True)
         except KronaError as error:
-            log.info("KronA: %s is passed over: %s", path, error)
+            log.warning("KronA: a run is passed over: %s", error)
             continue
-        if state.step <= config.steps and state.difference(state.adopted(config), base, data, processes, start) is None:
+        if state is None or state.step > config.steps:
+            continue
+        if state.difference(state.adopted(config), base, data, processes, start) is None:
             return folder, state
     return None

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from krona_ops import Adapter, LayerName
 from krona_ops.delta import Delta
 from krona_ops.errors import ConfigError
+from krona_ops.shown import printable, shown
 from krona_ops.targets import Target
 
 from .average import Average
@@ -163,29 +164,29 @@ class Trainee:
         """Put everything back, bit for bit.
 
         Raises:
-            ConfigError: The layers are not those of the state.
+            ConfigError: The layers, or what their optimizer keeps of them, are not those of the state.
         """
         wanted = {f"factors.{name}": p for name, p in self._named_parameters()}
         _require_same_factors(wanted, {k: v for k, v in tensors.items() if k.startswith("factors.")})
         with torch.no_grad():
             for key, parameter in wanted.items():
                 parameter.copy_(tensors[key])
-        moments: dict[int, dict[str, Any]] = {int(index): dict(values) for index, values in numbers["optimizer"].items()}
-        for key, value in tensors.items():
-            if key.startswith("optimizer."):
-                _, index, name = key.split(".", 2)
-                outer, _, inner = name.partition("/")
-                place = moments.setdefault(int(index), {})
-                (place.setdefault(outer, {}) if inner else place)[inner or outer] = value.clone()
         groups = self.optimizer.state_dict()["param_groups"]
+        _require_same_groups(numbers["groups"], groups)
+        numbered = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]  # the optimizer's own order
+        moments = _moments(tensors, numbers["optimizer"], numbered)
         groups = [{**group, **_as_before(stored, group)} for group, stored in zip(groups, numbers["groups"], strict=True)]
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
         if self.scaler.is_enabled() and numbers["scaler"]:  # what the model computes in may have been changed meanwhile
             self.scaler.load_state_dict(dict(numbers["scaler"]))
         if self._average is not None:
             # Into memory of our own: a node's state is read under inference mode, and nothing may move such tensors.
-            for (name, _), value in zip(self._named_parameters(), self._average.values, strict=True):
-                value.copy_(tensors[f"ema.{name}"])
+            averages = {
+                f"ema.{name}": value for (name, _), value in zip(self._named_parameters(), self._average.values, strict=True)
+            }
+            _require_same_factors(averages, {k: v for k, v in tensors.items() if k.startswith("ema.")})
+            for key, value in averages.items():
+                value.copy_(tensors[key])
 
     def _named_parameters(self) -> list[tuple[str, nn.Parameter]]:
         return [(f"{name}.{which}", p) for name, layer in self.layers.items() for which, p in layer.named_parameters()]
@@ -200,6 +201,73 @@ def _is_plain(value: Any) -> bool:
 def _as_before(stored: Mapping[str, Any], group: Mapping[str, Any]) -> dict[str, Any]:
     """JSON makes lists of tuples."""
     return {key: tuple(value) if isinstance(group.get(key), tuple) else value for key, value in stored.items()}
+
+
+def _moments(
+    tensors: Mapping[str, Tensor], numbers: Mapping[str, Mapping[str, Any]], parameters: Sequence[nn.Parameter]
+) -> dict[int, dict[str, Any]]:
+    """What the optimizer keeps of each factor, by the factor's number.
+
+    Raises:
+        ConfigError: It is of another factor than there is.
+    """
+    moments: dict[int, dict[str, Any]] = {int(index): dict(values) for index, values in numbers.items()}
+    for key, value in tensors.items():
+        kind, *place = key.split(".", 2)
+        if kind != "optimizer":
+            continue
+        if len(place) < 2 or not place[0].isdecimal() or len(place[0]) > 9:
+            raise _other_moments(key, value)
+        name, _, inner = place[1].partition("/")
+        kept = moments.setdefault(int(place[0]), {})
+        (kept.setdefault(name, {}) if inner else kept)[inner or name] = value.clone()
+    for index, kept in moments.items():
+        if index >= len(parameters):
+            raise _other_moments(f"optimizer.{index}", sorted(kept))
+        shape = parameters[index].shape
+        wrong = next((name for name, v in kept.items() if isinstance(v, Tensor) and v.ndim > 1 and v.shape != shape), None)
+        if "exp_avg" in kept and wrong is None:  # AdamW's, which reads both without looking
+            wrong = next((n for n in ("exp_avg", "exp_avg_sq") if getattr(kept.get(n), "shape", None) != shape), None)
+            wrong = "step" if wrong is None and "step" not in kept else wrong
+        if wrong is not None:
+            raise _other_moments(f"optimizer.{index}.{wrong}", kept.get(wrong))
+    return moments
+
+
+def _require_same_groups(stored: Sequence[Mapping[str, Any]], groups: Sequence[Mapping[str, Any]]) -> None:
+    """
+    Raises:
+        ConfigError: The optimizer's settings in a state are not of the kinds that the optimizer has.
+    """
+    if len(stored) != len(groups):
+        raise _other_moments("groups", len(stored))
+    for before, now in zip(stored, groups, strict=True):
+        wrong = next((key for key in before if key == "params" or (key in now and not _are_alike(before[key], now[key]))), None)
+        if wrong is not None:
+            raise _other_moments(f"groups.{wrong}", before[wrong])
+
+
+def _are_alike(one: Any, other: Any) -> bool:
+    """Whether two settings of an optimizer are of one kind: numbers, texts, or switches, which may also be nothing."""
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(map(_are_alike, one, other))
+    return _kind(one) == _kind(other)
+
+
+def _kind(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return "switch"
+    return "number" if isinstance(value, int | float) else type(value).__name__
+
+
+def _other_moments(what: str, found: Any) -> ConfigError:
+    found = tuple(found.shape) if isinstance(found, Tensor) else found
+    return ConfigError(
+        f"The saved training's optimizer is another one, or damaged: {printable(what)} is {shown(found)}.",
+        found=shown(found),
+        expected="what this training's optimizer keeps",
+        remedy="Go on with the optimizer and factors that it began with, or start a new run.",
+    )
 
 
 def _require_same_factors(wanted: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> None:

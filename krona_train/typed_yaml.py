@@ -10,8 +10,10 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
-from krona_ops.bounds import SHOWN, require, shown
+from krona_ops.bounds import require, shown
 from krona_ops.errors import ConfigError
+
+from . import plain_yaml
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+")
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
@@ -38,8 +40,8 @@ def from_dict(kind: type, values: Mapping[str, Any], where: str = "") -> Any:
     unknown = sorted(map(str, set(values) - set(hints)))
     if unknown:
         raise ConfigError(
-            f"There is no setting {where}{_name(unknown[0])}.",
-            found=unknown[0],
+            f"There is no setting {where}{plain_yaml.in_short(unknown[0])}.",
+            found=plain_yaml.in_short(unknown[0]),
             expected=", ".join(sorted(hints)),
             remedy=f"Check its spelling; here are {', '.join(sorted(hints))}.",
         )
@@ -96,11 +98,6 @@ def _in_words(hint: Any) -> str:
     return _WORDS.get(hint, str(hint))
 
 
-def _name(text: str) -> str:
-    """What somebody called a setting, on one short line."""
-    return " ".join(text.split())[:SHOWN]
-
-
 def to_yaml(config: object) -> str:
     """The config as YAML, in the order of its fields."""
     return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
@@ -110,46 +107,6 @@ def from_yaml(text: str, kind: type) -> Any:
     """A config from YAML (JSON is YAML too).
 
     Raises:
-        ConfigError: The text is no YAML mapping, names a setting twice, or holds one that is unknown or wrong.
+        ConfigError: The text is no YAML mapping, names a setting twice, holds one that is unknown or wrong, or is more than settings can be.
     """
-    try:
-        values = yaml.load(text, _Loader) or {}  # noqa: S506 (a SafeLoader)
-    except yaml.YAMLError as error:
-        raise ConfigError(
-            f"The file is no YAML: {_on_one_line(error)}.",
-            found="damaged YAML",
-            expected="YAML or JSON",
-            remedy=_remedy(error),
-        ) from error
-    if not isinstance(values, Mapping):
-        raise ConfigError(
-            "The file holds no settings.",
-            found=type(values).__name__,
-            expected="name: value lines",
-            remedy="See docs/training.md.",
-        )
-    return from_dict(kind, values)
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML in which a name that comes twice is an error: the first value would be lost without a word."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        named = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        twice = next((key for key, _ in node.value if isinstance(key, yaml.ScalarNode) and named.count(key.value) > 1), None)
-        if twice is not None:
-            raise yaml.constructor.ConstructorError(None, None, f"{_name(twice.value)} is named twice", twice.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-def _on_one_line(error: yaml.YAMLError) -> str:
-    mark = getattr(error, "problem_mark", None)
-    said = getattr(error, "problem", None) or str(error)
-    place = f" in line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
-    return f"{' '.join(said.split())}{place}"
-
-
-def _remedy(error: yaml.YAMLError) -> str:
-    if "escape" in (getattr(error, "problem", None) or ""):
-        return "In double quotes a backslash begins an escape: write Windows paths without quotes, or with /."
-    return "Correct that line."
+    return from_dict(kind, plain_yaml.read(text))

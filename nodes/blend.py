@@ -178,7 +178,7 @@ def numbers(text: str, count: int) -> list[float]:
             f'The strengths "{text}" are no list of numbers.',
             found=text,
             expected="numbers separated by commas",
-            remedy="For example: 1, 0.5",
+            remedy="Write for example 1, 0.5 there.",
         ) from error
     if len(found) > count:
         raise ConfigError(

@@ -20,6 +20,7 @@ from krona_train.data.pictures import Dataset, Picture
 from krona_train.data.source import PictureFiles, read_pictures, with_class_folder
 
 from .host import paths
+from .host.public import without_folders
 from .host.reading import summary, tell_reading
 from .host.text import tell
 from .host.types import CATEGORY
@@ -125,7 +126,7 @@ class KronaDataset(io.ComfyNode):
         try:
             check_folder(paths.picture_folder(folder), "…")
         except DataError as error:
-            return str(error)
+            return without_folders(str(error))
         return True
 
     @classmethod

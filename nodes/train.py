@@ -20,7 +20,7 @@ from krona_train.data.pictures import Dataset
 from krona_train.placard import drawn
 from krona_train.preview import preview_sheet
 from krona_train.settings import Settings
-from krona_train.state import TrainState, newest
+from krona_train.state import newest_whole
 
 from .host import paths
 from .host.lora_model import to_lora_model
@@ -194,7 +194,7 @@ class KronaTrain(io.ComfyNode):
     def validate_inputs(cls, resume: str = SAME) -> bool | str:
         try:
             if resume not in (NEW, SAME):
-                TrainState.peek(newest(paths.run_folder(resume)))
+                newest_whole(paths.run_folder(resume), peek=True)
         except KronaError as error:
             return str(error)
         return True

@@ -23,6 +23,13 @@ def pytest_configure(config):
     spec.loader.exec_module(module)
 
 
+def pytest_report_header():
+    """What the short draws of the standing proof depend on, so that they can be repeated."""
+    from draws import seed_of_the_day
+
+    return f"seed of the short draws: {seed_of_the_day()} (KRONA_SEED={seed_of_the_day()} repeats them)"
+
+
 def pytest_collection_modifyitems(items):
     """The browser's tests first: they take about as long as all others together."""
     items.sort(key=lambda item: not item.path.is_relative_to(WEB))  # sorting is stable

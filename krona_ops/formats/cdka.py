@@ -16,7 +16,7 @@ NAME = "cdka"
 
 def sniff(header: Header) -> bool:
     """Whether a file holds CDKA layers and no LoKr ones."""
-    methods = parts.methods(header.shapes)
+    methods = parts.methods(header)
     return "cdka" in methods and "lokr" not in methods and not diffusekrona.sniff(header)
 
 

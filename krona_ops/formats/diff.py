@@ -16,7 +16,7 @@ NAME = "diff"
 
 def sniff(header: Header) -> bool:
     """Whether a file holds differences and nothing else."""
-    return parts.methods(header.shapes) == {"diff"}
+    return parts.methods(header) == {"diff"}
 
 
 def read(tensors: Mapping[str, Tensor], header: Header, rule: ScaleRule = "auto") -> Adapter:

@@ -57,7 +57,7 @@ def _end_of(layer: str) -> str | None:
     return ".lora_layer" if layer.startswith("unet.") and "attn" not in layer else None
 
 
-@lru_cache(maxsize=100_000)
+@lru_cache(maxsize=20_000)
 def _split(key: str) -> tuple[str, str] | None:
     """The layer and the half of a tensor; ``None`` where it is none of these files'.
 
@@ -76,6 +76,7 @@ def _role(layer: str) -> str:
     return f"{'text ' if _TEXT.fullmatch(layer) else ''}{(match and match['role']) or 'feed-forward'}"
 
 
+@lru_cache(maxsize=2)  # other formats ask this too
 def sniff(header: Header) -> bool:
     """Whether the names are those of the released code, and the shapes those of Kronecker factors.
 
@@ -83,7 +84,7 @@ def sniff(header: Header) -> bool:
     ``down``, which is ``Aᵀ``, is the same in all layers of one projection, while a LoRA's follows the width. Tensors of other
     names say nothing about that, and one layer in ten may be damaged.
     """
-    if "lora" not in parts.methods(header.shapes):
+    if "lora" not in parts.methods(header):
         return False
     pairs: dict[str, dict[str, tuple[int, ...]]] = {}
     downs: dict[str, Counter[tuple[int, ...]]] = {}
@@ -123,7 +124,7 @@ def read(tensors: Mapping[str, Tensor], header: Header, rule: ScaleRule = "auto"
             found[LayerName(name)] = _read_layer(name, pair)
         except LayerError as error:
             errors.append(error)
-            left.append(LeftOut("DiffuseKronA", str(error).removeprefix(f"{name}: "), (name,)))
+            left.append(LeftOut("DiffuseKronA", error.reason, (name,)))
     if not found:
         raise errors[0]
     notes = (f"{len(found)} layers: official DiffuseKronA, shuffled layout, scale 1.", *_refusal(found))

@@ -72,6 +72,7 @@ def read(tensors: Mapping[str, Tensor], header: Header, rule: ScaleRule = "auto"
     found: dict[LayerName, Delta] = {}
     left: list[LeftOut] = []
     broken: list[LayerError] = []
+    alike = _Alike()
     for name, held in grouped.layers.items():
         stranger = foreign.get(name)
         if stranger is not None and held.keys() <= parts.MODIFIERS:
@@ -79,7 +80,9 @@ def read(tensors: Mapping[str, Tensor], header: Header, rule: ScaleRule = "auto"
         try:
             _require_readable(name, grouped, header, stranger)
             layer = Layer(name, {part: tensors[key] for part, key in held.items()}, reasons.resolve)
-            for target, delta in _updates(layer, name in grouped.enlarged):
+            is_enlarged = name in grouped.enlarged
+            updates = _updates(layer, is_enlarged) if reasons.has_values else alike.updates(layer, is_enlarged)
+            for target, delta in updates:
                 _put(found, LayerName(target), delta)
         except LayerError as error:
             broken.append(error)
@@ -87,7 +90,7 @@ def read(tensors: Mapping[str, Tensor], header: Header, rule: ScaleRule = "auto"
             if stranger is not None and strangers.changes_the_rest(stranger.method):
                 method = foreign.pop(name).method if stranger.method != strangers.QUANTISATION else f"quantised {method}"
                 foreign.pop(name, None)
-            left.append(LeftOut(method, str(error).removeprefix(f"{name}: "), (name,)))
+            left.append(LeftOut(method, error.reason, (name,)))
     if not found or strangers.is_model(grouped.strangers, header.shapes, len(found)):
         raise nothing_readable(grouped, header, broken, gathered([*left, *foreign.values()]))
     told = gathered([*left, *foreign.values()])
@@ -101,6 +104,22 @@ def _missing_biases(trainer: Trainer, told: tuple[LeftOut, ...]) -> Iterable[str
     if kinds and not any(one.method in (strangers.BIASES, strangers.WEIGHTS) for one in told):
         kind = " and ".join(sorted(kinds))
         yield f"PEFT trained biases of the base model too (bias='{kind}'); the file has none of them, so they stay as the base model has them."
+
+
+class _Alike:
+    """Layers of which only the header is known and that have the same parts are the same update: 100,000 of them are read like ten."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple, list[tuple[str, Delta]]] = {}
+
+    def updates(self, layer: Layer, is_enlarged: bool) -> list[tuple[str, Delta]]:
+        """As `_updates`; placeholders of one shape and type are one tensor (`krona_ops.header.Header.placeholders`)."""
+        if layer.has("row_offset"):  # then the name decides
+            return _updates(layer, is_enlarged)
+        kind = is_enlarged, tuple(layer.parts), tuple(map(id, layer.parts.values()))
+        if kind not in self._known:
+            self._known[kind] = [(target.removeprefix(layer.name), delta) for target, delta in _updates(layer, is_enlarged)]
+        return [(f"{layer.name}{end}", delta) for end, delta in self._known[kind]]
 
 
 def _require_readable(name: str, grouped: parts.Grouped, header: Header, stranger: LeftOut | None) -> None:

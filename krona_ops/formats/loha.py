@@ -16,7 +16,7 @@ NAME = "loha"
 
 def sniff(header: Header) -> bool:
     """Whether a file holds LoHa layers and no Kronecker ones."""
-    methods = parts.methods(header.shapes)
+    methods = parts.methods(header)
     return "hada" in methods and not methods & {"lokr", "cdka"} and not diffusekrona.sniff(header)
 
 

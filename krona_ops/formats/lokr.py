@@ -25,7 +25,7 @@ NAME = "lokr"
 def sniff(header: Header) -> bool:
     """Whether a file holds LoKr layers, and not PEFT's or sd-scripts' KronA, which have another scale."""
     others = (peft, sdscripts, diffusekrona)
-    return "lokr" in parts.methods(header.shapes) and not any(other.sniff(header) for other in others)
+    return "lokr" in parts.methods(header) and not any(other.sniff(header) for other in others)
 
 
 def read(tensors: Mapping[str, Tensor], header: Header, rule: ScaleRule = "auto") -> Adapter:

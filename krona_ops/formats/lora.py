@@ -20,7 +20,7 @@ NAME = "lora"
 
 def sniff(header: Header) -> bool:
     """Whether a file holds LoRA layers and none of another method, and is not DiffuseKronA's with the same names."""
-    methods = parts.methods(header.shapes)
+    methods = parts.methods(header)
     return "lora" in methods and not methods & {"lokr", "hada", "cdka"} and not diffusekrona.sniff(header)
 
 

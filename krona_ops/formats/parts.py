@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+from ..header import Header
+
 _LORA_SPELLINGS = (
     (".lora_up.weight", ".lora_down.weight", ".lora_mid.weight"),  # kohya, LyCORIS
     (".lora_B.weight", ".lora_A.weight", None),  # PEFT, diffusers
@@ -41,6 +43,9 @@ SUFFIXES: dict[str, str] = {
     ".lora_embedding_B": "lora_embedding_b",
 }
 """The end of a tensor's name, and what we call that part. PEFT puts the name of an adapter into some of them: see `split`."""
+_OF_ONE_WORD = {
+    spelling[1:]: part for spelling, part in SUFFIXES.items() if spelling.startswith(".") and spelling.count(".") == 1
+}
 _NAMED = {
     **{(part, ""): part for part in _OF_PEFT},
     **{(spelling, "weight"): part for spelling, part in (
@@ -69,15 +74,18 @@ _WHOLE = (
 _COMMONEST = {"lokr_w1", "lokr_w2"}
 
 
-@lru_cache(maxsize=200_000)
+@lru_cache(maxsize=20_000)
 def split(key: str) -> tuple[str, str] | None:
     """The layer and the part of a tensor by its name, or ``None`` where no method that is known here writes such a name.
 
     >>> split("lora_unet_mid_block.lokr_w1"), split("x.lora_A.my_adapter.weight")
     (('lora_unet_mid_block', 'lokr_w1'), ('x', 'lora_down'))
     """
+    layer, _, last = key.rpartition(".")
+    if layer and (part := _OF_ONE_WORD.get(last)):
+        return layer, part
     tail = key.rsplit(".", 3)
-    for count in range(min(3, len(tail) - 1), 0, -1):
+    for count in range(min(3, len(tail) - 1), 1, -1):
         part = SUFFIXES.get("." + ".".join(tail[-count:]))
         if part is not None and (layer := ".".join(tail[:-count])):
             return layer, part
@@ -190,14 +198,10 @@ def _counted(match: re.Match[str]) -> str:
     return f"{'input' if side == 'down' else 'output'}_blocks_{index}_{int(kind == 'attentions')}"
 
 
-def methods(keys: Iterable[str]) -> set[str]:
-    """The kinds of update in a file, by the beginning of their parts: ``lokr``, ``hada``, ``lora``, ``cdka``, ``diff``."""
-    return set(_methods(tuple(keys)))
-
-
 @lru_cache(maxsize=2)  # every format asks this about one file
-def _methods(keys: tuple[str, ...]) -> frozenset[str]:
-    found = {split_key[1] for key in keys if (split_key := split(key))}
+def methods(header: Header) -> frozenset[str]:
+    """The kinds of update in a file, by the beginning of their parts: ``lokr``, ``hada``, ``lora``, ``cdka``, ``diff``."""
+    found = {place[1] for place in map(split, header.shapes) if place}
     kinds = {part.partition("_")[0] for part in found} & {"lokr", "hada", "lora", "cdka"}
     return frozenset(kinds | {"diff"} if found & _PLAIN else kinds)
 

@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from math import prod
 
 import torch
@@ -22,6 +23,7 @@ from ..delta import Delta, Kron, Matrix
 from ..errors import FormatError
 from ..factor import Full, LowRank, Tucker
 from ..header import Header
+from ..room import require_room
 from . import diffusekrona, layers, parts
 from .kinds.layer import times
 from .layers import Rename, cannot_hold, describe
@@ -32,14 +34,17 @@ from .trainer import Trainer
 NAME = "peft"
 
 
+@lru_cache(maxsize=2)  # other formats ask this too
 def sniff(header: Header) -> bool:
     """Whether a file holds LoKr layers without alpha that PEFT's settings, or its prefix on every name, claim."""
-    if "lokr" not in parts.methods(header.shapes) or diffusekrona.sniff(header):
+    if "lokr" not in parts.methods(header) or diffusekrona.sniff(header):
+        return False
+    config = Trainer.of(header).settings("")
+    if config is None and not any(key.startswith(PREFIX) for key in header.shapes):
         return False
     layers_of = parts.layers_of(header.shapes, "lokr")
     if any(f"{name}.alpha" in header.shapes for name in layers_of):
         return False
-    config = Trainer.of(header).settings("")
     return config.kind == "LOKR" if config else all(name.startswith(PREFIX) for name in layers_of)
 
 
@@ -66,6 +71,7 @@ def _as_computed(delta: Delta) -> Delta:
     """
     if not isinstance(delta, Kron) or not isinstance(delta.b, Full) or len(delta.b.shape) != 3:
         return delta
+    require_room(delta.shape)
     product = torch.kron(delta.a.dense(), delta.b.dense())  # (out_b, out_a·in_b, in_a·kernel)
     return Matrix(Full(product.reshape(delta.shape)), delta.scale)
 

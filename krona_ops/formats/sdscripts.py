@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 
 from torch import Tensor
 
@@ -16,11 +17,12 @@ NAME = "sd-scripts KronA"
 _MODULE = re.compile(r"networks\.(krona|cdka)$")
 
 
+@lru_cache(maxsize=2)  # other formats ask this too
 def sniff(header: Header) -> bool:
     """Whether the metadata names one of the two modules. They save an alpha always, which PEFT never does."""
-    is_named = bool(_MODULE.search(header.metadata.get("ss_network_module", "")))
-    has_alpha = any(key.endswith(".alpha") for key in header.shapes)
-    return is_named and has_alpha and "lokr" in parts.methods(header.shapes) and not diffusekrona.sniff(header)
+    if not _MODULE.search(header.metadata.get("ss_network_module", "")) or "lokr" not in parts.methods(header):
+        return False
+    return any(key.endswith(".alpha") for key in header.shapes) and not diffusekrona.sniff(header)
 
 
 def read(tensors: Mapping[str, Tensor], header: Header, rule: ScaleRule = "auto") -> Adapter:

@@ -11,15 +11,18 @@ import json
 import logging
 import os
 import time
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, uint8
+from torch import Tensor
 
-from krona_ops.errors import AdapterFileError
+from krona_ops.atomic import remove, sweep
+from krona_ops.border import Border
+from krona_ops.errors import AdapterFileError, KronaError
 from krona_ops.files import load_tensors, read_header, save_tensors
+
+from ..checksum import checksum as _checksum
 
 log = logging.getLogger(__name__)
 
@@ -28,10 +31,9 @@ VERSION = 2
 LIMIT_BYTES = 20_000_000_000
 MAPPED_AT_MOST = 20_000
 """Entries of a run that stay mapped; further ones are copied. Linux gives a process 65,530 mappings."""
+_SECONDS_OF_A_WRITE = 3600
 _SCALARS = (str, int, float, bool, type(None))
 _CHECKSUM, _VALUES = "krona.crc32", "krona.values"
-_SECONDS_OF_A_WRITE = 3600
-"""A temporary file that is older was left behind by a crash."""
 
 Entry = tuple[dict[str, Tensor], dict[str, Any]]
 """Named tensors, and named texts and numbers."""
@@ -72,13 +74,9 @@ class Cache:
             return None
         for is_last in (False, True):
             try:
-                metadata = read_header(path).metadata
-                tensors = load_tensors(path)
-                if metadata.get(_CHECKSUM) != _checksum(tensors):
-                    raise AdapterFileError("Its values have changed.", layer=str(path))
-                values = json.loads(metadata[_VALUES])
+                tensors, values = _read(path)
                 break
-            except (AdapterFileError, KeyError, ValueError) as error:
+            except KronaError as error:
                 if not path.exists():  # another run has removed it meanwhile
                     return None
                 if is_last:  # at first it may have been removed and written again
@@ -98,7 +96,8 @@ class Cache:
         own = {
             name: tensor.detach().cpu().clone() for name, tensor in tensors.items()
         }  # a file cannot hold views of one another
-        metadata = {_VALUES: json.dumps(dict(values or {})), _CHECKSUM: _checksum(own)}
+        text = json.dumps(dict(values or {}))
+        metadata = {_VALUES: text, _CHECKSUM: _checksum(own, text)}
         self._used.add(key)
         try:
             save_tensors(own, self.path(key), metadata)
@@ -113,41 +112,59 @@ class Cache:
         What this run has used stays, whatever its size.
         """
         entries = []
-        for path in self.folder.glob("*/*"):
-            try:
-                stat = path.stat()
-            except OSError:
-                continue  # another run was faster
-            if path.suffix == ".part":
-                if time.time() - stat.st_mtime > _SECONDS_OF_A_WRITE:
-                    _remove(path)
-            elif path.suffix == ".safetensors":
-                entries.append((stat.st_mtime_ns, stat.st_size, path))
+        for folder in _folders(self.folder):
+            sweep(folder)
+            for path in folder.glob("*.*"):
+                try:
+                    stat = path.stat()
+                except OSError:
+                    continue  # another run was faster
+                if path.suffix == ".safetensors":
+                    entries.append((stat.st_mtime_ns, stat.st_size, path))
+                elif path.suffix == ".part" and time.time() - stat.st_mtime > _SECONDS_OF_A_WRITE:
+                    remove(path)  # of earlier versions, which had other names for them
         excess = sum(size for _, size, _ in entries) - self.limit_bytes
         removed = 0
         for _, size, path in sorted(entries):
             if removed >= excess:
                 break
-            if path.stem not in self._used and _remove(path):
+            if path.stem not in self._used and remove(path):
                 removed += size
         if removed:
             log.info("KronA: removed %.1f MB of encoded pictures and captions that were not used lately.", removed / 1e6)
         return removed
 
 
-def _remove(path: Path) -> bool:
+def _read(path: Path) -> Entry:
+    """
+    Raises:
+        AdapterFileError: The entry is damaged, or has gone.
+    """
+    metadata, tensors = read_header(path).metadata, load_tensors(path)
+    text = metadata.get(_VALUES, "")
+    if metadata.get(_CHECKSUM) not in (
+        _checksum(tensors, text),
+        _checksum(tensors),
+    ):  # entries of earlier versions leave the text out
+        raise AdapterFileError(
+            "Its values have changed.",
+            layer=str(path),
+            found="other values than the checksum's",
+            expected="what was written",
+            remedy="Delete the file if this comes again; it is made anew.",
+        )
+    border = Border(str(path), AdapterFileError)
+    values = border.mapping(border.json(text, "its values", allow_nan=True), "its values")
+    if not all(isinstance(value, _SCALARS) for value in values.values()):
+        raise border.refused("One of its values", values, "a text or a number")
+    return tensors, values
+
+
+def _folders(parent: Path) -> list[Path]:
+    """The folders of a folder that others may be removing."""
     try:
-        path.unlink()
-    except OSError as error:  # gone already, or mapped by another run on a system that locks mapped files
-        log.debug("KronA: %s stays in the cache: %s", path, error)
-        return False
-    return True
-
-
-def _checksum(tensors: Mapping[str, Tensor]) -> str:
-    total = 0
-    for name in sorted(tensors):
-        tensor = tensors[name].contiguous()
-        total = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode(), total)
-        total = zlib.crc32(tensor.reshape(-1).view(uint8).numpy(), total)
-    return f"{total:08x}"
+        with os.scandir(parent) as entries:
+            return [Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except OSError as error:
+        log.debug("KronA: the cache %s cannot be searched: %s", parent, error)
+        return []

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
+from itertools import accumulate
 from math import factorial, prod
 
 import torch
 
 from krona_ops.errors import DataError
+from krona_ops.shown import shown
 
 _PARTNER = {")": "(", "]": "[", "}": "{"}
 _EYES = (":", ";", ":-", ";-", ":'", "=")
@@ -17,10 +19,37 @@ _CLOSES = re.compile(r"(?::[\d.]+\s*)?\\?[)\]}]")
 """The end of a bracket, with the weight before it."""
 _EMPTY = re.compile(r"[\s,]*\\?[(\[{]\s*(?::[\d.]+\s*)?\\?[)\]}][\s,]*")
 """A bracket with nothing in it."""
+MOST_CHARACTERS = 20_000
+"""Of a caption. The longest that people write have some thousands; text encoders cut or pad them in hundreds of pieces."""
 CLASS_REMEDY = (
     'Fill in class_prompt, what the subject is a kind of ("a photo of a dog"), '
     'or trigger, the rare word that stands for it and that every caption contains ("sks").'
 )
+
+
+def unusable(text: str) -> str | None:
+    """Why a text cannot be a caption, as the end of a sentence; ``None`` where it can."""
+    if len(text) > MOST_CHARACTERS:
+        return f"has {len(text):,} characters or more; a caption has {MOST_CHARACTERS:,} at most"
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        return "holds half a character, which is no text (a surrogate)"
+    return None
+
+
+def require_usable(text: str, what: str) -> None:
+    """
+    Raises:
+        DataError: The text cannot be a caption.
+    """
+    reason = unusable(text)
+    if reason is not None:
+        raise DataError(
+            f"Its text {reason}.",
+            layer=what,
+            found=shown(text, 60),
+            expected=f"a text of {MOST_CHARACTERS:,} characters at most",
+            remedy="Shorten it, or remove what is no text.",
+        )
 
 
 def orders(caption: str, count: int, keep: int = 1, seed: int = 0) -> tuple[str, ...]:
@@ -48,15 +77,25 @@ def tags(caption: str) -> list[str]:
 
     Only brackets that have a partner count, and neither ``\\(`` nor faces such as ``:)`` and ``:(`` are brackets.
     """
-    inside, opened = [False] * len(caption), []
+    opened: list[int] = []
+    waiting: Counter[str] = Counter()
+    """The same brackets, counted: one that closes nothing is not looked for."""
+    change = [0] * (len(caption) + 1)
     for place, letter in enumerate(caption):
         if (letter not in _PARTNER and letter not in _PARTNER.values()) or _is_no_bracket(caption, place):
             continue
         if letter in _PARTNER.values():
             opened.append(place)
-        elif (partner := next((n for n in reversed(opened) if caption[n] == _PARTNER[letter]), None)) is not None:
-            del opened[opened.index(partner) :]
-            inside[partner:place] = [True] * (place - partner)
+            waiting[letter] += 1
+        elif waiting[_PARTNER[letter]]:
+            partner = opened.pop()
+            while caption[partner] != _PARTNER[letter]:
+                waiting[caption[partner]] -= 1
+                partner = opened.pop()
+            waiting[caption[partner]] -= 1
+            change[partner] += 1
+            change[place] -= 1
+    inside = list(accumulate(change))
     ends = [place for place, letter in enumerate(caption) if letter == "," and not inside[place]]
     parts = (
         caption[start:end].strip() for start, end in zip([0, *(end + 1 for end in ends)], [*ends, len(caption)], strict=True)
@@ -83,6 +122,7 @@ def class_caption(caption: str, trigger: str, class_prompt: str) -> str:
     Raises:
         DataError: Neither is known, or the caption does not contain the trigger, or nothing else.
     """
+    require_usable(class_prompt, "class_prompt")
     if class_prompt.strip():
         return class_prompt.strip()
     if not trigger.strip():
@@ -96,10 +136,10 @@ def class_caption(caption: str, trigger: str, class_prompt: str) -> str:
     without = without_trigger(caption, trigger)
     if not without or without == caption.strip():
         raise DataError(
-            f'The trigger "{trigger.strip()}" is {"all there is" if not without else "not"} in the caption, '
+            f'The trigger "{shown(trigger.strip())}" is {"all there is" if not without else "not"} in the caption, '
             "so the caption of the subject's class is not known.",
             layer=f'caption "{_short(caption)}"',
-            found=caption,
+            found=shown(caption),
             expected="the trigger among other words",
             remedy=f"{CLASS_REMEDY} Upper and lower case do not matter.",
         )
@@ -128,4 +168,4 @@ def _gap(match: re.Match[str]) -> str:
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= 60 else f"{text[:59]}…"
+    return shown(text, 60)

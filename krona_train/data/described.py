@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from krona_ops.border import Border, Limits
+from krona_ops.errors import KronaError
+from krona_ops.shown import shown
+
+from .captions import unusable
+
 NAMES = ("metadata.jsonl", "metadata.csv")
 FILE = "file_name"
+LONGEST_NAME = 255
+"""Bytes; of one name on every usual system."""
+MOST_BYTES = 200_000_000
+"""Of the whole file."""
+_BORDER = Border(limits=Limits(size=1_000_000, depth=16, values=10_000))
+"""Of one line."""
 TEXTS = ("text", "caption", "prompt")
 """What the caption is called, in the order in which they are looked for; diffusers' is the first."""
 
@@ -37,12 +48,16 @@ def read_described(path: Path) -> Described:
             found, text = row.get(FILE), next((row[key] for key in TEXTS if isinstance(row.get(key), str)), None)
             if not isinstance(found, str) or not found.strip() or text is None:
                 result.refused.append((name, f"it has no {FILE} with a text"))
+            elif len(found.encode(errors="replace")) > LONGEST_NAME or not found.isprintable():
+                result.refused.append((name, "it names a file that no system can have"))
             elif (inside := _inside(found)) is None:
                 result.refused.append((name, "it names a file outside of the folder"))
+            elif (reason := unusable(text)) is not None:
+                result.refused.append((name, f"its caption {reason}"))
             else:
                 result.captions[inside] = text.strip()
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        result.refused.append((path.name, f"it cannot be read as UTF-8 text: {error}"))
+        result.refused.append((path.name, f"it cannot be read as UTF-8 text: {shown(str(error))}"))
     if result.refused and not result.captions:  # a file of this name for something else: one word about it is enough
         result.refused = [(path.name, result.refused[0][1])]
     return result
@@ -50,6 +65,9 @@ def read_described(path: Path) -> Described:
 
 def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
     """Number of each line, and what is in it; a text where it is nothing of the kind."""
+    if path.stat().st_size > MOST_BYTES:
+        yield 1, f"the file has more than {MOST_BYTES // 1_000_000} MB"
+        return
     with path.open(encoding="utf-8-sig", newline="" if path.suffix.lower() == ".csv" else None) as file:
         if path.suffix.lower() == ".csv":
             rows = csv.DictReader(file)
@@ -58,8 +76,8 @@ def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
         for number, line in enumerate(file, 1):
             if line.strip():
                 try:
-                    row = json.loads(line)
-                except (ValueError, RecursionError):
+                    row = _BORDER.json(line)
+                except KronaError:
                     row = None
                 yield number, row if isinstance(row, dict) else "it is no JSON object"
 

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Literal
 
 from krona_ops.errors import DataError
+from krona_ops.shown import shown
 
+from .captions import MOST_CHARACTERS, require_usable
 from .kinds import HIDDEN, USUAL
 from .listing import Found, Listing, list_folder
 from .notices import Notice, left_out, printable
@@ -147,7 +149,7 @@ def check_folder(folder: str | os.PathLike[str], prompt: str, *, captions: Capti
 
 
 def _listed(folder: str | os.PathLike[str]) -> Listing:
-    place = Path(folder).expanduser()
+    place = Path(os.path.expanduser(folder))
     listing = list_folder(place)
     if listing.pictures:
         return listing
@@ -227,15 +229,18 @@ def _own_text(found: Found) -> str:
     """What the text file beside a picture says; empty where there is none.
 
     Raises:
-        DataError: It is no text.
+        DataError: It is no text, or too long for a caption.
     """
     if found.caption_file is None:
         return ""
     try:
-        return found.caption_file.read_text(encoding="utf-8-sig").strip()
+        with found.caption_file.open(encoding="utf-8-sig") as file:
+            text = file.read(2 * MOST_CHARACTERS).strip()  # whatever stands behind it is too much
+            require_usable(text, _beside(found, found.caption_file))
+            return text
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
-            f"The caption file cannot be read: {error}.",
+            f"The caption file cannot be read: {shown(str(error), 160)}.",
             layer=str(found.caption_file),
             found="no UTF-8 text",
             expected="text in UTF-8",

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from krona_ops.errors import DataError
+from krona_ops.shown import shown
 
 from .described import NAMES, read_described
 from .kinds import HIDDEN, is_hidden, is_picture, looks_like_a_picture, why_not
@@ -56,10 +57,10 @@ def list_folder(folder: Path) -> Listing:
     Raises:
         DataError: There is no such folder, or it may not be read.
     """
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # which a name that no folder can have does not trouble
         raise DataError(
             "There is no such folder.",
-            layer=str(folder),
+            layer=shown(str(folder), 300),
             found="nothing",
             expected="a folder with pictures",
             remedy="Give its full path, or the name of a folder inside ComfyUI's input folder.",

@@ -99,6 +99,8 @@ def pixels(data: bytes, least: Size | None = None) -> Image.Image:
         wide, high = least[::-1] if _orientation(image) in _LYING else least
         image.draft(None, (max(1, GAP * wide), max(1, GAP * high)))
     image.load()
+    if image.mode == "P" and image.palette is None:
+        raise ValueError("it has numbers of colours, and no colours")
     ImageOps.exif_transpose(image, in_place=True)
     return image
 
@@ -148,6 +150,8 @@ def _too_large(found: str) -> Image.DecompressionBombError:
 def _facts(image: ImageFile.ImageFile) -> Facts:
     size = image.size[::-1] if _orientation(image) in _LYING else image.size
     has_frames = image.format in _FRAMES and bool(getattr(image, "is_animated", False))
+    if image.mode == "P" and image.palette is None:
+        raise ValueError("it has numbers of colours, and no colours")
     return Facts((size[0], size[1]), image.has_transparency_data, has_frames, image.format in _JPEG)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from krona_ops.errors import DataError
 
 from ..config import DataConfig
-from .captions import class_caption
+from .captions import class_caption, require_usable
 from .notices import Notice
 
 if TYPE_CHECKING:
@@ -117,8 +117,9 @@ def from_tensor(images: Tensor, prompt: str, masks: Tensor | None = None, repeat
 def require_prompt(prompt: str, what: str) -> None:
     """
     Raises:
-        DataError: The prompt is empty.
+        DataError: The prompt is empty, or cannot be a caption.
     """
+    require_usable(prompt, what)
     if not prompt.strip():
         raise DataError(
             "The prompt is empty.",

@@ -60,7 +60,7 @@ class Store:
 
     def _kept_text(self, key: str, identity: str | None) -> EncodedText | None:
         entry = self.cache.get(key) if self.cache is not None and identity is not None else None
-        if entry is None:
+        if entry is None or _EMBEDDING not in entry[0]:
             return None
         tensors, values = entry
         return tensors.pop(_EMBEDDING), {**tensors, **values}
@@ -85,7 +85,7 @@ class Store:
 
     def _kept_latent(self, key: str, identity: str | None) -> Tensor | None:
         entry = self.cache.get(key) if self.cache is not None and identity is not None else None
-        return None if entry is None else entry[0]["latent"]
+        return None if entry is None else entry[0].get("latent")
 
     def _make_latent(self, content: Content, view: View, key: str, identity: str | None) -> Tensor:
         try:

@@ -115,8 +115,9 @@ class SmallWorldJudge:
         try:
             self.heads: dict[str, list[str]] = json.loads(told["heads"])
             self.vocabulary: list[str] = json.loads(told["words"])
-            self.attributes, self.subject = Attributes(self.heads), SubjectEncoder()
-            self.image_text = ImageText(len(self.vocabulary))
+            with torch.random.fork_rng(devices=[]):  # new layers draw numbers, which the process's generator must not miss
+                self.attributes, self.subject = Attributes(self.heads), SubjectEncoder()
+                self.image_text = ImageText(len(self.vocabulary))
             for name, net in self.parts().items():
                 own = {key.removeprefix(f"{name}."): t for key, t in tensors.items() if key.startswith(f"{name}.")}
                 net.load_state_dict(own)
@@ -127,7 +128,7 @@ class SmallWorldJudge:
                 layer=str(file),
                 found="other tensors",
                 expected="the tensors that benchmarks/world/train_judges.py writes",
-                remedy="Make them anew with: make world",
+                remedy="Get the pack again, or make them anew with 'make world'.",
             ) from error
 
     def parts(self) -> dict[str, nn.Module]:

@@ -10,10 +10,13 @@ from pathlib import Path
 
 from server import PromptServer
 
+from krona_ops.shown import shown
 from krona_train.events import Ended, Event, Noted, Previewed, Sink, Started, Validated
 from krona_train.metrics import METRICS
 from krona_train.requests import forget
 from krona_train.runs import Tail, standing
+
+from .public import public_row
 
 log = logging.getLogger(__name__)
 MESSAGE = "krona.run"
@@ -87,11 +90,12 @@ class _Telling:
         try:
             return tail.read()
         except OSError as error:  # who watches must not end what is watched
-            log.warning("KronA: the metrics of %s cannot be shown: %s", self._folder, error)
+            log.warning("KronA: the metrics of %s cannot be shown: %s", shown(self._run), error.strerror or error)
             return []
 
     def _send(self, state: str, first: int, rows: list[dict]) -> None:
         server = getattr(PromptServer, "instance", None)  # none where a script trains
         if server is not None and (rows or state != "training"):
-            told = {"run": self._run, "node": self._node, "state": state, "from": first, "rows": rows}
+            shown_rows = [public_row(row) for row in rows]
+            told = {"run": self._run, "node": self._node, "state": state, "from": first, "rows": shown_rows}
             server.send_sync(MESSAGE, told)

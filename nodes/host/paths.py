@@ -6,21 +6,28 @@ import logging
 import os
 import re
 import time
+from functools import lru_cache
 from pathlib import Path
 
 import folder_paths
 
-from krona_ops.errors import AdapterFileError, ConfigError, KronaError
+from krona_ops.errors import AdapterFileError, ConfigError, DataError, KronaError
 from krona_ops.files import read_header
 from krona_ops.header import SUFFIXES
+from krona_train.run_list import RunList
 from krona_train.runs import is_run
-from krona_train.state import TrainState, newest
+from krona_train.state import newest_whole
 from krona_train.typed_in import safe_name as safe_name
 from krona_train.typed_in import typed_path
 
+from . import places
+from .public import without_folders
+
 KIND = "krona"
 log = logging.getLogger(__name__)
-SAMPLES = Path(__file__).resolve().parents[2] / "samples"
+SAMPLES = places.SAMPLES
+_listed: tuple[object, list[str]] = (None, [])
+"""The host's list of names as it keeps it, and those of them that a menu shows: of ten thousand runs, each has files to leave out."""
 _OF_A_RUN = re.compile(r"(^|[/\\\\])(state-\d{8}|encoded|start)\.safetensors$")
 
 
@@ -37,7 +44,7 @@ def judges_folder(name: str) -> Path:
     """The folder of a full path, or of a name inside the host's models folder.
 
     Raises:
-        ConfigError: No folder is named.
+        ConfigError: No folder is named, or it is one that a graph may not name here.
     """
     if not typed_path(name):
         raise ConfigError(
@@ -47,18 +54,31 @@ def judges_folder(name: str) -> Path:
             expected="a full path, or a name inside ComfyUI's models folder",
             remedy="Write krona_judges, and put them there.",
         )
-    return Path(folder_paths.models_dir) / Path(typed_path(name)).expanduser()
+    return places.allowed(Path(folder_paths.models_dir) / Path(os.path.expanduser(typed_path(name))), name, ConfigError)
 
 
 def adapter_files() -> list[str]:
     """Names of all adapter files, relative to their folders, as a menu shows them; what else a run keeps is left out."""
-    return [name for name in folder_paths.get_filename_list(KIND) if not _is_kept_by_a_run(name)]
+    global _listed
+    names = folder_paths.get_filename_list(KIND)
+    kept = folder_paths.filename_list_cache.get(KIND)  # another one when a folder has changed
+    if kept is None:
+        return [name for name in names if not _is_kept_by_a_run(name)]
+    listed = _listed
+    if kept is not listed[0]:
+        listed = _listed = kept, [name for name in kept[0] if not _is_kept_by_a_run(name)]
+    return list(listed[1])
 
 
 def _is_kept_by_a_run(name: str) -> bool:
     """Whether it is called as a run's states, encodings and start are, and lies in the folder of one; elsewhere it is somebody's adapter."""
     path = folder_paths.get_full_path(KIND, name) if _OF_A_RUN.search(name) else None
     return path is not None and is_run(Path(path).parent)
+
+
+def is_called_as_a_run_does(name: str) -> bool:
+    """Whether a file's name is one that runs give to what no menu shows."""
+    return _OF_A_RUN.search(name) is not None
 
 
 def adapter_path(name: str) -> Path:
@@ -84,7 +104,7 @@ def check_adapter(name: str) -> bool | str:
     try:
         read_header(adapter_path(name))
     except AdapterFileError as error:
-        return str(error)
+        return without_folders(str(error))
     return True
 
 
@@ -105,9 +125,14 @@ def lists(path: Path) -> bool:
     return any(os.path.samefile(adapter_path(name), path) for name in names)
 
 
+def upload_place() -> Path:
+    """Where adapters from the browser go, whether or not it is there yet."""
+    return Path(folder_paths.models_dir) / KIND
+
+
 def upload_folder() -> Path:
-    """Where adapters from the browser go; made where missing."""
-    folder = Path(folder_paths.models_dir) / KIND
+    """The same; made where missing."""
+    folder = upload_place()
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -118,30 +143,37 @@ def runs_folder() -> Path:
 
 
 def picture_folder(name: str) -> Path:
-    """A folder given by its full path, by its name inside the host's input folder, or one of the samples of this pack."""
-    path = Path(typed_path(name)).expanduser()
+    """A folder given by its full path, by its name inside the host's input folder, or one of the samples of this pack.
+
+    Raises:
+        DataError: It is one that a graph may not name here; whether it is there is not told.
+    """
+    path = Path(os.path.expanduser(typed_path(name)))
     if path.is_absolute():
-        return path
-    places = [Path(folder_paths.get_input_directory()) / path, SAMPLES / path]
-    return next((place for place in places if place.is_dir()), places[0])
+        return places.allowed(path, name, DataError)
+    found = [places.allowed(parent / path, name, DataError) for parent in (Path(folder_paths.get_input_directory()), SAMPLES)]
+    return next((place for place in found if os.path.isdir(place)), found[0])
 
 
-def new_run_folder(name: str) -> Path:
-    """A folder under ``output/krona`` for a new run, not there yet or empty; a name in use gets a number."""
-    parent = runs_folder()
-    wanted = safe_name(name) or time.strftime("run-%Y%m%d-%H%M%S")
-    number, folder = 1, parent / wanted
-    while folder.exists() and any(folder.iterdir()):
-        number += 1
-        folder = parent / f"{wanted}-{number}"
-    return folder
+def wanted_folder(name: str) -> Path:
+    """The folder under ``output/krona`` that a new run would have; one in use gets a number (`krona_train.claim.claim_new`)."""
+    return runs_folder() / (safe_name(name) or time.strftime("run-%Y%m%d-%H%M%S"))
+
+
+def run_list() -> RunList:
+    """What is known of all runs."""
+    return _run_list(runs_folder())
+
+
+@lru_cache(maxsize=4)
+def _run_list(parent: Path) -> RunList:
+    return RunList(parent)
 
 
 def runs() -> list[str]:
     """Runs that can go on, the newest first."""
-    parent = runs_folder()
-    found = {path.parent: path.stat().st_mtime for path in parent.glob("*/state-*.safetensors")}
-    return [folder.name for folder in sorted(found, key=lambda folder: found[folder], reverse=True)]
+    found = [glance for glance in run_list().look() if glance.has_state]
+    return [glance.name for glance in sorted(found, key=lambda glance: glance.modified, reverse=True)]
 
 
 def runs_named(name: str) -> list[Path]:
@@ -155,8 +187,8 @@ def unfinished(name: str, steps: int) -> str:
     """The newest run of this name and where it stands, as ``robot@23``, if it has done fewer steps than these; else empty."""
     newest_run = next(iter(runs_named(name)), None)
     try:
-        state = TrainState.peek(newest(newest_run) or newest_run) if newest_run is not None else None
-    except (KronaError, ValueError, KeyError) as error:
+        state = newest_whole(newest_run, peek=True) if newest_run is not None else None
+    except KronaError as error:
         log.info("KronA: %s is passed over: %s", newest_run, error)
         return ""
     return f"{newest_run.name}@{state.step}" if newest_run is not None and state is not None and state.step < steps else ""

@@ -24,6 +24,7 @@ from krona_train.backbone.comfyui.load import files_of
 from krona_train.backbone.comfyui.material import Places, Progress, prepare
 from krona_train.backbone.comfyui.parts import require_parts
 from krona_train.backbone.comfyui.train import HostTraining
+from krona_train.claim import claim, claim_new
 from krona_train.data.pictures import Dataset
 from krona_train.data.source import PictureFiles
 from krona_train.events import Sink, to_all
@@ -34,7 +35,7 @@ from krona_train.requests import Ask, asked
 from krona_train.run import Run, save_start
 from krona_train.runtime import ALONE, SEVERAL
 from krona_train.start import FILE as START
-from krona_train.state import TrainState, newest, same_run
+from krona_train.state import TrainState, newest_whole, same_run
 
 from . import live, paths
 from .canonical import canonical
@@ -82,8 +83,8 @@ def train(
         start: The adapter that the training begins at, of any form and dialect.
 
     Raises:
-        ConfigError: A part is missing or another family's, or the run to go on with belongs to something else; a package is
-            missing.
+        ConfigError: A part is missing or another family's, or the run to go on with belongs to something else, or is trained by another
+            server or process now; a package is missing.
         InterruptProcessingException: The user cancelled; what was trained so far is in the folder.
     """
     processes = max(1, torch.cuda.device_count()) if where == ALL_GPUS else 1
@@ -94,33 +95,43 @@ def train(
     job = _job(model, clip, vae, dataset, config, name, "" if begun is None else START, needs_files=where != HERE)
     material = prepare(model, clip, vae, dataset, config, places(), tell_preparation())
     training = HostTraining(model, clip, vae, material, config, to_text(job), begun)
-    folder, state = _begin(training, name, resume, config, processes)
-    if state is not None and (older := state.adopted(config)) != config:
+    found = _found(training, name, resume, config, processes)
+    if found is not None and (older := found[1].adopted(config)) != config:
         config, job = older, dataclasses.replace(job, training=older)
         training = HostTraining(model, clip, vae, material, config, to_text(job), begun)
     prompts = tuple(prompt.text for prompt in material.prompts)
-    if state is not None and resume == SAME and (done := _finished(folder, state, config)):
-        log.info("KronA: this training is done already, in %s; nothing has changed.", folder)
+    if found is not None and resume == SAME and (done := _finished(*found, config)):
+        log.info("KronA: this training is done already, in %s; nothing has changed.", found[0])
         return Result(*done, config, prompts)
-    if where == HERE:
-        resumed = None if state is None else TrainState.load(newest(folder) or folder)
+    with claim(found[0]) if found is not None else claim_new(paths.wanted_folder(name)) as held:
+        folder = held.folder
+        # Read once the folder is held: another training may have gone on with it until then.
+        state = None if found is None else newest_whole(folder)
+        if where == HERE:
+            with live.watched(folder, node) as show:
+                trained = training.run(folder, [show, progress], state, asked=_asked(folder), held=True)
+                return Result(*trained, config, prompts)
+        encoded = material.save(folder / "encoded.safetensors")
+        run_yaml = folder / "run.yaml"
+        text = to_text(dataclasses.replace(job, name=folder.name))
+        write_atomically(run_yaml, lambda file: file.write(text.encode()))
+        if training.start is not None:
+            save_start(training.start.adapter, folder / START, config.adapter)
+        del training, material  # the process loads its own
+        comfy.model_management.unload_all_models()
+        comfy.model_management.soft_empty_cache()
+        arguments = command(
+            run_yaml,
+            folder,
+            processes=processes,
+            resume=state is not None,
+            encoded=encoded,
+            comfyui=_comfyui(),
+            claimed=held.token,
+            host_arguments=sys.argv[1:],
+        )
         with live.watched(folder, node) as show:
-            return Result(*training.run(folder, [show, progress], resumed, asked=_asked(folder)), config, prompts)
-    folder.mkdir(parents=True, exist_ok=True)
-    encoded = material.save(folder / "encoded.safetensors")
-    run_yaml = folder / "run.yaml"
-    text = to_text(dataclasses.replace(job, name=folder.name))
-    write_atomically(run_yaml, lambda file: file.write(text.encode()))
-    if training.start is not None:
-        save_start(training.start.adapter, folder / START, config.adapter)
-    del training, material  # the process loads its own
-    comfy.model_management.unload_all_models()
-    comfy.model_management.soft_empty_cache()
-    arguments = command(
-        run_yaml, folder, processes=processes, resume=state is not None, encoded=encoded, host_arguments=sys.argv[1:]
-    )
-    with live.watched(folder, node) as show:
-        follow(arguments, folder, to_all(show, progress), comfy.model_management.throw_exception_if_processing_interrupted)
+            follow(arguments, folder, to_all(show, progress), comfy.model_management.throw_exception_if_processing_interrupted)
     run = Run.recall(folder, config)
     if run.adapter_file is None:
         raise TrainingError(
@@ -162,19 +173,27 @@ def tell_preparation() -> Progress:
     return tell
 
 
-def _begin(
+def _found(
     training: HostTraining, name: str, resume: str, config: TrainConfig, processes: int
-) -> tuple[Path, TrainState | None]:
-    """The run's folder, and the state that it goes on from, without tensors."""
+) -> tuple[Path, TrainState] | None:
+    """The run to go on with, and its newest whole state without tensors; ``None`` for a new one.
+
+    Raises:
+        AdapterFileError: There is no run of this name to go on with, or none of its states is whole.
+    """
     prints = training.fingerprints()  # always: this is also where the parts are tried together
     if resume == SAME:
-        found = same_run(paths.runs_named(name), config, *prints, processes, training.begun)
-        if found is not None:
-            return found
-    if resume in (NEW, SAME):
-        return paths.new_run_folder(name), None
+        return same_run(paths.runs_named(name), config, *prints, processes, training.begun)
+    if resume == NEW:
+        return None
     folder = paths.run_folder(resume)
-    return folder, TrainState.peek(newest(folder) or folder)
+    state = newest_whole(folder, peek=True)
+    return None if state is None else (folder, state)
+
+
+def _comfyui() -> Path:
+    """The host's folder."""
+    return Path(next(iter(comfy.__path__))).resolve().parent
 
 
 def _finished(folder: Path, state: TrainState, config: TrainConfig) -> tuple[Adapter, Run] | None:
@@ -197,7 +216,7 @@ def _job(
     return Job(
         name=name if paths.safe_name(name) else Job.name,
         output=str(paths.runs_folder()),
-        comfyui=str(Path(next(iter(comfy.__path__))).resolve().parent),
+        comfyui=str(_comfyui()),
         model=files,
         pictures=dataset.source or PictureFiles(),
         start=start,

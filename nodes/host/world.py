@@ -192,7 +192,8 @@ def load_world(file: Path = FILE) -> tuple[Any, Any, Any]:
             for part in ("unet", "clip", "vae")
         }
         device = comfy.model_management.get_torch_device()
-        net, clip, vae = build_model(torch.device("cpu")), build_clip(), build_vae(parts["vae"])
+        with torch.random.fork_rng(devices=[]):  # new layers draw numbers, which the process's generator must not miss
+            net, clip, vae = build_model(torch.device("cpu")), build_clip(), build_vae(parts["vae"])
         net.diffusion_model.load_state_dict(parts["unet"])
         missing, unknown = clip.cond_stage_model.clip_l.load_state_dict(parts["clip"], strict=False)
         if unknown or set(missing) - UNUSED:
@@ -203,7 +204,7 @@ def load_world(file: Path = FILE) -> tuple[Any, Any, Any]:
             layer=file.name,
             found="other tensors",
             expected="the tensors that benchmarks/world/pretrain.py writes",
-            remedy="Make it anew with: make world",
+            remedy="Get the pack again, or make it anew with 'make world'.",
         ) from error
     offload = comfy.model_management.unet_offload_device()
     return comfy.model_patcher.ModelPatcher(net, load_device=device, offload_device=offload), clip, vae

@@ -210,5 +210,9 @@ def test_the_findings_about_the_world_made_anew_have_the_numbers_of_its_rows():
     gains, drops = [100 * references.gain(row) for row in own], [100 * references.drop(row) for row in own]
     hard, *others = sorted(gains)
     assert gains.index(hard) == 1
-    assert written(f"{sum(gains) / 8:.0f} % of the gap in the mean instead of {100 * read_results()['headline']['subject_gain']:.0f}, and {hard:.0f} % of subject 1")
-    assert written(f"the other seven {others[0]:.0f} to {others[-1]:.0f} %. Prompts −{sum(drops) / 8:.0f} points in the mean, −{max(drops):.0f} at most.")
+    assert written(
+        f"{sum(gains) / 8:.0f} % of the gap in the mean instead of {100 * read_results()['headline']['subject_gain']:.0f}, and {hard:.0f} % of subject 1"
+    )
+    assert written(
+        f"the other seven {others[0]:.0f} to {others[-1]:.0f} %. Prompts −{sum(drops) / 8:.0f} points in the mean, −{max(drops):.0f} at most."
+    )

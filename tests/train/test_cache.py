@@ -89,6 +89,41 @@ def test_every_part_of_a_key_counts(parts):
     assert entry_key(*parts) == entry_key(*parts)
 
 
+def retold(path, **changes):
+    from krona_ops.files import load_tensors, read_header, save_tensors
+
+    metadata = {**read_header(path).metadata, **changes}
+    save_tensors(load_tensors(path), path, {key: value for key, value in metadata.items() if value is not None})
+
+
+def other_values(path):
+    retold(path, **{"krona.values": '{"a": 7}'})
+
+
+def no_values(path):
+    retold(path, **{"krona.values": None})
+
+
+def deep_values(path):
+    forged(path, "[" * 3000)
+
+
+def values_of_lists(path):
+    forged(path, '{"a": [1]}')
+
+
+def values_that_are_a_list(path):
+    forged(path, "[]")
+
+
+def forged(path, text):
+    """With the checksum that belongs to it."""
+    from krona_ops.files import load_tensors
+    from krona_train.checksum import checksum
+
+    retold(path, **{"krona.values": text, "krona.crc32": checksum(load_tensors(path), text)})
+
+
 def truncated(path):
     path.write_bytes(path.read_bytes()[:-10])
 
@@ -109,10 +144,16 @@ def foreign(path):
     save_file({"x": torch.zeros(3)}, path)
 
 
-@pytest.mark.parametrize("damage", [truncated, overwritten, emptied, foreign])
+DAMAGES = [
+    *(truncated, overwritten, emptied, foreign),
+    *(other_values, no_values, deep_values, values_of_lists, values_that_are_a_list),
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_entry_is_no_entry_and_the_log_names_it(cache, damage, caplog):
     key = entry_key(1)
-    cache.put(key, {"x": torch.arange(100.0)})
+    cache.put(key, {"x": torch.arange(100.0)}, {"a": 1})
     damage(cache.path(key))
     with caplog.at_level(logging.WARNING):
         assert cache.get(key) is None
@@ -120,6 +161,18 @@ def test_a_damaged_entry_is_no_entry_and_the_log_names_it(cache, damage, caplog)
     assert key in caplog.text
     cache.put(key, {"x": torch.arange(100.0)})
     assert cache.get(key) is not None
+
+
+def test_an_entry_of_an_earlier_version_whose_checksum_leaves_the_values_out_is_read(cache, caplog):
+    from krona_ops.files import save_tensors
+    from krona_train.checksum import checksum
+
+    tensors = {"x": torch.arange(100.0)}
+    save_tensors(tensors, cache.path(entry_key(1)), {"krona.values": '{"a": 1}', "krona.crc32": checksum(tensors)})
+    kept, values = cache.get(entry_key(1))
+    assert torch.equal(kept["x"], tensors["x"])
+    assert values == {"a": 1}
+    assert caplog.text == ""
 
 
 def test_a_cache_that_cannot_be_written_costs_one_warning(tmp_path, caplog):

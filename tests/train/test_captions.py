@@ -1,11 +1,16 @@
 """What is made of a caption: other orders of its parts, and the caption of the subject's class."""
 
+import json
+import time
 from itertools import permutations
 
 import pytest
+from PIL import Image
 
 from krona_ops.errors import DataError
 from krona_train.data.captions import class_caption, orders, tags, without_trigger
+from krona_train.data.folder import from_folder, read_folder
+from krona_train.data.pictures import require_prompt
 
 TAGS = "sks dog, beach, sunny, red ball, running"
 
@@ -109,3 +114,55 @@ def test_a_class_that_is_not_known_is_an_error_that_says_what_to_fill_in(caption
         class_caption(caption, trigger, "")
     assert caption in str(caught.value)
     assert "class_prompt" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("caption", "count"),
+    [
+        ("(" * 20_000, 1),
+        ("(" * 10_000 + "]" * 10_000, 1),
+        ("(" * 10_000 + ")" * 10_000, 1),
+        ("([{" * 3000 + ")]}" * 3000, 1),
+        ("a," * 10_000, 10_000),
+    ],
+)
+def test_brackets_cost_what_their_number_is(caption, count):
+    began = time.process_time()
+    assert len(tags(caption)) == count
+    assert len(orders(caption, 8)) == 1  # all its parts are alike
+    assert time.process_time() - began < 5  # a tenth of a second where nothing else runs; half a minute as it was
+
+
+def test_brackets_that_cross_and_those_without_a_partner_are_as_they_were():
+    assert tags("a (b, c] d) e, f") == ["a (b, c] d) e", "f"]
+    assert tags("a [b, (c] d, e) f, g") == ["a [b, (c] d", "e) f", "g"]
+    assert tags("((a, b), c), d") == ["((a, b), c)", "d"]
+    assert tags("(a, b, c") == ["(a", "b", "c"]
+
+
+@pytest.mark.parametrize("text", [", ".join(f"tag{n}" for n in range(60_000)), "a \ud800"])
+def test_what_cannot_be_a_caption_is_refused_by_name(text, tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "dog.png")
+    with pytest.raises(DataError, match=r"the prompt: Its text (has .* at most|holds half a character)"):
+        require_prompt(text, "the prompt")
+    if len(text) > 10:
+        (tmp_path / "dog.txt").write_text(text)
+        with pytest.raises(DataError, match=r"dog\.txt: Its text has .* a caption has 20,000 at most"):
+            from_folder(tmp_path, "a dog")
+        (tmp_path / "dog.txt").unlink()
+    (tmp_path / "metadata.jsonl").write_text(json.dumps({"file_name": "dog.png", "text": text}) + "\n")
+    reading = read_folder(tmp_path, "a dog")
+    assert [picture.caption for picture in reading.pictures] == ["a dog"]
+    assert "its caption" in "".join(notice.reason for notice in reading.notices)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ['{"file_name": ' + "[" * 9000, '{"file_name": "a.png", "n": ' + "9" * 9000 + "}", '{"text": "' + "x" * 2_000_000 + '"}'],
+)
+def test_a_line_of_a_metadata_file_that_is_no_line_is_passed_over(line, tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "dog.png")
+    (tmp_path / "metadata.jsonl").write_text(line + '\n{"file_name": "dog.png", "text": "a fine dog"}\n')
+    reading = read_folder(tmp_path, "a dog")
+    assert [picture.caption for picture in reading.pictures] == ["a fine dog"]
+    assert "metadata.jsonl line 1" in "".join(name for notice in reading.notices for name in notice.names)

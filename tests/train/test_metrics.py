@@ -54,6 +54,38 @@ def test_a_row_that_lacks_what_its_kind_has_is_none(change):
     assert parsed(json.dumps({**STEP, **change}).encode()) is None
 
 
+PREVIEW = {"event": "preview", "step": 1, "pictures": ["step-000001-1.png"]}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"pictures": [1]}, {"pictures": ["../../../secret.png"]}, {"pictures": ["/secret.png"]}, {"pictures": ["a\\b.png"]},
+        {"pictures": [""]}, {"pictures": [[]]}, {"pictures": {}}, {"pictures": ["x" * 300]}, {"pictures": ["\x1b[2J.png"]},
+        {"step": -1}, {"step": 10**20}, {"steps": "9"}, {"steps": True}, {"notes": "x"}, {"layers": []},
+    ],
+)  # fmt: skip
+def test_a_row_whose_values_lead_elsewhere_or_are_of_another_type_is_none(change, tmp_path):
+    line = json.dumps(PREVIEW | change)
+    assert parsed(json.dumps(PREVIEW).encode()) == PREVIEW
+    assert parsed(line.encode()) is None
+    folder = write(tmp_path / "run", STEP)
+    with (folder / METRICS).open("a") as file:
+        file.write(f"{line}\n{json.dumps(STEP | {'step': 4})}\n")
+    run = Run.recall(folder, config())
+    assert run.steps == [3, 4]
+    assert run.previews == []
+
+
+@pytest.mark.parametrize("depth", [5, 900, 1100, 100_000])
+def test_a_row_of_rows_is_none(depth, tmp_path):
+    (tmp_path / METRICS).write_bytes(
+        b'{"event":"note","step":1,"text":"a","x":' + b'{"a":' * depth + b"1" + b"}" * depth + b"}\n"
+    )
+    assert read(tmp_path / METRICS) == rows_of(tmp_path) == []
+    assert standing(tmp_path).step == 0
+
+
 def test_rows_of_earlier_versions_are_rows():
     for row in (
         {"event": "step", "step": 1, "steps": 5, "loss": 1.0, "grad_norm": 1.0, "learning_rate": 1.0, "seconds": 1.0},

@@ -10,7 +10,11 @@ from krona_train.data.source import unused_class_pictures
 from krona_train.job import Job, PictureFiles, load_job, to_text
 from krona_train.settings import Settings
 
-PLAIN, FOLDER, COUNT = "{folder: a}", "{folder: a, class_folder: b, class_prompt: c}", "{folder: a, class_count: 9, class_prompt: c}"
+PLAIN, FOLDER, COUNT = (
+    "{folder: a}",
+    "{folder: a, class_folder: b, class_prompt: c}",
+    "{folder: a, class_count: 9, class_prompt: c}",
+)
 
 
 def prior_of(pictures, training, folder):

@@ -15,16 +15,17 @@ from test_loop import config, examples
 from torch.testing import assert_close
 
 from krona_ops import TargetRule, load
-from krona_ops.errors import AdapterFileError, ConfigError, NonFiniteError
+from krona_ops.errors import AdapterFileError, ConfigError, KronaError, NonFiniteError
 from krona_ops.files import load_tensors, save_tensors
 from krona_ops.header import read_header
 from krona_train import AdapterConfig, OptimizerConfig, TrainConfig, fit
+from krona_train import run as runs
 from krona_train.backbone.protocol import Example
 from krona_train.backbone.toy import ToyBackbone
 from krona_train.config import ObjectiveConfig
 from krona_train.events import Ended, Noted, Saved, Stepped
 from krona_train.run import Run
-from krona_train.state import AS_THEN, TrainState, newest, same_run, states
+from krona_train.state import AS_THEN, TrainState, newest, newest_whole, same_run, states
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -103,7 +104,7 @@ CHANGES = {
     "accumulate": (settings(accumulate=1), "has accumulate = 2"),
     "targets": (settings(adapter=AdapterConfig(targets=(TargetRule(factors=(4, 4)),))), "has adapter.targets = "),
     "rate": (settings(optimizer=OptimizerConfig(learning_rate=1e-3)), "has optimizer.learning_rate = 0.01"),
-    "steps": (settings(steps=5), "has done 5 steps already"),
+    "steps": (settings(steps=4), "has done 5 steps already.*Set as many to get its result"),
 }
 
 
@@ -212,6 +213,211 @@ def test_what_is_no_state_is_refused(tmp_path):
     path.write_bytes(whole[:-10])
     with pytest.raises(AdapterFileError, match="can be read"):
         TrainState.load(path)
+
+
+def test_a_state_after_the_last_step_is_the_result(tmp_path):
+    """A training that was killed between its last state and its result."""
+    folder = tmp_path / "run"
+    adapter = fit(ToyBackbone(), examples(), settings(steps=5), Run(folder, settings(steps=5), {}))
+    (folder / "adapter.safetensors").unlink()
+    again = Run(folder, settings(steps=5), {})
+    assert fit(ToyBackbone(), examples(), settings(steps=5), again, newest_whole(folder)) == adapter
+    assert dict(load(again.adapter_file).layers) == dict(adapter.layers)
+    assert [row["step"] for row in steps_in(folder)] == [1, 2, 3, 4, 5]
+
+
+def cut_short(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 1
+    path.write_bytes(data)
+
+
+def retell(path, **changes):
+    header = {**read_header(path).metadata, **{f"krona.{key}": value for key, value in changes.items()}}
+    save_tensors(load_tensors(path), path, {key: value for key, value in header.items() if value is not None})
+
+
+NUMBERS = {
+    "no number of processes": {"processes": None},
+    "processes of text": {"processes": "1"},
+    "a look that is no number": {"looked": [1]},
+    "a best without its loss": {"best": {"misses": 1}},
+    "a best of lists": {"best": {"loss": [], "misses": {}}},
+    "another plan": {"plan": {"checkpointing": "all", "pieces": 1}},
+    "a plan of no pieces": {"plan": {"checkpointing": "none", "pieces": 0}},
+    "groups that are none": {"groups": 5},
+    "an optimizer of names": {"optimizer": {"a": {}}},
+    "settings of the future": {"as then": ["objective.__class__"]},
+    "settings that are no names": {"as then": [["x"]]},
+    "a start of numbers": {"start": 7},
+}
+DAMAGE = {
+    "cut short": cut_short,
+    "one bit of a number": flip,
+    "empty": lambda path: path.write_bytes(b""),
+    "no settings": lambda path: retell(path, config=None),
+    "settings that are no JSON": lambda path: retell(path, config="x"),
+    "settings that are a list": lambda path: retell(path, config="[]"),
+    "settings of settings": lambda path: retell(path, config='{"objective": 5, "optimizer": []}'),
+    "unknown settings": lambda path: retell(path, config='{"dreams": 5}'),
+    "settings without end": lambda path: retell(path, config="[" * 5000),
+    "a step of four hundred digits": lambda path: retell(path, step="9" * 400),
+    "no step": lambda path: retell(path, step=""),
+    "numbers without end": lambda path: retell(path, numbers='{"a":' * 3000),
+    **{
+        what: lambda path, change=change: retell(
+            path, numbers=json.dumps({**json.loads(read_header(path).metadata["krona.numbers"]), **change})
+        )
+        for what, change in NUMBERS.items()
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run of five steps with all its states."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    kept = settings(steps=5, keep_states=9)
+    fit(ToyBackbone(), examples(), kept, Run(folder, kept, {}))
+    return folder
+
+
+@pytest.mark.parametrize("what", DAMAGE)
+def test_the_newest_whole_state_is_taken_and_the_damaged_one_named(what, finished, tmp_path, caplog):
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    damaged = newest(folder)
+    DAMAGE[what](damaged)
+    with pytest.raises(KronaError):
+        TrainState.load(damaged)
+    state = newest_whole(folder)
+    assert state.step == 4
+    assert "state-00000005.safetensors" in caplog.text
+    found = same_run([folder], settings(steps=5), state.base, state.data)
+    assert found is not None
+    for path in states(folder)[:-1]:
+        path.unlink()
+    with pytest.raises(AdapterFileError, match=r"None of the run's saved states can be read: state-00000005\.safetensors"):
+        newest_whole(folder)
+
+
+def test_a_run_whose_newest_state_is_damaged_goes_on_and_keeps_what_is_whole(finished, tmp_path):
+    folder, kept = tmp_path / "run", settings(steps=8, keep_states=1, save_every=1)
+    shutil.copytree(finished, folder)
+    for path in states(folder)[:2]:
+        path.unlink()
+    cut_short(newest(folder))
+
+    run = Run(folder, kept, {})
+
+    def stop(event):
+        run(event)
+        if isinstance(event, Saved):  # of step 5: written over the damaged one
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(ToyBackbone(), examples(), kept, stop, newest_whole(folder))
+    assert newest_whole(folder).step == 5
+    assert (
+        fit(ToyBackbone(), examples(), kept, Run(folder, kept, {}), newest_whole(folder))
+        == record(settings(steps=8))[-1].adapter
+    )
+
+
+def test_pruning_never_counts_a_damaged_state_of_a_later_step(finished, tmp_path):
+    folder, kept = tmp_path / "run", settings(steps=5, keep_states=1)
+    shutil.copytree(finished, folder)
+    for path in states(folder)[1:-1]:
+        path.unlink()
+    cut_short(newest(folder))
+    run = Run(folder, kept, {})
+    seen = []
+
+    def look(event):
+        run(event)
+        if isinstance(event, Saved):
+            seen.append(newest_whole(folder).step)
+
+    fit(ToyBackbone(), examples(), kept, look, newest_whole(folder))
+    assert seen == [2, 3, 4]
+    assert [path.name for path in states(folder)] == ["state-00000005.safetensors"]
+
+
+MOMENTS = {
+    "groups of another number": lambda tensors, numbers: numbers["groups"].append({}),
+    "a rate of text": lambda tensors, numbers: numbers["groups"][0].update(lr="fast"),
+    "betas of another length": lambda tensors, numbers: numbers["groups"][0].update(betas=[0.9]),
+    "parameters of its own": lambda tensors, numbers: numbers["groups"][0].update(params=[0]),
+    "a moment of another shape": lambda tensors, numbers: tensors.update({"optimizer.0.exp_avg": torch.zeros(3, 3)}),
+    "a moment that is missing": lambda tensors, numbers: tensors.pop("optimizer.0.exp_avg_sq"),
+    "a step that is missing": lambda tensors, numbers: tensors.pop("optimizer.0.step"),
+    "a moment of a factor that is none": lambda tensors, numbers: tensors.update({"optimizer.999.exp_avg": torch.zeros(1)}),
+    "a moment of no factor": lambda tensors, numbers: tensors.update({"optimizer.x.exp_avg": torch.zeros(1)}),
+    "an average that is missing": lambda tensors, numbers: tensors.pop(next(key for key in tensors if key.startswith("ema."))),
+}
+
+
+@pytest.mark.parametrize("what", MOMENTS)
+def test_an_optimizer_that_does_not_fit_is_refused(what, finished):
+    state = newest_whole(finished)
+    tensors, numbers = dict(state.tensors), json.loads(json.dumps(state.numbers))
+    MOMENTS[what](tensors, numbers)
+    forged = replace(state, tensors=tensors, numbers=numbers)
+    with pytest.raises(ConfigError, match=r"optimizer is another one, or damaged|adapts other layers"):
+        fit(ToyBackbone(), examples(), settings(steps=9), resume=forged)
+
+
+def test_layers_that_learn_at_rates_of_their_own_go_on_too(tmp_path):
+    """The optimizer numbers its factors by groups, which are not in the layers' order then."""
+    rates = settings(optimizer=OptimizerConfig(learning_rate=1e-3, rate_b=2.0, rate_by_width=0.8))
+    stopped = record(rates, stop_after=5)[-1]
+    assert len(stopped.state.numbers["groups"]) > 1
+    state = TrainState.load(stopped.state.save(tmp_path / "state.safetensors"))
+    assert record(rates, resume=state)[-1].adapter == record(rates)[-1].adapter
+
+
+def test_a_folder_that_was_killed_before_its_first_state_can_begin_again(tmp_path):
+    folder = tmp_path / "run"
+
+    def die(event):
+        run(event)
+        if isinstance(event, Stepped) and event.step == 3:
+            raise SystemExit  # as a kill: nothing is told of the end
+
+    run = Run(folder, settings(save_every=0), {})
+    with pytest.raises(SystemExit):
+        fit(ToyBackbone(), examples(), settings(save_every=0), die)
+    for path in (*states(folder), *folder.glob("adapter*")):
+        path.unlink()
+    assert newest_whole(folder) is None
+    again = Run(folder, settings(save_every=0), {})
+    adapter = fit(ToyBackbone(), examples(), settings(save_every=0), again)
+    assert adapter == record(settings())[-1].adapter
+    assert [row["step"] for row in steps_in(folder)] == list(range(1, 13))
+
+
+def test_a_folder_that_goes_while_it_is_written_is_an_error_of_ours(tmp_path):
+    folder = tmp_path / "run"
+    run = Run(folder, settings(), {})
+
+    def lose(event):
+        if isinstance(event, Stepped) and event.step == 3:
+            shutil.rmtree(folder)
+        run(event)
+
+    with pytest.raises(AdapterFileError, match="The run's folder cannot be written: No such file"):
+        fit(ToyBackbone(), examples(), settings(), lose)
+
+
+def test_states_that_somebody_else_removed_are_no_reason_to_stop(tmp_path, monkeypatch):
+    real = runs.states
+    monkeypatch.setattr(runs, "states", lambda folder: [folder / "state-00000000.safetensors", *real(folder)])
+    fit(ToyBackbone(), examples(), settings(steps=4), Run(tmp_path / "run", settings(steps=4), {}))
+    assert (tmp_path / "run" / "adapter.safetensors").exists()
 
 
 def test_nan_leaves_the_state_of_the_last_good_step():

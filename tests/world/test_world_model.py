@@ -150,5 +150,5 @@ def test_a_file_that_is_none_is_named(world, tmp_path, contents):
 def test_a_file_of_something_else_is_named(world, tmp_path):
     file = tmp_path / "other.safetensors"
     save_file({"unet.weight": torch.zeros(2, 3)}, file)
-    with pytest.raises(AdapterFileError, match=r"^other\.safetensors: This is no model of the small world: .* make world"):
+    with pytest.raises(AdapterFileError, match=r"^other\.safetensors: This is no model of the small world: .* 'make world'"):
         world.load_world(file)

@@ -98,6 +98,8 @@ class HostTraining:
         resume: TrainState | None = None,
         runtime: Runtime | None = None,
         asked: Callable[[], Ask] = lambda: Ask.NOTHING,
+        *,
+        held: bool = False,
     ) -> tuple[Adapter, Run]:
         """Train; the result is on disk before this returns, also when it raises in the middle.
 
@@ -105,13 +107,15 @@ class HostTraining:
             folder: The run's folder; new, or that of the run that goes on.
             sinks: Get every event after the run's folder has.
             asked: What the training is asked, see `krona_train.loop.fit`; the run's folder forgets the files that asked.
+            held: The folder is held by whoever calls (`krona_train.claim`); otherwise it is from the first event to the last.
 
         Raises:
             KronaError: See `krona_train.loop.fit`; its text says where what was trained is.
         """
         runtime = runtime or OneProcess()
         metadata = self.metadata(folder.name)
-        run = Run(folder, self.config, metadata, self._settings, None if self.start is None else self.start.adapter)
+        begun = None if self.start is None else self.start.adapter
+        run = Run(folder, self.config, metadata, self._settings, begun, held=held)
         leads = runtime.number == 0
         board = TensorBoardLog(folder, self.config)
         try:

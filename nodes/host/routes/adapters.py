@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,16 @@ from krona_ops.families import base_of
 from krona_ops.header import read_header
 from krona_ops.inspection import inspect_header
 from krona_ops.metadata import description_of, picture_type, thumbnail_in, title_of, trigger_words
+from krona_ops.shown import shown
 from krona_train.runs import own_file
 
 from .. import paths
-from .answers import Refused, answering, picture
+from .answers import Refused, answering, as_json, encoded, picture
+from .aside import aside
 
 MOST_BYTES_OF_PICTURE = 16_000_000
+MOST_TENSORS = 10_000
+"""The largest adapters that are known have a few thousand."""
 BESIDE = [f"{middle}{suffix}" for middle in (".preview", "") for suffix in (".png", ".jpg", ".jpeg", ".webp", ".gif")]
 """How a picture beside a file is called, after the file's own name."""
 
@@ -26,7 +29,11 @@ BESIDE = [f"{middle}{suffix}" for middle in (".preview", "") for suffix in (".pn
 @answering
 async def describe(request: web.Request) -> web.Response:
     """``GET /krona/adapter?name=``"""
-    return web.json_response(await asyncio.to_thread(_facts, _listed(request)))
+
+    def find(name: str) -> bytes:
+        return encoded(_facts(_listed(name)))
+
+    return as_json(await aside(find, request.query.get("name", "")))
 
 
 @answering
@@ -34,23 +41,39 @@ async def thumbnail(request: web.Request) -> web.Response:
     """``GET /krona/adapter/thumbnail?name=``"""
 
     def find(name: str) -> bytes | None:
-        path = paths.adapter_path(name)
+        path = paths.adapter_path(_listed(name))
         return _thumbnail(path, read_header(path).metadata)
 
-    return picture(await asyncio.to_thread(find, _listed(request)), "This adapter has no picture.")
+    return picture(await aside(find, request.query.get("name", "")), "This adapter has no picture.")
 
 
-def _listed(request: web.Request) -> str:
-    name = request.query.get("name", "")
+def require_few_tensors(number: int) -> None:
+    """Whether a route looks at the layers of a file: so many values in one process make all of it stand still while Python tidies up.
+
+    Raises:
+        Refused: There are too many.
+    """
+    if number > MOST_TENSORS:
+        raise Refused(
+            422,
+            f"The file has {number:,} tensors; files with more than {MOST_TENSORS:,} are not looked at in the browser.",
+            remedy="Put it into models/krona yourself and load it, or look at it with python -m krona_ops inspect.",
+        )
+
+
+def _listed(name: str) -> str:
     if name not in paths.adapter_files():
         raise Refused(
-            404, f'There is no adapter "{name}".', remedy="Press R in the browser to refresh the list, and choose again."
+            404,
+            f'There is no adapter "{shown(name)}".',
+            remedy="Press R in the browser to refresh the list, and choose again.",
         )
     return name
 
 
 def _facts(name: str) -> dict[str, Any]:
     path = paths.adapter_path(name)
+    require_few_tensors(len(read_header(path).shapes))
     found = inspect_header(path)
     methods = Counter(layer.method for layer in found.layers)
     factors = Counter(layer.factors for layer in found.layers if layer.factors)

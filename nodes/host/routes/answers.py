@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Awaitable, Callable
+import traceback
+from collections.abc import Awaitable, Callable, Mapping
 from functools import wraps
 
 from aiohttp import web
 
 from krona_ops.errors import KronaError
 from krona_ops.metadata import picture_type
+from krona_ops.shown import printable, shown
+
+from ..public import without_folders
 
 log = logging.getLogger(__name__)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -37,21 +42,49 @@ def answering(handler: Handler) -> Handler:
         try:
             return await handler(request)
         except Refused as error:
-            return _error(error.status, error)
+            return _error(error.status, type(error).__name__, str(error))
         except KronaError as error:
-            return _error(UNREADABLE, error)
+            return _error(UNREADABLE, type(error).__name__, without_folders(str(error)))
         except web.HTTPException as error:
-            return _error(error.status, error)
-        except Exception as error:
-            log.exception("KronA: %s %s", request.method, request.path)
-            return _error(500, error)
+            return _error(error.status, type(error).__name__, error.reason)
+        except OSError as error:  # what was there a moment ago is gone, or may not be read
+            told = f"A file cannot be read: {error.strerror or type(error).__name__}. Look whether it is still there, and try again."
+            return _error(UNREADABLE, "Unreadable", told)
+        except Exception as error:  # noqa: BLE001 (it is logged below, without the signs that a terminal obeys)
+            log.error(
+                "KronA: %s %s is not answered.\n%s",
+                request.method,
+                shown(request.path, 200),
+                printable(traceback.format_exc(), keep="\n"),
+            )
+            told = f"What this is about cannot be read ({type(error).__name__}). The server's log says more; please report it."
+            return _error(UNREADABLE, "Unreadable", told)
 
     return answer
 
 
-def _error(status: int, error: Exception) -> web.Response:
-    told = {"type": type(error).__name__, "message": str(error) or type(error).__name__}
-    return web.json_response({"error": told}, status=status)
+def _error(status: int, kind: str, message: str) -> web.Response:
+    return web.json_response({"error": {"type": kind, "message": message or kind}}, status=status)
+
+
+def text_of(value: object) -> str:
+    """A value as JSON; what a browser cannot read is written as escapes."""
+    return json.dumps(value, separators=(",", ":"))
+
+
+def encoded(value: Mapping[str, object]) -> bytes:
+    """A mapping as JSON, its lists item by item: Python lets no other thread run while it writes one value."""
+    parts = (f"{text_of(key)}:{_list(item) if isinstance(item, list) else text_of(item)}" for key, item in value.items())
+    return f"{{{','.join(parts)}}}".encode()
+
+
+def _list(items: list) -> str:
+    return f"[{','.join(map(text_of, items))}]"
+
+
+def as_json(body: bytes, status: int = 200) -> web.Response:
+    """The answer with what `encoded` has made."""
+    return web.Response(body=body, status=status, content_type="application/json", charset="utf-8")
 
 
 def picture(data: bytes | None, missing: str) -> web.Response:
@@ -62,6 +95,6 @@ def picture(data: bytes | None, missing: str) -> web.Response:
     """
     kind = picture_type(data) if data is not None else None
     if data is None or kind is None:
-        raise Refused(404, missing)
+        raise Refused(404, missing, remedy="Nothing needs to be done; one that is saved later will be found here.")
     headers = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache"}
     return web.Response(body=data, content_type=kind, headers=headers)

@@ -4,34 +4,63 @@ from __future__ import annotations
 
 import asyncio
 import os
+from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
-from krona_train.metrics import METRICS, picture_names
+from krona_ops.border import Border
+from krona_ops.errors import AdapterFileError
+from krona_ops.shown import shown
+from krona_train.metrics import picture_names
 from krona_train.requests import Ask, ask
-from krona_train.runs import SETTINGS, Standing, own, own_file, rows_of, run_folders, settings_of, standing, standing_of
+from krona_train.run_list import RESULT, Glance, glance_at
+from krona_train.runs import own, own_file, rows_of, run_named, settings_of, standing_of
 
 from .. import live, paths
-from .answers import Refused, answering, picture
+from ..public import public_row
+from .answers import Refused, answering, as_json, encoded, picture, text_of
+from .aside import aside
+from .origin import require_a_page_of_ours
 
 MOST_ROWS = 10_000
+MOST_CHARACTERS_OF_ROWS = 16_000_000
+"""Of one answer; a usual row has 200."""
 MOST_BYTES_OF_PICTURE = 64_000_000
 MOST_BYTES_OF_REQUEST = 1_000
+SECONDS_FOR_A_REQUEST = 10.0
 ASKS = {"save": Ask.SAVE, "finish": Ask.FINISH}
+_texts: dict[str, tuple[Glance, str]] = {}
+"""What was told of each run that does not train now, and of which look at it."""
 
 
 @answering
 async def overview(request: web.Request) -> web.Response:
     """``GET /krona/runs``"""
+    return as_json(await aside(_overview))
 
-    def find() -> list[dict[str, Any]]:
-        listed = set(paths.adapter_files())
-        found = [_facts(folder, standing(folder), listed) for folder in run_folders(paths.runs_folder())]
-        return sorted(found, key=lambda run: run["modified"], reverse=True)
 
-    return web.json_response({"runs": await asyncio.to_thread(find)})
+def _overview() -> bytes:
+    global _texts
+    known, told = _texts, {}
+    for glance in sorted(paths.run_list().look(), key=lambda glance: glance.modified, reverse=True):
+        if glance.is_run and _can_be_asked_for(glance.name):
+            before = known.get(glance.name)
+            is_same = before is not None and before[0] is glance and not live.is_training(glance.name)
+            told[glance.name] = before if is_same else (glance, text_of(_facts(glance)))
+    _texts = {name: pair for name, pair in told.items() if not live.is_training(name)}
+    return f'{{"runs":[{",".join(text for _, text in told.values())}]}}'.encode()
+
+
+def _can_be_asked_for(name: str) -> bool:
+    """Whether a request can say the name: bytes that are no Unicode have no place in one."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @answering
@@ -39,56 +68,67 @@ async def one(request: web.Request) -> web.Response:
     """``GET /krona/runs/<id>?from=``"""
     text = request.query.get("from", "0")
     if not (text.isascii() and text.isdecimal() and len(text) < 10):
-        raise Refused(400, f'from is "{text}", no number of a row.', remedy="Ask from 0, or from the next of the last answer.")
+        raise Refused(
+            400, f'from is "{shown(text)}", no number of a row.', remedy="Ask from 0, or from the next of the last answer."
+        )
+    return as_json(await aside(_one, request.match_info["id"], int(text)))
 
-    def find() -> dict[str, Any]:
-        folder = _folder(request)
-        rows = rows_of(folder)
-        at = standing_of(rows, has_result=own_file(folder, "adapter.safetensors") is not None)
-        first = min(int(text), len(rows))
-        part = rows[first : first + MOST_ROWS]
-        told = _facts(folder, at, set(paths.adapter_files()))
-        return {**told, "settings": settings_of(folder), "rows": part, "next": first + len(part), "total": len(rows)}
 
-    return web.json_response(await asyncio.to_thread(find))
+def _one(run: str, start: int) -> bytes:
+    folder = _folder(run)
+    rows = rows_of(folder)
+    glance = glance_at(folder)
+    at = standing_of(rows, has_result=glance.result == RESULT)
+    first = min(start, len(rows))
+    texts = [text_of(public_row(row)) for row in rows[first : first + MOST_ROWS]]
+    fits = sum(total <= MOST_CHARACTERS_OF_ROWS for total in accumulate(map(len, texts)))
+    texts = texts[: max(1, fits)]
+    told = {**_facts(replace(glance, standing=at)), "settings": settings_of(folder)}
+    rest = {"next": first + len(texts), "total": len(rows)}
+    return b'%s,"rows":[%s],%s' % (encoded(told)[:-1], ",".join(texts).encode(), encoded(rest)[1:])
 
 
 @answering
 async def preview(request: web.Request) -> web.Response:
     """``GET /krona/runs/<id>/previews/<step>/<number>``"""
 
-    def find() -> bytes | None:
-        pictures = own(_folder(request), "previews")
-        step, number = int(request.match_info["step"]), int(request.match_info["number"])
+    def find(run: str, step: int, number: int) -> bytes | None:
+        pictures = own(_folder(run), "previews")
         file = own_file(pictures, picture_names(step, number)[-1]) if pictures is not None and number else None
         return file.read_bytes() if file is not None and file.stat().st_size <= MOST_BYTES_OF_PICTURE else None
 
-    return picture(await asyncio.to_thread(find), "There is no such preview.")
+    asked = request.match_info
+    return picture(await aside(find, asked["id"], int(asked["step"]), int(asked["number"])), "There is no such preview.")
 
 
 @answering
 async def request(request: web.Request) -> web.Response:
     """``POST /krona/runs/<id>/requests``"""
+    require_a_page_of_ours(request)
     wish = await _wish(request)
-    folder = await asyncio.to_thread(_folder, request)
+    folder = await aside(_folder, request.match_info["id"])
     if not live.is_training(folder.name):
         raise Refused(
             409,
-            f'"{folder.name}" does not train in this server now.',
+            f'"{shown(folder.name)}" does not train in this server now.',
             remedy="Only a training that runs can be asked for something.",
         )
-    await asyncio.to_thread(ask, folder, ASKS[wish])
-    return web.json_response({"run": folder.name, "ask": wish}, status=202)
+    await aside(ask, folder, ASKS[wish])
+    return as_json(encoded({"run": folder.name, "ask": wish}), status=202)
 
 
 async def _wish(request: web.Request) -> str:
     if request.content_type != "application/json":
-        raise Refused(415, f"The request is {request.content_type}.", remedy="Send it as application/json.")
+        raise Refused(415, f"The request is {shown(request.content_type)}.", remedy="Send it as application/json.")
     if request.content_length is None or request.content_length > MOST_BYTES_OF_REQUEST:
         raise Refused(400, "The request has no length, or is too long.", remedy='Send {"ask": "save"} or {"ask": "finish"}.')
     try:
-        body = await request.json()
-    except (ValueError, RecursionError):
+        told = await asyncio.wait_for(request.read(), SECONDS_FOR_A_REQUEST)
+        body = Border().json(told) if told else None
+    except asyncio.TimeoutError as error:
+        late = f"The request was not whole after {SECONDS_FOR_A_REQUEST:.0f} s."
+        raise Refused(408, late, remedy="Send it again.") from error
+    except (AdapterFileError, web.RequestPayloadError, ConnectionError):
         body = None
     wish = body.get("ask") if isinstance(body, dict) else None
     if not isinstance(wish, str) or wish not in ASKS:
@@ -96,17 +136,16 @@ async def _wish(request: web.Request) -> str:
     return wish
 
 
-def _folder(request: web.Request) -> Path:
+def _folder(run: str) -> Path:
     """The folder of the run that is asked for, found by its name among all that there are."""
-    run = request.match_info["id"]
-    found = next((folder for folder in run_folders(paths.runs_folder()) if folder.name == run), None)
+    found = run_named(paths.runs_folder(), run)
     if found is None:
-        raise Refused(404, f'There is no run "{run}".', remedy="GET /krona/runs lists those that there are.")
+        raise Refused(404, f'There is no run "{shown(run)}".', remedy="GET /krona/runs lists those that there are.")
     return found
 
 
-def _facts(folder: Path, at: Standing, listed: set[str]) -> dict[str, Any]:
-    run = folder.name
+def _facts(glance: Glance) -> dict[str, Any]:
+    run, at = glance.name, glance.standing
     return {
         "id": run,
         "state": "training" if live.is_training(run) else at.end,
@@ -115,21 +154,6 @@ def _facts(folder: Path, at: Standing, listed: set[str]) -> dict[str, Any]:
         "steps": at.steps,
         "loss": at.loss,
         "validation": at.validation,
-        "modified": _modified(folder),
-        "adapter": _result(folder, listed),
+        "modified": glance.modified,
+        "adapter": os.path.join(run, glance.result) if glance.result else None,
     }
-
-
-def _modified(folder: Path) -> float:
-    file = own_file(folder, METRICS) or own_file(folder, SETTINGS)
-    try:
-        return file.stat().st_mtime if file is not None else 0.0
-    except OSError:
-        return 0.0
-
-
-def _result(folder: Path, listed: set[str]) -> str | None:
-    """The name of the adapter in the loader's menu: the result, or what a training that was stopped has left."""
-    stopped = sorted((path.name for path in folder.glob("adapter-stopped-at-*.safetensors")), reverse=True)
-    names = (os.path.join(folder.name, file) for file in ("adapter.safetensors", *stopped) if own_file(folder, file))
-    return next((name for name in names if name in listed), None)

@@ -18,18 +18,25 @@ from krona_ops.errors import AdapterFileError, FormatError
 from krona_ops.families import whole_model
 from krona_ops.header import PICKLE_SUFFIXES, SUFFIXES, Header, header_length, parse_header
 from krona_ops.inspection import layers_of
+from krona_ops.locks import is_at, take
+from krona_ops.shown import shown
 
 from .. import paths
+from .adapters import require_few_tensors
 from .answers import Refused
 
 ON_ITS_WAY = ".upload"
-SECONDS_UNTIL_STALE = 900.0
-"""Whoever writes nothing for a minute is refused, so what has not grown for longer is left from a crash."""
+SECONDS_UNTIL_STALE = 60.0
+"""Where the file system keeps no locks. Whoever writes nothing for a few seconds is refused, so what has not grown for longer is left from a crash."""
 MOST_CHARACTERS = 200
 _CHUNK = 1 << 20
 _DEVICE = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[\d¹²³]|lpt[\d¹²³])\s*(\.|$)", re.IGNORECASE)
 _FORBIDDEN = re.compile(r'[<>:"|?*]')
 """By Windows, and by many sticks and network drives."""
+_on_their_way: set[Path] = set()
+"""Files of this process, which may wait for their turn for long."""
+_UNWRITTEN = ("Cf", "Co", "Cs", "Cn", "Zl", "Zp")
+"""Kinds of signs that nobody sees, or that no file's name can have."""
 _parsing = threading.Lock()
 """One header at a time: the largest that is allowed takes a gigabyte of memory."""
 _placing = threading.Lock()
@@ -43,20 +50,30 @@ def checked_name(text: str) -> str:
     """
     reason = _refusal(text)
     if reason is not None:
-        raise Refused(400, f"The file cannot be called {text[:60]!r}: {reason}.", remedy="Rename it.")
+        raise _cannot_be_called(text, reason)
     stem, suffix = os.path.splitext(text)
     if suffix.lower() not in SUFFIXES:
         why = "they can run code" if suffix.lower() in PICKLE_SUFFIXES else "only .safetensors is read"
         raise Refused(
             415,
-            f"{suffix or 'Files without a suffix'} is never opened: {why}.",
+            f"{shown(suffix) or 'Files without a suffix'} is never opened: {why}.",
             remedy="Convert it with the program that made it.",
         )
     stem = _FORBIDDEN.sub("-", unicodedata.normalize("NFC", stem))
-    stem = "".join("-" if unicodedata.category(c) in ("Cf", "Co", "Cs", "Cn", "Zl", "Zp") else c for c in stem).strip(" .")
+    stem = "".join("-" if unicodedata.category(c) in _UNWRITTEN else c for c in stem)
+    while stem != (stem := stem.strip().strip(".")):
+        pass
     if not stem:
-        raise Refused(400, f"The file cannot be called {text[:60]!r}: there is nothing before the suffix.", remedy="Rename it.")
-    return stem + suffix.lower()
+        raise _cannot_be_called(text, "there is nothing before the suffix")
+    made = stem + suffix.lower()
+    reason = _refusal(made)  # what has become of it may be longer, or another name
+    if reason is not None:
+        raise _cannot_be_called(text, reason)
+    return made
+
+
+def _cannot_be_called(text: str, reason: str) -> Refused:
+    return Refused(400, f'The file cannot be called "{shown(text)}": {reason}.', remedy="Rename it.")
 
 
 def _refusal(text: str) -> str | None:
@@ -68,6 +85,8 @@ def _refusal(text: str) -> str | None:
         return "it has control characters"
     if len(text) > MOST_CHARACTERS or len(text.encode(errors="replace")) > MOST_CHARACTERS:
         return f"it is longer than {MOST_CHARACTERS} characters"
+    if paths.is_called_as_a_run_does(text):
+        return "runs keep files of that name, which no menu shows"
     return "Windows keeps that name for a device" if _DEVICE.match(text.strip()) else None
 
 
@@ -82,8 +101,7 @@ class Incoming:
 
     def __init__(self, folder: Path, name: str, size: int) -> None:
         self._wanted, self._size, self._written = folder / name, size, 0
-        self._path = folder / f".{secrets.token_hex(8)}{ON_ITS_WAY}"
-        self._file = self._path.open("x+b")
+        self._path, self._file = _opened(folder)
         self._needed = 8
         """Bytes until more can be said."""
         self._is_checked = False
@@ -125,7 +143,8 @@ class Incoming:
             raise Refused(400, f"{self._written} of {self._size} bytes have come.", remedy="Upload it again.")
         self._file.flush()
         os.fsync(self._file.fileno())
-        self._file.close()
+        if os.name == "nt":  # where an open file cannot be renamed
+            self._file.close()
         with _placing:
             known = _same(self._path, self._size)
             if known is not None:
@@ -146,6 +165,7 @@ class Incoming:
     def discard(self) -> None:
         """Leave nothing behind but what was placed."""
         self._file.close()
+        _on_their_way.discard(self._path)
         with contextlib.suppress(FileNotFoundError):
             self._path.unlink()
 
@@ -172,8 +192,9 @@ def _header(path: Path, file: IO[bytes], size: int) -> Header:
 def require_adapter(header: Header) -> None:
     """
     Raises:
-        Refused: It holds no adapter; a whole model is called by its name.
+        Refused: It holds no adapter, or one of too many layers; a whole model is called by its name.
     """
+    require_few_tensors(len(header.shapes))
     try:
         layers_of(header)
     except FormatError as error:
@@ -227,12 +248,33 @@ def moved(path: Path, target: Path, link: Callable[[Path, Path], None] = os.link
     return True
 
 
+def _opened(folder: Path) -> tuple[Path, IO[bytes]]:
+    """A new file that nobody else removes as long as it is open."""
+    while True:
+        path = folder / f".{secrets.token_hex(8)}{ON_ITS_WAY}"
+        _on_their_way.add(path)
+        file = path.open("x+b")
+        if os.name == "nt" or take(file.fileno()) is None or is_at(file.fileno(), path):
+            return path, file
+        file.close()  # another server has swept it between the two lines above
+        _on_their_way.discard(path)
+
+
 def remove_stale(folder: Path) -> None:
-    """Files that a crash has left on their way."""
+    """Remove what a crash has left on its way: files that no process holds open."""
     for path in folder.glob(f".*{ON_ITS_WAY}"):
-        with contextlib.suppress(OSError):
-            if time.time() - path.stat().st_mtime > SECONDS_UNTIL_STALE:
+        with contextlib.suppress(OSError):  # another server may have removed it
+            if path not in _on_their_way and _is_nobodys(path):
                 path.unlink()
+
+
+def _is_nobodys(path: Path) -> bool:
+    is_old = abs(time.time() - path.lstat().st_mtime) > SECONDS_UNTIL_STALE
+    if os.name == "nt":  # an open file cannot be removed there
+        return is_old
+    with path.open("rb") as file:
+        is_free = take(file.fileno())
+    return is_old if is_free is None else is_free
 
 
 def is_full(error: OSError) -> bool:

@@ -2,48 +2,52 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from aiohttp import web
 from server import PromptServer
 
+from krona_ops.shown import shown
+
 from .. import paths
-from .answers import Refused, answering
+from .answers import Refused, answering, as_json, encoded
+from .aside import aside, aside_for_uploads
+from .origin import require_a_page_of_ours
+from .pace import Place, Places
 from .storage import Incoming, checked_name, is_full, remove_stale
 
 SETTING = "KronA.Uploads.LargestFile"
+KIND = "application/octet-stream"
+"""The only type of a body that is taken. A page of another site cannot send it without asking first."""
 MEGABYTE = 1_000_000
 LARGEST = 4096.0
 """Megabytes, where the user has not set them."""
 AT_ONCE = 8
-SECONDS_WITHOUT_A_BYTE = 60.0
+MOST_MEGABYTES = 1e12
+"""What a setting can say; more is nonsense."""
 ROOM_TO_SPARE = 64 * MEGABYTE
-_on_their_way: dict[object, int] = {}
-"""Bytes of each upload that goes on."""
+_places = Places(AT_ONCE)
 
 
 @answering
 async def receive(request: web.Request) -> web.Response:
     """``POST /krona/adapters?name=``"""
+    require_a_page_of_ours(request)
     size = await _announced(request)
     name = checked_name(request.query.get("name", ""))
-    with _a_place(size):
+    with _places.one(size) as place:
         try:
-            folder = await asyncio.to_thread(_prepared_folder)
-            found, is_new = await _store(request, folder, name, size)
+            folder = await aside_for_uploads(AT_ONCE, _prepared_folder)
+            found, is_new = await _store(request, place, folder, name, size)
         except OSError as error:
             if isinstance(error, ConnectionError):
-                raise Refused(400, "The connection broke before the file was whole.", remedy="Upload it again.") from error
-            status = 507 if is_full(error) else 500
-            raise Refused(
-                status, f"The file cannot be written: {error.strerror or error}.", remedy="Nothing was kept."
-            ) from error
-    return web.json_response({"name": found, "is_new": is_new})
+                raise _broken() from error
+            status = 507 if is_full(error) else 422
+            told = error.strerror or type(error).__name__
+            raise Refused(status, f"The file cannot be written: {told}.", remedy="Nothing was kept.") from error
+    return as_json(encoded({"name": found, "is_new": is_new}))
 
 
 async def _announced(request: web.Request) -> int:
@@ -52,11 +56,14 @@ async def _announced(request: web.Request) -> int:
     Raises:
         Refused: It does not say, or is of another kind or too long.
     """
-    if request.content_type != "application/octet-stream":
-        raise Refused(415, f"The body is {request.content_type}.", remedy="Send the file itself, as application/octet-stream.")
+    told = request.headers.get(
+        "Content-Type", ""
+    )  # as it was sent: aiohttp's own reading takes nothing and nonsense for this very type
+    if told.partition(";")[0].strip().lower() != KIND:
+        raise Refused(415, f"The body is {shown(told) or 'of no type'}.", remedy=f"Send the file itself, as {KIND}.")
     if request.content_length is None:
         raise Refused(400, "The length of the file is not known.", remedy="Send it with a Content-Length.")
-    largest = await asyncio.to_thread(_largest, request)
+    largest = await aside(_largest, request)
     if request.content_length > largest * MEGABYTE:
         raise Refused(
             413,
@@ -67,31 +74,21 @@ async def _announced(request: web.Request) -> int:
 
 
 def _largest(request: web.Request) -> float:
-    told = PromptServer.instance.user_manager.settings.get_settings(request).get(SETTING)
-    is_number = isinstance(told, int | float) and not isinstance(told, bool) and math.isfinite(told) and told > 0
-    return float(told) if is_number else LARGEST
+    settings = PromptServer.instance.user_manager.settings.get_settings(request)
+    told = settings.get(SETTING) if isinstance(settings, dict) else None
+    is_number = isinstance(told, int | float) and not isinstance(told, bool) and 0 < told < math.inf
+    return float(min(told, MOST_MEGABYTES)) if is_number else LARGEST
 
 
-@contextmanager
-def _a_place(size: int) -> Iterator[None]:
-    """
-    Raises:
-        Refused: Too many uploads go on.
-    """
-    if len(_on_their_way) >= AT_ONCE:
-        raise Refused(429, f"{AT_ONCE} uploads go on already.", remedy="Try again when one of them has ended.")
-    ticket = object()
-    _on_their_way[ticket] = size
-    try:
-        yield
-    finally:
-        del _on_their_way[ticket]
+def sweep() -> None:
+    """Remove what uploads have left that a crash has ended; where there is no folder for them yet, none is made."""
+    remove_stale(paths.upload_place())
 
 
 def _prepared_folder() -> Path:
     folder = paths.upload_folder()
     remove_stale(folder)
-    needed, free = sum(_on_their_way.values()) + ROOM_TO_SPARE, shutil.disk_usage(folder).free
+    needed, free = _places.announced() + ROOM_TO_SPARE, shutil.disk_usage(folder).free
     if free < needed:
         raise Refused(
             507,
@@ -101,26 +98,28 @@ def _prepared_folder() -> Path:
     return folder
 
 
-async def _store(request: web.Request, folder: Path, name: str, size: int) -> tuple[str, bool]:
+async def _store(request: web.Request, place: Place, folder: Path, name: str, size: int) -> tuple[str, bool]:
     """Write what comes; nothing of it stays if it is refused, or if the connection breaks."""
-    incoming = await asyncio.to_thread(Incoming, folder, name, size)
+    incoming = await aside_for_uploads(AT_ONCE, Incoming, folder, name, size)
     try:
-        while data := await _next(request):
-            await asyncio.to_thread(incoming.write, data)
-        return await asyncio.to_thread(incoming.place)
+        while data := await _next(request, place):
+            await aside_for_uploads(AT_ONCE, incoming.write, data)
+        return await aside_for_uploads(AT_ONCE, incoming.place)
     finally:
-        await asyncio.to_thread(incoming.discard)
+        await aside_for_uploads(AT_ONCE, incoming.discard)
 
 
-async def _next(request: web.Request) -> bytes:
+async def _next(request: web.Request, place: Place) -> bytes:
     """What has come since; nothing at the end.
 
     Raises:
-        Refused: Nothing came for a minute, or the connection broke.
+        Refused: It comes too slowly, or the connection broke.
     """
     try:
-        return await asyncio.wait_for(request.content.readany(), SECONDS_WITHOUT_A_BYTE)
-    except asyncio.TimeoutError as error:
-        raise Refused(408, f"Nothing came for {SECONDS_WITHOUT_A_BYTE:.0f} s.", remedy="Upload it again.") from error
+        return await place.next(request.content.readany)
     except (web.RequestPayloadError, ConnectionError) as error:
-        raise Refused(400, "The connection broke before the file was whole.", remedy="Upload it again.") from error
+        raise _broken() from error
+
+
+def _broken() -> Refused:
+    return Refused(400, "The connection broke before the file was whole.", remedy="Upload it again.")

@@ -1,0 +1,52 @@
+"""What texts say to whoever is at the other end of the network: nothing of where things are on this computer."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import folder_paths
+
+_TOLD = {"error", "text", "notes"}
+"""Values of a run's rows that are words."""
+_PART = r"[^\s/\\:*?\"'<>|]+"
+_ABSOLUTE = re.compile(rf"(?<![\w./\\~:-])(?:/|~[/\\]|[A-Za-z]:[/\\]|\\\\)(?:{_PART}[/\\])*(?={_PART})")
+"""The folders of a path that begins at a root, a drive, a home or a computer's name; what is left is the last part."""
+_PACK = Path(__file__).resolve().parents[2]
+
+
+def without_folders(text: str) -> str:
+    """The text with the last part of each absolute path in it; of paths below a folder of the host's, with what is below.
+
+    >>> without_folders("/srv/x/robot.safetensors: This is no adapter.")
+    'robot.safetensors: This is no adapter.'
+    """
+    if not any(mark in text for mark in ("/", "\\")):
+        return text
+    for root in sorted(_roots(), key=len, reverse=True):
+        text = text.replace(f"{root}{os.sep}", "")
+    return _ABSOLUTE.sub("", text)
+
+
+def _roots() -> Iterator[str]:
+    """Folders whose names may have blanks in them, which no pattern can tell from the words around them."""
+    known = [folder for folders, _ in folder_paths.folder_names_and_paths.values() for folder in folders]
+    known += [folder_paths.get_input_directory(), folder_paths.get_output_directory(), folder_paths.get_temp_directory()]
+    known += [folder_paths.get_user_directory(), folder_paths.models_dir, folder_paths.base_path]
+    known += [tempfile.gettempdir(), os.path.expanduser("~"), str(_PACK), os.getcwd()]
+    for folder in known:
+        yield from {os.path.abspath(folder), os.path.realpath(folder)} - {os.path.abspath(os.sep)}
+
+
+def public_row(row: dict) -> dict:
+    """A row of a run's metrics, as it may be shown."""
+    return {name: _public(value) if name in _TOLD else value for name, value in row.items()}
+
+
+def _public(value: object) -> object:
+    if isinstance(value, str):
+        return without_folders(value)
+    return [_public(item) for item in value] if isinstance(value, list) else value

@@ -1,0 +1,1 @@
+"""Requests from whoever reaches the server."""

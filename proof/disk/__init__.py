@@ -1,0 +1,1 @@
+"""Disks that are full, read-only, or changed by somebody else while the pack writes."""

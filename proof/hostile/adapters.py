@@ -1,0 +1,23 @@
+"""Adapter files by a grammar of all methods and dialects, broken in every way (tests/support/hostile_adapters.py), read and used as users do."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+
+from tools.server import PACK
+
+from ..driver import Bench, Outcome
+
+sys.path.append(str(PACK / "tests" / "support"))
+import hostile_adapters
+
+WORDS = {"ok": "a file that was read and used", "refused": "a file that was refused", "violation": "a file"}
+
+
+def run(bench: Bench, numbers: Iterable[int]) -> Iterator[Outcome]:
+    """File by file, in one folder."""
+    for number in numbers:
+        made = hostile_adapters.case(bench.seed, number)
+        found = hostile_adapters.run(made, bench.folder)
+        yield Outcome(number, WORDS[found.kind], (found.what,) if found.kind == "violation" else ())

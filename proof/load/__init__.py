@@ -1,0 +1,1 @@
+"""A server that works for a long time."""

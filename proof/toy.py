@@ -1,0 +1,123 @@
+"""A training of a second on the pack's toy model, for whatever is done to its folder; and what must hold of the folder afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from krona_ops import TargetRule, load
+from krona_train import AdapterConfig, OptimizerConfig, TrainConfig, fit
+from krona_train.backbone.protocol import Example
+from krona_train.backbone.toy import ToyBackbone
+from krona_train.claim import claim, claim_new
+from krona_train.config import PreviewConfig, ValidationConfig
+from krona_train.data.cache import Cache
+from krona_train.events import Event
+from krona_train.metrics import METRICS, read
+from krona_train.run import Run
+from krona_train.samples import as_items, fingerprint
+from krona_train.state import TrainState, newest_whole, same_run
+
+from .words import in_short
+
+CONFIG = TrainConfig(
+    steps=16,
+    batch_size=2,
+    save_every=3,
+    keep_states=2,
+    adapter=AdapterConfig(targets=(TargetRule(factors=(8, 4)),)),
+    optimizer=OptimizerConfig(learning_rate=1e-2, rate_by_width=0.0),
+    validation=ValidationConfig(every=5, pictures=1),
+    preview=PreviewConfig(every=4),
+)
+RESULT = "adapter.safetensors"
+
+
+def examples() -> list[Example]:
+    """Five encoded pictures."""
+    rng = torch.Generator().manual_seed(1)
+    return [
+        Example(torch.randn(4, 6, 5, generator=rng), torch.randn(7, 24, generator=rng), f"caption {number}")
+        for number in range(5)
+    ]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training has left."""
+
+    folder: Path
+    layers: Mapping
+
+
+def train(parent: Path, watch: Callable[[Event], object] = lambda event: None, config: TrainConfig = CONFIG) -> Trained:
+    """Train a run called ``run`` below a folder as the node does it: go on with the one that can go on, else begin a new one.
+
+    Args:
+        watch: Gets every event after the folder has.
+    """
+    data = examples()
+    there = sorted(parent.glob("run*"), reverse=True)
+    found = same_run(there, config, ToyBackbone().fingerprint(), fingerprint(as_items(data)))
+    if found and found[1].step == config.steps and (found[0] / RESULT).is_file():
+        return Trained(found[0], load(found[0] / RESULT).layers)
+    with claim(found[0]) if found else claim_new(parent / "run") as held:
+        state = newest_whole(held.folder) if found else None
+        run = Run(held.folder, config, {}, held=True)
+
+        def sink(event: Event) -> None:
+            run(event)
+            watch(event)
+
+        return Trained(held.folder, fit(ToyBackbone(), data, config, sink, state, preview=draw).layers)
+
+
+def draw() -> list[Image.Image]:
+    """A preview."""
+    return [Image.new("RGB", (64, 64), "red")]
+
+
+def wrong_in(folder: Path) -> list[str]:
+    """What is wrong with what a training has left in a folder, whatever happened to it: files are whole or absent, and nothing is left over."""
+    wrong = []
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        if path.suffix in (".part", ".upload"):
+            wrong.append(f"{path.name} is left over")
+            continue
+        try:
+            _read(path)
+        except Exception as error:
+            wrong.append(f"{path.name} is not whole: {in_short(error)}")
+    return wrong
+
+
+def _read(path: Path) -> None:
+    if path.name.startswith("state-"):
+        TrainState.load(path)
+    elif path.suffix == ".safetensors":
+        load(path)
+    elif path.suffix == ".png":
+        with Image.open(path) as picture:
+            picture.load()
+    elif path.name == "run.yaml" and not path.read_text(encoding="utf-8").strip():
+        raise ValueError("it is empty")
+
+
+def wrong_with_rows(folder: Path, steps: int = CONFIG.steps) -> list[str]:
+    """Whether the metrics tell of each step once."""
+    told = [row["step"] for row in read(folder / METRICS) if row["event"] == "step"]
+    return [] if told == list(range(1, steps + 1)) else [f"the metrics tell of the steps {told}"]
+
+
+def wrong_in_cache(folder: Path) -> list[str]:
+    """Whether each entry of a cache can be read, and nothing is left over."""
+    cache = Cache(folder)
+    wrong = [f"{path.name} is left over" for path in folder.rglob("*.part")]
+    for path in folder.rglob("*.safetensors"):
+        if cache.get(path.stem) is None:
+            wrong.append(f"{path.name} is not whole")
+    return wrong

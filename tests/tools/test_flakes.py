@@ -1,0 +1,53 @@
+"""tools/flakes.py sees a test that fails now and then, goes on where it was stopped, and ends what it has started."""
+
+from contextlib import nullcontext
+
+import pytest
+
+from tools import flakes
+
+SOMETIMES = """
+from pathlib import Path
+seen = Path(__file__).with_name("seen")
+
+def test_sometimes():
+    times = len(seen.read_text()) if seen.exists() else 0
+    seen.write_text("x" * (times + 1))
+    assert times != 1
+
+def test_always():
+    pass
+"""
+
+
+@pytest.fixture
+def racing(tmp_path, monkeypatch):
+    (tmp_path / "test_racing.py").write_text(SOMETIMES)
+    monkeypatch.setattr(flakes, "WORK", tmp_path / "flakes.jsonl")
+    monkeypatch.setattr(flakes, "PACK", tmp_path)
+    monkeypatch.setattr(flakes, "busy", lambda cores: nullcontext())  # other tests run beside this one
+    return tmp_path
+
+
+def test_what_fails_once_is_named_and_a_second_run_goes_on(racing, capsys):
+    assert flakes.main(["--rounds", "2", "--only", "test_racing.py"]) == 1
+    said = capsys.readouterr().out
+    assert "round 1 of 2, test_racing.py: 2 tests" in said
+    assert "4 tests in 2 rounds" in said
+    assert "1 × test_racing::test_sometimes" in said
+    assert flakes.main(["--rounds", "3", "--only", "test_racing.py"]) == 1
+    assert capsys.readouterr().out.count("round ") == 1  # the third alone
+    assert (racing / "seen").read_text() == "xxx"
+
+
+def test_a_file_that_cannot_be_run_has_failed(racing):
+    assert flakes.once("nothing.py")["failed"] == ["nothing.py: pytest ended with code 4"]
+
+
+def test_nobody_computes_on_when_the_block_ends():
+    import psutil
+
+    with flakes.busy(2):
+        spinning = [child for child in psutil.Process().children() if "while True: pass" in " ".join(child.cmdline())]
+        assert len(spinning) == 2
+    assert not any(child.is_running() for child in spinning)

@@ -1,0 +1,132 @@
+"""Do tests race with a busy machine? Runs those with servers, browsers and processes many times while other processes keep every core busy.
+
+    python3 tools/host.py run tools/flakes.py [--rounds 20] [--only tests/web,tests/host/test_upload.py] [--anew]
+
+A line of JSON for each file and round goes to proof-work/flakes.jsonl; a run that was stopped goes on there. Ends with what failed, and how often.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ET
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+PACK = Path(__file__).absolute().parents[1]
+if __name__ == "__main__":
+    sys.path[0] = str(PACK)  # instead of tools/, whose server.py would hide ComfyUI's
+
+from benchmarks.contest import commit, machine  # noqa: E402
+
+WORK = PACK / "proof-work" / "flakes.jsonl"
+TESTS = (
+    "tests/host/test_server.py",
+    "tests/host/test_routes.py",
+    "tests/host/test_upload.py",
+    "tests/host/test_headless.py",
+    "tests/host/test_failures.py",
+    "tests/host/test_lora_stacks.py",
+    "tests/host/test_material_nodes.py",
+    "tests/tools/test_server.py",
+    "tests/train/test_launch.py",
+    "tests/train/test_processes.py",
+    "tests/proof/test_frame.py",
+    "tests/web",
+)
+"""What waits for something: servers, the browser, processes."""
+SPIN = "import ctypes, signal, sys\nif sys.platform == 'linux': ctypes.CDLL(None).prctl(1, signal.SIGKILL)\nwhile True: pass"
+SECONDS = 3600.0
+"""Of one file; one that takes longer hangs, and has failed."""
+
+
+@contextlib.contextmanager
+def busy(cores: int) -> Iterator[None]:
+    """As many processes as cores that do nothing but compute, inside the block."""
+    spinning = [subprocess.Popen([sys.executable, "-c", SPIN]) for _ in range(cores)]
+    try:
+        yield
+    finally:
+        for process in spinning:
+            process.kill()
+            process.wait()
+
+
+def once(file: str) -> dict[str, object]:
+    """Run the tests of one file or folder; what failed, by name, and how many there were."""
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.xml"
+        argv = [sys.executable, "-m", "pytest", "-q", f"--junitxml={report}", file]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        try:
+            done = subprocess.run(argv, cwd=PACK, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False)
+            code, said = done.returncode, done.stdout[-3000:]
+        except subprocess.TimeoutExpired:
+            code, said = -1, f"it hung: not finished within {SECONDS:.0f} s"
+        cases = list(ET.parse(report).iter("testcase")) if report.exists() else []
+    failed = [name(case) for case in cases if case.find("failure") is not None or case.find("error") is not None]
+    if code not in (0, 1) and not failed:
+        failed = [f"{file}: pytest ended with code {code}"]
+    return {
+        "file": file,
+        "tests": len(cases),
+        "failed": failed,
+        "seconds": round(time.monotonic() - start),
+        "said": said if failed else "",
+    }
+
+
+def name(case: ET.Element) -> str:
+    """As pytest names a test, nearly."""
+    return f"{case.get('classname')}::{case.get('name')}"
+
+
+def rows() -> list[dict]:
+    """What has been run."""
+    return [json.loads(line) for line in WORK.read_text(encoding="utf-8").splitlines()] if WORK.exists() else []
+
+
+def main(argv: list[str]) -> int:
+    """The command line; 1 where something failed even once."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--only", help="files or folders of tests, with commas; those that wait for something without it")
+    parser.add_argument("--anew", action="store_true", help="forget what has been run")
+    told = parser.parse_args(argv)
+    files = told.only.split(",") if told.only else list(TESTS)
+    WORK.parent.mkdir(exist_ok=True)
+    if told.anew:
+        WORK.unlink(missing_ok=True)
+    done = {(row["file"], row["round"]) for row in rows()}
+    with busy(os.cpu_count() or 1):
+        for number in range(1, told.rounds + 1):
+            for file in files:
+                if (file, number) in done:
+                    continue
+                row = {"round": number, "commit": commit(), "machine": machine(), **once(file)}
+                with WORK.open("a", encoding="utf-8") as out:
+                    out.write(json.dumps(row) + "\n")
+                print(
+                    f"round {number} of {told.rounds}, {file}: {row['tests']} tests, {row['seconds']} s, failed: {row['failed'] or 'none'}",
+                    flush=True,
+                )
+    asked = [row for row in rows() if row["file"] in files and row["round"] <= told.rounds]
+    failed = Counter(test for row in asked for test in row["failed"])
+    print(
+        f"{sum(row['tests'] for row in asked):,} tests in {told.rounds} rounds with {os.cpu_count()} cores kept busy: {sum(failed.values())} failures"
+    )
+    for test, count in failed.most_common():
+        print(f"  {count} × {test}")
+    return int(bool(failed))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
