@@ -107,7 +107,7 @@ def test_gradients_are_those_of_difference_quotients_with_and_without_checkpoint
         layers = {layer: copy.deepcopy(value).double() for layer, value in layers.items()}
     else:
         precise, tolerance = backbone, 3e-3
-    error = gradients.numerical_error(precise, layers, example, grads, tiny.directions)
+    error = gradients.numerical_error(precise, layers, example, grads, tolerance, tiny.directions)
     assert error <= tolerance, error
 
 
