@@ -464,14 +464,14 @@ def run_all(
     Args:
         told: Called with each case's number and outcome, as it is known.
     """
-    summary, number = Summary(), start
-    while number < start + count:
-        for number, outcome in _in_a_process(seed, number, start + count - number):
+    summary, following = Summary(), start
+    while following < start + count:
+        for number, outcome in _in_a_process(seed, following, start + count - following):
             summary.counts[outcome.kind] += 1
             if outcome.kind == "violation":
                 summary.violations.append((number, outcome.what))
             told(number, outcome)
-        number += 1
+            following = number + 1
     return summary
 
 
