@@ -29,6 +29,7 @@ from .claim import Claim, claim, claim_new, join
 from .comfyui_start import find_comfyui, has_gpu, host_side, prepare_comfyui, user_folder
 from .events import Ended, Event, Noted, Sink, Started, Stepped, Validated
 from .job import Job, dataset_of, load_job, to_text
+from .litter import sweep_below
 from .requests import Ask, asked, forget
 from .runtime import Accelerated, OneProcess, Runtime
 from .start import FILE as START
@@ -110,6 +111,7 @@ def _train_in(folder: Path, job: Job, options: argparse.Namespace, runtime: Runt
     encoded = options.encoded or folder / "encoded.safetensors"
     if leads and options.encoded is None and (resume is None or not _is_whole(encoded)):
         places = Places(user_folder(host) / "krona" / "cache", folder.parent / "class pictures")
+        sweep_below([places.cache, places.class_pictures])
         clip, vae = load_clip(job.model), load_vae(job.model)
         begun = _start(job, model, clip)
         prepared = prepare(model, clip, vae, dataset_of(job), config, places, _tell_preparation(options.events))
