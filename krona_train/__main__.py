@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from krona_ops import Adapter, load
 from krona_ops.errors import ConfigError, DataError, KronaError
+from krona_ops.shown import printable
 
 from .claim import Claim, claim, claim_new, join
 from .comfyui_start import find_comfyui, has_gpu, host_side, prepare_comfyui, user_folder
@@ -60,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         runtime.close()
         return 0
     except KronaError as error:
-        log.error("%s", error)
+        log.error("%s", printable(str(error), "\n"))
         return 2
     except KeyboardInterrupt:
         return STOPPED
@@ -272,7 +273,7 @@ class _Bar:
             self._bar.set_postfix(loss=f"{event.loss:.4f}", refresh=False)
             self._bar.update()
         elif isinstance(event, Noted):
-            tqdm.write(event.text, file=sys.stderr)
+            tqdm.write(printable(event.text), file=sys.stderr)
         elif isinstance(event, Validated):
             tqdm.write(
                 f"step {event.step}: validation loss {event.loss:.5f}{' (best)' if event.is_best else ''}", file=sys.stderr
