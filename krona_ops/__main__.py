@@ -23,6 +23,7 @@ from .inspection import inspect_header
 from .kron import Layout
 from .report import By, report, report_of_header
 from .respell import respelled, unified
+from .shown import printable
 from .targets import PAPER_FACTORS
 from .weights import PRESETS, apply_weights, describe_unmatched, parse_weights
 
@@ -33,11 +34,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options.run(options)
     except KronaError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(_for_terminal(f"error: {error}"), file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader of a pipe has seen enough
         sys.stderr.close()
     return 0
+
+
+def _say(line: object) -> None:
+    print(_for_terminal(str(line)))
+
+
+def _for_terminal(text: str) -> str:
+    """Without what a terminal would obey, and with what its encoding lacks spelled out."""
+    encoding = sys.stdout.encoding or "utf-8"
+    return printable(text, "\n").encode(encoding, "backslashreplace").decode(encoding)
 
 
 def _inspect(options: argparse.Namespace) -> None:
@@ -45,18 +56,18 @@ def _inspect(options: argparse.Namespace) -> None:
         inspection = inspect_header(path)
         found = report(load(path, options.scale_rule)) if options.tensors else report_of_header(inspection)
         dtypes = ", ".join(f"{count} {dtype}" for dtype, count in inspection.dtypes.items())
-        print("\n" * (n > 0) + f"{path}: {inspection.format}, {len(found.layers)} layers, {found.parameters:,} parameters, "
+        _say("\n" * (n > 0) + f"{path}: {inspection.format}, {len(found.layers)} layers, {found.parameters:,} parameters, "
               f"{inspection.bytes / 1e6:.2f} MB ({dtypes})")  # fmt: skip
         for note in found.notes:
-            print(f"  {note}")
-        print(found.table(options.by))
+            _say(f"  {note}")
+        _say(found.table(options.by))
 
 
 def _convert(options: argparse.Namespace) -> None:
     adapter = load(options.file, options.scale_rule)
     weights = parse_weights(PRESETS.get(options.weights, options.weights))
     for line in describe_unmatched(adapter, weights):
-        print(line)
+        _say(line)
     _write(apply_weights(adapter, weights).scaled(options.strength), options)
 
 
@@ -94,7 +105,7 @@ def _compress(options: argparse.Namespace) -> None:
     _tell(lost)
     if options.by_layer:
         for layer in lost.layers:
-            print(f"{layer.error:10.3g}  {layer.name}")
+            _say(f"{layer.error:10.3g}  {layer.name}")
     _write(compressed, options)
 
 
@@ -119,7 +130,7 @@ def _write(adapter: Adapter, options: argparse.Namespace) -> None:
         )
     if options.leave_out_vectors:
         adapter, vectors = without_vectors(adapter)
-        print(f"{len(vectors)} norms and biases were left out{': ' if vectors else ''}{', '.join(vectors[:3])}"
+        _say(f"{len(vectors)} norms and biases were left out{': ' if vectors else ''}{', '.join(vectors[:3])}"
               f"{', …' if len(vectors) > 3 else ''}")  # fmt: skip
     plain = {}
     if not options.keep_names and options.format != "diffusekrona":
@@ -128,18 +139,18 @@ def _write(adapter: Adapter, options: argparse.Namespace) -> None:
         adapter, errors = as_lora(adapter, options.rank, options.format)
         if errors:
             worst = max(errors, key=lambda name: errors[name])
-            print(f"{len(errors)} layers became LoRAs, largest relative error {errors[worst]:.3g} in {worst}")
+            _say(f"{len(errors)} layers became LoRAs, largest relative error {errors[worst]:.3g} in {worst}")
     for one in adapter.left_out:
-        print(one)
+        _say(one)
     save(adapter, output, options.format, **plain)
     for note in notes_on_file(read_header(output).shapes, options.format):
-        print(note)
+        _say(note)
     size = output.stat().st_size
-    print(f"{output}: {options.format}, {len(adapter)} layers, {adapter.parameters:,} parameters, {size / 1e6:.2f} MB")
+    _say(f"{output}: {options.format}, {len(adapter)} layers, {adapter.parameters:,} parameters, {size / 1e6:.2f} MB")
 
 
 def _tell(lost: ErrorReport) -> None:
-    print(lost)
+    _say(lost)
 
 
 def _weighted(argument: str) -> tuple[str, float]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from .delta import Delta, map_tensors, tensors
 from .left_out import LeftOut
 from .names import LayerName
+from .shown import printable
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +31,7 @@ class Adapter:
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", MappingProxyType(dict(self.layers)))
         object.__setattr__(self, "metadata", MappingProxyType(dict(self.metadata)))
+        object.__setattr__(self, "notes", tuple(printable(note, "\n") for note in self.notes))
 
     def scaled(self, scale: float) -> Adapter:
         """Every update times ``scale``, exactly."""

@@ -23,7 +23,7 @@ def beside(delta: Delta, dtype: torch.dtype) -> AddProduct:
     where its own two products are all that is needed. What would be larger than it is stored when it is made dense (a LoHa) stays as it is.
     """
     if isinstance(delta, Kron) and isinstance(delta.a, Full) and isinstance(delta.b, Full):
-        a, b = (delta.a.dense() * delta.scale).to(dtype), delta.b.dense().to(dtype)
+        a, b = (delta.a.formed() * delta.scale).to(dtype), delta.b.formed().to(dtype)
         return lambda y, x: kron.add_product_(y, a, b, x, delta.layout)
     if isinstance(delta, Matrix) and isinstance(delta.factor, LowRank):
         up, down = (widened(delta.factor.up) * delta.scale).to(dtype), delta.factor.down.to(dtype)

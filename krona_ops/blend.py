@@ -29,6 +29,7 @@ from .factor import Full
 from .forms import Form, fit
 from .names import LayerName
 from .network import require_plain
+from .room import layer_by_layer
 from .rows import Rows
 
 Method = Literal["sum", "ties", "dare", "dare ties"]
@@ -81,9 +82,10 @@ def blend(
             if name in adapter.layers and weight != 0
         ]
         _check_layer(name, [delta for _, delta, _ in parts], is_exact=method == "sum" and form is None)
-        delta = combine(parts, name=name, density=density, seed=seed) if parts else None
-        if delta is not None:
-            layers[name] = delta if form is None else fit(delta, form).delta
+        with layer_by_layer(name):
+            delta = combine(parts, name=name, density=density, seed=seed) if parts else None
+            if delta is not None:
+                layers[name] = delta if form is None else fit(delta, form).delta
     notes = dict.fromkeys(note for adapter, _ in pairs for note in adapter.notes)
     left_out = dict.fromkeys(one for adapter, _ in pairs for one in adapter.left_out)
     return Adapter(
@@ -121,9 +123,14 @@ def _add(parts: Sequence[Part], **_: object) -> Delta | None:
 
 def _terms(delta: Delta) -> Iterator[Delta]:
     """The terms of an update, each as it is stored."""
-    for term in delta.terms if isinstance(delta, Sum) else ():
-        yield from _terms(term)
-    if not isinstance(delta, Sum):
+    if isinstance(delta, Sum):
+        for term in delta.terms:
+            yield from _terms(term)
+    elif isinstance(delta, Rows):
+        yield from (replace(delta, whole=term) for term in _terms(delta.whole))
+    elif isinstance(delta, Enlarged):
+        yield from (Enlarged(term) for term in _terms(delta.delta))
+    else:
         yield delta
 
 

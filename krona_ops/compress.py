@@ -7,19 +7,20 @@ rules, or by a budget of parameters or of error.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from .adapter import Adapter
 from .delta import Delta
-from .errors import ConfigError, KronaError
+from .errors import ConfigError
 from .forms import Form, Forms, KronForm, fit_and_norm
 from .kron import Layout
 from .names import LayerName
 from .nearest import Rearrangement
 from .network import norm, require_plain
+from .room import layer_by_layer
 from .shapes import KronShape, split
 from .targets import TargetRule
 
@@ -50,8 +51,8 @@ class ErrorReport:
     @property
     def error(self) -> float:
         """Relative error of all layers together: ``√(Σ‖ΔW − approximation‖² / Σ‖ΔW‖²)``."""
-        total = sum(layer.norm**2 for layer in self.layers)
-        return (sum((layer.norm * layer.error) ** 2 for layer in self.layers) / total) ** 0.5 if total else 0.0
+        total = math.hypot(*(layer.norm for layer in self.layers))  # no square of a large number
+        return math.hypot(*(layer.norm * layer.error for layer in self.layers)) / total if total else 0.0
 
     @property
     def before(self) -> int:
@@ -89,11 +90,13 @@ def compress(adapter: Adapter, forms: Forms | None = None) -> tuple[Adapter, Err
     for name, delta in adapter.layers.items():
         if name not in wanted:
             layers[name] = delta
-            lost.append(LayerLoss(name, 0.0 if delta.needs_weight else norm(delta), 0.0, delta.parameters, delta.parameters))
+            with layer_by_layer(name):
+                size = 0.0 if delta.needs_weight else norm(delta)
+            lost.append(LayerLoss(name, size, 0.0, delta.parameters, delta.parameters))
             continue
         require_plain(delta, "compressed", name)
         form = wanted[name]
-        with _naming(name):
+        with layer_by_layer(name):
             found, size = fit_and_norm(delta, form) if form is not None else (None, norm(delta))
         if found is None or size == 0:
             lost.append(LayerLoss(name, size, 1.0 if size else 0.0, delta.parameters, 0))
@@ -101,17 +104,6 @@ def compress(adapter: Adapter, forms: Forms | None = None) -> tuple[Adapter, Err
         layers[name] = found.delta
         lost.append(LayerLoss(name, size, found.error, delta.parameters, found.delta.parameters))
     return replace(adapter, layers=layers), ErrorReport(tuple(lost))
-
-
-@contextmanager
-def _naming(layer: LayerName) -> Iterator[None]:
-    """Tell which layer an error is about."""
-    try:
-        yield
-    except KronaError as error:
-        if error.layer is not None:
-            raise
-        raise type(error)(str(error), layer=layer, found=error.found, expected=error.expected) from error
 
 
 def forms_by_rules(
@@ -197,9 +189,9 @@ def _options(
         splits.setdefault(split(delta.shape, factors), factors)
     found: list[_Option] = []
     for sizes, factors in splits.items():
-        with _naming(name):
+        with layer_by_layer(name):
             rearranged = Rearrangement(delta, sizes, layout)
-            energy = rearranged.norm**2
+            energy = rearranged.norm * rearranged.norm
         found = found or [_Option(0, energy, None)]
         for terms in range(1, min(max_terms, len(rearranged.spectrum)) + 1):
             lost = rearranged.error(terms) ** 2 * energy

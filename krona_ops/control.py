@@ -22,6 +22,9 @@ class _OfTheWeight(Delta):
     def dense(self) -> Tensor:
         raise self._without_weight()
 
+    def formed(self) -> Tensor:
+        raise self._without_weight()
+
     def apply(self, x: Tensor) -> Tensor:
         raise self._without_weight()
 

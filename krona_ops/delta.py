@@ -12,8 +12,9 @@ from torch import Tensor
 
 from . import kron
 from .errors import KronaError, ShapeError
-from .factor import Factor, LowRank, Tucker, wide_dtype, widened
+from .factor import Factor, Full, LowRank, Tucker, wide_dtype, widened
 from .kron import Layout
+from .room import require_room
 from .shapes import KronShape
 
 Part = TypeVar("Part", bound="Delta | Factor")
@@ -27,9 +28,24 @@ class Delta(ABC):
     def shape(self) -> tuple[int, ...]:
         """``(out, in, *kernel)`` of ``ΔW``."""
 
-    @abstractmethod
     def dense(self) -> Tensor:
-        """``ΔW`` as one tensor ``(out, in, *kernel)``."""
+        """``ΔW`` as one tensor ``(out, in, *kernel)``.
+
+        Raises:
+            SizeError: It is larger than what may be formed (`krona_ops.room`).
+        """
+        if not self.is_stored:
+            require_room(self.shape)
+        return self.formed()
+
+    @abstractmethod
+    def formed(self) -> Tensor:
+        """As `dense`, however large it is: for a weight that is as large anyway."""
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether ``ΔW`` is in memory as one tensor already."""
+        return False
 
     @abstractmethod
     def scaled(self, scale: float) -> Delta:
@@ -103,21 +119,21 @@ class Kron(Delta):
     def shape(self) -> tuple[int, ...]:
         return self.sizes.weight
 
-    def dense(self) -> Tensor:
-        return kron.materialise(self.a.dense(), self.b.dense(), self.layout) * self.scale
+    def formed(self) -> Tensor:
+        return kron.materialise(self.a.formed(), self.b.formed(), self.layout) * self.scale
 
     def scaled(self, scale: float) -> Kron:
         return replace(self, scale=self.scale * scale)
 
     def add_to(self, weight: Tensor, strength: float = 1.0) -> Tensor:
-        return kron.add_(weight, self.a.dense(), self.b.dense(), self.scale * strength, self.layout)
+        return kron.add_(weight, self.a.formed(), self.b.formed(), self.scale * strength, self.layout)
 
     def apply(self, x: Tensor) -> Tensor:
-        a, b = self.a.dense(), self.b.dense()
+        a, b = self.a.formed(), self.b.formed()
         return kron.apply((a * self.scale).to(x.dtype), b.to(x.dtype), x, self.layout)
 
     def convolve(self, x: Tensor, **options: object) -> Tensor:
-        a, b = self.a.dense(), self.b.dense()
+        a, b = self.a.formed(), self.b.formed()
         return kron.convolve((a * self.scale).to(x.dtype), b.to(x.dtype), x, self.layout, **options)  # type: ignore[arg-type]
 
 
@@ -136,15 +152,19 @@ class Matrix(Delta):
     def shape(self) -> tuple[int, ...]:
         return self.factor.shape
 
-    def dense(self) -> Tensor:
-        return self.factor.dense() * self.scale
+    @property
+    def is_stored(self) -> bool:
+        return isinstance(self.factor, Full)
+
+    def formed(self) -> Tensor:
+        return self.factor.formed() * self.scale
 
     def scaled(self, scale: float) -> Matrix:
         return replace(self, scale=self.scale * scale)
 
     def add_to(self, weight: Tensor, strength: float = 1.0) -> Tensor:
         _require_shape(self.shape, weight)
-        return weight.add_(self.factor.dense(), alpha=self.scale * strength)
+        return weight.add_(self.factor.formed(), alpha=self.scale * strength)
 
     def apply(self, x: Tensor) -> Tensor:
         return self.convolve(x)
@@ -159,7 +179,7 @@ class Matrix(Delta):
             inner = slide(x, _pointwise(factor.down, len(self.shape)).to(x.dtype))
             inner = slide(inner, factor.core.to(x.dtype), **options)
             return slide(inner, _pointwise(widened(factor.up).mT * self.scale, len(self.shape)).to(x.dtype))
-        return slide(x, self.dense().to(x.dtype), **options)
+        return slide(x, self.formed().to(x.dtype), **options)
 
 
 @final
@@ -187,8 +207,8 @@ class Sum(Delta):
     def needs_weight(self) -> bool:
         return any(term.needs_weight for term in self.terms)
 
-    def dense(self) -> Tensor:
-        first, *rest = (term.dense() for term in self.terms)
+    def formed(self) -> Tensor:
+        first, *rest = (term.formed() for term in self.terms)
         return sum(rest, first)
 
     def scaled(self, scale: float) -> Sum:
@@ -257,6 +277,9 @@ class Dora(Delta):
         return self.magnitude.shape[0] == self.shape[0]
 
     def dense(self) -> Tensor:
+        raise self._without_weight()
+
+    def formed(self) -> Tensor:
         raise self._without_weight()
 
     def scaled(self, scale: float) -> Dora:

@@ -4,6 +4,7 @@
 
     KronaError
     ├── ShapeError          factors, an update or a weight do not fit together
+    ├── SizeError           an update is larger than what may be formed
     ├── AdapterFileError    a file cannot be opened, is no safetensors file, or is damaged
     │   └── FormatError     the file is fine, but its tensors make no adapter that we can read or write
     ├── CoverageError       an adapter and a model have no layer in common
@@ -18,6 +19,11 @@ Each one says what was found, what was expected and what to do about it, and kee
 
 from __future__ import annotations
 
+from .shown import printable, shown
+
+LONGEST = 2_000
+"""Characters of a message, or of a layer's name or a path in one."""
+
 
 class KronaError(Exception):
     """Base class of every error that the pack raises on purpose.
@@ -28,6 +34,9 @@ class KronaError(Exception):
         found: What was there.
         expected: What should have been there.
         remedy: What the user can do, a full sentence.
+
+    Attributes:
+        reason: The message and the remedy, without the layer.
     """
 
     def __init__(
@@ -40,12 +49,17 @@ class KronaError(Exception):
         remedy: str | None = None,
     ) -> None:
         self.layer, self.found, self.expected, self.remedy = layer, found, expected, remedy
-        text = f"{layer}: {message}" if layer else message
-        super().__init__(f"{text} {remedy}" if remedy else text)
+        # What strangers wrote is in many messages: none becomes pages long, and no terminal obeys one.
+        self.reason = printable(shown(message, LONGEST, "\n") + (f" {remedy}" if remedy else ""), "\n")
+        super().__init__(f"{shown(layer, LONGEST)}: {self.reason}" if layer else self.reason)
 
 
 class ShapeError(KronaError):
     """Factors, an update or a weight do not fit together."""
+
+
+class SizeError(KronaError):
+    """An update is larger than what may be formed, or than the memory."""
 
 
 class AdapterFileError(KronaError):

@@ -13,6 +13,7 @@ from .errors import CoverageError, ShapeError
 from .factor import Full, wide_dtype
 from .forms import Form, KronForm, fit_and_norm
 from .names import LayerName
+from .room import layer_by_layer
 
 Weights = Mapping[str, Tensor] | Callable[[str], Tensor]
 """Weights by name: a state dict, or anything that gives one weight when asked, and need not hold the others."""
@@ -51,9 +52,11 @@ def extract(
     for parameter in common:
         name = LayerName(parameter.removesuffix(".weight"))
         wanted = form.get(name) if isinstance(form, Mapping) else form or KronForm()
-        delta = _change(parameter, _one(tuned, parameter), _one(base, parameter), tolerance) if wanted else None
-        if delta is not None and wanted is not None:
-            (layers[name], error), size = fit_and_norm(delta, wanted)
+        with layer_by_layer(name):
+            delta = _change(parameter, _one(tuned, parameter), _one(base, parameter), tolerance) if wanted else None
+            found = None if delta is None or wanted is None else fit_and_norm(delta, wanted)
+        if delta is not None and found is not None:
+            (layers[name], error), size = found
             lost.append(LayerLoss(name, size, error, delta.parameters, layers[name].parameters))
     if not layers:
         raise CoverageError(

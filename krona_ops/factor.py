@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .errors import ShapeError
+from .room import require_room
 
 
 def widened(tensor: Tensor) -> Tensor:
@@ -36,9 +37,19 @@ class Factor(ABC):
     def shape(self) -> tuple[int, ...]:
         """``(out, in, *kernel)`` of the dense factor."""
 
-    @abstractmethod
     def dense(self) -> Tensor:
-        """The factor as one tensor, in float32 or wider: half-precision files are computed with in full."""
+        """The factor as one tensor, in float32 or wider: half-precision files are computed with in full.
+
+        Raises:
+            SizeError: It is larger than what may be formed (`krona_ops.room`).
+        """
+        if not isinstance(self, Full):
+            require_room(self.shape, "A factor")
+        return self.formed()
+
+    @abstractmethod
+    def formed(self) -> Tensor:
+        """As `dense`, however large it is: for a weight that is as large anyway."""
 
 
 @final
@@ -53,7 +64,7 @@ class Full(Factor):
     def shape(self) -> tuple[int, ...]:
         return tuple(self.value.shape)
 
-    def dense(self) -> Tensor:
+    def formed(self) -> Tensor:
         return widened(self.value)
 
 
@@ -71,7 +82,7 @@ class LowRank(Factor):
     def shape(self) -> tuple[int, ...]:
         return (self.up.shape[0], *self.down.shape[1:])
 
-    def dense(self) -> Tensor:
+    def formed(self) -> Tensor:
         up, down = together(self.up, self.down)
         return (up @ down.flatten(1)).unflatten(1, self.down.shape[1:])
 
@@ -92,7 +103,7 @@ class Tucker(Factor):
     def shape(self) -> tuple[int, ...]:
         return (self.up.shape[1], self.down.shape[1], *self.core.shape[2:])
 
-    def dense(self) -> Tensor:
+    def formed(self) -> Tensor:
         return torch.einsum("rs...,ro,si->oi...", *together(self.core, self.up, self.down))
 
 
@@ -121,5 +132,5 @@ class Hadamard(Factor):
     def shape(self) -> tuple[int, ...]:
         return self.left.shape
 
-    def dense(self) -> Tensor:
-        return self.left.dense() * self.right.dense()
+    def formed(self) -> Tensor:
+        return self.left.formed() * self.right.formed()

@@ -42,19 +42,24 @@ def load(path: str | os.PathLike[str], scale_rule: ScaleRule = "auto") -> Adapte
     header = read_header(path)
     try:
         reader = detect(header)
-        return reader.read(_tensors_of(path, header), header, rule)
-    except (SafetensorError, OSError) as error:
-        raise unreadable(Path(path), f"its tensors cannot be read: {error}.", "Get the file again.") from error
+        return reader.read(_tensors_of(Path(path), header), header, rule)
     except FormatError as error:
         raise FormatError(f"{error}", layer=str(path), found=error.found, expected=error.expected) from error
 
 
-def _tensors_of(path: str | os.PathLike[str], header: Header) -> dict[str, Tensor]:
-    """What of a file PyTorch can hold; readers name the rest."""
-    if all(dtype in DTYPES for dtype in header.dtypes.values()):
-        return load_file(path)
-    with safe_open(path, framework="pt") as file:
-        return {key: file.get_tensor(key) for key, dtype in header.dtypes.items() if dtype in DTYPES}
+def _tensors_of(path: Path, header: Header) -> dict[str, Tensor]:
+    """What of a file PyTorch can hold; readers name the rest.
+
+    Raises:
+        AdapterFileError: The library does not take it, or it has gone meanwhile.
+    """
+    try:
+        if all(dtype in DTYPES for dtype in header.dtypes.values()):
+            return load_file(path)
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key, dtype in header.dtypes.items() if dtype in DTYPES}
+    except (SafetensorError, OSError, RuntimeError) as error:  # the last is PyTorch's word for a file that has gone
+        raise unreadable(path, f"its tensors cannot be read: {error}.", "Get the file again.") from error
 
 
 def save(
@@ -157,8 +162,4 @@ def load_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     Raises:
         AdapterFileError: The file cannot be read (see `read_header`).
     """
-    read_header(path)
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, RuntimeError) as error:  # PyTorch's word for a file that has gone meanwhile
-        raise unreadable(Path(path), f"its tensors cannot be read: {error}.", "Get the file again.") from error
+    return _tensors_of(Path(path), read_header(path))

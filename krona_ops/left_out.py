@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .shown import shown
+
 SHOWN = 3
 """So many names are told; all of them are kept."""
 
@@ -25,8 +27,8 @@ class LeftOut:
         >>> print(LeftOut("OFT", "ComfyUI's own Load LoRA applies them.", ("a", "b")))
         Left out: OFT (2: a, b). ComfyUI's own Load LoRA applies them.
         """
-        some = f"{', '.join(self.names[:SHOWN])}{', …' if len(self.names) > SHOWN else ''}"
-        return f"Left out: {self.method} ({len(self.names)}: {some}). {self.reason}"
+        some = f"{', '.join(map(shown, self.names[:SHOWN]))}{', …' if len(self.names) > SHOWN else ''}"
+        return f"Left out: {shown(self.method)} ({len(self.names)}: {some}). {self.reason}"
 
 
 def gathered(found: list[LeftOut]) -> tuple[LeftOut, ...]:

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import KronaError
+from .errors import KronaError, SizeError
+from .room import LARGEST_SIDE
 
 
 def qr(matrix: Tensor) -> tuple[Tensor, Tensor]:
@@ -36,6 +37,13 @@ def eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _by_numpy(decompose: Callable[[np.ndarray], tuple], matrix: Tensor) -> tuple:
+    if min(matrix.shape) > LARGEST_SIDE:
+        raise SizeError(
+            f"A matrix of {' × '.join(map(str, matrix.shape))} has to be decomposed, which takes an hour.",
+            found=tuple(matrix.shape),
+            expected=f"a smaller side of {LARGEST_SIDE} at most",
+            remedy="Leave this layer out, or choose another form.",
+        )
     if not bool(torch.isfinite(matrix).all()):
         raise KronaError(
             "The update holds numbers that are not finite.",

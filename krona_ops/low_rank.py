@@ -16,9 +16,10 @@ from torch import Tensor
 from . import linalg
 from .delta import Delta, Kron, Matrix, Sum, tensors
 from .errors import ShapeError
-from .factor import Full, LowRank, Tucker
+from .factor import Full, LowRank, Tucker, wide_dtype
 from .nearest import NOISE, Nearest
 from .network import require_plain, terms_of, wide
+from .room import require_room
 
 Decomposition = tuple[Tensor, Tensor, Tensor]
 """``U (out, n)``, all singular values descending, ``Vᵀ (n, in·kernel)``, in float64."""
@@ -61,7 +62,8 @@ def without_core(delta: Delta) -> Delta:
     if not isinstance(delta, Matrix) or not isinstance(delta.factor, Tucker):
         return delta
     factor = delta.factor
-    dtype = torch.promote_types(factor.core.dtype, torch.float32)
+    dtype = wide_dtype(*(tensor.dtype for tensor in (factor.core, factor.up, factor.down)))
+    require_room((factor.core.shape[0], *factor.shape[1:]), "Its down without a core")
     down = torch.einsum("rs...,si->ri...", factor.core.to(dtype), factor.down.to(dtype))
     return Matrix(LowRank(factor.up.mT.to(dtype).contiguous(), down.contiguous()), delta.scale)
 
@@ -119,6 +121,7 @@ def _pair(term: Delta) -> tuple[Tensor, Tensor]:
     if isinstance(factor, LowRank):
         return factor.up * scale, factor.down.flatten(1)
     if isinstance(factor, Tucker):
+        require_room((factor.core.shape[0], *factor.shape[1:]), "Its down without a core")
         return factor.up.mT * scale, torch.einsum("rs...,si->ri...", factor.core, factor.down).flatten(1)
     u, values, v = _of_dense(factor.dense().flatten(1))
     return u * values * scale, v
@@ -129,6 +132,8 @@ def _of_kron(term: Kron, vectors: int | None = None) -> Decomposition:
     ua, sa, va = linalg.svd(term.a.dense())
     ub, sb, vb = linalg.svd(term.b.dense().flatten(1))
     values, order = torch.outer(sa, sb).flatten().sort(descending=True, stable=True)
+    kept = len(order[:vectors])
+    require_room((max(term.shape[0], prod(term.shape[1:])), kept), "Its singular vectors together")
     first, second = order[:vectors] // len(sb), order[:vectors] % len(sb)
     rows = "an,bn->abn" if term.layout == "kron" else "an,bn->ban"
     up = torch.einsum(rows, ua[:, first], ub[:, second]).flatten(0, 1)

@@ -12,13 +12,17 @@ from collections import Counter
 from collections.abc import Mapping
 
 from .adapter import Adapter
+from .border import Border, Limits
 from .delta import Delta, Dora, Kron, Sum
-from .errors import ConfigError
+from .errors import AdapterFileError, ConfigError
 from .factor import LowRank, Tucker
 from .families import base_of
 
 MODELSPEC = "1.0.1"
 MOST_TRIGGERS = 3
+MOST_TIMES = 10**12
+"""That a tag may occur."""
+_TAGS = Border(limits=Limits(size=8_000_000, depth=4, values=400_000))
 _IMAGES = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg", b"RIFF": "image/webp", b"GIF8": "image/gif"}
 
 
@@ -151,13 +155,13 @@ def trigger_words(metadata: Mapping[str, str]) -> tuple[str, ...]:
 def _tag_counts(text: str) -> Counter[str]:
     """How often each tag occurs in kohya's ``{folder: {tag: count}}``; nothing where it is something else."""
     try:
-        folders = json.loads(text)
-    except (ValueError, RecursionError):
+        folders = _TAGS.json(text)
+    except AdapterFileError:
         folders = None
     counts: Counter[str] = Counter()
     for tags in folders.values() if isinstance(folders, dict) else ():
         for tag, count in tags.items() if isinstance(tags, dict) else ():
-            if tag.strip() and isinstance(count, int) and count > 0:
+            if tag.strip() and isinstance(count, int) and 0 < count < MOST_TIMES:
                 counts[tag.strip()] += count
     return counts
 

@@ -23,6 +23,7 @@ from torch import Tensor
 from .delta import Delta, Dora, Kron, Matrix, Sum, map_tensors
 from .errors import KronaError, ShapeError
 from .factor import Factor, Full, LowRank, Tucker
+from .room import require_room
 from .rows import Rows
 
 Leg = str
@@ -251,7 +252,9 @@ def plan_of(nodes: Sequence[Node], output: tuple[Leg, ...]) -> Plan:
 def contract(nodes: Sequence[Node], output: tuple[Leg, ...]) -> Tensor:
     """Multiply all nodes, sum over the legs that are not in ``output``; the result has its axes in that order."""
     live = list(nodes)
-    for i, j, legs in plan_of(nodes, output).steps:
+    planned = plan_of(nodes, output)
+    require_room((planned.peak,), "What is needed to compute with it")
+    for i, j, legs in planned.steps:
         left, right = live[i], live[j]
         live = [node for n, node in enumerate(live) if n not in (i, j)]
         live.append(Node(_einsum((left, right), legs), legs))
@@ -318,4 +321,5 @@ def norm(delta: Delta) -> float:
 
 def dense_term(delta: Delta) -> Matrix:
     """The update formed, as one dense term in float64."""
+    require_room(delta.shape)
     return Matrix(Full(wide(delta).dense()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -12,7 +13,8 @@ from torch import Tensor
 
 from .adapter import Adapter
 from .control import Enlarged, Replacement
-from .delta import Delta, Dora, Kron, Matrix
+from .delta import Delta, Dora, Kron, Matrix, Sum
+from .errors import SizeError
 from .factor import Factor, Full, LowRank, Tucker
 from .inspection import Inspection, LayerFacts
 from .left_out import LeftOut
@@ -21,12 +23,16 @@ from .low_rank import spectrum
 from .names import LayerName
 from .network import norm, terms_of, wide
 from .places import block_of, role_of, sorted_blocks, sorted_roles
+from .room import layer_by_layer
 from .rows import Rows
+from .shown import shown
 
 Measure = Literal["rms", "norm"]
 """``rms``: how far a weight of this part moves on average; ``norm``: how much all its weights move together."""
 By = Literal["layer", "block", "role"]
 MEASURED = ("‖ΔW‖", "rms of ΔW", "eff. rank")
+LONGEST_CELL = 200
+"""Characters of a name in a table."""
 LARGEST_RANK = 256
 """Larger sums are measured, but not decomposed: their spectrum would take a second per layer."""
 
@@ -45,7 +51,7 @@ class LayerReport:
     """``64×4 ⊗ 20×320``, ``LoRA 16``, ``3 × (64×4 ⊗ 20×320)``, …"""
     parameters: int
     norm: float | None
-    """``‖ΔW‖``; ``None`` for DoRA, whose update depends on the base model."""
+    """``‖ΔW‖``; ``None`` for DoRA, whose update depends on the base model, and for one that is too large to be formed."""
     effective_rank: float | None
     """``exp`` of the entropy of the normalised singular values (Roy and Vetterli 2007); ``None`` where it is not known."""
     spectra: tuple[tuple[str, tuple[float, ...]], ...]
@@ -148,7 +154,19 @@ class Report:
 
 def report(adapter: Adapter) -> Report:
     """Measure every layer, by its structure: no ``ΔW`` is formed but where a term is dense."""
-    return Report(tuple(_layer(name, delta) for name, delta in adapter.layers.items()), adapter.notes, adapter.left_out)
+    layers, notes = [], []
+    for name, delta in adapter.layers.items():
+        try:
+            with layer_by_layer(name):
+                layers.append(_layer(name, delta))
+        except SizeError as error:  # the others can be measured
+            layers.append(_unmeasured(name, delta))
+            notes.append(f"Not measured: {error}")
+    return Report(tuple(layers), (*adapter.notes, *notes), adapter.left_out)
+
+
+def _unmeasured(name: LayerName, delta: Delta) -> LayerReport:
+    return LayerReport(name, block_of(name), role_of(name), delta.shape, describe(delta), delta.parameters, None, None, ())
 
 
 def report_of_header(inspection: Inspection) -> Report:
@@ -212,11 +230,16 @@ def describe(delta: Delta) -> str:
         return "replacement"
     if isinstance(delta, Rows):
         return f"rows of {describe(delta.whole)}"
-    terms = [_describe_term(term) if isinstance(term, Kron | Matrix) else describe(term) for term in terms_of(delta)]
+    terms = [_describe_term(term) if isinstance(term, Kron | Matrix) else describe(term) for term in _terms(delta)]
     counts = {text: terms.count(text) for text in dict.fromkeys(terms)}
     if len(terms) == 1:
         return terms[0]
     return " + ".join(f"{count} × ({text})" if count > 1 else text for text, count in counts.items())
+
+
+def _terms(delta: Delta) -> list[Delta]:
+    """The terms of a sum, nested ones too; nothing is formed for it."""
+    return [term for part in delta.terms for term in _terms(part)] if isinstance(delta, Sum) else [delta]
 
 
 def _describe_term(term: Delta) -> str:
@@ -240,7 +263,7 @@ def _describe_factor(factor: Factor) -> str:
 
 def aligned(names: Sequence[str], rows: Sequence[Sequence[object]], total: bool = False) -> str:
     """A text table: columns of numbers to the right, of words to the left; with ``total`` a rule above the last row."""
-    cells = [[str(cell) for cell in row] for row in rows]
+    cells = [[shown(str(cell), LONGEST_CELL) for cell in row] for row in rows]
     is_number = [all(_looks_like_a_number(row[n]) for row in cells) for n in range(len(names))]
     widths = [max(len(name), *(len(row[n]) for row in cells)) for n, name in enumerate(names)]
 
@@ -268,9 +291,9 @@ def _groups(layers: Iterable[LayerReport], key: Callable[[LayerReport], object])
 
 def _together(layers: Iterable[LayerReport], measure: Measure) -> float:
     known = [layer for layer in layers if layer.norm is not None]
-    energy = sum(layer.norm**2 for layer in known if layer.norm is not None)
+    norm = math.hypot(*(layer.norm for layer in known if layer.norm is not None))  # no square of a large number
     entries = sum(prod(layer.shape) for layer in known) if measure == "rms" else 1
-    return (energy / entries) ** 0.5 if entries else 0.0
+    return norm / math.sqrt(entries) if entries else 0.0
 
 
 def _measures(layers: Sequence[LayerReport]) -> tuple[str, str]:

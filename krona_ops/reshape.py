@@ -74,7 +74,7 @@ def reshaped(delta: Delta, weight: tuple[int, ...]) -> Delta:
 def _kron(delta: Kron, weight: tuple[int, ...]) -> Delta:
     in_a = delta.a.shape[1]
     if weight[1] % in_a:
-        return Matrix(Full(delta.dense().reshape(weight)))
+        return Matrix(Full(delta.formed().reshape(weight)))
     inner = (weight[1] // in_a, *weight[2:])
     return replace(delta, b=_factor(delta.b, inner))
 
@@ -89,7 +89,7 @@ def _factor(factor: Factor, inner: tuple[int, ...]) -> Factor:
         return Full(factor.value.reshape(factor.shape[0], *inner))
     if len(inner) > 1 and factor.shape[1] == inner[0]:  # Tucker with another kernel: (k, 1) for (k,)
         return replace(factor, core=factor.core.reshape(*factor.core.shape[:2], *inner[1:]))  # type: ignore[attr-defined,call-arg]
-    return Full(factor.dense().reshape(factor.shape[0], *inner))
+    return Full(factor.formed().reshape(factor.shape[0], *inner))
 
 
 def _norm(delta: Dora, weight: tuple[int, ...]) -> Tensor:

@@ -101,11 +101,14 @@ class Rows(Delta):
     def dense(self) -> Tensor:
         return self.whole.dense().narrow(0, self.start, self.length)
 
+    def formed(self) -> Tensor:
+        return self.whole.formed().narrow(0, self.start, self.length)
+
     def scaled(self, scale: float) -> Rows:
         return replace(self, whole=self.whole.scaled(scale))
 
     def add_to(self, weight: Tensor, strength: float = 1.0) -> Tensor:
-        return weight.add_(self.dense(), alpha=strength)
+        return weight.add_(self.formed(), alpha=strength)
 
     def apply(self, x: Tensor) -> Tensor:
         return self.whole.apply(x).narrow(-1, self.start, self.length)

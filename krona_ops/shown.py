@@ -27,7 +27,7 @@ def printable(text: str, keep: str = "") -> str:
     return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
-def shown(value: object, most: int = SHORT) -> str:
+def shown(value: object, most: int = SHORT, keep: str = "") -> str:
     """Any foreign value for a message: printable, of at most ``most`` characters, and made in no time whatever its size.
 
     >>> shown("a" * 50 + "b" * 50, 11)
@@ -36,7 +36,7 @@ def shown(value: object, most: int = SHORT) -> str:
     '[1, {"a": […]}, 3, 4, …]'
     """
     text = value if isinstance(value, str) else _words(value, most)
-    return _cut(printable(_cut(text, most)), most)
+    return _cut(printable(_cut(text, most), keep), most)
 
 
 def _cut(text: str, most: int) -> str:

@@ -124,7 +124,7 @@ def read(tensors: Mapping[str, Tensor], header: Header, rule: ScaleRule = "auto"
             found[LayerName(name)] = _read_layer(name, pair)
         except LayerError as error:
             errors.append(error)
-            left.append(LeftOut("DiffuseKronA", str(error).removeprefix(f"{name}: "), (name,)))
+            left.append(LeftOut("DiffuseKronA", error.reason, (name,)))
     if not found:
         raise errors[0]
     notes = (f"{len(found)} layers: official DiffuseKronA, shuffled layout, scale 1.", *_refusal(found))

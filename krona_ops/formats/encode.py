@@ -10,12 +10,13 @@ from torch import Tensor
 from ..adapter import Adapter
 from ..control import Enlarged, Replacement
 from ..delta import Delta, Dora, Matrix
-from ..errors import ConfigError, FormatError, KronaError
+from ..errors import ConfigError, FormatError, KronaError, SizeError
 from ..factor import LowRank, Tucker
 from ..joined import joined
 from ..low_rank import to_low_rank, without_core
 from ..metadata import MODELSPEC, network_facts
 from ..names import LayerName
+from ..room import layer_by_layer
 from . import diffusekrona, kohya, lokr, lora, peft
 from .layers import Rename
 
@@ -56,7 +57,7 @@ def encode(adapter: Adapter, format: str = "lokr", *, rank: int | None = None, r
         raise ConfigError(
             f'There is no format "{format}" to write.', found=format, expected=" or ".join(FORMATS), remedy='Take "lokr".'
         )
-    adapter = replace(adapter, layers={name: joined(delta) for name, delta in adapter.layers.items()})
+    adapter = replace(adapter, layers={name: _joined(name, delta) for name, delta in adapter.layers.items()})
     errors: dict[LayerName, float] = {}
     if format in LORA:
         adapter, errors = as_lora(adapter, rank, format)
@@ -65,6 +66,11 @@ def encode(adapter: Adapter, format: str = "lokr", *, rank: int | None = None, r
     sidecar = peft.sidecar(adapter, **options) if module is peft else None
     tensors = module.write(adapter, **options)
     return Encoded(tensors, _metadata(adapter, sidecar), sidecar, errors, notes_on_file(tensors, format))
+
+
+def _joined(name: LayerName, delta: Delta) -> Delta:
+    with layer_by_layer(name):
+        return joined(delta)
 
 
 def notes_on_file(tensors: Iterable[str], format: str) -> tuple[str, ...]:
@@ -99,7 +105,8 @@ def as_lora(adapter: Adapter, rank: int | None, format: str = "lora") -> tuple[A
         _require_matrices(adapter)
     layers, errors = {}, {}
     for name, delta in adapter.layers.items():
-        layers[name] = without_core(delta) if format == "lora" and _is_lora(delta, rank) else delta
+        with layer_by_layer(name):
+            layers[name] = without_core(delta) if format == "lora" and _is_lora(delta, rank) else delta
         if len(delta.shape) > 1 and not isinstance(delta, Replacement) and not _is_lora(delta, rank):
             layers[name], errors[name] = _convert(name, delta, rank)
     return replace(adapter, layers=layers), errors
@@ -142,7 +149,10 @@ def _convert(name: LayerName, delta: Delta, rank: int | None) -> tuple[Delta, fl
             expected="a rank",
             remedy="Choose one; 16 to 64 are usual, and the error of each layer is told.",
         )
-    try:
-        return to_low_rank(delta, rank)
-    except KronaError as error:
-        raise FormatError(str(error), layer=name, found=error.found, expected=error.expected) from error
+    with layer_by_layer(name):
+        try:
+            return to_low_rank(delta, rank)
+        except SizeError:
+            raise
+        except KronaError as error:
+            raise FormatError(error.reason, found=error.found, expected=error.expected) from error

@@ -89,7 +89,7 @@ def read(tensors: Mapping[str, Tensor], header: Header, rule: ScaleRule = "auto"
             if stranger is not None and strangers.changes_the_rest(stranger.method):
                 method = foreign.pop(name).method if stranger.method != strangers.QUANTISATION else f"quantised {method}"
                 foreign.pop(name, None)
-            left.append(LeftOut(method, str(error).removeprefix(f"{name}: "), (name,)))
+            left.append(LeftOut(method, error.reason, (name,)))
     if not found or strangers.is_model(grouped.strangers, header.shapes, len(found)):
         raise nothing_readable(grouped, header, broken, gathered([*left, *foreign.values()]))
     told = gathered([*left, *foreign.values()])

@@ -23,6 +23,7 @@ from ..delta import Delta, Kron, Matrix
 from ..errors import FormatError
 from ..factor import Full, LowRank, Tucker
 from ..header import Header
+from ..room import require_room
 from . import diffusekrona, layers, parts
 from .kinds.layer import times
 from .layers import Rename, cannot_hold, describe
@@ -70,6 +71,7 @@ def _as_computed(delta: Delta) -> Delta:
     """
     if not isinstance(delta, Kron) or not isinstance(delta.b, Full) or len(delta.b.shape) != 3:
         return delta
+    require_room(delta.shape)
     product = torch.kron(delta.a.dense(), delta.b.dense())  # (out_b, out_a·in_b, in_a·kernel)
     return Matrix(Full(product.reshape(delta.shape)), delta.scale)
 

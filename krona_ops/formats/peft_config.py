@@ -6,12 +6,14 @@ the metadata: whole as ``adapter_config``, or as diffusers keeps them, ``lora_ad
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
-from ..errors import FormatError
-from .patterns import first_match
+from ..border import Border, finite
+from ..errors import AdapterFileError, FormatError
+from ..shown import shown
+from .patterns import Patterns
 
 PEFT_PREFIX = "base_model.model."
 """PEFT puts this before every name that it saves."""
@@ -51,33 +53,48 @@ class PeftConfig:
     def parse(cls, values: Mapping[str, object]) -> PeftConfig | None:
         """The settings in an ``adapter_config.json``; ``None`` where they make no sense."""
         kind = kind_of(values)
-        try:
-            return cls(
-                kind,
-                float(values["r"]),  # type: ignore[arg-type]
-                float(values["lora_alpha" if kind not in ("LOKR", "LOHA") else "alpha"]),  # type: ignore[arg-type]
-                {str(k): float(v) for k, v in dict(values.get("rank_pattern") or {}).items()},  # type: ignore[call-overload]
-                {str(k): float(v) for k, v in dict(values.get("alpha_pattern") or {}).items()},  # type: ignore[call-overload]
-                bool(values.get("use_rslora", False)),
-                kind != "LOKR" or "rank_dropout_scale" in values,
-            )
-        except (KeyError, TypeError, ValueError):
+        r, alpha = finite(values.get("r")), finite(values.get("lora_alpha" if kind not in ("LOKR", "LOHA") else "alpha"))
+        patterns = [_numbers(values.get(name)) for name in ("rank_pattern", "alpha_pattern")]
+        if r is None or alpha is None or None in patterns:
             return None
+        has_scale = kind != "LOKR" or "rank_dropout_scale" in values
+        return cls(kind, r, alpha, *patterns, bool(values.get("use_rslora", False)), has_scale)  # type: ignore[arg-type]
 
     def rank_of(self, path: str) -> float:
         """The ``r`` of a layer; `FormatError` where only an expression would tell."""
-        found = first_match(self.rank_pattern, path, "rank_pattern")
+        found = self._ranks.value_of(path)
         return self.r if found is None else found
 
     def alpha_of(self, path: str) -> float:
         """The ``alpha`` of a layer; `FormatError` where only an expression would tell."""
-        found = first_match(self.alpha_pattern, path, "alpha_pattern")
+        found = self._alphas.value_of(path)
         return self.alpha if found is None else found
+
+    @cached_property
+    def _ranks(self) -> Patterns:
+        return Patterns(self.rank_pattern, "rank_pattern")
+
+    @cached_property
+    def _alphas(self) -> Patterns:
+        return Patterns(self.alpha_pattern, "alpha_pattern")
+
+
+def _numbers(value: object) -> dict[str, float] | None:
+    """A mapping from keys to numbers; ``None`` for anything else."""
+    if value is not None and not isinstance(value, Mapping):
+        return None
+    found = {str(key): finite(number) for key, number in (value or {}).items()}
+    return None if None in found.values() else found  # type: ignore[return-value]
 
 
 def kind_of(values: Mapping[str, object]) -> str:
     """``peft_type`` in capitals, also where an enumeration's name was written."""
-    return str(values.get("peft_type", "")).rpartition(".")[2].upper()
+    kind = values.get("peft_type", "")
+    return kind[-100:].rpartition(".")[2].upper() if isinstance(kind, str) else ""
+
+
+_MOST_COMPONENTS = 16
+"""A pipeline has three or four."""
 
 
 def by_component(flat: Mapping[str, object]) -> dict[str, dict[str, object]]:
@@ -85,6 +102,8 @@ def by_component(flat: Mapping[str, object]) -> dict[str, dict[str, object]]:
     if "r" in flat and "lora_alpha" in flat:
         return {"": {"peft_type": "LORA", **flat}}
     prefixes = sorted({key.rpartition(".")[0] for key in flat if key.endswith((".r", ".lora_alpha"))})
+    if len(prefixes) > _MOST_COMPONENTS:
+        return {}
     return {
         f"{prefix}.": {
             "peft_type": "LORA",
@@ -100,9 +119,9 @@ def require_update(values: Mapping[str, object]) -> None:
     Raises:
         FormatError: Such settings.
     """
-    kind, start = kind_of(values), str(values.get("init_lora_weights", "")).lower()
+    kind, start = kind_of(values), shown(values.get("init_lora_weights", "")).lower()
     if kind and kind not in KINDS:
-        raise _refused(f"a PEFT adapter of the kind {kind}", kind, "Merge it into the model with PEFT.")
+        raise _refused(f"a PEFT adapter of the kind {shown(kind)}", kind, "Merge it into the model with PEFT.")
     changed = next((name for word, name in _CHANGES_THE_BASE.items() if start.startswith(word)), None)
     if kind == "LORA" and changed is not None:
         raise _refused(
@@ -129,7 +148,7 @@ def _refused(what: str, found: object, remedy: str) -> FormatError:
 def parsed(text: str | None) -> dict[str, object]:
     """A JSON object in metadata; empty where it is none. Nothing there is trusted to be well-formed."""
     try:
-        value = json.loads(text) if text else {}
-    except (ValueError, RecursionError):
+        value = Border().json(text, allow_nan=True) if text else {}
+    except AdapterFileError:
         return {}
-    return value if isinstance(value, dict) else {}
+    return value if isinstance(value, dict) else {}  # type: ignore[return-value]

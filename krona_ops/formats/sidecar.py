@@ -6,16 +6,19 @@ files remains. So they are believed only where kind, target modules, ranks and n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from ..errors import FormatError
 from ..header import SIDECAR, Header
+from ..shown import shown
 from . import parts
 from .patterns import matches_whole
 from .peft_config import KINDS, PEFT_PREFIX, PeftConfig, kind_of
 
 Layers = Mapping[str, Mapping[str, tuple[int, ...]]]
 """Shapes by the path of a layer inside the model, and part."""
+LONGEST = 1_000
+"""Characters of a target that are compared; no layer's name has more."""
 _DOWN = ("lora_down", "lora_embedding_a", "lokr_w2_b", "lokr_w1_b", "hada_w1_b")
 """Parts whose first axis is the rank."""
 
@@ -32,9 +35,9 @@ def settings_beside(header: Header) -> tuple[PeftConfig | None, str]:
     if config is None or reason:
         return None, f"There are PEFT settings beside the file ({SIDECAR}), which were not used: {reason}."
     targets = header.config.get("target_modules")
-    is_compared = _is_target("", targets) is not None
+    is_compared = _Targets(targets).has("") is not None
     compared = "kind, target modules and ranks" if is_compared else "kind and ranks"
-    doubt = f"; their target_modules, {str(targets)[:80]!r}, could not be compared" if targets and not is_compared else ""
+    doubt = f"; their target_modules, '{shown(targets)}', could not be compared" if targets and not is_compared else ""
     return config, f"The PEFT settings beside the file ({SIDECAR}) were used: {compared} are those of the file{doubt}."
 
 
@@ -67,25 +70,39 @@ def _other_layers(header: Header, layers: Layers) -> str:
     """PEFT adapts what a target is the name of, or the end of the name (`tuners_utils.check_target_module_exists`)."""
     targets, excluded = header.config.get("target_modules"), header.config.get("exclude_modules")
     indices = _indices(header.config.get("layers_to_transform"))
+    wanted, unwanted = _Targets(targets), _Targets(excluded)
     for path in layers:
-        if _is_target(path, targets) is False or (excluded and _is_target(path, excluded)):
+        if wanted.has(path) is False or unwanted.has(path):
             return f"{path} is none of their target_modules"
         if indices and not indices & {int(part) for part in path.split(".")[:-1] if part.isdecimal()}:
             return f"{path} is none of their layers_to_transform"
     if header.has_own_config or not isinstance(targets, list):
         return ""
     # Among many files a target without a layer means another file's settings; beside its only file it is one that the model lacks.
-    missing = [str(target) for target in targets if not any(_is_target(path, [target]) for path in layers)]
-    return f"the file has no layer {missing[0]}, which they speak of" if missing else ""
+    ends = {end for path in layers for end in _ends(path)}
+    missing = next((target for target in targets if shown(target, LONGEST) not in ends), None)
+    return f"the file has no layer {shown(missing)}, which they speak of" if missing is not None else ""
 
 
-def _is_target(path: str, targets: object) -> bool | None:
-    """Whether a layer is one of some target modules; ``None`` where only the model or an expression would tell."""
-    if isinstance(targets, str):
-        return None if targets == "all-linear" else matches_whole(targets, path)
-    if not isinstance(targets, list) or not targets:
-        return None
-    return any(path == str(name) or path.endswith(f".{name}") for name in targets)
+class _Targets:
+    """Some target modules, to be asked about each layer of a file."""
+
+    def __init__(self, targets: object) -> None:
+        self._pattern = targets if isinstance(targets, str) else None
+        self._names = {shown(name, LONGEST) for name in targets} if isinstance(targets, list) else None
+
+    def has(self, path: str) -> bool | None:
+        """Whether a layer is one of them; ``None`` where only the model or an expression would tell."""
+        if self._pattern is not None:
+            return None if self._pattern == "all-linear" else matches_whole(self._pattern, path)
+        return any(end in self._names for end in _ends(path)) if self._names else None
+
+
+def _ends(path: str) -> Iterator[str]:
+    """A path, and what is behind each of its dots."""
+    while path:
+        yield path
+        path = path.partition(".")[2]
 
 
 def _indices(value: object) -> set[int]:

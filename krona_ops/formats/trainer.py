@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from ..border import finite
 from ..header import Header
+from ..shown import shown
 from .peft_config import PEFT_PREFIX, PeftConfig, by_component, parsed, require_update
 from .sidecar import settings_beside
 
 SOURCE = "krona.source."
 """Metadata that would scale a file again if it were read a second time is kept under this prefix."""
 DECIDING = ("ss_network_args", "ss_network_module", "lycoris_config", "adapter_config", "lora_adapter_metadata")
+LARGEST = 2.0**100
+"""Of an alpha or a dimension; its powers are numbers too."""
+_LONGEST_NUMBER = 100
 _LATER = {"cdka_factor_in", "dora_wd", "weight_decompose", "wd_on_out", "allora", "allora_eta", "r1", "r2"}
 """Options that the first build of sd-scripts' CDKA did not have."""
 _FIRST_BUILD = "0c641ec"
@@ -132,13 +136,13 @@ def _peft(header: Header) -> tuple[dict[str, PeftConfig], str]:
 
 
 def positive(value: object) -> float | None:
-    """A positive number, also where it is written as a text; ``None`` for anything else."""
+    """A positive number of a size that dimensions and alphas have, also where it is written as a text; ``None`` for anything else."""
     try:
-        number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+        number = float(value) if isinstance(value, str) and len(value) < _LONGEST_NUMBER else finite(value)
+    except ValueError:
         return None
-    return number if 0 < number < math.inf else None
+    return number if number is not None and 0 < number <= LARGEST else None
 
 
 def _is_true(value: object) -> bool:
-    return str(value).strip().lower() in ("true", "1", "yes", "y", "on")
+    return isinstance(value, bool | int | str) and shown(value).strip().lower() in ("true", "1", "yes", "y", "on")

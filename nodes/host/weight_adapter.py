@@ -69,7 +69,7 @@ class KronaWeightAdapter(WeightAdapterBase):
             source = function(torch.arange(weight.shape[0], device=weight.device)[:, None]).flatten()
             theirs = weight[source.argsort()].reshape(delta.shape)
             return weight.copy_(function(delta.add_to(theirs, strength)).reshape(weight.shape))
-        weight += function((strength * delta.dense()).reshape(weight.shape)).to(weight.dtype)
+        weight += function((strength * delta.formed()).reshape(weight.shape)).to(weight.dtype)
         return weight
 
     def h(self, x: Tensor, base_out: Tensor) -> Tensor:

@@ -16,6 +16,10 @@ FLOAT32_EPS = 2.0**-23
 """What LyCORIS and ComfyUI add to a DoRA norm."""
 
 
+LARGEST_SCALE = 2.0**100
+"""Times usual numbers still one of float32, which PyTorch computes in; no trainer's scale is above some hundreds."""
+
+
 class LayerError(FormatError):
     """One layer of a file cannot be read; it is left out and told, the others are read."""
 
@@ -41,6 +45,8 @@ class Layer:
             return None
         if tensor.numel() != 1:
             raise self.error(f"Its {part} is {times(tensor.shape)} numbers.", tuple(tensor.shape), "one number")
+        if tensor.is_complex():
+            raise self.error(f"Its {part} is a complex number.", tensor.dtype, "a real number")
         return float(tensor)
 
     def has(self, part: str) -> bool:
@@ -53,8 +59,8 @@ class Layer:
         if sizes.alpha is not None and math.isnan(sizes.alpha):
             raise self.error("Its alpha is no number.", sizes.alpha, "a number")
         scale = self.scale_of(sizes).scale * (1.0 if extra is None else extra)
-        if not math.isfinite(scale):
-            raise self.error(f"Its scale is {scale}.", scale, "a number")
+        if not abs(scale) <= LARGEST_SCALE:
+            raise self.error(f"Its scale is {scale:g}.", scale, "a number that float32 can be multiplied with")
         return scale
 
     def pair(self, up: str, down: str) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import time
 
 import peft
 import pytest
@@ -13,7 +14,7 @@ from torch import nn
 
 from krona_ops import load
 from krona_ops.errors import FormatError
-from krona_ops.formats.patterns import first_match, matches_whole
+from krona_ops.formats.patterns import MOST_KEYS, Patterns, literal, matches_whole
 from krona_ops.inspection import inspect_header
 
 PREFIX = "base_model.model."
@@ -162,30 +163,66 @@ PATTERNS = [
 ]
 
 
-@pytest.mark.parametrize("pattern", [pattern.replace("\\\\", "\\") for pattern in PATTERNS])
-@pytest.mark.parametrize("path", ["blocks.0.attn.to_q", "to_q", "attn.to_q", "blocks.0.attn_to_q", "no"])
+EXPRESSIONS = [
+    *("to_[qk]", "to_q|to_k", ".*to_q", "(a|b)lo.*q", "[^x]+", r"\\w+_\\w", r"(blocks\\.\\d+\\.)?attn\\.to_q", "t?o*_q+", "(?:at{2}n).to_(q|k|v)"),
+    *("b{1,3}locks.*", r"\\d", "^(blocks|x).*_q$", "a{2}", "a?", "(to_)*q", "(to_|q){2}", ".{4}", ".+?", "[a-z.]{4,}_q", r"[\\W\\d]+.*q", "|to_q"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("pattern", [pattern.replace("\\\\", "\\") for pattern in PATTERNS + EXPRESSIONS])
+@pytest.mark.parametrize(
+    "path", ["blocks.0.attn.to_q", "to_q", "attn.to_q", "blocks.0.attn_to_q", "no", "a.b\nc.to_q", "x.0", "aa"]
+)
 def test_keys_of_patterns_mean_what_peft_makes_of_them(pattern, path):
     expected = 7.0 if get_pattern_key([pattern], path) == pattern else None
-    assert first_match({pattern: 7.0}, path, "alpha_pattern") == expected or pattern == path
+    assert Patterns({pattern: 7.0}, "alpha_pattern").value_of(path) == expected or pattern == path
+
+
+def test_expressions_are_evaluated_only_where_they_have_to_be():
+    assert [literal(pattern.replace("\\\\", "\\")) for pattern in EXPRESSIONS] == [None] * len(EXPRESSIONS)
 
 
 def test_the_first_key_that_matches_counts():
-    assert first_match({"x": 1, "to_q": 2, "attn.to_q": 3}, "a.attn.to_q", "alpha_pattern") == 2
-    assert first_match({"to_q": 2, "(a+)+$": 3}, "a.attn.to_q", "alpha_pattern") == 2
+    assert Patterns({"x": 1, "to_q": 2, "attn.to_q": 3}, "alpha_pattern").value_of("a.attn.to_q") == 2
+    assert Patterns({"to_q": 2, "(": 3}, "alpha_pattern").value_of("a.attn.to_q") == 2
+    assert Patterns({"to_(q|k)": 1, "to_q": 2}, "alpha_pattern").value_of("a.attn.to_q") == 1
+    assert Patterns({"to_(x|k)": 1, "to_q": 2}, "alpha_pattern").value_of("a.attn.to_q") == 2
 
 
-@pytest.mark.parametrize("pattern", ["(a+)+b", "to_[qk]", "to_q|to_k", ".*to_q", r"\d", "(", "a{2}", "a\\", "a?"])
-def test_a_real_expression_is_refused_by_name(pattern):
-    with pytest.raises(FormatError, match=r"alpha_pattern has the key .* a regular expression"):
-        first_match({pattern: 1}, "a" * 40, "alpha_pattern")
+@pytest.mark.parametrize(
+    "pattern",
+    ["(a+)+", "(a|a)+", "(a*)*b", "((a+)+)+b", "(.*a){12}b", "(a?){30}a{30}", "(([a-z])+.)+[A-Z]([a-z])+", "(.+)+(.+)+(.+)+x", "(a{1,999}){1,999}b"],
+)  # fmt: skip
+def test_no_expression_takes_longer_than_a_line(pattern):
+    """Python's engine needs up to 2 to the power of 40 steps for these."""
+    began = time.process_time()
+    with contextlib.suppress(FormatError):
+        assert Patterns({pattern: 1}, "alpha_pattern").value_of("a" * 40 + "!") is None
+    assert time.process_time() - began < 2
+
+
+@pytest.mark.parametrize(
+    "pattern", ["(", "a\\", r"(a)\1", "(?=a).*", r"\bto", "(?i)TO", "a)|(b", "(?<=a)b", "[", "a" * 600 + "+" * 600]
+)
+def test_an_expression_that_is_not_evaluated_is_refused_by_name(pattern):
+    with pytest.raises(FormatError, match=r"alpha_pattern has the key .* is a regular expression"):
+        Patterns({pattern: 1}, "alpha_pattern").value_of("a" * 40)
     assert matches_whole(pattern, "a") is None
 
 
+def test_more_keys_than_layers_are_refused():
+    with pytest.raises(FormatError, match="20,001 keys, which are more than"):
+        Patterns({str(n): 1 for n in range(MOST_KEYS + 1)}, "rank_pattern")
+    dots = {"".join("." if (n >> bit) & 1 else "a" for bit in range(12)): 1 for n in range(4096)}
+    with pytest.raises(FormatError, match="in too many ways"):
+        Patterns(dots, "rank_pattern")
+
+
 def test_an_expression_among_the_ranks_does_no_harm_where_the_tensors_tell_the_rank(read):
-    scales, _ = read(lora(8), {**LORA, "rank_pattern": {"to_(q|out.0)": 8}})
+    scales, _ = read(lora(8), {**LORA, "rank_pattern": {r"(to_q)\1": 8}})
     assert scales == {2.0}
     with pytest.raises(FormatError, match="alpha_pattern has the key"):
-        read(lora(), {**LORA, "alpha_pattern": {"to_(q|out.0)": 8}})
+        read(lora(), {**LORA, "alpha_pattern": {r"(to_q)\1": 8}})
 
 
 @pytest.mark.parametrize(

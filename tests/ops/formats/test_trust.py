@@ -156,5 +156,5 @@ def test_a_pattern_that_is_a_regular_expression_is_an_error(path):
             {"adapter_config": json.dumps(config)},
         )
     )
-    with pytest.raises(FormatError, match="a regular expression; only paths"):
+    with pytest.raises(FormatError, match="a regular expression, and it is no"):
         load(path)
