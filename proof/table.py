@@ -112,7 +112,7 @@ DRIVERS: tuple[Driver, ...] = (
         draw=4,
         batch=50,
         process="host",
-        seconds=300,
+        seconds=900,
     ),
     Driver(
         *("audit", "server", "audit.server"),
