@@ -110,7 +110,7 @@ DRIVERS: tuple[Driver, ...] = (
         "Whatever becomes of a node, MODEL, CLIP and VAE are bitwise as before, nothing hangs on them, and the process's shared state is as it was found.",
         cases=700,
         draw=4,
-        batch=50,
+        batch=10,
         process="host",
         seconds=900,
     ),
