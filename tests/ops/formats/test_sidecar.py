@@ -170,7 +170,9 @@ EXPRESSIONS = [
 
 
 @pytest.mark.parametrize("pattern", [pattern.replace("\\\\", "\\") for pattern in PATTERNS + EXPRESSIONS])
-@pytest.mark.parametrize("path", ["blocks.0.attn.to_q", "to_q", "attn.to_q", "blocks.0.attn_to_q", "no", "a.b\nc.to_q", "x.0", "aa"])
+@pytest.mark.parametrize(
+    "path", ["blocks.0.attn.to_q", "to_q", "attn.to_q", "blocks.0.attn_to_q", "no", "a.b\nc.to_q", "x.0", "aa"]
+)
 def test_keys_of_patterns_mean_what_peft_makes_of_them(pattern, path):
     expected = 7.0 if get_pattern_key([pattern], path) == pattern else None
     assert Patterns({pattern: 7.0}, "alpha_pattern").value_of(path) == expected or pattern == path
@@ -199,7 +201,9 @@ def test_no_expression_takes_longer_than_a_line(pattern):
     assert time.process_time() - began < 2
 
 
-@pytest.mark.parametrize("pattern", ["(", "a\\", r"(a)\1", "(?=a).*", r"\bto", "(?i)TO", "a)|(b", "(?<=a)b", "[", "a" * 600 + "+" * 600])
+@pytest.mark.parametrize(
+    "pattern", ["(", "a\\", r"(a)\1", "(?=a).*", r"\bto", "(?i)TO", "a)|(b", "(?<=a)b", "[", "a" * 600 + "+" * 600]
+)
 def test_an_expression_that_is_not_evaluated_is_refused_by_name(pattern):
     with pytest.raises(FormatError, match=r"alpha_pattern has the key .* is a regular expression"):
         Patterns({pattern: 1}, "alpha_pattern").value_of("a" * 40)
