@@ -24,11 +24,13 @@ from tqdm import tqdm
 
 from krona_ops import Adapter, load
 from krona_ops.errors import ConfigError, DataError, KronaError
+from krona_ops.shown import printable
 
 from .claim import Claim, claim, claim_new, join
 from .comfyui_start import find_comfyui, has_gpu, host_side, prepare_comfyui, user_folder
 from .events import Ended, Event, Noted, Sink, Started, Stepped, Validated
 from .job import Job, dataset_of, load_job, to_text
+from .litter import sweep_below
 from .requests import Ask, asked, forget
 from .runtime import Accelerated, OneProcess, Runtime
 from .start import FILE as START
@@ -59,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         runtime.close()
         return 0
     except KronaError as error:
-        log.error("%s", error)
+        log.error("%s", printable(str(error), "\n"))
         return 2
     except KeyboardInterrupt:
         return STOPPED
@@ -110,6 +112,7 @@ def _train_in(folder: Path, job: Job, options: argparse.Namespace, runtime: Runt
     encoded = options.encoded or folder / "encoded.safetensors"
     if leads and options.encoded is None and (resume is None or not _is_whole(encoded)):
         places = Places(user_folder(host) / "krona" / "cache", folder.parent / "class pictures")
+        sweep_below([places.cache, places.class_pictures])
         clip, vae = load_clip(job.model), load_vae(job.model)
         begun = _start(job, model, clip)
         prepared = prepare(model, clip, vae, dataset_of(job), config, places, _tell_preparation(options.events))
@@ -270,7 +273,7 @@ class _Bar:
             self._bar.set_postfix(loss=f"{event.loss:.4f}", refresh=False)
             self._bar.update()
         elif isinstance(event, Noted):
-            tqdm.write(event.text, file=sys.stderr)
+            tqdm.write(printable(event.text), file=sys.stderr)
         elif isinstance(event, Validated):
             tqdm.write(
                 f"step {event.step}: validation loss {event.loss:.5f}{' (best)' if event.is_best else ''}", file=sys.stderr

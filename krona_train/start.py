@@ -20,6 +20,7 @@ from krona_ops.factor import Full, LowRank
 from krona_ops.low_rank import to_low_rank
 from krona_ops.nearest import Nearest, Rearrangement
 from krona_ops.network import norm
+from krona_ops.shown import shown
 from krona_ops.targets import Target
 
 from .config import AdapterConfig
@@ -109,7 +110,7 @@ def begin_at(adapter: Adapter, targets: Sequence[Target], config: AdapterConfig)
         raise CoverageError(
             f"None of the {len(targets)} layers that are trained is in the adapter to start from.",
             layer=next(iter(adapter.layers), None),
-            found=f"{len(adapter.layers)} layers of {title(adapter) or 'the adapter'}",
+            found=f"{len(adapter.layers)} layers of {shown(title(adapter)) or 'the adapter'}",
             expected=str(next(iter(by_name))),
             remedy="Train the layers that it has (KronA Targets), or start from another adapter.",
         )
@@ -162,13 +163,13 @@ def _notes(
     converted: Sequence[tuple[float, LayerName]],
     error: float,
 ) -> tuple[str, ...]:
-    named = f' "{title(adapter)}"' if title(adapter) else ""
+    named = f' "{shown(title(adapter))}"' if title(adapter) else ""
     how = "exactly"
     if converted:
         worst, layer = max(converted)
         how = (
             f"{len(converted)} of them brought into the form that is trained, which loses {error:.2%} of the update "
-            f"(at most {worst:.2%}, in {layer})"
+            f"(at most {worst:.2%}, in {shown(layer)})"
         )
     notes = [f"The training starts from the adapter{named}: {len(kept)} of its {len(adapter.layers)} layers, {how}."]
     unused = [str(name) for name in adapter.layers if name not in targets]
@@ -187,7 +188,7 @@ def title(adapter: Adapter) -> str:
 
 
 def _some(names: Sequence[str]) -> str:
-    return f"{', '.join(names[:4])}{', …' if len(names) > 4 else ''}"
+    return f"{', '.join(map(shown, names[:4]))}{', …' if len(names) > 4 else ''}"
 
 
 def _parsed(text: str | None) -> object:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+
 from comfy_api.latest import ComfyExtension, io
+
+from krona_train.litter import sweep_below
 
 from .apply import KronaApply, KronaLoadApply
 from .blend import KronaBlend
@@ -52,6 +56,8 @@ class KronaExtension(ComfyExtension):
         paths.register()
         routes.register()
         web.serve_web_folder()
+        # Beside the start: ten thousand runs take a second, and nobody waits for it.
+        threading.Thread(target=sweep_below, args=(paths.own_folders(),), name="krona-sweep", daemon=True).start()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Every node, in the order of the menu."""

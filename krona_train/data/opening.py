@@ -24,6 +24,7 @@ GAP = 3
 UNREADABLE = (
     *(OSError, UnidentifiedImageError, Image.DecompressionBombError, Image.DecompressionBombWarning, ValueError, SyntaxError),
     *(EOFError, LookupError, TypeError, ArithmeticError, MemoryError, struct.error, zlib.error),
+    *(RuntimeError, AssertionError),  # of its AVIF decoder, and of what it believes of its own readers
 )
 """What Pillow raises about files that are no picture, or half of one."""
 _LYING = (5, 6, 7, 8)

@@ -137,6 +137,12 @@ def upload_folder() -> Path:
     return folder
 
 
+def own_folders() -> list[Path]:
+    """The folders that the pack writes into by itself: runs, class pictures, adapters, encodings."""
+    adapters = [Path(folder_paths.models_dir) / KIND, Path(folder_paths.get_output_directory()) / "loras"]
+    return [runs_folder(), *adapters, Path(folder_paths.get_user_directory()) / KIND / "cache"]
+
+
 def runs_folder() -> Path:
     """The folder whose folders are the runs."""
     return Path(folder_paths.get_output_directory()) / KIND
