@@ -37,6 +37,7 @@ class Worker:
         self.kind, self.log, self._python = kind, log, tuple(python)
         self._process: subprocess.Popen[str] | None = None
         self._lines: _Lines | None = None
+        self._is_at_work = False
 
     def run(self, driver: Driver, seed: int, numbers: Sequence[int]) -> Iterator[Outcome]:
         """Try cases; yields one outcome for each number, in order."""
@@ -61,10 +62,12 @@ class Worker:
             self._process.stdin.flush()
         except OSError as error:
             raise Died("the process could not be reached") from error
+        self._is_at_work = True
         while not (told := self._lines.next(driver.seconds)).get("done"):
             outcome = Outcome(told["number"], told["fault"], tuple(told["violations"]))
             left.remove(outcome.number)
             yield outcome
+        self._is_at_work = False
 
     def _start(self) -> None:
         if self._process is not None:
@@ -90,9 +93,10 @@ class Worker:
         """End it and everything that it started; does nothing where none runs."""
         if self._process is None:
             return
-        self._process.terminate()  # what a driver has started and mounted is taken down by its own blocks
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(SECONDS_TO_END)
+        if self._is_at_work:  # what a driver has started and mounted is taken down by its own blocks
+            self._process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(SECONDS_TO_END)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
@@ -102,6 +106,7 @@ class Worker:
         if self._lines is not None:
             self._lines.close()
         self._process = self._lines = None
+        self._is_at_work = False
 
     def __enter__(self) -> Worker:
         return self

@@ -99,7 +99,7 @@ GRAPHS: dict[str, Callable[[], Graph]] = {
     "KronaTrainSettings": lambda: graph(node("KronaTrainSettings", **STEPS)),
     "KronaTrain": lambda: graph(node("KronaTrain", **TRAIN), d=node("KronaDataset", **DATASET)),
     "KronaTrain, everything": lambda: graph(
-        node("KronaTrain", **TRAIN, settings=["s", 0], targets=["g", 0]),
+        node("KronaTrain", **{**TRAIN, "steps": 2}, settings=["s", 0], targets=["g", 0]),
         d=node("KronaDataset", **DATASET, class_prompt="a photo of a robot", class_pictures=1),
         s=node("KronaTrainSettings", **STEPS, checkpointing="blocks"),
         g=node("KronaTargets", text_encoder=True),

@@ -52,15 +52,20 @@ def judge(event, args):
         if host is not None:
             tell(event, host, ours())
     elif event in CODE:
-        source = args[0] if event == "compile" else (getattr(args[0], "co_names", ()), getattr(args[0], "co_consts", ()))
+        source = args[0] if event == "compile" else repr((getattr(args[0], "co_names", ()), getattr(args[0], "co_consts", ())))
         by = maker()
-        if by or MARK in repr(source)[:100_000]:
+        if by or is_marked(source):
             tell(event, repr(args[1] if event == "compile" else args[0])[:200], by)
     else:
         by = ours()
         if by:
             what = args[1] if event == "subprocess.Popen" else args
             tell(event, [str(part) for part in what][:12] if isinstance(what, (list, tuple)) else str(what), by)
+
+
+def is_marked(source):
+    """Whether a stranger's text is in it."""
+    return MARK in source if isinstance(source, str) else isinstance(source, bytes) and MARK.encode() in source
 
 
 def address(event, args):
