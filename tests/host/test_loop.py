@@ -67,8 +67,7 @@ def layers(number):
 PNG = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==")
 FILES = {
     "100,000 layers": lambda: file(layers(100_000), 400_000),
-    "1,000,000 layers": lambda: file(layers(1_000_000), 4_000_000),
-    "a text of 20 MB": lambda: file({"__metadata__": {"modelspec.description": "x" * 20_000_000}, **layers(2)}, 8),
+    "a text of 15 MB": lambda: file({"__metadata__": {"modelspec.description": "x" * 15_000_000}, **layers(2)}, 8),
     "a picture of 15 MB": lambda: file(
         {
             "__metadata__": {
@@ -78,8 +77,8 @@ FILES = {
         },
         8,
     ),
-    "nesting of 20 MB": lambda: (20_000_000).to_bytes(8, "little") + b"[" * 20_000_000,
-    "commas of 20 MB": lambda: (20_000_000).to_bytes(8, "little") + b'{"a":[' + b"1," * 9_999_996 + b"1}",
+    "nesting of 15 MB": lambda: (15_000_000).to_bytes(8, "little") + b"[" * 15_000_000,
+    "commas of 15 MB": lambda: (15_000_000).to_bytes(8, "little") + b'{"a":[' + b"1," * 7_499_996 + b"1}",
 }
 
 
