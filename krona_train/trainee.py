@@ -173,7 +173,8 @@ class Trainee:
                 parameter.copy_(tensors[key])
         groups = self.optimizer.state_dict()["param_groups"]
         _require_same_groups(numbers["groups"], groups)
-        moments = _moments(tensors, numbers["optimizer"], self.parameters)
+        numbered = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]  # the optimizer's own order
+        moments = _moments(tensors, numbers["optimizer"], numbered)
         groups = [{**group, **_as_before(stored, group)} for group, stored in zip(groups, numbers["groups"], strict=True)]
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
         if self.scaler.is_enabled() and numbers["scaler"]:  # what the model computes in may have been changed meanwhile

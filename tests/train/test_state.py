@@ -371,6 +371,15 @@ def test_an_optimizer_that_does_not_fit_is_refused(what, finished):
         fit(ToyBackbone(), examples(), settings(steps=9), resume=forged)
 
 
+def test_layers_that_learn_at_rates_of_their_own_go_on_too(tmp_path):
+    """The optimizer numbers its factors by groups, which are not in the layers' order then."""
+    rates = settings(optimizer=OptimizerConfig(learning_rate=1e-3, rate_b=2.0, rate_by_width=0.8))
+    stopped = record(rates, stop_after=5)[-1]
+    assert len(stopped.state.numbers["groups"]) > 1
+    state = TrainState.load(stopped.state.save(tmp_path / "state.safetensors"))
+    assert record(rates, resume=state)[-1].adapter == record(rates)[-1].adapter
+
+
 def test_a_folder_that_was_killed_before_its_first_state_can_begin_again(tmp_path):
     folder = tmp_path / "run"
 
