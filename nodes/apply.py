@@ -13,6 +13,7 @@ from krona_ops.metadata import trigger_words
 from krona_ops.weights import Weights
 
 from .host import paths
+from .host.node import Node
 from .host.patch import MODES, Applied, Mode, apply_adapter
 from .host.text import tell
 from .host.types import CATEGORY, Krona, KronaWeightsSocket
@@ -57,7 +58,7 @@ def coverage(applied: Applied) -> dict[str, list[dict[str, Any]]]:
     return {"krona_coverage": [{"matched": applied.matched, "layers": applied.layers, "report": applied.report}]}
 
 
-class KronaLoadApply(io.ComfyNode):
+class KronaLoadApply(Node):
     """File to patched model."""
 
     @classmethod
@@ -111,7 +112,7 @@ class KronaLoadApply(io.ComfyNode):
         return io.NodeOutput(applied.model, applied.clip, adapter, words, ui=coverage(applied))
 
 
-class KronaApply(io.ComfyNode):
+class KronaApply(Node):
     """Adapter to patched model."""
 
     @classmethod

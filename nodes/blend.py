@@ -15,6 +15,7 @@ from krona_ops.respell import unified
 from krona_ops.targets import PAPER_FACTORS
 
 from .host.canonical import canonical
+from .host.node import Node
 from .host.types import CATEGORY, Krona
 from .inputs import number_input
 
@@ -72,7 +73,7 @@ def form_of(form: str, factor_out: int, factor_in: int, terms: int, rank: int) -
     }[form]
 
 
-class KronaBlend(io.ComfyNode):
+class KronaBlend(Node):
     """Adapters to one adapter."""
 
     @classmethod

@@ -14,6 +14,7 @@ from krona_ops.targets import PAPER_FACTORS
 
 from .blend import KRONECKER, LORA, form_inputs, form_of
 from .host.canonical import canonical
+from .host.node import Node
 from .host.types import CATEGORY, Krona
 from .host.weights_of import WeightsOf
 from .inputs import number_input
@@ -26,7 +27,7 @@ def report_output() -> io.Output:
     return io.String.Output(display_name="report", tooltip="Parameters before and after, and the relative error.")
 
 
-class KronaCompress(io.ComfyNode):
+class KronaCompress(Node):
     """Adapter to a smaller one."""
 
     @classmethod
@@ -90,7 +91,7 @@ class KronaCompress(io.ComfyNode):
         return io.NodeOutput(result, str(report))
 
 
-class KronaConvert(io.ComfyNode):
+class KronaConvert(Node):
     """Adapter to another form."""
 
     @classmethod
@@ -123,7 +124,7 @@ class KronaConvert(io.ComfyNode):
         return io.NodeOutput(result, str(report))
 
 
-class KronaExtract(io.ComfyNode):
+class KronaExtract(Node):
     """Two models to an adapter."""
 
     @classmethod

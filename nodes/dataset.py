@@ -20,6 +20,7 @@ from krona_train.data.pictures import Dataset, Picture
 from krona_train.data.source import PictureFiles, read_pictures, with_class_folder
 
 from .host import paths
+from .host.node import Node
 from .host.public import without_folders
 from .host.reading import summary, tell_reading
 from .host.text import tell
@@ -37,7 +38,7 @@ SOURCES: dict[str, Captions] = {FROM_FILES: "files", ALL_PROMPT: "prompt", FROM_
 DEFAULTS = DataConfig()
 
 
-class KronaDataset(io.ComfyNode):
+class KronaDataset(Node):
     """Folder or pictures to data set."""
 
     @classmethod

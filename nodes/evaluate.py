@@ -12,13 +12,14 @@ from krona_train.evaluation.sheet import score_sheet
 from krona_train.evaluation.small_world import SmallWorldJudge
 
 from .host import paths
+from .host.node import Node
 from .host.text import tell
 from .host.types import CATEGORY
 
 REAL, SMALL_WORLD = "CLIP and DINO", "small world"
 
 
-class KronaEvaluate(io.ComfyNode):
+class KronaEvaluate(Node):
     """Pictures, real pictures and prompts to scores."""
 
     @classmethod

@@ -17,13 +17,14 @@ from krona_ops.weights import selectors
 from krona_train.placard import drawn
 from krona_train.runs import finite
 
+from .host.node import Node
 from .host.types import CATEGORY, Krona
 
 TABLES = ("layer", "block", "role")
 MEASURES: dict[str, Measure] = {"how far weights move": "rms", "how much all of them move": "norm"}
 
 
-class KronaInspect(io.ComfyNode):
+class KronaInspect(Node):
     """Adapter to table and pictures."""
 
     @classmethod

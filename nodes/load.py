@@ -11,6 +11,7 @@ from krona_ops.formats.scale import RULES, ScaleRule
 from krona_ops.metadata import trigger_words
 
 from .host import paths
+from .host.node import Node
 from .host.text import tell
 from .host.types import CATEGORY, Krona
 
@@ -44,7 +45,7 @@ def trigger_output() -> io.Output:
     )
 
 
-class KronaLoad(io.ComfyNode):
+class KronaLoad(Node):
     """File to adapter."""
 
     @classmethod

@@ -25,6 +25,7 @@ from .host import paths, sidecar
 from .host.canonical import canonical, named_for_core
 from .host.diffusers_names import renamer
 from .host.lora_folders import lora_name
+from .host.node import Node
 from .host.text import tell
 from .host.types import CATEGORY, Krona
 
@@ -40,7 +41,7 @@ FORMATS = {
 THUMBNAIL = 256
 
 
-class KronaSave(io.ComfyNode):
+class KronaSave(Node):
     """Adapter to file."""
 
     @classmethod

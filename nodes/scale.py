@@ -8,11 +8,12 @@ from krona_ops import Adapter
 from krona_ops.errors import KronaError
 from krona_ops.weights import PRESETS, Weights, apply_weights, describe_unmatched, parse_weights
 
+from .host.node import Node
 from .host.types import CATEGORY, Krona, KronaWeightsSocket
 from .inputs import number_input
 
 
-class KronaWeights(io.ComfyNode):
+class KronaWeights(Node):
     """Text to strengths by name."""
 
     @classmethod
@@ -60,7 +61,7 @@ class KronaWeights(io.ComfyNode):
         return io.NodeOutput(own if weights is None else weights + own)
 
 
-class KronaScale(io.ComfyNode):
+class KronaScale(Node):
     """Adapter to a stronger or weaker one."""
 
     @classmethod

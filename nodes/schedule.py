@@ -8,12 +8,13 @@ from comfy_api.latest import io
 
 from krona_ops import Adapter
 
+from .host.node import Node
 from .host.schedule import CURVES, Curve, scheduled_hooks, strengths
 from .host.types import CATEGORY, Krona
 from .inputs import number_input
 
 
-class KronaSchedule(io.ComfyNode):
+class KronaSchedule(Node):
     """Adapter and strengths to hooks."""
 
     @classmethod

@@ -26,13 +26,14 @@ from krona_train.config import (
 )
 from krona_train.settings import PriorChoice, Settings
 
+from .host.node import Node
 from .host.types import CATEGORY, KronaSettingsSocket
 from .inputs import number_input
 
 DEFAULTS = Settings()
 
 
-class KronaTrainSettings(io.ComfyNode):
+class KronaTrainSettings(Node):
     """Choices to settings."""
 
     @classmethod

@@ -16,6 +16,7 @@ from krona_ops.respell import unified
 from .host import paths
 from .host.lora_folders import lora_name, lora_path
 from .host.lora_model import from_lora_model, to_lora_model
+from .host.node import Node
 from .host.text import tell
 from .host.types import CATEGORY, Krona, LoraStack
 from .inputs import number_input
@@ -35,7 +36,7 @@ class Rows(list[Row]):
         self.beside = beside
 
 
-class KronaStack(io.ComfyNode):
+class KronaStack(Node):
     """Stack, ``LORA_MODEL`` and adapter, each into the others."""
 
     @classmethod

@@ -10,6 +10,7 @@ from krona_ops.target_text import parse_factors, parse_rules
 from krona_ops.targets import TargetRule
 from krona_train import AdapterConfig
 
+from .host.node import Node
 from .host.types import CATEGORY, KronaTargetsSocket
 from .inputs import number_input
 
@@ -31,7 +32,7 @@ PARTS: tuple[Projection, ...] = ("q", "k", "v", "out")
 OFF = "off"
 
 
-class KronaTargets(io.ComfyNode):
+class KronaTargets(Node):
     """Choices to target rules."""
 
     @classmethod

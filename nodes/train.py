@@ -24,6 +24,7 @@ from krona_train.state import newest_whole
 
 from .host import paths
 from .host.lora_model import to_lora_model
+from .host.node import Node
 from .host.patch import apply_adapter
 from .host.progress import Progress
 from .host.training import ALL_GPUS, HERE, NEW, PROCESS, SAME, Result, train
@@ -36,7 +37,7 @@ DEFAULTS = TrainConfig()
 FACTORS = DEFAULTS.adapter.targets[0].factors
 
 
-class KronaTrain(io.ComfyNode):
+class KronaTrain(Node):
     """Model, pictures and captions to adapter."""
 
     @classmethod

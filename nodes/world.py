@@ -6,6 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from .host.node import Node
 from .host.text import tell
 from .host.types import CATEGORY
 from .host.world import FILE, load_world
@@ -17,7 +18,7 @@ HINT = (
 )
 
 
-class KronaWorldLoader(io.ComfyNode):
+class KronaWorldLoader(Node):
     """The small world's model, for trying everything in minutes."""
 
     @classmethod

@@ -8,7 +8,6 @@ import base64
 import http.client
 import json
 import os
-import time
 import urllib.parse
 from pathlib import Path
 
@@ -67,8 +66,7 @@ def layers(number):
 PNG = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==")
 FILES = {
     "100,000 layers": lambda: file(layers(100_000), 400_000),
-    "1,000,000 layers": lambda: file(layers(1_000_000), 4_000_000),
-    "a text of 20 MB": lambda: file({"__metadata__": {"modelspec.description": "x" * 20_000_000}, **layers(2)}, 8),
+    "a text of 15 MB": lambda: file({"__metadata__": {"modelspec.description": "x" * 15_000_000}, **layers(2)}, 8),
     "a picture of 15 MB": lambda: file(
         {
             "__metadata__": {
@@ -78,8 +76,8 @@ FILES = {
         },
         8,
     ),
-    "nesting of 20 MB": lambda: (20_000_000).to_bytes(8, "little") + b"[" * 20_000_000,
-    "commas of 20 MB": lambda: (20_000_000).to_bytes(8, "little") + b'{"a":[' + b"1," * 9_999_996 + b"1}",
+    "nesting of 15 MB": lambda: (15_000_000).to_bytes(8, "little") + b"[" * 15_000_000,
+    "commas of 15 MB": lambda: (15_000_000).to_bytes(8, "little") + b'{"a":[' + b"1," * 7_499_996 + b"1}",
 }
 
 
@@ -149,13 +147,15 @@ def test_ten_thousand_runs_are_listed_beside_the_loop_and_one_of_them_is_found_a
             os.link(parent / "first" / name, folder / name)
     assert longest_delay(server, lambda: ask(server, "/krona/runs")) < LONGEST
 
-    def seconds(path):
-        start = time.perf_counter()
-        assert ask(server, path)[0] == 200
-        return time.perf_counter() - start
+    def worked(path):
+        """Seconds that the server was at work for an answer; another process's do not count."""
+        ask(server, "/loop_probe/start")
+        status, body = ask(server, path)
+        assert status == 200
+        return json.loads(ask(server, "/loop_probe/stop")[1])["worked"], len(json.loads(body).get("runs", ()))
 
-    listed = min(seconds("/krona/runs") for _ in range(8))
-    one = min(seconds("/krona/runs/run-77") for _ in range(8))
-    assert len(json.loads(ask(server, "/krona/runs")[1])["runs"]) >= RUNS
-    assert listed < 0.5  # 0.1 on a machine that does nothing else
-    assert one < 0.25  # 0.05 there
+    listed, runs = min(worked("/krona/runs") for _ in range(8))
+    one, _ = min(worked("/krona/runs/run-77") for _ in range(8))
+    assert runs >= RUNS
+    assert listed < 0.3  # 0.1 is aimed at, and three times as much let pass
+    assert one < 0.15

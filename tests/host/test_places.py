@@ -116,3 +116,19 @@ def test_names_that_no_folder_can_have_are_answered_in_words(host, name):
     for listen in ("127.0.0.1", "0.0.0.0"):
         host.listen(listen)
         assert isinstance(KronaDataset.validate_inputs(folder=name), str)
+
+
+def test_what_a_node_raises_names_no_folder_and_stays_what_it_is(host, tmp_path):
+    from krona_pack.nodes import extension
+    from krona_pack.nodes.dataset import KronaDataset
+    from krona_pack.nodes.host.node import Node
+
+    assert all(issubclass(node, Node) for node in extension.NODES)
+    inputs = {"prompt": "a", "captions": "from .txt files, else the prompt", "resolution": 64}
+    with pytest.raises(DataError) as raised:
+        KronaDataset.execute(folder=str(tmp_path / "nowhere"), **inputs)
+    assert "nowhere: There is no such folder." in str(raised.value)
+    assert str(tmp_path) not in str(raised.value)
+    clone = KronaDataset.PREPARE_CLASS_CLONE(None)  # as the host runs it
+    with pytest.raises(DataError, match=r"^[^/].*nowhere: There"):
+        clone.execute(folder=str(tmp_path / "nowhere"), **inputs)

@@ -423,7 +423,7 @@ NO_PICTURES = {
     "nothing": "", "text": "hello", "another kind": uri(b"<svg onload='alert(1)'/>", "image/svg+xml"),
     "a lie about the kind": uri(b"<html><script>"), "damaged base64": "data:image/png;base64,%%%",
     "a sound in a RIFF": uri(b"RIFF\x00\x00\x00\x00WAVE", "image/webp"), "an address": "http://127.0.0.1/x.png",
-    "too much": uri(PNG + b"\0" * 17_000_000),
+    "too much": uri(PNG + b"\0" * 4_000_000),
 }  # fmt: skip
 
 
@@ -436,7 +436,7 @@ def test_a_thumbnail_that_is_no_picture_is_none(server, adapter_file, what, tmp_
     beside.symlink_to(tmp_path / "elsewhere.png")
     assert get(server, "/krona/adapter", name=name)[1]["has_thumbnail"] is False
     status, answer = get(server, "/krona/adapter/thumbnail", name=name)
-    assert (status, answer["error"]["message"]) == (404, "This adapter has no picture.")
+    assert (status, answer["error"]["message"].startswith("This adapter has no picture. ")) == (404, True)
 
 
 def test_a_file_that_cannot_be_read_is_an_error_in_words(server):

@@ -280,8 +280,8 @@ def _sent(port, attack, seconds):
                 answer += part
                 if 408 in attack.expected and b"\r\n\r\n" in answer:
                     break
-        except (ConnectionError, TimeoutError):
-            pass  # the server has closed it, after its answer or without one
+        except OSError:
+            pass  # the server has closed it, after its answer or without one; or has not answered in time, which is seen by the answer
     return answer
 
 

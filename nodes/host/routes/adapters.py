@@ -20,6 +20,9 @@ from .answers import Refused, answering, as_json, encoded, picture
 from .aside import aside
 
 MOST_BYTES_OF_PICTURE = 16_000_000
+"""Beside the file."""
+MOST_BYTES_INSIDE = 4_000_000
+"""Of one in the file's header: Python decodes it in one piece, and does nothing else meanwhile."""
 MOST_TENSORS = 10_000
 """The largest adapters that are known have a few thousand."""
 BESIDE = [f"{middle}{suffix}" for middle in (".preview", "") for suffix in (".png", ".jpg", ".jpeg", ".webp", ".gif")]
@@ -100,7 +103,7 @@ def _facts(name: str) -> dict[str, Any]:
 
 def _thumbnail(path: Path, metadata: dict[str, str]) -> bytes | None:
     """The picture in the file, or the one beside it."""
-    inside = thumbnail_in(metadata, MOST_BYTES_OF_PICTURE)
+    inside = thumbnail_in(metadata, MOST_BYTES_INSIDE)
     if inside is not None:
         return inside
     for ending in BESIDE:

@@ -1,6 +1,6 @@
 """A pack for tests: how long the server's loop was kept from its work.
 
-``GET /loop_probe/start`` begins to look every few milliseconds, ``GET /loop_probe/stop`` ends it and tells the longest delay. A delay
+``GET /loop_probe/start`` begins to look every few milliseconds, ``GET /loop_probe/stop`` ends it and tells the longest delay, and how long this process worked. A delay
 counts as far as this process was at work meanwhile, so a machine that gave it no time is not taken for a loop that was blocked.
 """
 
@@ -26,12 +26,12 @@ async def _look(found):
 @PromptServer.instance.routes.get("/loop_probe/start")
 async def start(request):
     found = []
-    _looking.append((asyncio.ensure_future(_look(found)), found))
+    _looking.append((asyncio.ensure_future(_look(found)), found, time.process_time()))
     return web.json_response({})
 
 
 @PromptServer.instance.routes.get("/loop_probe/stop")
 async def stop(request):
-    task, found = _looking.pop()
+    task, found, begun = _looking.pop()
     task.cancel()
-    return web.json_response({"longest": max(found, default=0.0), "looks": len(found)})
+    return web.json_response({"longest": max(found, default=0.0), "looks": len(found), "worked": time.process_time() - begun})
