@@ -28,7 +28,7 @@ _NOT_A_BRACKET = {n: None for n in range(128) if chr(n) not in "[]{}"}
 
 @dataclass(frozen=True)
 class Limits:
-    """How much a stranger may hand in at once; ten times what any program is known to write."""
+    """How much a stranger may hand in at once."""
 
     size: int = 4_000_000
     """Bytes of text."""

@@ -17,7 +17,7 @@ _parser: Any = getattr(re, "_parser", None) or import_module("sre_parse")  # Pyt
 LONGEST = 1_000
 """Characters of an expression."""
 MOST_STEPS = 20_000
-"""Of one evaluation, a step being one part of the expression at all places; each takes 0.1 to 0.5 µs. The usual ones take a hundred."""
+"""Of one evaluation, a step being one part of the expression at all places."""
 
 Places = int
 """Bit ``n`` is set where the expression may have come as far as before the character ``n``."""
