@@ -152,9 +152,13 @@ def _locked(folder: Path, name: str) -> Claim:
             if is_ours is None:
                 log.warning("KronA: %s keeps no locks; two trainings in it would not notice each other.", shown(str(folder)))
             if is_at(descriptor, path):
-                token = secrets.token_hex(8)
-                _tell(descriptor, f"{token} {_oneself()}")
-                return Claim(folder, descriptor, name, token, is_new=is_new)
+                held = Claim(folder, descriptor, name, secrets.token_hex(8), is_new=is_new)
+                try:
+                    _tell(descriptor, f"{held.token} {_oneself()}")
+                except OSError:  # no room for it: nothing stays behind, and nobody is kept out
+                    held.release()
+                    raise
+                return held
             os.close(descriptor)  # whoever held it has removed it in between
     except OSError as error:
         raise AdapterFileError(

@@ -204,7 +204,7 @@ def test_a_disk_that_is_full_from_the_start_is_a_clear_error(train_on_disk, disk
     train, (fill, make_room) = train_on_disk, disk
     fill()
     events = []
-    with pytest.raises(AdapterFileError, match=r"run\.yaml: The file cannot be written: No space left on device"):
+    with pytest.raises(AdapterFileError, match=r"krona/robot: The run's folder cannot be written: No space left on device"):
         train(dataset(SAMPLES), CONFIG, events.append)
     assert events == []  # before the first step
     make_room()
