@@ -17,7 +17,7 @@ from graphs import lay_out
 from tools.server import PACK, Server
 
 LONGEST = 0.05
-TRIES = 4
+TRIES = 15
 RUNS = 10_000
 
 

@@ -33,5 +33,8 @@ async def start(request):
 @PromptServer.instance.routes.get("/loop_probe/stop")
 async def stop(request):
     task, found, begun = _looking.pop()
+    worked, looks = time.process_time() - begun, len(found)
+    while len(found) == looks:  # the look that is under way has seen what came last
+        await asyncio.sleep(EVERY)
     task.cancel()
-    return web.json_response({"longest": max(found, default=0.0), "looks": len(found), "worked": time.process_time() - begun})
+    return web.json_response({"longest": max(found, default=0.0), "looks": len(found), "worked": worked})
