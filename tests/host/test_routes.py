@@ -490,6 +490,8 @@ def test_whether_a_training_goes_on_when_queued_again_is_told_by_its_newest_stat
         assert told(name="toy", steps=9, resume="toy") == told(name="toy", steps=9, resume=None) == ""
         assert told(name=None, steps=9, **same) == told(name="toy", steps=None, **same) == told(name="", steps=9, **same) == ""
         (tmp_path / "krona" / "toy" / "state-00000005.safetensors").write_bytes(b"no state")
+        assert told(name="toy", steps=9, **same) == "toy@3"  # the newest whole one is gone on from
+        (tmp_path / "krona" / "toy" / "state-00000003.safetensors").write_bytes(b"no state")
         assert told(name="toy", steps=9, **same) == ""
     finally:
         folder_paths.set_output_directory(output)
