@@ -164,7 +164,7 @@ def test_a_name_is_made_safe_and_otherwise_kept(server, folder, upload, adapter,
 
 
 def test_what_is_called_like_a_runs_own_files_is_hidden_in_the_folder_of_a_run_only(server, folder, adapter):
-    mine, run = folder / "mine", server.base / "output" / "krona" / "a run"
+    mine, run = folder / "mine", server.base / "output" / "krona" / "called alike"
     names = ["encoded.safetensors", "start.safetensors", "state-00000012.safetensors"]
     try:
         for place in (mine, run):
@@ -174,7 +174,7 @@ def test_what_is_called_like_a_runs_own_files_is_hidden_in_the_folder_of_a_run_o
         (run / "run.yaml").write_text("")
         shown = [name.replace("\\", "/") for name in options(server)]
         assert all(f"mine/{name}" in shown for name in names)
-        assert not any("a run/" in name for name in shown)
+        assert not any("called alike/" in name for name in shown)
     finally:
         shutil.rmtree(mine, ignore_errors=True)
         shutil.rmtree(run, ignore_errors=True)
