@@ -100,6 +100,8 @@ def own_file(folder: Path, name: str) -> Path | None:
 
 
 def _status(folder: Path, name: str) -> os.stat_result | None:
+    if os.path.basename(name) != name or name in (os.curdir, os.pardir):  # a way to somewhere else, or through a link
+        return None
     try:
         status = os.lstat(os.path.join(folder, name))
     except (OSError, ValueError):  # such as a zero in the name
