@@ -12,10 +12,12 @@ should be, or nesting that no call stack holds.
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import accumulate
 
 from .errors import AdapterFileError, KronaError
@@ -74,16 +76,23 @@ class Border:
         if len(text) > self.limits.size:
             raise self._no_json(what, f"it has {len(text):,} bytes, {self.limits.size:,} are allowed")
         try:
-            words = text.decode("utf-8-sig") if isinstance(text, bytes | bytearray) else text
+            words = text.removeprefix(codecs.BOM_UTF8).decode() if isinstance(text, bytes | bytearray) else text
             self._require_flat(words)
-            return json.loads(
-                words,
-                parse_int=self._integer,
-                parse_float=float if allow_nan else self._float,
-                parse_constant=_constants(allow_nan),
-            )
+            words = words.strip(" \t\r\n")
+            value, end = (self._lenient if allow_nan else self._strict).raw_decode(words)
+            if end != len(words):
+                raise ValueError(f"something follows it: {shown(words[end:], 20)}")
+            return value
         except (ValueError, RecursionError) as error:
             raise self._no_json(what, str(error) if isinstance(error, ValueError) else "it is too deep") from error
+
+    @cached_property
+    def _strict(self) -> json.JSONDecoder:
+        return json.JSONDecoder(parse_int=self._integer, parse_float=self._float, parse_constant=_no_number)
+
+    @cached_property
+    def _lenient(self) -> json.JSONDecoder:
+        return json.JSONDecoder(parse_int=self._integer)
 
     def _no_json(self, what: str, reason: str) -> KronaError:
         return self.error(
@@ -206,10 +215,6 @@ def finite(value: object) -> float | None:
     except OverflowError:
         return None
     return number if math.isfinite(number) else None
-
-
-def _constants(allowed: bool) -> object:
-    return float if allowed else _no_number
 
 
 def _no_number(word: str) -> float:

@@ -28,6 +28,7 @@ LONGEST_NAME = 1_000
 MOST_AXES = 32
 _LARGEST = 2**48
 """Elements of a tensor without any of its empty axes: PyTorch multiplies what it is given, and its integers end."""
+_TOO_MANY = f"it speaks of more than {MOST_TENSORS:,} tensors"
 _ENTRY = re.compile(
     r'[ \t\r\n]*"([^"\\\x00-\x1f]*)"[ \t\r\n]*:[ \t\r\n]*\{[ \t\r\n]*"dtype"[ \t\r\n]*:[ \t\r\n]*"(\w{1,16})"[ \t\r\n]*,'
     r'[ \t\r\n]*"shape"[ \t\r\n]*:[ \t\r\n]*\[([\d, \t\r\n]*)\][ \t\r\n]*,'
@@ -67,7 +68,7 @@ def read(raw: bytes, dtypes: Mapping[str, torch.dtype]) -> HeaderText:
         ValueError: It is none (`HeaderError`, with the reason, where there is more to say than that it is no JSON).
     """
     if raw.count(b'"data_offsets"') > MOST_TENSORS:
-        _refuse(f"it speaks of more than {MOST_TENSORS:,} tensors")
+        _refuse(_TOO_MANY)
     return _Reader(raw, dtypes).read()
 
 
@@ -85,11 +86,12 @@ class _Reader:
         self._raw, self._text, self._dtypes = raw, raw.decode("latin-1"), dtypes
         self._told = HeaderText()
         self._places: list[tuple[int, int]] = []
-        self._kinds: dict[tuple[str, str], tuple[tuple[int, ...], int | None]] = {}
+        self._kinds: dict[tuple[str, str], tuple[tuple[int, ...], int | None, str]] = {}  # sizes, bytes, and the type as it was told first
         self._has_metadata = False
 
     def read(self) -> HeaderText:
-        text, match, add = self._text, _ENTRY.match, self._add
+        text, told, kinds, places = self._text, self._told, self._kinds, self._places
+        match, shapes, dtypes = _ENTRY.match, told.shapes, told.dtypes
         if text[:1] != "{":
             _refuse("it does not begin as one")
         at = self._space(1)
@@ -101,14 +103,22 @@ class _Reader:
                 at, more = self._unusual(self._space(at))
                 continue
             name, dtype, shape, start, end, then = entry.groups()
+            at, more = entry.end(), then == ","
             if not name.isascii():
                 name = self._raw[entry.start(1) : entry.end(1)].decode()
-            add(name, dtype, shape, int(start), int(end))
-            at, more = entry.end(), then == ","
+            place = int(start), int(end)
+            kind = kinds.get((dtype, shape))
+            if kind is None or kind[1] != place[1] - place[0] or name in shapes or len(name) > LONGEST_NAME:
+                self._add(name, dtype, shape, *place)
+                continue
+            shapes[name], dtypes[name] = kind[0], kind[2]  # as `_add` does; of 100,000 tensors nearly all are seen here
+            places.append(place)
         if self._space(at) != len(text):
             _refuse("something follows it")
-        self._told.end = self._end()
-        return self._told
+        if len(places) > MOST_TENSORS:
+            _refuse(_TOO_MANY)
+        told.end = self._end()
+        return told
 
     def _space(self, at: int) -> int:
         return _SPACE.match(self._text, at).end()  # type: ignore[union-attr]
@@ -188,13 +198,13 @@ class _Reader:
             _refuse(f"two tensors are called {shown(name)}")
         kind = self._kinds.get((dtype, shape))
         if kind is None:
-            kind = self._kinds[dtype, shape] = self._kind(name, dtype, shape)
+            kind = self._kinds[dtype, shape] = (*self._kind(name, dtype, shape), dtype)
         if end < start or (end - start != kind[1] if kind[1] is not None else prod(kind[0]) > 8 * (end - start)):
             _refuse(f"{shown(name)} has a shape that does not fill its bytes")
         told.shapes[name], told.dtypes[name] = kind[0], dtype
         self._places.append((start, end))
         if len(self._places) > MOST_TENSORS:
-            _refuse(f"it speaks of more than {MOST_TENSORS:,} tensors")
+            _refuse(_TOO_MANY)
 
     def _kind(self, name: str, dtype: str, shape: str) -> tuple[tuple[int, ...], int | None]:
         """The sizes, and how many bytes they fill; ``None`` where several numbers are packed into one byte."""

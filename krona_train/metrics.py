@@ -22,15 +22,18 @@ from .events import Ended, Event, Noted, Previewed, Saved, Started, Stepped, Val
 
 METRICS = "metrics.jsonl"
 _WANTED: dict[str, dict[str, type]] = {
-    "started": {"steps": int},
-    "step": {"loss": float, "learning_rate": float},
-    "validation": {"validation": float},
-    "preview": {"pictures": list},
-    "note": {"text": str},
-    "saved": {},
-    "ended": {"steps": int},
+    event: {"step": int, **more}
+    for event, more in {
+        "started": {"steps": int},
+        "step": {"loss": float, "learning_rate": float},
+        "validation": {"validation": float},
+        "preview": {"pictures": list},
+        "note": {"text": str},
+        "saved": {},
+        "ended": {"steps": int},
+    }.items()
 }
-"""What a row must have besides its step, by its event. Rows of earlier versions have less than those of today."""
+"""What a row must have, by its event. Rows of earlier versions have less than those of today."""
 _OFTEN = {"steps": int, "layers": int, "parameters": int, "notes": list}
 """What many rows have, and readers look at without asking for the event."""
 _PICTURE = re.compile(r"[\w.-]{1,200}", re.ASCII)
@@ -116,17 +119,17 @@ def is_whole(row: Mapping[str, Any]) -> bool:
     """Whether a line of the metrics has all that its kind of event has, and a value that is known to have a type has that one."""
     kind = row.get("event", "")
     wanted = _WANTED.get(kind) if isinstance(kind, str) else None
-    if wanted is None or not all(_is(row.get(name), type_) for name, type_ in {"step": int, **wanted}.items()):
+    if wanted is None:
         return False
-    if not all(_is(row[name], type_) for name, type_ in _OFTEN.items() if name in row):
-        return False
+    for name, type_ in wanted.items():
+        if type(row.get(name)) is not type_:  # of JSON; `True` is no number
+            return False
+    for name, type_ in _OFTEN.items():
+        if name in row and type(row[name]) is not type_:
+            return False
     if row["step"] < 0:
         return False
     return kind != "preview" or all(isinstance(name, str) and _PICTURE.fullmatch(name) for name in row["pictures"])
-
-
-def _is(value: object, kind: type) -> bool:
-    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 def history(path: Path, done: int) -> list[dict[str, Any]]:

@@ -178,18 +178,17 @@ def _telling(text: bytes) -> list[dict[str, Any]]:
             rows[start] = parsed(text[start : end if end >= 0 else len(text)])
         return rows[start]
 
-    def last(kind: str) -> int:
+    def last(kind: str) -> int | None:
         word, at = f'"{kind}"'.encode(), len(text)
         while (at := text.rfind(word, 0, at)) >= 0:
             at = text.rfind(b"\n", 0, at) + 1
             row = row_at(at)
             if row is not None and row["event"] == kind:
                 return at
-        return 0
+        return None
 
     ended = last("ended")
     told = {ended, last("step"), last("validation")}
-    is_over = (row_at(ended) or {}).get("event") == "ended" and text.find(b'"started"', ended) < 0
-    if not is_over:  # an end says all of this itself
+    if ended is None or text.find(b'"started"', ended) >= 0:  # an end says all of this itself
         told |= {0, last("started")}
-    return [row for start in sorted(told) if (row := row_at(start)) is not None]
+    return [row for start in sorted(told - {None}) if (row := row_at(start)) is not None]

@@ -34,4 +34,4 @@ def detect(header: Header, formats: Sequence[ModuleType] = FORMATS) -> ModuleTyp
             expected="one format",
             remedy="Was the file mixed from several? Convert its parts one by one.",
         )
-    raise layers.nothing_readable(parts.group(header.shapes), header)
+    raise layers.nothing_readable(parts.group(header.shapes, parts.places(header).get), header)

@@ -38,6 +38,7 @@ _TEXT = re.compile(r"(?P<layer>.*\.(?:self_attn\.(?P<role>(?:q|k|v|out)_proj)|ml
 _ENDS = {
     f"{end}.{part}.weight": (end, part) for end in ("_lora", ".lora_linear_layer", ".lora_layer") for part in ("down", "up")
 }
+_HALVES = (".down.weight", ".up.weight")
 _CLIP = re.compile(r"(?:text_encoders\.)?clip_(?P<which>[lgh])\.(?:transformer\.)?(?P<path>text_model\..*)")
 _CLIP_OF_KOHYA = re.compile(
     r"lora_te(?P<which>1|2|)_text_model_encoder_layers_(?P<n>\d+)_(?P<kind>self_attn|mlp)_(?P<role>\w+)"
@@ -89,7 +90,7 @@ def sniff(header: Header) -> bool:
     pairs: dict[str, dict[str, tuple[int, ...]]] = {}
     downs: dict[str, Counter[tuple[int, ...]]] = {}
     for key, shape in header.shapes.items():
-        split = _split(key)
+        split = _split(key) if key.endswith(_HALVES) else None
         if split is None or len(shape) != 2:
             continue
         layer, part = split

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field
 
 import torch
@@ -65,34 +65,36 @@ def read(tensors: Mapping[str, Tensor], header: Header, rule: ScaleRule = "auto"
         FormatError: Nothing can be read, or the file is a whole model; or the settings beside it are about another file.
     """
     keys = [*tensors, *(key for key in header.shapes if key not in tensors)]  # the latter: what torch cannot hold
-    grouped = parts.group(keys)
+    grouped = parts.group(keys, parts.places(header).get)
     foreign = strangers.unknown(grouped.strangers, header.shapes)
     trainer = Trainer.of(header)
     reasons = _Reasons(rule, trainer, has_values=not any(t.is_meta for t in tensors.values()))
     found: dict[LayerName, Delta] = {}
     left: list[LeftOut] = []
-    broken: list[LayerError] = []
+    first: LayerError | None = None
+    broken = 0
     alike = _Alike()
+    packed = {key for key, dtype in header.dtypes.items() if dtype not in DTYPES}
     for name, held in grouped.layers.items():
         stranger = foreign.get(name)
         if stranger is not None and held.keys() <= parts.MODIFIERS:
             continue  # the alpha of a method that is not known is left out with it
         try:
-            _require_readable(name, grouped, header, stranger)
+            _require_readable(name, grouped, header.dtypes, packed, stranger)
             layer = Layer(name, {part: tensors[key] for part, key in held.items()}, reasons.resolve)
             is_enlarged = name in grouped.enlarged
             updates = _updates(layer, is_enlarged) if reasons.has_values else alike.updates(layer, is_enlarged)
             for target, delta in updates:
                 _put(found, LayerName(target), delta)
         except LayerError as error:
-            broken.append(error)
+            first, broken = first or error, broken + 1  # the others are forgotten: each holds on to all that it was found in
             method = parts.method_of(held)
             if stranger is not None and strangers.changes_the_rest(stranger.method):
                 method = foreign.pop(name).method if stranger.method != strangers.QUANTISATION else f"quantised {method}"
                 foreign.pop(name, None)
             left.append(LeftOut(method, error.reason, (name,)))
     if not found or strangers.is_model(grouped.strangers, header.shapes, len(found)):
-        raise nothing_readable(grouped, header, broken, gathered([*left, *foreign.values()]))
+        raise nothing_readable(grouped, header, first, broken, gathered([*left, *foreign.values()]))
     told = gathered([*left, *foreign.values()])
     notes = (*reasons.notes(), *trainer.notes, *_missing_biases(trainer, told), *map(str, told))
     return Adapter(found, neutral(header.metadata, trainer), notes, told)
@@ -110,20 +112,36 @@ class _Alike:
     """Layers of which only the header is known and that have the same parts are the same update: 100,000 of them are read like ten."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple, list[tuple[str, Delta]]] = {}
+        self._known: dict[tuple, list[tuple[str, Delta]] | LayerError] = {}
 
     def updates(self, layer: Layer, is_enlarged: bool) -> list[tuple[str, Delta]]:
-        """As `_updates`; placeholders of one shape and type are one tensor (`krona_ops.header.Header.placeholders`)."""
+        """As `_updates`; placeholders of one shape and type are one tensor (`krona_ops.header.Header.placeholders`).
+
+        Raises:
+            LayerError: They cannot be read, the `reason` is the same for all of them; the layer that is named is the first.
+        """
         if layer.has("row_offset"):  # then the name decides
             return _updates(layer, is_enlarged)
         kind = is_enlarged, tuple(layer.parts), tuple(map(id, layer.parts.values()))
         if kind not in self._known:
-            self._known[kind] = [(target.removeprefix(layer.name), delta) for target, delta in _updates(layer, is_enlarged)]
-        return [(f"{layer.name}{end}", delta) for end, delta in self._known[kind]]
+            try:
+                self._known[kind] = [(target.removeprefix(layer.name), delta) for target, delta in _updates(layer, is_enlarged)]
+            except LayerError as error:
+                self._known[kind] = error
+        known = self._known[kind]
+        if isinstance(known, LayerError):
+            known.__traceback__ = None  # it would grow with every layer
+            raise known
+        return [(f"{layer.name}{end}", delta) for end, delta in known]
 
 
-def _require_readable(name: str, grouped: parts.Grouped, header: Header, stranger: LeftOut | None) -> None:
+def _require_readable(
+    name: str, grouped: parts.Grouped, dtypes: Mapping[str, str], packed: Set[str], stranger: LeftOut | None
+) -> None:
     """
+    Args:
+        packed: Tensors of types that torch has not.
+
     Raises:
         LayerError: Two tensors are the same part, one is of a type that torch has not, or one says that the others mean something else.
     """
@@ -135,12 +153,12 @@ def _require_readable(name: str, grouped: parts.Grouped, header: Header, strange
             expected="one",
             remedy="The file was put together from two; load them one after the other.",
         )
-    for part, key in grouped.layers[name].items():
-        if (dtype := header.dtypes.get(key, "F32")) not in DTYPES:
+    for part, key in grouped.layers[name].items() if packed else ():
+        if key in packed:
             raise LayerError(
-                f"{part} is stored as {dtype}, numbers that PyTorch cannot hold one by one.",
+                f"{part} is stored as {dtypes[key]}, numbers that PyTorch cannot hold one by one.",
                 layer=name,
-                found=dtype,
+                found=dtypes[key],
                 expected=" or ".join(DTYPES),
                 remedy="Convert it to bf16 or float8 with the program that made it.",
             )
@@ -156,7 +174,7 @@ def _require_readable(name: str, grouped: parts.Grouped, header: Header, strange
 
 def unreadable(header: Header) -> tuple[LeftOut, ...]:
     """What a file, or a part of one, holds in which no layer can be read."""
-    grouped = parts.group(header.shapes)
+    grouped = parts.group(header.shapes, parts.places(header).get)
     foreign = strangers.unknown(grouped.strangers, header.shapes)
     alone = [
         LeftOut(parts.method_of(held), "It is no update of a layer.", (name,))
@@ -167,9 +185,14 @@ def unreadable(header: Header) -> tuple[LeftOut, ...]:
 
 
 def nothing_readable(
-    grouped: parts.Grouped, header: Header, broken: Sequence[LayerError] = (), told: tuple[LeftOut, ...] = ()
+    grouped: parts.Grouped, header: Header, first: LayerError | None = None, broken: int = 0, told: tuple[LeftOut, ...] = ()
 ) -> FormatError:
-    """The error for a file without a layer that can be read: a whole model, or which methods it holds."""
+    """The error for a file without a layer that can be read: a whole model, or which methods it holds.
+
+    Args:
+        first: What is wrong with the first of its layers.
+        broken: How many have something wrong.
+    """
     names = [*header.shapes]
     sample = f"No known adapter format: it holds {', '.join(names[:3]) or 'no tensors'}{', …' if len(names) > 3 else ''}"
     if strangers.is_model(grouped.strangers, header.shapes, 0):
@@ -180,12 +203,11 @@ def nothing_readable(
             expected="an adapter",
             remedy="Load it with Load Checkpoint or Load Diffusion Model.",
         )
-    if broken and not grouped.strangers:
-        first, *more = broken
-        if not more:
+    if first is not None and not grouped.strangers:
+        if broken == 1:
             return first
         return FormatError(
-            f"None of the file's {len(broken)} layers can be read. {first}",
+            f"None of the file's {broken} layers can be read. {first}",
             found=first.found,
             expected=first.expected,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -46,6 +46,10 @@ SUFFIXES: dict[str, str] = {
 _OF_ONE_WORD = {
     spelling[1:]: part for spelling, part in SUFFIXES.items() if spelling.startswith(".") and spelling.count(".") == 1
 }
+_OF_TWO_WORDS = {
+    tuple(spelling[1:].split(".")): part for spelling, part in SUFFIXES.items() if spelling.startswith(".") and spelling.count(".") == 2
+}
+"""None of the longer ones ends in one of these."""
 _NAMED = {
     **{(part, ""): part for part in _OF_PEFT},
     **{(spelling, "weight"): part for spelling, part in (
@@ -74,8 +78,12 @@ _WHOLE = (
 _COMMONEST = {"lokr_w1", "lokr_w2"}
 
 
+Place = tuple[str, str]
+"""The layer that a tensor belongs to, and which part of it it is."""
+
+
 @lru_cache(maxsize=20_000)
-def split(key: str) -> tuple[str, str] | None:
+def split(key: str) -> Place | None:
     """The layer and the part of a tensor by its name, or ``None`` where no method that is known here writes such a name.
 
     >>> split("lora_unet_mid_block.lokr_w1"), split("x.lora_A.my_adapter.weight")
@@ -84,11 +92,12 @@ def split(key: str) -> tuple[str, str] | None:
     layer, _, last = key.rpartition(".")
     if layer and (part := _OF_ONE_WORD.get(last)):
         return layer, part
+    before, _, word = layer.rpartition(".")
+    if before and (part := _OF_TWO_WORDS.get((word, last))):
+        return before, part
     tail = key.rsplit(".", 3)
-    for count in range(min(3, len(tail) - 1), 1, -1):
-        part = SUFFIXES.get("." + ".".join(tail[-count:]))
-        if part is not None and (layer := ".".join(tail[:-count])):
-            return layer, part
+    if len(tail) > 3 and (part := SUFFIXES.get("." + ".".join(tail[1:]))):
+        return tail[0], part
     if key.endswith(("_lora.up.weight", "_lora.down.weight")):
         layer, _, rest = key.rpartition("_lora.")
         return (layer, f"lora_{rest.removesuffix('.weight')}") if layer else None
@@ -124,8 +133,18 @@ class Grouped:
     """Layers whose LoRA is for a weight that becomes larger with it, without a tensor that says so."""
 
 
-def group(keys: Iterable[str]) -> Grouped:
+@lru_cache(maxsize=2)  # a format is told by this, and then read by it
+def places(header: Header) -> Mapping[str, Place | None]:
+    """`split` of each name in a header."""
+    place_of = split.__wrapped__  # what is kept of so many names would push each other out
+    return {key: place_of(key) for key in header.shapes}
+
+
+def group(keys: Iterable[str], place_of: Callable[[str], Place | None] = split) -> Grouped:
     """Sort a file's tensor names by layer and part.
+
+    Args:
+        place_of: `split`, or what it has found already.
 
     Parts of one layer go by one name in nearly every file. Where a tool converted a part of the names only (ai-toolkit's SDXL,
     scripts that replace dots), what is incomplete alone is put together by the flat name.
@@ -134,7 +153,7 @@ def group(keys: Iterable[str]) -> Grouped:
     found = Grouped()
     is_control = _is_control_lora(keys)
     for key in keys:
-        place = split(key) or (_norm(key) if is_control else None)
+        place = place_of(key) or (_norm(key) if is_control else None)
         if place is None:
             found.strangers.append(key)
             continue
@@ -201,7 +220,7 @@ def _counted(match: re.Match[str]) -> str:
 @lru_cache(maxsize=2)  # every format asks this about one file
 def methods(header: Header) -> frozenset[str]:
     """The kinds of update in a file, by the beginning of their parts: ``lokr``, ``hada``, ``lora``, ``cdka``, ``diff``."""
-    found = {place[1] for place in map(split, header.shapes) if place}
+    found = {place[1] for place in places(header).values() if place}
     kinds = {part.partition("_")[0] for part in found} & {"lokr", "hada", "lora", "cdka"}
     return frozenset(kinds | {"diff"} if found & _PLAIN else kinds)
 

@@ -129,14 +129,12 @@ def test_a_header_that_is_too_long_is_not_even_read(tmp_path):
     assert "its header has 16,777,217 bytes, 16,777,216 are read" in message
 
 
-def test_a_hundred_thousand_tensors_are_inspected_in_seconds(tmp_path):
-    """The bar is 1 s on a quiet machine; it took 7 when each layer was built anew."""
+def test_a_hundred_thousand_tensors_are_inspected(tmp_path):
+    """How long that takes is in benchmarks/limits.py."""
     names = [f"{n:x}.lokr_w{side}" for n in range(50_000) for side in (1, 2)]
     header = {name: entry(shape=(1, 1), start=4 * n, end=4 * n + 4) for n, name in enumerate(names)}
     path = write(tmp_path / "x.safetensors", header, bytes(4 * len(names)))
-    began = time.process_time()
     found = inspect_header(path)
-    assert time.process_time() - began < 5
     assert len(found.layers) == 50_000
     assert {(layer.method, layer.shape, layer.parameters) for layer in found.layers} == {("LoKr", (1, 1), 2)}
     assert found.layers[4711].name == f"{4711:x}"

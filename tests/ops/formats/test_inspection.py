@@ -4,7 +4,6 @@ import json
 import os
 import struct
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -39,12 +38,11 @@ def test_a_file_of_two_gigabytes_is_told_from_its_header_alone(tmp_path):
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(header)) + header)
         file.truncate(8 + len(header) + offset)
-    before, start = bytes_read(), time.perf_counter()
+    before = bytes_read()
     found = inspect_header(path)
-    seconds, read = time.perf_counter() - start, bytes_read() - before
+    read = bytes_read() - before
     assert offset > 2e9
     assert read < len(header) + 100_000
-    assert seconds < 5
     assert (found.format, len(found.layers), found.parameters) == ("lokr", 500, offset // 4)
     assert found.layers[0].factors == ((64, 4), (1000, 1000))
     assert found.layers[0].shape == (64_000, 4_000)
