@@ -18,10 +18,12 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-from krona_ops.atomic import remove, sweep
+from krona_ops.atomic import remove
 from krona_ops.errors import AdapterFileError, ConfigError
 from krona_ops.locks import is_at, take
 from krona_ops.shown import shown
+
+from .litter import sweep_below
 
 log = logging.getLogger(__name__)
 LOCK, OF_A_PROCESS = ".lock", ".lock-process"
@@ -122,7 +124,7 @@ def claim_new(wanted: Path) -> Claim:
                 if is_empty(folder):
                     return held
                 held.release()  # a training has begun and ended in between
-        sweep(folder)  # of one that was killed before its first state, nobody uses the folder again
+        sweep_below([folder])  # of one that was killed before its first state, nobody uses the folder again
         number += 1
         folder = wanted.with_name(f"{wanted.name}-{number}")
 

@@ -31,8 +31,8 @@ AGE = 120.0
 def run(bench: Bench, numbers: Iterable[int]) -> Iterator[Outcome]:
     """A server and a kill for each case; each server also sees what the one before has left."""
     base = graphs.lay_out(bench.folder / "base")
-    data = _adapter(bench.folder)
     for number in numbers:
+        data = _adapter(bench.folder, number)
         yield Outcome(
             number, "a server killed in an upload", tuple(_one(base, data, bench.rng(number), f"{number}.safetensors"))
         )
@@ -87,9 +87,9 @@ def _not_whole(folder: Path) -> list[str]:
     return wrong
 
 
-def _adapter(folder: Path) -> bytes:
-    """Eight megabytes, so that a kill meets it on its way."""
-    rng = torch.Generator().manual_seed(0)
+def _adapter(folder: Path, number: int) -> bytes:
+    """Eight megabytes, so that a kill meets it on its way; other ones each time, for what is there already is not taken twice."""
+    rng = torch.Generator().manual_seed(number)
     layers = {
         f"diffusion_model.{n}.to_q": Kron(Full(torch.randn(8, 8, generator=rng)), Full(torch.randn(512, 512, generator=rng)))
         for n in range(8)

@@ -83,6 +83,16 @@ def test_new_runs_of_one_name_get_folders_of_their_own_the_moment_they_are_claim
     assert claim_new(tmp_path / "robot").folder.name == "robot-3"
 
 
+def test_what_a_killed_run_left_unfinished_goes_when_the_next_gets_a_folder_of_its_own(tmp_path):
+    parts = [tmp_path / "robot" / name / ".x.png.0123456789abcdef.part" for name in (".", "previews")]
+    for part in parts:
+        part.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(b"half")
+    (tmp_path / "robot" / "run.yaml").write_text("steps: 1")
+    assert claim_new(tmp_path / "robot").folder.name == "robot-2"
+    assert [part for part in parts if part.exists()] == []
+
+
 def test_many_that_claim_at_once_get_different_folders(tmp_path):
     barrier = threading.Barrier(8)
 

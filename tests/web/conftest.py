@@ -1,7 +1,9 @@
 """A person's browser in front of a real ComfyUI, in both ways of drawing nodes."""
 
+import json
+
 import pytest
-from editor import BESIDE_A_BROWSER, Editor
+from editor import BESIDE_A_BROWSER, VIEWPORT, Editor
 from graphs import lay_out_for_the_browser
 from playwright.sync_api import sync_playwright
 
@@ -9,6 +11,7 @@ from tools import browser as installed
 from tools.server import PACK, Server
 
 ARGUMENTS = ("--no-sandbox", "--disable-background-networking", "--disable-component-update", "--no-first-run", "--mute-audio")
+FAILED = pytest.StashKey[bool]()
 SEEN_BEFORE = {"Comfy.TutorialCompleted": True, "Comfy.Workflow.ShowMissingModelsWarning": False, "Comfy.Queue.QPOV2": False}
 
 
@@ -40,25 +43,60 @@ def settings():
     return {}
 
 
+@pytest.fixture(scope="session")
+def pages(chromium):
+    """Pages that tests have left as they found them, by how they are set up: loading one takes longer than most tests."""
+    kept: dict[str, Editor] = {}
+    yield kept
+    for page in kept.values():
+        page.page.context.close()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Say in the test what became of it, for its fixtures."""
+    report = yield
+    if report.failed:
+        item.stash[FAILED] = True
+    return report
+
+
 @pytest.fixture
-def editor(server, chromium, mode, settings):
-    """A fresh page with an empty graph; afterwards, no error may stand in its console."""
+def editor(request, server, chromium, pages, mode, settings):
+    """A page with an empty graph; afterwards, no error may stand in its console.
+
+    It is one that another test has had, unless that one failed or did something to it that lasts.
+    """
     told = {
         **SEEN_BEFORE,
         "Comfy.VueNodes.Enabled": mode == "vue",
         "Comfy.ColorPalette": "dark",
         "Comfy.Locale": "en",
+        "KronA.Uploads.LargestFile": 4096,
         **settings,
     }
     server.client.post_json("/settings", told)
-    context = chromium.new_context(viewport={"width": 1400, "height": 900})
-    opened = Editor(context.new_page(), server)
-    try:
+    folders = [server.base / "models" / name for name in ("krona", "loras")]
+    before = {path for folder in folders for path in folder.rglob("*")}
+    opened, wanted = None, json.dumps([server.url, told])
+    if wanted in pages and (opened := pages.pop(wanted)) and not opened.begin_anew():
+        opened.page.context.close()
+        opened = None
+    if opened is None:
+        opened = Editor(chromium.new_context(viewport=VIEWPORT).new_page(), server)
         opened.open()
+    try:
         yield opened
     finally:
         errors = opened.errors()
-        context.close()
+        if errors or opened.is_changed or request.node.stash.get(FAILED, False):
+            opened.page.context.close()
+        else:
+            opened.rest()
+            pages[wanted] = opened
         server.client.post_json("/queue", {"clear": True})
         server.client.post_json("/interrupt", {})
+        for path in {path for folder in folders for path in folder.rglob("*")} - before:
+            if path.is_file():
+                path.unlink(missing_ok=True)
     assert errors == []

@@ -8,7 +8,7 @@ import os
 import re
 from pathlib import Path
 
-from playwright.sync_api import ConsoleMessage, Page
+from playwright.sync_api import ConsoleMessage, Page, TimeoutError
 
 BESIDE_A_BROWSER = {"OMP_NUM_THREADS": "1"}
 """Threads of a parallel region wait for each other while spinning; with browsers drawing on all cores a step takes ten times as long."""
@@ -20,9 +20,28 @@ OF_THE_HOST = (
 )
 """Addresses whose failures are the host's own, by pattern; a message about any other address, or without one, counts."""
 
+VIEWPORT = {"width": 1400, "height": 900}
 FIRST_GRAPH = """() => app.graph.nodes.length > 0 && !!app.extensionManager.workflow?.activeWorkflow
     && app.isGraphReady !== false && !app.configuringGraph"""
 """A new user's first graph is there, which comes late in newer editors."""
+
+
+AS_NEW = """async () => {
+    const { command, toast, sidebarTab, workflow } = app.extensionManager;
+    document.activeElement?.blur();
+    await command.execute("Comfy.NewBlankWorkflow");
+    for (const open of [...workflow.openWorkflows]) if (open !== workflow.activeWorkflow) await workflow.closeWorkflow(open);
+    toast.removeAll();
+    if (sidebarTab?.activeSidebarTabId) sidebarTab.activeSidebarTabId = null;
+    app.canvas.ds.reset();
+    app.canvas.deselectAll?.();
+    app.graph.clear();
+    localStorage.clear();
+    sessionStorage.clear();
+}"""
+"""What a person does who is done with one thing and begins another, in the same page: a new graph, everything else closed."""
+IS_AS_NEW = """() => app.graph.nodes.length === 0 && app.extensionManager.workflow.openWorkflows.length === 1
+    && !document.querySelector(".p-dialog, .p-toast-message, .p-popover, .p-contextmenu, .litecontextmenu, .graphdialog, dialog[open]")"""
 
 
 class Editor:
@@ -37,6 +56,8 @@ class Editor:
         self.page, self.server = page, server
         self._told: list[tuple[str, str]] = []
         self._forgiven: list[str] = []
+        self.is_changed = False
+        """Whether something is done to the page that lasts, so that the next test wants another one."""
         page.on("console", self._note)
         page.on("pageerror", lambda error: self._told.append(("", f"uncaught: {error}\n{error.stack or ''}")))
 
@@ -52,6 +73,7 @@ class Editor:
     def forgive_errors(self, address: str) -> None:
         """Of requests that a test makes fail on purpose, whenever the browser tells of them: it may do so after the page has shown the answer."""
         self._forgiven.append(address)
+        self.is_changed = True
 
     def open(self) -> None:
         """Load the page, with an empty graph."""
@@ -59,6 +81,32 @@ class Editor:
         self.ready()
         self.page.wait_for_function(FIRST_GRAPH)
         self.page.evaluate("app.graph.clear()")
+
+    def begin_anew(self) -> bool:
+        """Put away what the last test has left in the page, as a person does; whether nothing of it is seen any more."""
+        self._live("active")
+        self.page.context.clear_permissions()
+        self.page.mouse.move(0, 0)
+        self.page.set_viewport_size(VIEWPORT)
+        self.page.keyboard.press("Escape")
+        self.page.evaluate(AS_NEW)
+        try:
+            self.page.wait_for_function(IS_AS_NEW, timeout=5_000)
+        except TimeoutError:
+            return False
+        if self.errors():
+            return False
+        self._told.clear()
+        return True
+
+    def rest(self) -> None:
+        """Do nothing until `begin_anew`: pages that nobody looks at draw on."""
+        self._live("frozen")
+
+    def _live(self, state: str) -> None:
+        session = self.page.context.new_cdp_session(self.page)
+        session.send("Page.setWebLifecycleState", {"state": state})
+        session.detach()
 
     def reload(self) -> None:
         """As a person does with F5."""

@@ -265,6 +265,7 @@ def test_other_files_of_the_same_drop_are_left_to_comfyui(editor, tmp_path, held
 def test_models_pickles_and_damaged_files_are_refused_in_words(editor, tmp_path, held):
     good = adapter_file(tmp_path / "whole.safetensors").read_bytes()
     sent = []
+    editor.is_changed = True
     editor.page.on("request", lambda request: sent.append(request.url) if "krona/adapters" in request.url else None)
     editor.drop(
         [
@@ -293,15 +294,8 @@ def test_what_the_server_refuses_is_told_in_its_words(editor, tmp_path, held):
     editor.forgive_errors("krona/adapters")  # the browser writes every 415 into its console
 
 
-@pytest.fixture
-def one_megabyte(server):
-    """The setting, until the end of the test: the server keeps settings."""
-    server.client.post_json("/settings", {"KronA.Uploads.LargestFile": 1})
-    yield
-    server.client.post_json("/settings", {"KronA.Uploads.LargestFile": 4096})
-
-
-def test_a_file_beyond_the_limit_is_not_even_sent(one_megabyte, editor, tmp_path, held):
+@pytest.mark.parametrize("settings", [{"KronA.Uploads.LargestFile": 1}], ids=["one megabyte"])
+def test_a_file_beyond_the_limit_is_not_even_sent(editor, tmp_path, held):
     editor.drop([large(tmp_path / "large.safetensors")], *POINT)
     expect(told(editor, "large.safetensors has 3.2 MB, more than the 1 MB")).to_be_visible()
     assert (held(), editor.nodes()) == (set(), [])
@@ -313,6 +307,7 @@ def large(path):
 
 
 def test_an_upload_can_be_watched_and_cancelled(editor, tmp_path, held):
+    editor.is_changed = True
     network = editor.page.context.new_cdp_session(editor.page)
     network.send("Network.enable")
     slow = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": 300_000}

@@ -192,6 +192,7 @@ def test_an_example_opens_whole_and_no_node_lies_on_another(editor, files, mode)
 @ONLY_VUE
 def test_the_template_browser_shows_every_example_and_opens_one(editor, files):
     fetched = set()
+    editor.is_changed = True
     editor.page.on("response", lambda response: fetched.add(unquote(response.url.rpartition("/")[2])) if response.ok else None)
     editor.page.evaluate("app.extensionManager.command.execute('Comfy.BrowseTemplates')")
     dialog = editor.page.get_by_role("dialog")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from adapters import adapter_file
-from editor import Editor
+from editor import VIEWPORT, Editor
 from PIL import Image
 
 from krona_ops import load
@@ -153,7 +153,7 @@ def past_run(
 @pytest.fixture
 def second(server, editor):
     """Another person's page, opened before anything is trained."""
-    context = editor.page.context.browser.new_context(viewport={"width": 1400, "height": 900})
+    context = editor.page.context.browser.new_context(viewport=VIEWPORT)
     opened = Editor(context.new_page(), server)
     opened.open()
     yield opened
