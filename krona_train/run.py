@@ -162,7 +162,6 @@ class Run:
 
     def _keep_pictures(self, event: Previewed) -> None:
         folder = self.folder / "previews"
-        folder.mkdir(exist_ok=True)
         for name, picture in zip(picture_names(event.step, len(event.pictures)), event.pictures, strict=True):
             write_atomically(folder / name, lambda file, picture=picture: picture.save(file, "PNG"))
 

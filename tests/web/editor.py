@@ -26,18 +26,20 @@ FIRST_GRAPH = """() => app.graph.nodes.length > 0 && !!app.extensionManager.work
 """A new user's first graph is there, which comes late in newer editors."""
 
 
-AS_NEW = """async () => {
+AS_NEW = """async ([scale, offset]) => {
     const { command, toast, sidebarTab, workflow } = app.extensionManager;
     document.activeElement?.blur();
     await command.execute("Comfy.NewBlankWorkflow");
     for (const open of [...workflow.openWorkflows]) if (open !== workflow.activeWorkflow) await workflow.closeWorkflow(open);
     toast.removeAll();
     if (sidebarTab?.activeSidebarTabId) sidebarTab.activeSidebarTabId = null;
-    app.canvas.ds.reset();
+    app.canvas.ds.scale = scale;
+    app.canvas.ds.offset = offset;
     app.canvas.deselectAll?.();
     app.graph.clear();
     localStorage.clear();
     sessionStorage.clear();
+    await app.refreshComboInNodes();
 }"""
 """What a person does who is done with one thing and begins another, in the same page: a new graph, everything else closed."""
 IS_AS_NEW = """() => app.graph.nodes.length === 0 && app.extensionManager.workflow.openWorkflows.length === 1
@@ -81,6 +83,7 @@ class Editor:
         self.ready()
         self.page.wait_for_function(FIRST_GRAPH)
         self.page.evaluate("app.graph.clear()")
+        self._view = self.page.evaluate("[app.canvas.ds.scale, [...app.canvas.ds.offset]]")
 
     def begin_anew(self) -> bool:
         """Put away what the last test has left in the page, as a person does; whether nothing of it is seen any more."""
@@ -89,7 +92,7 @@ class Editor:
         self.page.mouse.move(0, 0)
         self.page.set_viewport_size(VIEWPORT)
         self.page.keyboard.press("Escape")
-        self.page.evaluate(AS_NEW)
+        self.page.evaluate(AS_NEW, self._view)
         try:
             self.page.wait_for_function(IS_AS_NEW, timeout=5_000)
         except TimeoutError:
