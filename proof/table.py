@@ -108,7 +108,7 @@ DRIVERS: tuple[Driver, ...] = (
     Driver(
         *("isolation", "outcomes", "isolation.outcomes"),
         "Whatever becomes of a node, MODEL, CLIP and VAE are bitwise as before, nothing hangs on them, and the process's shared state is as it was found.",
-        cases=700,
+        cases=500,
         draw=3,
         batch=10,
         process="host",

@@ -121,8 +121,7 @@ BAD: dict[str, tuple[str, dict[str, Any]]] = {
     "KronaTargets": ("a rule that is none", {"rules": "q; k; v; w; x"}),
     "KronaDataset": ("a folder that is not there", {"folder": "nowhere"}),
     "KronaTrain": ("a rate of zero", {"learning_rate": 0.0}),
-    "KronaCompress": ("factors that do not fit", {"factor_out": 65536}),
-    "KronaSchedule": ("an end before its start", {"start": 0.9, "end": 0.1}),
+    "KronaCompress": ("a size that is too small", {"how": "to a number of parameters", "parameters": 1}),
     "KronaBlend": ("strengths that are none", {"strengths": "one, two"}),
 }
 """Inputs that a node refuses, beside the failures from outside."""
