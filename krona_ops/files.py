@@ -22,7 +22,7 @@ from .formats import detect
 from .formats.encode import Encoded, encode
 from .formats.layers import Rename
 from .formats.scale import ScaleRule, check_rule
-from .header import DTYPES, SIDECAR, Header, read_header, unreadable
+from .header import DTYPES, PAIRS, SIDECAR, Header, read_header, unreadable
 
 __all__ = ["Encoded", "Header", "encode", "load", "read_header", "save", "write_atomically"]
 
@@ -57,9 +57,21 @@ def _tensors_of(path: Path, header: Header) -> dict[str, Tensor]:
         if all(dtype in DTYPES for dtype in header.dtypes.values()):
             return load_file(path)
         with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key, dtype in header.dtypes.items() if dtype in DTYPES}
+            found = {key: file.get_tensor(key) for key in header.dtypes.keys() - header.unreadable()}
+        return {key: _apart(found[key]) if dtype == PAIRS else found[key] for key, dtype in header.dtypes.items() if key in found}
     except (SafetensorError, OSError, RuntimeError) as error:  # the last is PyTorch's word for a file that has gone
         raise unreadable(path, f"its tensors cannot be read: {error}.", "Get the file again.") from error
+
+
+_E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
+"""What the lower three of four bits mean (OCP Microscaling Formats, table 5); the fourth is the sign."""
+
+
+def _apart(pairs: Tensor) -> Tensor:
+    """Two numbers from each byte, the first from its lower half as PyTorch packs them, in float32, which holds them exactly."""
+    packed = pairs.view(torch.uint8)
+    values = torch.tensor([*_E2M1, *(-value for value in _E2M1)])
+    return values[torch.stack((packed & 15, packed >> 4), -1).long().flatten(-2)]
 
 
 def save(

@@ -47,7 +47,9 @@ DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
-"""What the header calls the element types that PyTorch can hold; the rest (``F4``, ``F6_E2M3``, …) packs several numbers into a byte."""
+"""What the header calls the element types that PyTorch can compute with; the rest (``F4``, ``F6_E2M3``, …) packs several numbers into a byte."""
+PAIRS = "F4"
+"""Of those the one that is read: two numbers in a byte, which `krona_ops.files` takes apart."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +72,11 @@ class Header:
     def of(cls, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Header:
         """The header that a file with these tensors would have."""
         return cls({key: tuple(t.shape) for key, t in tensors.items()}, dict(metadata))
+
+    def unreadable(self) -> set[str]:
+        """The tensors whose numbers cannot be had one by one."""
+        odd = {key for key, dtype in self.dtypes.items() if dtype not in DTYPES}
+        return {key for key in odd if self.dtypes[key] != PAIRS or not self.shapes[key] or self.shapes[key][-1] % 2}
 
     def placeholders(self) -> dict[str, Tensor]:
         """Tensors of the file's shapes and types without memory, on the meta device; those of one shape and type are one."""

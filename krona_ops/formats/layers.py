@@ -74,7 +74,7 @@ def read(tensors: Mapping[str, Tensor], header: Header, rule: ScaleRule = "auto"
     first: LayerError | None = None
     broken = 0
     alike = _Alike()
-    packed = {key for key, dtype in header.dtypes.items() if dtype not in DTYPES}
+    packed = header.unreadable()
     for name, held in grouped.layers.items():
         stranger = foreign.get(name)
         if stranger is not None and held.keys() <= parts.MODIFIERS:
@@ -140,7 +140,7 @@ def _require_readable(
 ) -> None:
     """
     Args:
-        packed: Tensors of types that torch has not.
+        packed: Tensors whose numbers cannot be had one by one.
 
     Raises:
         LayerError: Two tensors are the same part, one is of a type that torch has not, or one says that the others mean something else.
