@@ -1,6 +1,7 @@
 """A person's browser in front of a real ComfyUI, in both ways of drawing nodes."""
 
 import json
+from pathlib import Path
 
 import pytest
 from editor import BESIDE_A_BROWSER, VIEWPORT, Editor
@@ -11,6 +12,7 @@ from tools import browser as installed
 from tools.server import PACK, Server
 
 ARGUMENTS = ("--no-sandbox", "--disable-background-networking", "--disable-component-update", "--no-first-run", "--mute-audio")
+HERE = Path(__file__).parent
 FAILED = pytest.StashKey[bool]()
 SEEN_BEFORE = {"Comfy.TutorialCompleted": True, "Comfy.Workflow.ShowMissingModelsWarning": False, "Comfy.Queue.QPOV2": False}
 
@@ -43,12 +45,27 @@ def settings():
     return {}
 
 
+def pytest_collection_modifyitems(items):
+    """Tests of one file that want the same page one after the other."""
+    files = list(dict.fromkeys(item.path for item in items))
+    items.sort(key=lambda item: (files.index(item.path), page_of(item) if item.path.is_relative_to(HERE) else ""))
+
+
+def page_of(item) -> str:
+    """What the parameters of a test say of its page."""
+    told = item.callspec.params if hasattr(item, "callspec") else {}
+    return repr([(name, told[name]) for name in ("settings", "language", "mode") if name in told])
+
+
 @pytest.fixture(scope="session")
-def pages(chromium):
-    """Pages that tests have left as they found them, by how they are set up: loading one takes longer than most tests."""
-    kept: dict[str, Editor] = {}
-    yield kept
-    for page in kept.values():
+def kept(chromium):
+    """The page that the last test has left as it found it, by how it is set up: loading one takes longer than most tests.
+
+    Never more than one, for each draws on, whether somebody looks at it or not.
+    """
+    pages: dict[str, Editor] = {}
+    yield pages
+    for page in pages.values():
         page.page.context.close()
 
 
@@ -62,7 +79,7 @@ def pytest_runtest_makereport(item, call):
 
 
 @pytest.fixture
-def editor(request, server, chromium, pages, mode, settings):
+def editor(request, server, chromium, kept, mode, settings):
     """A page with an empty graph; afterwards, no error may stand in its console.
 
     It is one that another test has had, unless that one failed or did something to it that lasts.
@@ -78,11 +95,12 @@ def editor(request, server, chromium, pages, mode, settings):
     server.client.post_json("/settings", told)
     folders = [server.base / "models" / name for name in ("krona", "loras")]
     before = {path for folder in folders for path in folder.rglob("*")}
-    opened, wanted = None, json.dumps([server.url, told])
-    if wanted in pages and (opened := pages.pop(wanted)) and not opened.begin_anew():
-        opened.page.context.close()
-        opened = None
-    if opened is None:
+    wanted = json.dumps([server.url, told])
+    opened = kept.pop(wanted, None)
+    for other in [*kept.values(), *([opened] if opened and not opened.begin_anew() else [])]:
+        other.page.context.close()
+    kept.clear()
+    if opened is None or opened.page.is_closed():
         opened = Editor(chromium.new_context(viewport=VIEWPORT).new_page(), server)
         opened.open()
     try:
@@ -92,8 +110,7 @@ def editor(request, server, chromium, pages, mode, settings):
         if errors or opened.is_changed or request.node.stash.get(FAILED, False):
             opened.page.context.close()
         else:
-            opened.rest()
-            pages[wanted] = opened
+            kept[wanted] = opened
         server.client.post_json("/queue", {"clear": True})
         server.client.post_json("/interrupt", {})
         for path in {path for folder in folders for path in folder.rglob("*")} - before:

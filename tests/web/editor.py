@@ -37,6 +37,7 @@ AS_NEW = """async ([scale, offset]) => {
     app.canvas.ds.offset = offset;
     app.canvas.deselectAll?.();
     app.graph.clear();
+    app.graph.id = crypto.randomUUID();  // the editor keeps values of widgets by the ids of graph and node
     localStorage.clear();
     sessionStorage.clear();
     const { KronaLoad } = await (await app.api.fetchApi("/object_info/KronaLoad")).json();
@@ -90,7 +91,6 @@ class Editor:
 
     def begin_anew(self) -> bool:
         """Put away what the last test has left in the page, as a person does; whether nothing of it is seen any more."""
-        self._live("active")
         self.page.context.clear_permissions()
         self.page.mouse.move(0, 0)
         self.page.set_viewport_size(VIEWPORT)
@@ -104,15 +104,6 @@ class Editor:
             return False
         self._told.clear()
         return True
-
-    def rest(self) -> None:
-        """Do nothing until `begin_anew`: pages that nobody looks at draw on."""
-        self._live("frozen")
-
-    def _live(self, state: str) -> None:
-        session = self.page.context.new_cdp_session(self.page)
-        session.send("Page.setWebLifecycleState", {"state": state})
-        session.detach()
 
     def reload(self) -> None:
         """As a person does with F5."""

@@ -83,6 +83,7 @@ function addWeights(node) {
   made.pos = [user.pos[0] - made.size[0] - GAP, user.pos[1]];
   made.pos[1] = below(node.graph, made);
   node.graph.add(made);
+  rulesOf(made).value = ""; // the editor may hand a new node the text of one that had its number in a graph before
   made.connect(0, user, "weights");
   node.graph.afterChange();
   return true;
