@@ -41,9 +41,8 @@ AS_NEW = """async ([scale, offset]) => {
     localStorage.clear();
     sessionStorage.clear();
     const { KronaLoad } = await (await app.api.fetchApi("/object_info/KronaLoad")).json();
-    const [kind, more] = KronaLoad.input.required.file, files = Array.isArray(kind) ? kind : more.options;
-    const known = LiteGraph.createNode("KronaLoad").widgets[0].options.values;
-    if (JSON.stringify(files) !== JSON.stringify(known)) await app.refreshComboInNodes();  // as R does
+    const known = LiteGraph.registered_node_types.KronaLoad.nodeData.input.required.file;
+    if (JSON.stringify(KronaLoad.input.required.file) !== JSON.stringify(known)) await app.refreshComboInNodes();  // as R does
 }"""
 """What a person does who is done with one thing and begins another, in the same page: a new graph, everything else closed."""
 IS_AS_NEW = """() => app.graph.nodes.length === 0 && app.extensionManager.workflow.openWorkflows.length === 1
