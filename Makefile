@@ -34,6 +34,7 @@ test-web: setup browser  ## the browser tests alone
 bench: setup ## the benchmarks; each writes benchmarks/results/<name>-<machine>.json
 	$(HOST) run benchmarks/merge.py
 	$(HOST) run benchmarks/load.py
+	$(HOST) run benchmarks/limits.py
 	$(HOST) run benchmarks/blend.py
 	$(HOST) run benchmarks/memory.py
 	$(HOST) run benchmarks/layer.py

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .names import spellings
@@ -25,6 +26,8 @@ def _sign(pattern: str, names: Mapping[int, str], otherwise: str = "", width: st
     return _Sign(re.compile(pattern), names, otherwise, width)
 
 
+_NUMBER = re.compile(r"_\d+(?=_|$)")
+"""Of a block; no sign below asks for a certain one."""
 _CROSS = "cross attention width"
 _SIGNS: tuple[_Sign, ...] = (
     # The first that is found decides, so the names that only one family has come first.
@@ -76,13 +79,18 @@ def guess(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
     layers = [(meaning.names, shape) for name, shape in shapes.items() if (meaning := spellings(name)).owner != "text encoder"]
     if not layers and shapes:
         return _text_encoder(shapes)
+    # Of layers that differ in their number alone, one tells as much as all: a whole model has thousands.
+    alike = Counter((*(_NUMBER.sub("_0", name) for name in names), shape[1]) for names, shape in layers if len(shape) > 1)
     for sign in _SIGNS:
-        widths = [shape[1] for names, shape in layers if len(shape) > 1 and any(sign.pattern.search(name) for name in names)]
+        widths: Counter[int] = Counter()
+        for (*names, width), count in alike.items():
+            if any(sign.pattern.search(name) for name in names):
+                widths[width] += count
         known = next((width for width in widths if width in sign.names), None)
         if known is not None:
             return f"{sign.names[known]} ({sign.width} {known})"
         if widths and sign.otherwise:
-            return f"{sign.otherwise} ({sign.width} {_commonest(widths)})"
+            return f"{sign.otherwise} ({sign.width} {widths.most_common(1)[0][0]})"
     return None
 
 
@@ -100,11 +108,6 @@ def base_of(metadata: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]]) 
 def whole_model(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
     """What kind of model a file with such tensors holds; ``None`` where they are no weights of one that is known."""
     return guess({name.removesuffix(".weight"): shape for name, shape in shapes.items() if name.endswith(".weight")})
-
-
-def _commonest(widths: Iterable[int]) -> int:
-    widths = list(widths)
-    return max(set(widths), key=widths.count)
 
 
 def _text_encoder(shapes: Mapping[str, tuple[int, ...]]) -> str:

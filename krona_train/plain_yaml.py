@@ -6,6 +6,7 @@ which name what a value shall become, are refused: nothing here needs them, and 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +21,7 @@ _MOST_VALUES = 20_000
 _DEEPEST = 20
 _MOST_DIGITS = 6000
 """Of a number. Python reads no more than 4300, in other bases than ten also more; whatever is left is held to its setting's bounds."""
+_BRACKETS = re.compile(rf"(?:[\[{{]\s*){{{2 * _DEEPEST}}}")
 _TAG = "tag:yaml.org,2002:"
 
 
@@ -37,6 +39,7 @@ def read(text: str) -> dict[Any, Any]:
             remedy="Check that it is the right file.",
         )
     try:
+        _require_flat(text)
         values = yaml.load(text, _Loader) or {}  # noqa: S506 (a SafeLoader)
     except yaml.YAMLError as error:
         raise ConfigError(
@@ -60,6 +63,14 @@ def read(text: str) -> dict[Any, Any]:
             remedy="See docs/training.md.",
         )
     return dict(values)
+
+
+def _require_flat(text: str) -> None:
+    """Refuse at once what the library would look far ahead for: each bracket may begin the name of something."""
+    if deep := _BRACKETS.search(text):
+        line, column = text.count("\n", 0, deep.start()), deep.start() - text.rfind("\n", 0, deep.start()) - 1
+        mark = yaml.Mark("", deep.start(), line, column, None, None)
+        raise _refused(f"lists and mappings are more than {_DEEPEST} deep", mark)
 
 
 class _Loader(yaml.SafeLoader):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
 from ..left_out import LeftOut
 from .parts import split
@@ -81,7 +82,7 @@ def named(key: str, shape: tuple[int, ...] = ()) -> tuple[str, str, str]:
         inner = split(".".join(tail[:-1]))
         return inner[0] if inner else ".".join(tail[:-1]) or key, QUANTISATION, NOBODY
     for n in range(len(tail) - 1, max(-1, len(tail) - DEEPEST), -1):
-        told = _by_part(tail[n], tail[n + 1 :], shape)
+        told = _by_part(tail[n], tail[n + 1 :] == ["weight"], len(shape))
         if told is not None:
             return ".".join(tail[:n]) or key, *told
     if key.startswith("lllite_"):
@@ -99,13 +100,14 @@ def named(key: str, shape: tuple[int, ...] = ()) -> tuple[str, str, str]:
     )
 
 
-def _by_part(part: str, rest: list[str], shape: tuple[int, ...]) -> tuple[str, str] | None:
+@lru_cache(maxsize=2_000)  # files of ten thousand tensors have a hundred such words
+def _by_part(part: str, is_of_weight: bool, axes: int) -> tuple[str, str] | None:
     if part in SPECIAL:
         return SPECIAL[part]
     if part == "oft_blocks":
-        return ("BOFT" if len(shape) == 4 else "OFT"), BY_COMFYUI if len(shape) in (3, 4) else NOBODY
+        return ("BOFT" if axes == 4 else "OFT"), BY_COMFYUI if axes in (3, 4) else NOBODY
     other = next((method for method, parts in BY_PART.items() if part in parts), None)
-    if other is not None and (other != "GLoRA" or rest == ["weight"]):
+    if other is not None and (other != "GLoRA" or is_of_weight):
         return other, NOBODY
     family = next((name for start, name in STARTS if part.startswith(start)), None)
     if family is None or (family == "LoRA" and part.startswith(NO_PARTS)):
