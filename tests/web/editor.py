@@ -6,9 +6,10 @@ import base64
 import mimetypes
 import os
 import re
+import time
 from pathlib import Path
 
-from playwright.sync_api import ConsoleMessage, Page, TimeoutError
+from playwright.sync_api import ConsoleMessage, Error, Page
 
 BESIDE_A_BROWSER = {"OMP_NUM_THREADS": "1"}
 """Threads of a parallel region wait for each other while spinning; with browsers drawing on all cores a step takes ten times as long."""
@@ -31,7 +32,8 @@ AS_NEW = """async ([scale, offset]) => {
     document.activeElement?.blur();
     await command.execute("Comfy.NewBlankWorkflow");
     for (const open of [...workflow.openWorkflows]) if (open !== workflow.activeWorkflow) await workflow.closeWorkflow(open);
-    toast.removeAll();
+    toast.removeAll?.();
+    for (const button of document.querySelectorAll(".p-toast-close-button")) button.click();
     if (sidebarTab?.activeSidebarTabId) sidebarTab.activeSidebarTabId = null;
     app.canvas.ds.scale = scale;
     app.canvas.ds.offset = offset;
@@ -90,14 +92,19 @@ class Editor:
 
     def begin_anew(self) -> bool:
         """Put away what the last test has left in the page, as a person does; whether nothing of it is seen any more."""
+        deadline = time.monotonic() + 60
+        while not self.is_idle():  # the page would hear of the end of what was interrupted
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.05)
         self.page.context.clear_permissions()
         self.page.mouse.move(0, 0)
         self.page.set_viewport_size(VIEWPORT)
         self.page.keyboard.press("Escape")
-        self.page.evaluate(AS_NEW, self._view)
         try:
+            self.page.evaluate(AS_NEW, self._view)
             self.page.wait_for_function(IS_AS_NEW, timeout=5_000)
-        except TimeoutError:
+        except Error:  # another editor, or something that waits for an answer; a page of its own it is, then
             return False
         if self.errors():
             return False

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from tools.server import PACK
 
-NAMES = ("robot-final", "robot draft", "portrait of a cat")
+NAMES = ("quokka-final", "quokka draft", "portrait of a cat")
 PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c49444154789c63606060000000040001f61738550000000049454e44ae426082"
 )
@@ -128,7 +128,7 @@ def test_the_card_follows_the_file_however_it_is_changed(opened, files):
 def test_the_last_choice_is_shown_whichever_answer_comes_first(opened, files):
     held = []
     opened.is_changed = True
-    opened.page.route("**/krona/adapter?name=robot-final*", lambda route: held.append(route))
+    opened.page.route("**/krona/adapter?name=quokka-final*", lambda route: held.append(route))
     node = opened.add("KronaLoad", (300, 150), file=files[2])
     title = opened.page.locator(".krona-title")
     expect(title).to_have_text("portrait of a cat")
@@ -137,7 +137,7 @@ def test_the_last_choice_is_shown_whichever_answer_comes_first(opened, files):
     expect(opened.page.locator(".krona-note").filter(has_text="Reading…")).to_be_visible()
     opened.page.evaluate(change, [node, files[1]])
     expect(title).to_have_text("<b>robot</b>")
-    with opened.page.expect_response("**/krona/adapter?name=robot-final*"):
+    with opened.page.expect_response("**/krona/adapter?name=quokka-final*"):
         held[0].continue_()
     expect(title).to_have_text("<b>robot</b>")
 
@@ -153,37 +153,37 @@ def test_a_file_is_found_and_chosen_with_the_keyboard_alone(opened, files):
     node = opened.add("KronaLoad", (300, 150), file=files[2])
     search = opened.page.get_by_role("combobox", name="Search adapters by parts of their names")
     search.focus()
-    opened.page.keyboard.type("ROB")
+    opened.page.keyboard.type("QUO")
     options = opened.page.get_by_role("listbox").get_by_role("option")
-    expect(options.filter(has_text=re.compile(r"^robot[ -]\w+\.safetensors$"))).to_have_count(2)
+    expect(options.filter(has_text=re.compile(r"^quokka[ -]\w+\.safetensors$"))).to_have_count(2)
     expect(search).to_have_attribute("aria-expanded", "true")
     opened.look("search")
     opened.page.keyboard.type(" raf")
-    expect(options).to_have_text(["robot draft.safetensors"])
+    expect(options).to_have_text(["quokka draft.safetensors"])
     expect(options.first).to_have_attribute("aria-selected", "true")
     opened.page.keyboard.press("Enter")
-    holds(opened, node, "robot draft.safetensors")
+    holds(opened, node, "quokka draft.safetensors")
     expect(opened.page.get_by_role("listbox")).to_have_count(0)
     expect(opened.page.locator(".krona-title")).to_have_text("<b>robot</b>")
     opened.page.keyboard.press("ArrowDown")  # opens again, at the chosen file
-    expect(opened.page.get_by_role("option", selected=True)).to_have_text("robot draft.safetensors")
+    expect(opened.page.get_by_role("option", selected=True)).to_have_text("quokka draft.safetensors")
     opened.page.keyboard.press("ArrowDown")
     chosen = opened.page.get_by_role("option", selected=True)
-    expect(chosen).not_to_have_text("robot draft.safetensors")
+    expect(chosen).not_to_have_text("quokka draft.safetensors")
     opened.page.keyboard.press("Escape")
     expect(opened.page.get_by_role("listbox")).to_have_count(0)
-    assert opened.value(node, "file") == "robot draft.safetensors"
+    assert opened.value(node, "file") == "quokka draft.safetensors"
     opened.page.keyboard.type("zzz")
     expect(opened.page.get_by_role("listbox")).to_contain_text("No adapter has all of these parts")
     opened.page.keyboard.press("Enter")
-    assert opened.value(node, "file") == "robot draft.safetensors"
+    assert opened.value(node, "file") == "quokka draft.safetensors"
 
 
 def test_a_file_is_found_and_chosen_with_the_mouse(opened, files):
     node = opened.add("KronaLoad", (300, 150), file=files[2])
     opened.page.locator(".krona-search").click()
-    opened.page.get_by_role("option", name="robot-final.safetensors").click()
-    holds(opened, node, "robot-final.safetensors")
+    opened.page.get_by_role("option", name="quokka-final.safetensors").click()
+    holds(opened, node, "quokka-final.safetensors")
 
 
 def test_the_upload_button_sends_a_file_and_holds_it(opened, files, tmp_path):

@@ -39,6 +39,7 @@ def runs(server):
 @pytest.fixture
 def panel(runs, editor):
     """The panel, opened by its key, of a server without runs."""
+    editor.is_changed = True  # it asks on for runs that go when the test ends
     return Panel(editor)
 
 
