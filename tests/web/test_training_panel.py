@@ -39,7 +39,6 @@ def runs(server):
 @pytest.fixture
 def panel(runs, editor):
     """The panel, opened by its key, of a server without runs."""
-    editor.is_changed = True  # it asks on for runs that go when the test ends
     return Panel(editor)
 
 
@@ -48,6 +47,7 @@ class Panel:
 
     def __init__(self, editor: Editor) -> None:
         self.editor, self.page = editor, editor.page
+        editor.is_changed = True  # it stays open, and asks on for runs that go when the test ends
         self.open()
 
     def open(self) -> None:
