@@ -25,8 +25,9 @@ def server(tmp_path_factory):
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium():
+    """A browser for the tests of one file: as long as Playwright lives, no other test of this process can run a loop of its own."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=str(installed.install()), args=list(ARGUMENTS))
         yield browser
@@ -57,7 +58,7 @@ def page_of(item) -> str:
     return repr([(name, told[name]) for name in ("settings", "language", "mode") if name in told])
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def kept(chromium):
     """The page that the last test has left as it found it, by how it is set up: loading one takes longer than most tests.
 
@@ -100,6 +101,9 @@ def editor(request, server, chromium, kept, mode, settings):
     for other in [*kept.values(), *([opened] if opened and not opened.begin_anew() else [])]:
         other.page.context.close()
     kept.clear()
+    is_alone = "runs" in request.fixturenames  # such a page is opened when there are no runs, and asks on for those of its test
+    if opened is not None and is_alone and not opened.page.is_closed():
+        opened.page.context.close()
     if opened is None or opened.page.is_closed():
         opened = Editor(chromium.new_context(viewport=VIEWPORT).new_page(), server)
         opened.open()
@@ -107,7 +111,7 @@ def editor(request, server, chromium, kept, mode, settings):
         yield opened
     finally:
         errors = opened.errors()
-        if errors or opened.is_changed or request.node.stash.get(FAILED, False):
+        if errors or is_alone or opened.is_changed or request.node.stash.get(FAILED, False):
             opened.page.context.close()
         else:
             kept[wanted] = opened
