@@ -98,7 +98,7 @@ def everything(adapter, max_terms):
     return [(sum(o[0] for o in choice), sum(o[1] for o in choice)) for choice in itertools.product(*options)]
 
 
-@pytest.mark.parametrize("parameters", [0, 60, 150, 300, 10_000])
+@pytest.mark.parametrize("parameters", [40, 60, 150, 300, 10_000])
 def test_a_parameter_budget_is_kept_and_close_to_the_best(parameters):
     adapter = example()
     forms = forms_within(adapter, parameters=parameters, candidates=CANDIDATES, max_terms=2)
@@ -128,6 +128,9 @@ def test_budgets_that_make_no_sense_or_cannot_be_met_say_so():
             forms_within(example(), **options)
     with pytest.raises(ConfigError, match=r"A relative error of 0\.01 cannot be met: 0\.\d+ remains with [\d,]+ parameters"):
         forms_within(example(), error=0.01, candidates=CANDIDATES)
+    for too_few in (0, 1, 10):
+        with pytest.raises(ConfigError, match=rf"^{too_few} parameters have room for no layer: .* Allow \d+ or more; with \d+, something of every layer can stay"):
+            forms_within(example(), parameters=too_few, candidates=CANDIDATES)
     for form in (lambda: KronForm((0, 4)), lambda: KronForm((4, 4), 0), lambda: LowRankForm(0)):
         with pytest.raises(ConfigError, match="is not possible"):
             form()
