@@ -11,9 +11,9 @@ import json
 import logging
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from krona_ops.border import Border, Limits
 from krona_ops.errors import AdapterFileError, KronaError
@@ -40,6 +40,8 @@ _PICTURE = re.compile(r"[\w.-]{1,200}", re.ASCII)
 """A file in the folder of previews, and never one elsewhere."""
 _BORDER = Border(METRICS, limits=Limits(size=4_000_000, depth=4, values=100_000, digits=16))
 """The longest rows are those of a start whose notes name hundreds of files."""
+MOST_BYTES = 2**29
+"""Of the rows of one run: those of three million steps."""
 log = logging.getLogger(__name__)
 
 
@@ -102,8 +104,24 @@ def append(path: Path, row: Mapping[str, Any]) -> None:
 
 def read(path: Path) -> list[dict[str, Any]]:
     """Every row that can be read; none where there is no file."""
-    lines = path.read_bytes().splitlines() if path.exists() else []
-    return [row for line in lines if (row := parsed(line)) is not None]
+    if not path.exists():
+        return []
+    with path.open("rb") as file:
+        return [row for line, _ in lines(file) if (row := parsed(line)) is not None]
+
+
+def lines(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
+    """Each line from where an open file stands, and where it ends there; never more than the longest row is in memory.
+
+    The last one may be without its end. What follows in a line that is longer than a row can be is passed over, and nothing
+    beyond `MOST_BYTES` is read.
+    """
+    at, is_start = file.tell(), True
+    while at < MOST_BYTES and (piece := file.readline(_BORDER.limits.size + 1)):
+        at += len(piece)
+        if is_start:
+            yield piece, at
+        is_start = piece.endswith(b"\n")
 
 
 def parsed(line: bytes) -> dict[str, Any] | None:

@@ -15,7 +15,7 @@ from krona_ops.errors import KronaError
 
 from .config import to_dict
 from .job import load_job
-from .metrics import METRICS, parsed, read
+from .metrics import METRICS, lines, parsed, read
 
 SETTINGS = "run.yaml"
 MOST_BYTES_OF_SETTINGS = 1_000_000
@@ -165,12 +165,15 @@ class Tail:
         Raises:
             OSError: The file cannot be read.
         """
+        rows = []
         with self._path.open("rb") as file:
             file.seek(self._offset)
-            new = file.read()
-        whole = new[: new.rfind(b"\n") + 1]
-        self._offset += len(whole)
-        rows = [finite(row) for line in whole.splitlines() if (row := parsed(line)) is not None]
+            for line, end in lines(file):
+                if not line.endswith(b"\n"):
+                    continue
+                self._offset = end
+                if (row := parsed(line)) is not None:
+                    rows.append(finite(row))
         self.count += len(rows)
         return rows
 

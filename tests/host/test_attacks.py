@@ -7,7 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 
 import attacks
+import graphs
 import pytest
+from graphs import link, node
+from PIL import Image
 
 SEED = int(os.environ.get("KRONA_SEED") or f"{date.today():%Y%m%d}")
 DRAW = 100
@@ -53,7 +56,15 @@ def test_bodies_that_hardly_come_are_not_waited_for(target):
 
 
 def test_names_of_strangers_reach_the_log_without_escape_codes(target):
+    folder = target.base / "input" / "strange"
+    folder.mkdir()
+    Image.new("RGB", (64, 64), "red").save(folder / "good.png")
+    (folder / "\x1b]0;pwned\x07.heic").write_bytes(b"no picture")
     for attack in attacks.table():
         if "escape code" in attack.name:
             attacks.wrong(target.base, target.port, attack)
-    assert "\x1b]0;pwned" not in target.log()
+    sheet = node("PreviewImage", images=link("2", 1))
+    target.client.run({"2": graphs.dataset(folder="strange"), "3": sheet})
+    log = target.log()
+    assert "?]0;pwned?.heic" in log
+    assert "\x1b]0;pwned" not in log

@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import tracemalloc
 
 import pytest
 from hypothesis import given, settings
@@ -39,6 +41,27 @@ def test_rows_that_come_piece_by_piece_are_the_rows_of_the_whole(tmp_path_factor
         found += new
     assert found == [finite(row) for row in read(path)] == rows_of(path.parent)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
+
+
+def test_a_line_of_gigabytes_is_passed_over_and_never_held(tmp_path):
+    path = tmp_path / METRICS
+    row = json.dumps(STEP).encode() + b"\n"
+    with path.open("wb") as file:
+        file.write(row)
+        file.seek(2**28, os.SEEK_CUR)  # zeros that take no disk
+        file.write(b"\n" + row)
+        file.seek(2**31)
+        file.write(b"\n" + row)
+    tail = Tail(path)
+    tracemalloc.start()
+    try:
+        found, new = read(path), tail.read()
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert found == new == [STEP, STEP]  # what is behind the bound is not read
+    assert tail.read() == []
+    assert most < 2**26
 
 
 @pytest.mark.parametrize(
