@@ -179,7 +179,7 @@ def _is_alone(path: Path) -> bool:
 def unreadable(path: Path, reason: str, remedy: str) -> AdapterFileError:
     """The error for a file that is no safetensors file or cannot be opened."""
     return AdapterFileError(
-        f"This is no adapter that can be read: {reason}",
+        f"This file cannot be read: {reason}",
         layer=str(path),
         found=reason,
         expected="a safetensors file",

@@ -341,7 +341,7 @@ ERRORS = {
     ),
     "a start that is not there": (
         {"model": "{checkpoint: tiny.safetensors}", "start": "gone.safetensors"},
-        r"gone\.safetensors: This is no adapter that can be read: the file cannot be opened",
+        r"gone\.safetensors: This file cannot be read: the file cannot be opened",
     ),
     "a start of another model": ({"model": "{checkpoint: tiny.safetensors}", "start": "other.safetensors"}, "None of the adapter's 1 layers"),
     "no name": ({"name": "''"}, "run.yaml: name is ''; it must be a text that a folder can be called"),

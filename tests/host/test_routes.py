@@ -446,7 +446,7 @@ def test_a_file_that_cannot_be_read_is_an_error_in_words(server):
     for path in ("/krona/adapter", "/krona/adapter/thumbnail"):
         status, answer = get(server, path, name="unreadable.safetensors")
         assert (status, answer["error"]["type"]) == (422, "AdapterFileError")
-        assert "This is no adapter that can be read" in answer["error"]["message"]
+        assert "This file cannot be read" in answer["error"]["message"]
 
 
 def test_loaders_tell_the_trigger_words_and_how_much_of_the_adapter_the_model_has(server, adapter_file):

@@ -521,7 +521,7 @@ def test_a_missing_truncated_or_foreign_file_is_refused_before_anything_runs(ser
             {"1": graphs.checkpoint(CHECKPOINT), "9": graphs.load_apply(f"{name}.safetensors"), **graphs.render(("9", 0))},
         )
         assert f"{name}.safetensors" in text
-        assert "This is no adapter that can be read" in text
+        assert "This file cannot be read" in text
     listed = server.client.object_info("KronaLoad")["input"]["required"]["file"][1]["options"]
     assert "adapter.pt" not in listed
     for name in ("nowhere.safetensors", "../../../etc/passwd"):
