@@ -32,8 +32,8 @@ LOOKS = 12
 SETTLED = 20
 """The prompt after which memory is measured first."""
 MORE_ALLOWED = 0.03
-TRAININGS = (0.3, 0.7)
-"""Where in the batch a training is queued, as parts of it."""
+TRAININGS = (0.05, 0.7)
+"""Where in the batch a training is queued, as parts of it: the first one before memory is settled, for the libraries that it loads stay loaded."""
 Graph = dict[str, dict]
 
 
