@@ -37,6 +37,6 @@ def tell_reading(node_id: str | None, doing: str) -> Callable[[int, int, str], N
 
 
 def summary(pictures: int, class_pictures: int, notices: list[str]) -> str:
-    """What a data set is, in words: its pictures, and then what is not used of the folder."""
+    """What a data set is, in words: its pictures, and then what is not used of the folder; sentences, for the page may show them in one paragraph."""
     of_class = f", {class_pictures} class pictures" if class_pictures else ""
-    return "\n".join((f"{pictures} picture{'s' if pictures != 1 else ''}{of_class}", *notices))
+    return "\n".join(f"{said}." for said in (f"{pictures} picture{'s' if pictures != 1 else ''}{of_class}", *notices))

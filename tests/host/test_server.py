@@ -485,7 +485,7 @@ def test_what_is_read_and_what_is_not_used_is_on_the_data_set_node(server):
     )
     shown = result.texts("2")
     assert any(re.match(r"reading \d of 5: \w+\.jpg", text) for text in shown)
-    assert shown[-1].startswith("5 pictures\n")
+    assert shown[-1].startswith("5 pictures.\n")
     for name in ("IMG_1.xcf", "of nothing.txt"):
         assert re.search(rf"Left out \(1\), .*: {re.escape(name)}", shown[-1]), shown[-1]
 
