@@ -211,7 +211,7 @@ def test_what_is_no_state_is_refused(tmp_path):
         TrainState.load(run.adapter_file)
     whole = newest(run.folder).read_bytes()
     path.write_bytes(whole[:-10])
-    with pytest.raises(AdapterFileError, match="can be read"):
+    with pytest.raises(AdapterFileError, match="This file cannot be read"):
         TrainState.load(path)
 
 
