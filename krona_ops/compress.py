@@ -162,10 +162,10 @@ def forms_within(
     least = min((hull[1].parameters for hull in hulls.values() if len(hull) > 1), default=0)
     if parameters is not None and spent == 0 < least:
         raise ConfigError(
-            f"{parameters:,} parameters have room for no layer: nothing of the adapter would be left.",
+            f"A budget of {parameters:,} has room for no layer, and each would be left out.",
             found=parameters,
             expected=least,
-            remedy=f"Allow {least:,} or more; with {sum(map(_first_step, hulls.values())):,}, something of every layer can stay.",
+            remedy=f"Allow {least:,} parameters or more.",
         )
     total = sum(found[0].lost for found in options.values())
     if error is not None and lost > error**2 * total * (1 + 1e-9):
@@ -218,11 +218,6 @@ def _lower_hull(options: Sequence[_Option]) -> list[_Option]:
             hull.pop()
         hull.append(option)
     return hull
-
-
-def _first_step(hull: Sequence[_Option]) -> int:
-    """Parameters of the smallest form that keeps something of a layer."""
-    return hull[1].parameters if len(hull) > 1 else 0
 
 
 def _gain(small: _Option, large: _Option) -> float:

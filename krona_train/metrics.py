@@ -41,7 +41,7 @@ _PICTURE = re.compile(r"[\w.-]{1,200}", re.ASCII)
 _BORDER = Border(METRICS, limits=Limits(size=4_000_000, depth=4, values=100_000, digits=16))
 """The longest rows are those of a start whose notes name hundreds of files."""
 MOST_BYTES = 2**29
-"""Of the rows of one run: those of three million steps."""
+"""Of the rows of one run: those of more than two million steps, at 223 bytes each."""
 log = logging.getLogger(__name__)
 
 

@@ -137,7 +137,7 @@ def test_no_run_keeps_the_loop_from_its_work(server, name):
     assert longest_delay(server, lambda: ask(server, "/krona/runs")) < LONGEST
 
 
-def test_ten_thousand_runs_are_listed_beside_the_loop_and_one_of_them_is_found_at_once(server):
+def test_ten_thousand_runs_are_listed_beside_the_loop_and_one_of_them_is_found(server):
     parent: Path = server.base / "output" / "krona"
     run(server, "first", steps(20))
     for number in range(RUNS):

@@ -129,8 +129,12 @@ def test_budgets_that_make_no_sense_or_cannot_be_met_say_so():
     with pytest.raises(ConfigError, match=r"A relative error of 0\.01 cannot be met: 0\.\d+ remains with [\d,]+ parameters"):
         forms_within(example(), error=0.01, candidates=CANDIDATES)
     for too_few in (0, 1, 10):
-        with pytest.raises(ConfigError, match=rf"^{too_few} parameters have room for no layer: .* Allow \d+ or more; with \d+, something of every layer can stay"):
+        with pytest.raises(ConfigError, match=f"^A budget of {too_few} has room for no layer") as told:
             forms_within(example(), parameters=too_few, candidates=CANDIDATES)
+    least = told.value.expected
+    assert any(forms_within(example(), parameters=least, candidates=CANDIDATES).values())
+    with pytest.raises(ConfigError, match="has room for no layer"):
+        forms_within(example(), parameters=least - 1, candidates=CANDIDATES)
     for form in (lambda: KronForm((0, 4)), lambda: KronForm((4, 4), 0), lambda: LowRankForm(0)):
         with pytest.raises(ConfigError, match="is not possible"):
             form()

@@ -495,7 +495,7 @@ def sink(event):
 fit(ToyBackbone(), examples(), config, sink, TrainState.load(state) if state else None)
 """
 KILLS = 6
-"""The proof of `make test-slow` has two hundred."""
+"""`make test-slow` kills trainings seventy times more."""
 
 
 def test_killed_again_and_again_the_finished_adapter_is_bitwise_that_of_a_run_in_peace(tmp_path):
