@@ -25,7 +25,7 @@ test: setup browser  ## all tests, those in the real ComfyUI and in the browser 
 test-slow: setup  ## the standing proof and other ComfyUIs, hours; goes on where it stopped (ARGS="--parts kills,disk --cases 50"), then docs/reliability.md
 	OMP_NUM_THREADS=1 $(HOST) run -m proof $(ARGS)
 
-flakes: setup browser  ## tests with servers, browsers and processes 20 times while every core is kept busy (ARGS="--rounds 5 --only tests/web")
+flakes: setup browser  ## tests with servers, browsers and processes 20 times while every core is kept busy (ARGS="--rounds 5 --only tests/web --lanes 3")
 	$(HOST) run tools/flakes.py $(ARGS)
 
 test-web: setup browser  ## the browser tests alone

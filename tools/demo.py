@@ -3,7 +3,7 @@
     make demo                                                          # the pack's own small world, three minutes on two cores
     make demo CHECKPOINT=model.safetensors IMAGES=folder PROMPT="a photo of sks dog"   # your own
 
-Settings are environment variables: CHECKPOINT, IMAGES, PROMPT, STEPS, LEARNING_RATE, SEED, OUT.
+Settings are environment variables: CHECKPOINT, IMAGES, PROMPT, STEPS, LEARNING_RATE, SEED, SAMPLER_STEPS, OUT.
 """
 
 from __future__ import annotations
@@ -46,6 +46,8 @@ class Settings:
     steps: int
     learning_rate: float
     seed: int
+    sampler_steps: int | None
+    """Of each picture; the workflow's own without it."""
     out: Path
 
     @classmethod
@@ -65,8 +67,14 @@ class Settings:
             steps=int(env.get("STEPS") or DEFAULTS.steps),
             learning_rate=float(env.get("LEARNING_RATE") or DEFAULTS.optimizer.learning_rate),
             seed=int(env.get("SEED") or 0),
+            sampler_steps=int(env["SAMPLER_STEPS"]) if env.get("SAMPLER_STEPS") else None,
             out=Path(env.get("OUT") or PACK / "demo-output").expanduser().absolute(),
         )
+
+
+    def sampler(self) -> dict[str, int]:
+        """Inputs of the sampler that the settings replace."""
+        return {"seed": self.seed} | ({} if self.sampler_steps is None else {"steps": self.sampler_steps})
 
 
 class Clock:
@@ -166,7 +174,7 @@ def of_your_own(client: Client, settings: Settings, base: Path, clock: Clock) ->
         changes = {
             "KronaLoadApply": {"file": adapter.name},
             "EmptyLatentImage": {"width": side, "height": side},
-            "KSampler": {"seed": settings.seed},
+            "KSampler": settings.sampler(),
         }
         graph = graph_of(APPLY, client, loader | changes)
         graph["3"]["inputs"]["text"] = settings.prompt
@@ -184,7 +192,7 @@ def of_the_small_world(client: Client, settings: Settings, base: Path, clock: Cl
         graph["3"]["inputs"]["name"] = "demo"
         first, second = saved_by(train(client, settings, graph, base), graph, base)
     with clock.step("loading, applying and blending the adapters, rendering"):
-        graph = graph_of(WORLD_BLEND, client, {"KSampler": {"seed": settings.seed}})
+        graph = graph_of(WORLD_BLEND, client, {"KSampler": settings.sampler()})
         graph["2"]["inputs"]["file"], graph["3"]["inputs"]["file"] = first.name, second.name
         graph["7"]["inputs"]["text"] = f"{settings.prompt} waving with a hat on the beach by day"
         columns = {"the base model": "15", "with the adapter": "16", "a blend of two": "17", "the blend's other one": "18"}

@@ -1,7 +1,8 @@
 """Do tests race with a busy machine? Runs those with servers, browsers and processes many times while other processes keep every core busy.
 
-    python3 tools/host.py run tools/flakes.py [--rounds 20] [--only tests/web,tests/host/test_upload.py] [--anew]
+    python3 tools/host.py run tools/flakes.py [--rounds 20] [--only tests/web,tests/host/test_upload.py] [--lanes 3] [--anew]
 
+With more than one lane, files run side by side and are each other's load, so that fewer processes need to compute for nothing.
 A line of JSON for each file and round goes to proof-work/flakes.jsonl; a run that was stopped goes on there. Ends with what failed, and how often.
 """
 
@@ -17,7 +18,8 @@ import tempfile
 import time
 import xml.etree.ElementTree as ET
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 PACK = Path(__file__).absolute().parents[1]
@@ -28,20 +30,32 @@ from benchmarks.contest import commit, machine  # noqa: E402
 
 WORK = PACK / "proof-work" / "flakes.jsonl"
 TESTS = (
-    "tests/host/test_server.py",
-    "tests/host/test_routes.py",
-    "tests/host/test_upload.py",
-    "tests/host/test_headless.py",
+    "tests/host/test_attacks.py",
+    "tests/host/test_dataset_lists.py",
     "tests/host/test_failures.py",
+    "tests/host/test_headless.py",
+    "tests/host/test_loop.py",
     "tests/host/test_lora_stacks.py",
     "tests/host/test_material_nodes.py",
+    "tests/host/test_routes.py",
+    "tests/host/test_server.py",
+    "tests/host/test_upload.py",
+    "tests/host/test_upload_pace.py",
+    "tests/ops/test_atomic.py",
+    "tests/ops/test_files.py",
+    "tests/proof",
+    "tests/tools/test_host.py",
     "tests/tools/test_server.py",
+    "tests/tools/test_workflow.py",
+    "tests/train/test_cache.py",
+    "tests/train/test_claim.py",
     "tests/train/test_launch.py",
+    "tests/train/test_litter.py",
     "tests/train/test_processes.py",
-    "tests/proof/test_frame.py",
+    "tests/train/test_state.py",
     "tests/web",
 )
-"""What waits for something: servers, the browser, processes."""
+"""What waits for something: servers, the browser, processes, threads."""
 SPIN = "import ctypes, signal, sys\nif sys.platform == 'linux': ctypes.CDLL(None).prctl(1, signal.SIGKILL)\nwhile True: pass"
 SECONDS = 3600.0
 """Of one file; one that takes longer hangs, and has failed."""
@@ -57,6 +71,15 @@ def busy(cores: int) -> Iterator[None]:
         for process in spinning:
             process.kill()
             process.wait()
+
+
+def files_of(paths: Sequence[str]) -> list[str]:
+    """Files as they are, and those in folders one by one: one that hangs or fails is named."""
+    found = []
+    for path in paths:
+        inside = sorted((PACK / path).glob("test_*.py"))
+        found += [file.relative_to(PACK).as_posix() for file in inside] or [path]
+    return found
 
 
 def once(file: str) -> dict[str, object]:
@@ -99,29 +122,33 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--only", help="files or folders of tests, with commas; those that wait for something without it")
+    parser.add_argument("--lanes", type=int, default=1, help="files that are run side by side")
     parser.add_argument("--anew", action="store_true", help="forget what has been run")
     told = parser.parse_args(argv)
-    files = told.only.split(",") if told.only else list(TESTS)
+    cores = os.cpu_count() or 1
+    files = files_of(told.only.split(",") if told.only else TESTS)
     WORK.parent.mkdir(exist_ok=True)
     if told.anew:
         WORK.unlink(missing_ok=True)
     done = {(row["file"], row["round"]) for row in rows()}
-    with busy(os.cpu_count() or 1):
-        for number in range(1, told.rounds + 1):
-            for file in files:
-                if (file, number) in done:
-                    continue
-                row = {"round": number, "commit": commit(), "machine": machine(), **once(file)}
-                with WORK.open("a", encoding="utf-8") as out:
-                    out.write(json.dumps(row) + "\n")
-                print(
-                    f"round {number} of {told.rounds}, {file}: {row['tests']} tests, {row['seconds']} s, failed: {row['failed'] or 'none'}",
-                    flush=True,
-                )
+    wanted = [(file, number) for number in range(1, told.rounds + 1) for file in files if (file, number) not in done]
+
+    def row_of(work: tuple[str, int]) -> dict[str, object]:
+        file, number = work
+        return {"round": number, "commit": commit(), "machine": machine(), "lanes": told.lanes, **once(file)}
+
+    with busy(max(1, cores - told.lanes + 1)), ThreadPool(told.lanes) as lanes:
+        for row in lanes.imap_unordered(row_of, wanted):
+            with WORK.open("a", encoding="utf-8") as out:
+                out.write(json.dumps(row) + "\n")
+            print(
+                f"round {row['round']} of {told.rounds}, {row['file']}: {row['tests']} tests, {row['seconds']} s, failed: {row['failed'] or 'none'}",
+                flush=True,
+            )
     asked = [row for row in rows() if row["file"] in files and row["round"] <= told.rounds]
     failed = Counter(test for row in asked for test in row["failed"])
     print(
-        f"{sum(row['tests'] for row in asked):,} tests in {told.rounds} rounds with {os.cpu_count()} cores kept busy: {sum(failed.values())} failures"
+        f"{sum(row['tests'] for row in asked):,} tests in {told.rounds} rounds with {cores} cores kept busy: {sum(failed.values())} failures"
     )
     for test, count in failed.most_common():
         print(f"  {count} × {test}")

@@ -89,17 +89,18 @@ class Studio:
     Args:
         world: The pack's module ``nodes.host.world``.
         patch: The pack's module ``nodes.host.patch``.
+        seeds: Pictures of each prompt.
     """
 
-    def __init__(self, world: Any, patch: Any) -> None:
+    def __init__(self, world: Any, patch: Any, seeds: int = SEEDS) -> None:
         self.model, self.clip, self.vae = world.load_world()  # no inference mode: full fine-tuning writes into the weights
-        self.judges, self.apply = Judges(), patch.apply_adapter
+        self.judges, self.apply, self.seeds = Judges(), patch.apply_adapter, seeds
 
     def run(self, trial: Trial) -> dict[str, Any]:
         """The trial's scores, what it trained, and how long that took."""
         subject = Subject(trial.subject)
         if trial.contender == "real":
-            return {**asdict(trial), **self._judge(subject, subject.real_pictures(SEEDS)), "parameters": 0, "seconds": 0.0}
+            return {**asdict(trial), **self._judge(subject, subject.real_pictures(self.seeds)), "parameters": 0, "seconds": 0.0}
         with self._trained(trial) as (model, clip, parameters, seconds):
             found = self._judge(subject, self._drawn(subject, model, clip))
             others = draw(model, clip, self.vae, subject.class_prompts(), list(range(len(SCENES))))
@@ -108,7 +109,7 @@ class Studio:
         }  # fmt: skip
 
     def pictures(self, trial: Trial) -> np.ndarray:
-        """What the trial's model draws, to look at: ``(12 * SEEDS, 64, 64, 3)``."""
+        """What the trial's model draws, to look at: ``(12 * seeds, 64, 64, 3)``."""
         with self._trained(trial) as (model, clip, _, _):
             return self._drawn(Subject(trial.subject), model, clip)
 
@@ -144,18 +145,18 @@ class Studio:
         return Material(ComfyBackbone(self.model), made.items, config, made.class_items)
 
     def _drawn(self, subject: Subject, model: Any, clip: Any) -> np.ndarray:
-        prompts = [prompt for prompt in subject.prompts() for _ in range(SEEDS)]
+        prompts = [prompt for prompt in subject.prompts() for _ in range(self.seeds)]
         return draw(model, clip, self.vae, prompts, list(range(len(prompts))))
 
     def _judge(self, subject: Subject, pictures: np.ndarray) -> dict[str, Any]:
-        scenes = [Scene(*scene) for scene in SCENES for _ in range(SEEDS)]
+        scenes = [Scene(*scene) for scene in SCENES for _ in range(self.seeds)]
         accuracy = self.judges.accuracy(pictures, scenes)
         return _rounded(
             likeness=self.judges.likeness(pictures, subject.training_pictures()),
             prompt=float(np.mean([accuracy[name] for name in PROMPT])),
             **accuracy,
-            agreement=self.judges.agreement(pictures, [p for p in subject.class_prompts() for _ in range(SEEDS)]),
-            diversity=self.judges.diversity(pictures, SEEDS),
+            agreement=self.judges.agreement(pictures, [p for p in subject.class_prompts() for _ in range(self.seeds)]),
+            diversity=self.judges.diversity(pictures, self.seeds),
         )
 
     def _judge_class(self, subject: Subject, pictures: np.ndarray) -> dict[str, Any]:

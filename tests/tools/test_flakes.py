@@ -40,6 +40,17 @@ def test_what_fails_once_is_named_and_a_second_run_goes_on(racing, capsys):
     assert (racing / "seen").read_text() == "xxx"
 
 
+def test_files_of_a_folder_run_side_by_side_each_once_a_round(racing, capsys):
+    for name in ("test_one.py", "test_two.py"):
+        (racing / "some" / name).parent.mkdir(exist_ok=True)
+        (racing / "some" / name).write_text("def test_it(): pass")
+    assert flakes.main(["--rounds", "2", "--only", "some", "--lanes", "3"]) == 0
+    said = capsys.readouterr().out
+    assert sorted(line.split(":")[0] for line in said.splitlines() if line.startswith("round")) == [
+        f"round {number} of 2, some/test_{name}.py" for number in (1, 2) for name in ("one", "two")
+    ]
+
+
 def test_a_file_that_cannot_be_run_has_failed(racing):
     assert flakes.once("nothing.py")["failed"] == ["nothing.py: pytest ended with code 4"]
 

@@ -17,9 +17,10 @@ def shipped():
 
 @pytest.fixture(scope="module")
 def rendered(tmp_path_factory):
-    """All scenes again; half a minute on two cores."""
+    """All scenes again, a quarter as wide, for the time that rays take."""
     folder = tmp_path_factory.mktemp("krobot")
-    make_samples.write_samples(folder)
+    for scene in SCENES:
+        make_samples.write_sample(scene, folder, size=128)
     return folder
 
 
@@ -40,9 +41,10 @@ def test_a_shipped_picture_is_a_square_of_rgb_with_something_to_see(path):
 
 @pytest.mark.parametrize("path", shipped(), ids=lambda path: path.stem)
 def test_the_script_renders_what_is_shipped(path, rendered):
-    old, new = (np.asarray(Image.open(p), np.float32) for p in (path, rendered / path.name))
-    # other versions of numpy and Pillow may round and encode a little differently; another picture differs by 40 and more
-    assert np.abs(old - new).mean() < 2.0
+    new = Image.open(rendered / path.name)
+    old, new = (np.asarray(each, np.float32) for each in (Image.open(path).resize(new.size, Image.Resampling.BOX), new))
+    # grain and blades of grass are drawn in pixels, so a small picture has others: 6 at most; another scene differs by 50 and more
+    assert np.abs(old - new).mean() < 10.0
 
 
 def test_two_renderings_are_equal_to_the_byte(tmp_path):

@@ -90,7 +90,7 @@ def test_the_demo_runs_to_its_end_and_says_where_everything_is(tmp_path):
 
 
 def test_the_demo_takes_a_checkpoint_of_ones_own(tmp_path):
-    printed = demo(tmp_path / "out", CHECKPOINT=str(tiny_models.cached("sd15")))
+    printed = demo(tmp_path / "out", CHECKPOINT=str(tiny_models.cached("sd15")), SAMPLER_STEPS="2")
     assert "small world" not in printed
     assert Image.open(tmp_path / "out" / "after.png").size == (512, 512)
 
