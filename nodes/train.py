@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -23,14 +23,17 @@ from krona_train.settings import Settings
 from krona_train.state import newest_whole
 
 from .host import paths
+from .host.choices import ALL_GPUS, HERE, NEW, PROCESS, SAME
 from .host.lora_model import to_lora_model
 from .host.node import Node
 from .host.patch import apply_adapter
 from .host.progress import Progress
-from .host.training import ALL_GPUS, HERE, NEW, PROCESS, SAME, Result, train
 from .host.types import CATEGORY, Krona, KronaSettingsSocket, KronaTargetsSocket
 from .host.types import KronaDataset as DatasetSocket
 from .inputs import number_input
+
+if TYPE_CHECKING:
+    from .host.training import Result
 
 log = logging.getLogger(__name__)
 DEFAULTS = TrainConfig()
@@ -230,6 +233,8 @@ class KronaTrain(Node):
         where: str = HERE,
         start: Adapter | None = None,
     ) -> io.NodeOutput:
+        from .host.training import train  # the trainer: no start of ComfyUI should wait for it
+
         config = TrainConfig(
             steps=steps,
             batch_size=batch_size,

@@ -27,6 +27,7 @@ OTHERS = {
     "_too_large in opening.py": "PIL's own error for a picture that is too large, told with the picture's name by the caller",
     "ValueError in opening.py": "told with the picture's name by the caller",
     "KeyError in world.py": "caught there, and told as a file of something else",
+    "AttributeError in __init__.py": "Python's own for a name that a module lacks, where names are loaded when they are asked for",
 }
 """What is raised and is no error of the pack, by kind and file, with the reason. What is raised and not listed fails the test, and so does
 a line that nothing needs any more."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageOps
 
 WIDE = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 """Pillow's modes of grey pictures with more than eight bits."""
@@ -23,6 +23,8 @@ def in_colour(image: Image.Image) -> Image.Image:
         alpha = Image.fromarray(np.where(np.asarray(image) == transparent, 0, 255).astype(np.uint8))
         return Image.merge("LA", (grey, alpha)).convert("RGBA")
     if image.mode == "LAB":
+        from PIL import ImageCms  # a library of its own, for this kind of picture alone
+
         return ImageCms.profileToProfile(image, ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), outputMode="RGB")
     wanted = "RGBA" if image.has_transparency_data else "RGB"
     return image if image.mode == wanted else image.convert(wanted)

@@ -39,11 +39,9 @@ from krona_train.state import TrainState, newest_whole, same_run
 
 from . import live, paths
 from .canonical import canonical
+from .choices import ALL_GPUS, HERE, NEW, SAME
 
 log = logging.getLogger(__name__)
-
-HERE, PROCESS, ALL_GPUS = "in ComfyUI", "separate process", "all GPUs"
-NEW, SAME = "(new run)", "(go on if it is the same)"
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ def dataset(comfy):
 def train(models, monkeypatch, tmp_path):
     """The training of the node, with everything that it writes in a folder of this test."""
     import folder_paths
-    from krona_pack.nodes.host.training import HERE, NEW
+    from krona_pack.nodes.host.choices import HERE, NEW
     from krona_pack.nodes.host.training import train as _train
 
     (tmp_path / "output").mkdir()

@@ -42,7 +42,7 @@ def train(comfy, parts, tmp_path):
     """What the node does, in folders of this test: the parts by family."""
     import folder_paths
     from krona_pack.nodes.dataset import KronaDataset
-    from krona_pack.nodes.host.training import HERE, NEW
+    from krona_pack.nodes.host.choices import HERE, NEW
     from krona_pack.nodes.host.training import train as _train
 
     before = folder_paths.get_output_directory(), folder_paths.get_user_directory()
