@@ -60,7 +60,7 @@ def page_of(item) -> str:
 
 @pytest.fixture(scope="module")
 def kept(chromium):
-    """The page that the last test has left as it found it, by how it is set up: loading one takes longer than most tests.
+    """The page that the last test has left, by how it is set up: loading one takes longer than most tests.
 
     Never more than one, for each draws on, whether somebody looks at it or not.
     """
@@ -83,7 +83,7 @@ def pytest_runtest_makereport(item, call):
 def editor(request, server, chromium, kept, mode, settings):
     """A page with an empty graph; afterwards, no error may stand in its console.
 
-    It is one that another test has had, unless that one failed or did something to it that lasts.
+    It is one that another test has had, unless that one failed; loaded anew where it is set up otherwise, or something was done to it that lasts.
     """
     told = {
         **SEEN_BEFORE,
@@ -97,21 +97,17 @@ def editor(request, server, chromium, kept, mode, settings):
     folders = [server.base / "models" / name for name in ("krona", "loras")]
     before = {path for folder in folders for path in folder.rglob("*")}
     wanted = json.dumps([server.url, told])
-    opened = kept.pop(wanted, None)
-    for other in [*kept.values(), *([opened] if opened and not opened.begin_anew() else [])]:
-        other.page.context.close()
-    kept.clear()
-    is_alone = "runs" in request.fixturenames  # such a page is opened when there are no runs, and asks on for those of its test
-    if opened is not None and is_alone and not opened.page.is_closed():
-        opened.page.context.close()
-    if opened is None or opened.page.is_closed():
+    before_this, opened = kept.popitem() if kept else ("", None)
+    if opened is None:
         opened = Editor(chromium.new_context(viewport=VIEWPORT).new_page(), server)
         opened.open()
+    elif before_this != wanted or opened.is_changed or not opened.begin_anew():
+        opened.open_anew()
     try:
         yield opened
     finally:
         errors = opened.errors()
-        if errors or is_alone or opened.is_changed or request.node.stash.get(FAILED, False):
+        if errors or request.node.stash.get(FAILED, False) or opened.page.is_closed():
             opened.page.context.close()
         else:
             kept[wanted] = opened

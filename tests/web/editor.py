@@ -7,9 +7,10 @@ import mimetypes
 import os
 import re
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
-from playwright.sync_api import ConsoleMessage, Error, Page
+from playwright.sync_api import ConsoleMessage, Error, Page, Request
 
 BESIDE_A_BROWSER = {"OMP_NUM_THREADS": "1"}
 """Threads of a parallel region wait for each other while spinning; with browsers drawing on all cores a step takes ten times as long."""
@@ -22,8 +23,8 @@ OF_THE_HOST = (
 """Addresses whose failures are the host's own, by pattern; a message about any other address, or without one, counts."""
 
 VIEWPORT = {"width": 1400, "height": 900}
-FIRST_GRAPH = """() => app.graph.nodes.length > 0 && !!app.extensionManager.workflow?.activeWorkflow
-    && app.isGraphReady !== false && !app.configuringGraph"""
+HAS_GRAPH = "() => !!app.extensionManager.workflow?.activeWorkflow && app.isGraphReady !== false && !app.configuringGraph"
+FIRST_GRAPH = f"() => app.graph.nodes.length > 0 && ({HAS_GRAPH})()"
 """A new user's first graph is there, which comes late in newer editors."""
 
 
@@ -44,9 +45,21 @@ AS_NEW = """async ([scale, offset]) => {
     sessionStorage.clear();
     const { KronaLoad } = await (await app.api.fetchApi("/object_info/KronaLoad")).json();
     const known = LiteGraph.registered_node_types.KronaLoad.nodeData.input.required.file;
-    if (JSON.stringify(KronaLoad.input.required.file) !== JSON.stringify(known)) await app.refreshComboInNodes();  // as R does
+    if (JSON.stringify(KronaLoad.input.required.file) === JSON.stringify(known)) return;
+    // As R does, which also tells of it, and that would have to leave the page again.
+    await (app.reloadNodeDefs ?? app.refreshComboInNodes).call(app);
 }"""
 """What a person does who is done with one thing and begins another, in the same page: a new graph, everything else closed."""
+LEAVE_TRAININGS = """() => {
+    if (document.querySelector(".krona-training")) app.extensionManager.command.execute("KronA.ShowTrainings");
+    app.graph.clear();
+}"""
+HAS_LEFT_TRAININGS = """() => !document.querySelector(".krona-training, .krona-train-card") && app.ui.lastQueueSize === 0"""
+"""Nothing shows a run, and the page has heard of the end of the last one: what the server tells comes in order."""
+RECONNECT = """() => new Promise((done) => {
+    app.api.addEventListener("reconnected", done, { once: true });
+    app.api.socket.close();
+})"""
 IS_AS_NEW = """() => app.graph.nodes.length === 0 && app.extensionManager.workflow.openWorkflows.length === 1
     && !document.querySelector(".p-dialog, .p-toast-message, .p-popover, .p-contextmenu, .litecontextmenu, .graphdialog, dialog[open]")"""
 
@@ -63,9 +76,13 @@ class Editor:
         self.page, self.server = page, server
         self._told: list[tuple[str, str]] = []
         self._forgiven: list[str] = []
+        self._asking: set[Request] = set()
         self.is_changed = False
-        """Whether something is done to the page that lasts, so that the next test wants another one."""
+        """Whether something is done to the page that lasts, so that it has to be loaded anew for the next test."""
         page.on("console", self._note)
+        page.on("request", lambda request: self._asking.add(request) if "/krona/" in request.url else None)
+        for end in ("requestfinished", "requestfailed"):
+            page.on(end, lambda request: self._asking.discard(request))
         page.on("pageerror", lambda error: self._told.append(("", f"uncaught: {error}\n{error.stack or ''}")))
 
     def _note(self, message: ConsoleMessage) -> None:
@@ -82,6 +99,14 @@ class Editor:
         self._forgiven.append(address)
         self.is_changed = True
 
+    def await_error(self, address: str) -> None:
+        """Forgive one request that a test makes fail on purpose, once the browser has told of it: it may do so after the page has shown the answer."""
+        deadline = time.monotonic() + 30
+        while not (found := [told for told in self._told if address in told[0]]):
+            assert time.monotonic() < deadline, f"no request to {address} has failed"
+            self.page.wait_for_timeout(10)
+        self._told.remove(found[0])
+
     def open(self) -> None:
         """Load the page, with an empty graph."""
         self.page.goto(self.server.url)
@@ -90,6 +115,35 @@ class Editor:
         self.page.evaluate("app.graph.clear()")
         self._view = self.page.evaluate("[app.canvas.ds.scale, [...app.canvas.ds.offset]]")
 
+    def open_anew(self) -> None:
+        """Load the page as for the first time; in the same tab, where it takes less time than in another one."""
+        self.page.unroute_all()
+        self._be_as_new()
+        self.page.goto("about:blank")  # where nothing of the page runs on; any address of the server would ask for an icon that it lacks
+        self._told.clear()  # the browser tells in order: what comes from now on is of the new page
+        self._forgiven.clear()
+        self._asking.clear()
+        self.is_changed = False
+        self.page.context.clear_cookies()
+        storage = self.page.context.new_cdp_session(self.page)
+        storage.send("Storage.clearDataForOrigin", {"origin": self.server.url, "storageTypes": "all"})
+        storage.send("Page.enable")
+        storage.send("Page.addScriptToEvaluateOnNewDocument", {"source": "sessionStorage.clear()"})
+        self.open()
+        storage.detach()  # and the script is gone
+
+    def _be_as_new(self) -> None:
+        """The browser around the page."""
+        self.page.context.clear_permissions()
+        self.page.mouse.move(0, 0)
+        self.page.set_viewport_size(VIEWPORT)
+        network = self.page.context.new_cdp_session(self.page)
+        network.send("Network.enable")
+        network.send("Network.clearBrowserCache")
+        for is_disabled in (True, False):  # which drops what is kept in memory
+            network.send("Network.setCacheDisabled", {"cacheDisabled": is_disabled})
+        network.detach()
+
     def begin_anew(self) -> bool:
         """Put away what the last test has left in the page, as a person does; whether nothing of it is seen any more."""
         deadline = time.monotonic() + 60
@@ -97,24 +151,36 @@ class Editor:
             if time.monotonic() > deadline:
                 return False
             time.sleep(0.05)
-        self.page.context.clear_permissions()
-        self.page.mouse.move(0, 0)
-        self.page.set_viewport_size(VIEWPORT)
-        self.page.keyboard.press("Escape")
         try:
+            self._be_as_new()
+            self.page.keyboard.press("Escape")
             self.page.evaluate(AS_NEW, self._view)
             self.page.wait_for_function(IS_AS_NEW, timeout=5_000)
-        except Error:  # another editor, or something that waits for an answer; a page of its own it is, then
+        except Error:  # another editor, or something that waits for an answer; it is loaded anew, then
             return False
         if self.errors():
             return False
         self._told.clear()
         return True
 
+    def leave_trainings(self) -> None:
+        """Close the panel and the graph, and wait for what they have asked of the server: their runs may go then."""
+        self.page.evaluate(LEAVE_TRAININGS)
+        self.page.wait_for_function(HAS_LEFT_TRAININGS, timeout=10_000)
+        deadline = time.monotonic() + 10
+        while self._asking and time.monotonic() < deadline:
+            self.page.wait_for_timeout(10)
+
+    def reconnect(self) -> None:
+        """Lose the connection to the server and find it again, after which the page asks for the runs, whatever it knew of them."""
+        with self.page.expect_event("requestfinished", lambda request: request.url.endswith("/krona/runs"), timeout=10_000):
+            self.page.evaluate(RECONNECT)
+
     def reload(self) -> None:
         """As a person does with F5."""
         self.page.reload()
         self.ready()
+        self.page.wait_for_function(HAS_GRAPH)  # before that, where everything is slow, a key may not be heard
 
     def ready(self) -> None:
         """Wait until the pack's nodes are there and the editor can be used."""
@@ -220,9 +286,25 @@ class Editor:
             "([id, name]) => app.canvas.graph.getNodeById(id).widgets.find((w) => w.name === name).value", [node, widget]
         )
 
+    def know(self, file: str) -> None:
+        """Have a file in the loaders' menus; they are fetched anew, as R does, where it is younger than they are."""
+        knows = "(name) => LiteGraph.createNode('KronaLoad').widgets[0].options.values.includes(name)"
+        if not self.page.evaluate(knows, file):
+            self.page.evaluate("app.refreshComboInNodes()")
+            self.wait_for(knows, file)
+
     def load(self, workflow: dict) -> None:
         """Open a saved graph, as dropping its file does."""
         self.page.evaluate("(workflow) => app.loadGraphData(workflow, true, true, null)", workflow)
+
+    @contextmanager
+    def setting(self, name: str, value):
+        """While a setting has another value, in a page that is open: as in the dialog of settings."""
+        change = "([name, value]) => app.extensionManager.setting.set(name, value)"
+        before = self.page.evaluate("(name) => app.extensionManager.setting.get(name)", name)
+        self.page.evaluate(change, [name, value])
+        yield
+        self.page.evaluate(change, [name, before])
 
     def look(self, name: str) -> None:
         """Keep a picture of the page in the folder that KRONA_SHOTS names, if it does."""

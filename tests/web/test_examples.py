@@ -192,8 +192,12 @@ def test_an_example_opens_whole_and_no_node_lies_on_another(editor, files, mode)
 @ONLY_VUE
 def test_the_template_browser_shows_every_example_and_opens_one(editor, files):
     fetched = set()
-    editor.is_changed = True
-    editor.page.on("response", lambda response: fetched.add(unquote(response.url.rpartition("/")[2])) if response.ok else None)
+
+    def note(response):
+        if response.ok:
+            fetched.add(unquote(response.url.rpartition("/")[2]))
+
+    editor.page.on("response", note)
     editor.page.evaluate("app.extensionManager.command.execute('Comfy.BrowseTemplates')")
     dialog = editor.page.get_by_role("dialog")
     dialog.get_by_text(MODULE, exact=True).click()
@@ -204,6 +208,7 @@ def test_the_template_browser_shows_every_example_and_opens_one(editor, files):
         picture.wait_for()
         editor.page.wait_for_function("(image) => image.complete && image.naturalWidth >= 400", arg=picture.element_handle())
     assert {f"{name}.jpg" for name in NAMES} <= fetched
+    editor.page.remove_listener("response", note)
     editor.page.get_by_test_id(f"template-workflow-{TRAIN.removesuffix('.json')}").click()
     editor.page.wait_for_function("() => app.graph.nodes.some((node) => node.type === 'KronaTrain')")
     assert [row["type"] for row in editor.nodes("KronaDataset")] == ["KronaDataset"]

@@ -32,7 +32,7 @@ def adapter(server):
 def looked(editor, adapter):
     """The adapter inspected and scaled in a graph that has run."""
     page = editor.page
-    page.evaluate("app.refreshComboInNodes()")
+    editor.know("heat.safetensors")
     load = editor.add("KronaLoad", (60, 120), file="heat.safetensors")
     look = editor.add("KronaInspect", (480, 60))
     scale = editor.add("KronaScale", (480, 620))

@@ -48,8 +48,7 @@ def files(server):
 @pytest.fixture
 def opened(editor, files):
     """The editor, with these files in its menus."""
-    editor.page.evaluate("app.refreshComboInNodes()")
-    editor.wait_for("(name) => LiteGraph.createNode('KronaLoad').widgets[0].options.values.includes(name)", files[0])
+    editor.know(files[0])
     return editor
 
 
@@ -80,8 +79,7 @@ def test_a_loader_says_what_of_its_file_is_not_read(editor, server):
         {**tensors, **strange, "emb_params": torch.ones(2, 8), "<img src=x onerror=alert(1)>.mystery": torch.ones(2)}, path
     )
     try:
-        editor.page.evaluate("app.refreshComboInNodes()")
-        editor.wait_for("(name) => LiteGraph.createNode('KronaLoad').widgets[0].options.values.includes(name)", path.name)
+        editor.know(path.name)
         editor.add("KronaLoad", (300, 150), file=path.name)
         line = editor.page.locator(".krona-loader .krona-left-out")
         expect(line).to_contain_text("Not read: ")
@@ -126,9 +124,8 @@ def test_the_card_follows_the_file_however_it_is_changed(opened, files):
 
 
 def test_the_last_choice_is_shown_whichever_answer_comes_first(opened, files):
-    held = []
-    opened.is_changed = True
-    opened.page.route("**/krona/adapter?name=quokka-final*", lambda route: held.append(route))
+    held, late = [], "**/krona/adapter?name=quokka-final*"
+    opened.page.route(late, lambda route: held.append(route))
     node = opened.add("KronaLoad", (300, 150), file=files[2])
     title = opened.page.locator(".krona-title")
     expect(title).to_have_text("portrait of a cat")
@@ -137,16 +134,17 @@ def test_the_last_choice_is_shown_whichever_answer_comes_first(opened, files):
     expect(opened.page.locator(".krona-note").filter(has_text="Reading…")).to_be_visible()
     opened.page.evaluate(change, [node, files[1]])
     expect(title).to_have_text("<b>robot</b>")
-    with opened.page.expect_response("**/krona/adapter?name=quokka-final*"):
+    with opened.page.expect_response(late):
         held[0].continue_()
     expect(title).to_have_text("<b>robot</b>")
+    opened.page.unroute(late)
 
 
 def test_an_error_is_told_on_the_node(opened, files):
     opened.add("KronaLoad", (300, 150), file="gone.safetensors")
     expect(opened.page.locator(".krona-loader").get_by_role("alert")).to_contain_text('no adapter "gone.safetensors"')
     opened.look("error")
-    opened.forgive_errors("krona/adapter")
+    opened.await_error("krona/adapter")
 
 
 def test_a_file_is_found_and_chosen_with_the_keyboard_alone(opened, files):

@@ -62,16 +62,18 @@ def typed(editor, node, name, value):
     return editor.value(node, name)
 
 
-def set_as_others_do(editor, node, name, value):
-    """A value from a loaded graph, a primitive or another pack: the widget's callback looks at it too."""
+def set_as_others_do(editor, node, name, values):
+    """Values from a loaded graph, a primitive or another pack, one after the other: the widget's callback looks at them too. What they became."""
     return editor.page.evaluate(
-        """([id, name, value]) => {
+        """([id, name, values]) => {
             const node = app.graph.getNodeById(id), widget = node.widgets.find((w) => w.name === name);
-            widget.value = value;
-            widget.callback?.(value, app.canvas, node);
-            return widget.value;
+            return values.map((value) => {
+                widget.value = value;
+                widget.callback?.(value, app.canvas, node);
+                return widget.value;
+            });
         }""",
-        [node, name, value],
+        [node, name, values],
     )
 
 
@@ -101,8 +103,9 @@ def test_every_number_keeps_what_the_field_uses(editor):
         kept = {}
         for name, (_, values) in numbers.items():
             smallest = min((value for value in values if value), key=abs)
-            for value in (value for value in values if value != smallest):
-                if (found := set_as_others_do(editor, node, name, value)) != value:
+            others = [value for value in values if value != smallest]
+            for value, found in zip(others, set_as_others_do(editor, node, name, others), strict=True):
+                if found != value:
                     lost.append(f"{kind}.{name}: {value} became {found}")
             if (found := typed(editor, node, name, smallest)) != smallest:
                 lost.append(f"{kind}.{name}: typed {smallest}, kept {found}")
@@ -131,7 +134,7 @@ def test_an_arrow_makes_a_comfortable_step(editor):
 def test_no_decimals_are_shown_that_a_number_does_not_have(editor):
     node = editor.add("KronaTrain", (60, 60))
     for value, text in ((1, "1"), (0.0005, "0.0005"), (5e-6, "0.000005"), (2.5e-8, "2.5e-8")):
-        set_as_others_do(editor, node, "learning_rate", value)
+        set_as_others_do(editor, node, "learning_rate", [value])
         drawn = editor.page.evaluate(
             """(id) => {
                 const node = app.graph.getNodeById(id), widget = node.widgets.find((w) => w.name === "learning_rate");

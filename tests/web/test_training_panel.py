@@ -5,12 +5,14 @@ import json
 import math
 import shutil
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from adapters import adapter_file
 from editor import VIEWPORT, Editor
 from PIL import Image
+from playwright.sync_api import Error
 
 from krona_ops import load
 
@@ -21,8 +23,8 @@ NO_RUN = "krona-without-run"
 
 
 @pytest.fixture
-def runs(server):
-    """The folder of the runs, empty; what a test before has trained is written whole by then."""
+def runs(server, kept):
+    """The folder of the runs, empty; what a test before has trained is written whole by then, and its page knows that there are no runs."""
     server.client.post_json("/queue", {"clear": True})
     deadline = time.monotonic() + 60
     while (queue := server.client.get_json("/queue"))["queue_running"] or queue["queue_pending"]:
@@ -31,9 +33,29 @@ def runs(server):
         time.sleep(0.2)
     folder = server.base / "output" / "krona"
     folder.mkdir(parents=True, exist_ok=True)
-    for run in filter(Path.is_dir, folder.iterdir()):
-        shutil.rmtree(run)
+    with know_of_none(kept.values()):
+        for run in filter(Path.is_dir, folder.iterdir()):
+            shutil.rmtree(run)
     return folder
+
+
+@contextmanager
+def know_of_none(pages):
+    """While the runs go, no page looks at them; afterwards they learn of it."""
+    for page in pages:
+        page.is_changed = page.is_changed or not done(page.leave_trainings)
+    yield
+    for page in pages:
+        page.is_changed = page.is_changed or not done(page.reconnect)
+
+
+def done(action) -> bool:
+    """Whether a page could do it; one that could not is loaded anew."""
+    try:
+        action()
+    except Error:
+        return False
+    return True
 
 
 @pytest.fixture
@@ -47,7 +69,6 @@ class Panel:
 
     def __init__(self, editor: Editor) -> None:
         self.editor, self.page = editor, editor.page
-        editor.is_changed = True  # it stays open, and asks on for runs that go when the test ends
         self.open()
 
     def open(self) -> None:
@@ -92,6 +113,7 @@ def graph(editor: Editor, **changes) -> int:
     """A training as a person lays it out; the id of its node."""
     model = editor.add("CheckpointLoaderSimple", (20, 60), ckpt_name="tiny-full.safetensors")
     data = editor.add("KronaDataset", (20, 240), folder="krobot", resolution=64, prompt="a photo of sks robot")
+    settings = editor.add("KronaTrainSettings", (20, 480), preview_steps=2)  # with 20 of them, a preview takes as long as 60 steps
     chosen = {
         "name": "robot",
         "steps": STEPS,
@@ -105,6 +127,7 @@ def graph(editor: Editor, **changes) -> int:
     for output, entry in enumerate(("model", "clip", "vae")):
         editor.connect(model, output, train, entry)
     editor.connect(data, 0, train, "dataset")
+    editor.connect(settings, 0, train, "settings")
     return train
 
 
