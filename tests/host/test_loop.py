@@ -8,6 +8,7 @@ import base64
 import http.client
 import json
 import os
+import time
 import urllib.parse
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from graphs import lay_out
 from tools.server import PACK, Server
 
 LONGEST = 0.05
+"""Seconds, on a machine that is not slower than Python's own reader of texts allows."""
 TRIES = 15
 RUNS = 10_000
 
@@ -28,6 +30,22 @@ def server(tmp_path_factory):
         yield running
 
 
+@pytest.fixture(scope="module")
+def longest():
+    """Seconds; three times what one call of Python's own, which nobody can interrupt, takes for such a text, where that is longer.
+
+    The server decodes a text, counts in it and scans it, each in one such call.
+    """
+    text = json.dumps("x" * 15_000_000)
+
+    def seconds():
+        began = time.process_time()
+        json.loads(text)
+        return time.process_time() - began
+
+    return max(LONGEST, 3 * min(seconds() for _ in range(5)))
+
+
 def ask(server, path, method="GET", body=None, headers=None):
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=300)
     connection.request(method, path, body, headers or {})
@@ -37,8 +55,8 @@ def ask(server, path, method="GET", body=None, headers=None):
     return found
 
 
-def longest_delay(server, act):
-    """Seconds, the least of a few tries."""
+def longest_delay(server, act, enough):
+    """Seconds, the least of a few tries; no more of them than are enough."""
     delays = []
     for _ in range(TRIES):
         ask(server, "/loop_probe/start")
@@ -46,7 +64,7 @@ def longest_delay(server, act):
         told = json.loads(ask(server, "/loop_probe/stop")[1])
         assert told["looks"] > 0
         delays.append(told["longest"])
-        if delays[-1] < LONGEST:
+        if delays[-1] < enough:
             break
     return min(delays)
 
@@ -82,14 +100,15 @@ FILES = {
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_no_file_keeps_the_loop_from_its_work(server, name):
+def test_no_file_keeps_the_loop_from_its_work(server, longest, name):
     folder = server.base / "models" / "krona"
     folder.mkdir(exist_ok=True)
     path, data = folder / "heavy.safetensors", FILES[name]()
     path.write_bytes(data)
     try:
         for route in ("adapter", "adapter/thumbnail"):
-            assert longest_delay(server, lambda route=route: ask(server, f"/krona/{route}?name=heavy.safetensors")) < LONGEST
+            delay = longest_delay(server, lambda route=route: ask(server, f"/krona/{route}?name=heavy.safetensors"), longest)
+            assert delay < longest, route
     finally:
         path.unlink()
     headers = {"Content-Type": "application/octet-stream"}
@@ -98,7 +117,7 @@ def test_no_file_keeps_the_loop_from_its_work(server, name):
         ask(server, "/krona/adapters?name=uploaded.safetensors", "POST", data, headers)
         (folder / "uploaded.safetensors").unlink(missing_ok=True)
 
-    assert longest_delay(server, upload) < LONGEST
+    assert longest_delay(server, upload, longest) < longest
 
 
 def run(server, name, rows, settings=b"name: x\n"):
@@ -130,14 +149,14 @@ HEAVY_RUNS = {
 
 
 @pytest.mark.parametrize("name", HEAVY_RUNS)
-def test_no_run_keeps_the_loop_from_its_work(server, name):
+def test_no_run_keeps_the_loop_from_its_work(server, longest, name):
     run(server, name, *HEAVY_RUNS[name]())
     quoted = urllib.parse.quote(name)
-    assert longest_delay(server, lambda: ask(server, f"/krona/runs/{quoted}")) < LONGEST
-    assert longest_delay(server, lambda: ask(server, "/krona/runs")) < LONGEST
+    assert longest_delay(server, lambda: ask(server, f"/krona/runs/{quoted}"), longest) < longest
+    assert longest_delay(server, lambda: ask(server, "/krona/runs"), longest) < longest
 
 
-def test_ten_thousand_runs_are_listed_beside_the_loop_and_one_of_them_is_found(server):
+def test_ten_thousand_runs_are_listed_beside_the_loop_and_one_of_them_is_found(server, longest):
     parent: Path = server.base / "output" / "krona"
     run(server, "first", steps(20))
     for number in range(RUNS):
@@ -145,6 +164,6 @@ def test_ten_thousand_runs_are_listed_beside_the_loop_and_one_of_them_is_found(s
         folder.mkdir()
         for name in ("metrics.jsonl", "run.yaml"):
             os.link(parent / "first" / name, folder / name)
-    assert longest_delay(server, lambda: ask(server, "/krona/runs")) < LONGEST
+    assert longest_delay(server, lambda: ask(server, "/krona/runs"), longest) < longest
     assert len(json.loads(ask(server, "/krona/runs")[1])["runs"]) >= RUNS
     assert ask(server, "/krona/runs/run-77")[0] == 200

@@ -188,7 +188,7 @@ def second(server, editor):
 
 def test_a_training_is_watched_reloaded_and_seen_by_a_second_page(panel, editor, second):
     """The issue's own words: chart points = steps, a preview while the run goes on, a reload in the middle keeps the history."""
-    node = graph(editor, preview_steps=20, steps=5000)  # longer than any reload takes; stopped at the end
+    node = graph(editor, preview_steps=20, accumulate=8, steps=5000)  # steps as slow as real ones, and more than any reload takes; stopped at the end
     keep_graph(editor)
     other = Panel(second)
     assert panel.page.locator(".krona-empty").is_visible()
