@@ -71,7 +71,6 @@ class Settings:
             out=Path(env.get("OUT") or PACK / "demo-output").expanduser().absolute(),
         )
 
-
     def sampler(self) -> dict[str, int]:
         """Inputs of the sampler that the settings replace."""
         return {"seed": self.seed} | ({} if self.sampler_steps is None else {"steps": self.sampler_steps})

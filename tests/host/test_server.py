@@ -309,7 +309,7 @@ def test_a_newcomer_types_only_the_prompt(server):
         ),
         "3": graphs.node(
             "KronaTrain",
-            **{**defaults(server, "KronaTrain"), "steps": 1},
+            **{**defaults(server, "KronaTrain"), "steps": 2},
             **{name: ["1", slot] for slot, name in enumerate(("model", "clip", "vae"))},
             dataset=["2", 0],
         ),

@@ -211,7 +211,7 @@ def test_a_training_is_watched_reloaded_and_seen_by_a_second_page(panel, editor,
     panel.await_points(panel.points + 2)  # it goes on live
     editor.look("training")
     panel.page.get_by_role("button", name="Stop and save").first.focus()
-    panel.page.keyboard.press("Enter")  # with two pages on a slow machine, no two frames may be alike, which a click would wait for
+    panel.page.keyboard.press("Enter")  # a click waits until the button stands still, for which two pages on a slow machine gave it no time
     panel.await_state("finished")
     steps = of_kind(panel.told("robot")["rows"], "step")
     assert [row["step"] for row in steps] == list(range(1, len(steps) + 1))
