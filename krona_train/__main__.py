@@ -28,8 +28,9 @@ from krona_ops.shown import printable
 
 from .claim import Claim, claim, claim_new, join
 from .comfyui_start import find_comfyui, has_gpu, host_side, prepare_comfyui, user_folder
+from .data.source import read_pictures
 from .events import Ended, Event, Noted, Sink, Started, Stepped, Validated
-from .job import Job, dataset_of, load_job, to_text
+from .job import Job, load_job, to_text
 from .litter import sweep_below
 from .requests import Ask, asked, forget
 from .runtime import Accelerated, OneProcess, Runtime
@@ -115,7 +116,7 @@ def _train_in(folder: Path, job: Job, options: argparse.Namespace, runtime: Runt
         sweep_below([places.cache, places.class_pictures])
         clip, vae = load_clip(job.model), load_vae(job.model)
         begun = _start(job, model, clip)
-        prepared = prepare(model, clip, vae, dataset_of(job), config, places, _tell_preparation(options.events))
+        prepared = prepare(model, clip, vae, read_pictures(job.pictures, job.training.data), config, places, _tell_preparation(options.events))
         # Tried together before anything is written.
         HostTraining(model, clip, vae, prepared, config, "", begun).fingerprints()
         prepared.save(encoded)
@@ -167,7 +168,7 @@ def _require_same_captions(job: Job, captions: Sequence[str]) -> None:
         ConfigError: Their number or captions are others.
     """
     try:
-        now = dataset_of(job).captions
+        now = read_pictures(job.pictures, job.training.data).captions
     except DataError as error:
         log.info("The pictures are not there any more, the encoded ones are: %s", error)
         return

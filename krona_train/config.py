@@ -155,6 +155,11 @@ class PriorConfig:
         require_fields(self)
 
 
+def wanted_prior(has_class: bool, weight: float = 1.0) -> PriorConfig:
+    """The prior where nothing is said of it: of pictures where class pictures are named or wanted, else off."""
+    return PriorConfig(weight, "pictures") if has_class else PriorConfig()
+
+
 @dataclass(frozen=True)
 class EmaConfig:
     """An exponential moving average of the factors, as diffusers' ``EMAModel`` computes it; where it is on, it is the result."""

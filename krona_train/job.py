@@ -13,9 +13,8 @@ from typing import Any
 from krona_ops.errors import ConfigError, KronaError
 
 from . import plain_yaml
-from .config import TrainConfig, from_dict, to_yaml
-from .data.pictures import Dataset
-from .data.source import PictureFiles, read_pictures, wanted_prior
+from .config import TrainConfig, from_dict, to_yaml, wanted_prior
+from .data.choices import PictureFiles
 from .typed_in import safe_name, typed_path
 
 
@@ -162,12 +161,3 @@ def _with_prior(job: Job, values: Mapping[str, Any]) -> Job:
 def to_text(job: Job) -> str:
     """The job as YAML."""
     return to_yaml(job)
-
-
-def dataset_of(job: Job) -> Dataset:
-    """The job's pictures, found and read.
-
-    Raises:
-        DataError: No folder is named, or it does not exist, has no readable pictures, or a caption or mask cannot be used.
-    """
-    return read_pictures(job.pictures, job.training.data)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from .config import (
     EmaConfig,
@@ -14,9 +14,11 @@ from .config import (
     PriorConfig,
     TrainConfig,
     ValidationConfig,
+    wanted_prior,
 )
-from .data.pictures import Dataset
-from .data.source import wanted_prior
+
+if TYPE_CHECKING:
+    from .data.pictures import Dataset
 
 PriorChoice = Literal["auto", "model", "pictures", "off"]
 

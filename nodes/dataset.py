@@ -2,35 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from comfy_api.latest import io
 
 from krona_ops.errors import DataError
 from krona_train.config import DataConfig
-from krona_train.data.batches import from_batches
-from krona_train.data.contact_sheet import contact_sheet
-from krona_train.data.folder import Captions, Progress, check_folder, files_of
-from krona_train.data.listing import list_folder
-from krona_train.data.notices import Notice
-from krona_train.data.pictures import Dataset, Picture
-from krona_train.data.source import PictureFiles, read_pictures, with_class_folder
+from krona_train.data.choices import Captions
 
-from .host import paths
 from .host.node import Node
-from .host.public import without_folders
-from .host.reading import summary, tell_reading
-from .host.text import tell
 from .host.types import CATEGORY
 from .host.types import KronaDataset as DatasetSocket
 from .host.wires import one, several
 from .inputs import number_input
 
 NODE = "KronA Dataset"
-MOST_NAMES_ON_THE_NODE = 8
 FROM_FILES = "from .txt files, else the prompt"
 ALL_PROMPT = "the prompt for every picture"
 FROM_FOLDERS = "from .txt files, else from folder names"
@@ -124,19 +111,15 @@ class KronaDataset(Node):
         folder = one(folder, "folder", NODE)
         if folder is None or not folder.strip():
             return True
-        try:
-            check_folder(paths.picture_folder(folder), "…")
-        except DataError as error:
-            return without_folders(str(error))
-        return True
+        from .host.data_set import mistake  # what reads pictures: no start of ComfyUI should wait for it
+
+        return mistake(folder) or True
 
     @classmethod
     def fingerprint_inputs(cls, folder: str | None = "", class_folder: str | None = "", **kwargs: Any) -> object:
-        named = [one(name, "folder", NODE) for name in (folder, class_folder)]
-        places = [paths.picture_folder(name) for name in named if name and name.strip()]
-        files = [path for place in places for path in files_of(place)]
-        left_out = [notice.text() for place in places for notice in list_folder(place).notices]
-        return [*((str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in files), *left_out]
+        from .host.data_set import fingerprint
+
+        return fingerprint(one(name, "folder", NODE) for name in (folder, class_folder))
 
     @classmethod
     def execute(
@@ -147,103 +130,13 @@ class KronaDataset(Node):
         texts: str | list[str] | None = None,
         **typed_in: Any,
     ) -> io.NodeOutput:
+        from .host.data_set import Choices, read, shown
+
         node = cls.hidden.unique_id if cls.hidden is not None else None
-        choices = _Choices(**{name: one(value, name, NODE) for name, value in typed_in.items()})
-        pictures, masks = several(images), several(images_mask)
-        said, captions = _prompt_and_texts(several(prompt), several(texts), has_folder=bool(choices.folder.strip()))
-        connected = from_batches(pictures, said, masks, captions, choices.repeats) if pictures else ()
-        dataset = _read(choices.files(said), choices.settings(), connected, tell_reading(node, "reading"))
-        unused = tuple(name for name, values in (("images_mask", masks), ("texts", captions)) if values and not pictures)
-        if unused:
-            dataset = replace(dataset, notices=(*dataset.notices, Notice("Not used", "no pictures are connected", unused)))
-        if dataset.class_count:
-            _ = dataset.class_caption  # an error now, not after hours of drawing
-        sheet = np.asarray(contact_sheet(dataset, progress=tell_reading(node, "drawing")), dtype=np.float32) / 255.0
-        told = [notice.text(MOST_NAMES_ON_THE_NODE) for notice in dataset.notices]
-        tell(summary(len(dataset.pictures), len(dataset.class_pictures), told), node)
-        return io.NodeOutput(dataset, torch.from_numpy(sheet)[None])
-
-
-@dataclass(frozen=True)
-class _Choices:
-    """The inputs that have one value."""
-
-    folder: str
-    captions: str
-    resolution: int
-    masks: bool = DEFAULTS.masks
-    trigger: str = ""
-    class_prompt: str = ""
-    class_folder: str = ""
-    class_pictures: int = 0
-    repeats: int = 1
-    buckets: bool = DEFAULTS.buckets
-    crops: int = DEFAULTS.crops
-    flip: bool = DEFAULTS.flip
-    caption_dropout: float = DEFAULTS.caption_dropout
-    shuffles: int = DEFAULTS.shuffles
-    keep_tags: int = DEFAULTS.keep_tags
-
-    def settings(self) -> DataConfig:
-        return DataConfig(
-            resolution=self.resolution,
-            buckets=self.buckets,
-            crops=self.crops,
-            flip=self.flip,
-            masks=self.masks,
-            caption_dropout=self.caption_dropout,
-            shuffles=self.shuffles,
-            keep_tags=self.keep_tags,
-        )
-
-    def files(self, prompt: str) -> PictureFiles:
-        return PictureFiles(
-            folder=_path(self.folder),
-            prompt=prompt,
-            captions=_source(self.captions),
-            trigger=self.trigger,
-            class_prompt=self.class_prompt,
-            class_folder=_path(self.class_folder),
-            class_count=self.class_pictures,
-            repeats=self.repeats,
-        )
-
-
-def _prompt_and_texts(prompts: list[str], texts: list[str], *, has_folder: bool) -> tuple[str, list[str]]:
-    """The one prompt and the texts of the connected pictures; a list of prompts is such texts.
-
-    Raises:
-        ConfigError: Several prompts are connected, and there are texts too, or a folder that needs one prompt.
-    """
-    if len(set(prompts)) > 1 and not texts and not has_folder:
-        return "", prompts
-    return one(prompts, "prompt", NODE), texts
-
-
-def _path(folder: str) -> str:
-    return str(paths.picture_folder(folder)) if folder.strip() else ""
-
-
-def _read(files: PictureFiles, settings: DataConfig, connected: tuple[Picture, ...], progress: Progress) -> Dataset:
-    """The data set from a folder, from the graph, or from both.
-
-    Raises:
-        DataError: There are no pictures, or some cannot be used.
-    """
-    if files.folder:
-        dataset = read_pictures(files, settings, progress)
-        # What a graph has made cannot be read again from anywhere.
-        return replace(dataset, pictures=dataset.pictures + connected, source=None) if connected else dataset
-    if not connected:
-        raise DataError(
-            "There are no pictures.",
-            layer=NODE,
-            found="no folder and nothing connected",
-            expected="at least one picture",
-            remedy="Name a folder, or connect pictures.",
-        )
-    dataset = Dataset(connected, settings.resolution, files.trigger, files.class_prompt, (), files.class_count, settings)
-    return with_class_folder(dataset, files.class_folder, progress)
+        values = {name: one(value, name, NODE) for name, value in typed_in.items()}
+        choices = Choices(**values | {"captions": _source(values["captions"])})
+        dataset = read(choices, several(prompt), several(images), several(images_mask), several(texts), node)
+        return io.NodeOutput(dataset, shown(dataset, node))
 
 
 def _mask_inputs() -> list[io.Input]:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import comfy.model_management
 import numpy as np
 import torch
 from comfy_api.latest import io
 
-from krona_train.evaluation import Judge, evaluate
-from krona_train.evaluation.sheet import score_sheet
-from krona_train.evaluation.small_world import SmallWorldJudge
-
 from .host import paths
 from .host.node import Node
 from .host.text import tell
 from .host.types import CATEGORY
+
+if TYPE_CHECKING:
+    from krona_train.evaluation import Judge
 
 REAL, SMALL_WORLD = "CLIP and DINO", "small world"
 
@@ -87,6 +88,9 @@ class KronaEvaluate(Node):
         judges: str = REAL,
         folder: str = "krona_judges",
     ) -> io.NodeOutput:
+        from krona_train.evaluation import evaluate  # what judges pictures: no start of ComfyUI should wait for it
+        from krona_train.evaluation.sheet import score_sheet
+
         judge, likeness, fidelity = judge_of(judges, folder)
         scores = evaluate(judge, images, references, prompts.splitlines(), trigger)
         table, means = scores.table(), scores.means()
@@ -102,7 +106,9 @@ def judge_of(judges: str, folder: str) -> tuple[Judge, str, str]:
         ConfigError: There is no such folder, or something is missing in it.
     """
     if judges == SMALL_WORLD:
+        from krona_train.evaluation.small_world import SmallWorldJudge
+
         return SmallWorldJudge(), "subject", "caption"
-    from krona_train.evaluation.clip_dino import ClipDinoJudge  # transformers: no start of ComfyUI should wait for it
+    from krona_train.evaluation.clip_dino import ClipDinoJudge
 
     return ClipDinoJudge(paths.judges_folder(folder), comfy.model_management.get_torch_device()), "DINO", "CLIP-T"

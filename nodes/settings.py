@@ -8,7 +8,6 @@ from comfy.samplers import KSampler
 from comfy_api.latest import io
 
 from krona_ops.errors import ConfigError
-from krona_train.backbone.comfyui.sampling import check_sampler
 from krona_train.config import (
     Checkpointing,
     Compute,
@@ -97,6 +96,9 @@ def settings_of(chosen: dict[str, Any]) -> Settings:
             expected=", ".join(get_args(PriorChoice)),
             remedy="Choose another.",
         )
+    # What draws previews: no start of ComfyUI should wait for it.
+    from krona_train.backbone.comfyui.sampling import check_sampler
+
     check_sampler(settings.preview)
     return settings
 

@@ -16,7 +16,6 @@ from krona_ops.errors import KronaError
 from krona_ops.files import write_atomically
 from krona_train import AdapterConfig, OptimizerConfig, TrainConfig
 from krona_train.config import PreviewConfig
-from krona_train.data.pictures import Dataset
 from krona_train.placard import drawn
 from krona_train.preview import preview_sheet
 from krona_train.settings import Settings
@@ -33,6 +32,8 @@ from .host.types import KronaDataset as DatasetSocket
 from .inputs import number_input
 
 if TYPE_CHECKING:
+    from krona_train.data.pictures import Dataset
+
     from .host.training import Result
 
 log = logging.getLogger(__name__)

@@ -7,12 +7,12 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from krona_ops.errors import DataError
 from krona_ops.shown import shown
 
 from .captions import MOST_CHARACTERS, require_usable
+from .choices import Captions
 from .kinds import HIDDEN, USUAL
 from .listing import Found, Listing, list_folder
 from .notices import Notice, left_out, printable
@@ -22,9 +22,6 @@ from .pixels import check_mask_size
 
 log = logging.getLogger(__name__)
 
-Captions = Literal["files", "prompt", "folders"]
-"""Where captions come from. ``files``: the ``.txt`` file of a picture's name, ``metadata.jsonl``, else the prompt. ``prompt``: the
-prompt for all. ``folders``: the same as ``files``, but the name of a numbered folder without its number before the prompt."""
 Progress = Callable[[int, int, str], None]
 """Gets how many pictures are read, how many there are, and which comes next. It may raise, to cancel."""
 

@@ -16,7 +16,7 @@ from .captions import class_caption, require_usable
 from .notices import Notice
 
 if TYPE_CHECKING:
-    from .source import PictureFiles
+    from .choices import PictureFiles
 
 
 @dataclass(frozen=True, eq=False)

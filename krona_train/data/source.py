@@ -1,44 +1,17 @@
-"""Where the pictures of a training come from: the choices that a graph's node and a run's file share."""
+"""The pictures of a training, read from where its choices say."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
 
-from krona_ops.bounds import Within, require_fields
 from krona_ops.errors import DataError
 
 from ..config import DataConfig, PriorConfig
-from .folder import Captions, Progress, read_folder, tell
+from .choices import PictureFiles
+from .folder import Progress, read_folder, tell
 from .notices import Notice, below
 from .pictures import Dataset
-
-
-@dataclass(frozen=True)
-class PictureFiles:
-    """Where the pictures are, and what they show: the choices of the node KronA Dataset."""
-
-    folder: str = ""
-    """With the pictures."""
-    prompt: str = ""
-    """What they show, where no text file says so."""
-    captions: Captions = "files"
-    """``files``: a picture's text file, else ``metadata.jsonl``, else the prompt. ``prompt``: the prompt for all. ``folders``: as
-    ``files``, with the name of a numbered subfolder before the prompt."""
-    trigger: str = ""
-    """The rare word for the subject; what is left of a caption without it names the class."""
-    class_prompt: str = ""
-    """What the subject is a kind of."""
-    class_folder: str = ""
-    """Pictures of others of its kind."""
-    class_count: Annotated[int, Within(0, 10_000)] = 0
-    """How many class pictures there shall be; the missing ones are drawn by the model."""
-    repeats: Annotated[int, Within(1, 10_000)] = 1
-    """How often each picture comes per epoch."""
-
-    def __post_init__(self) -> None:
-        require_fields(self)
 
 
 def read_pictures(pictures: PictureFiles, settings: DataConfig, progress: Progress = lambda done, total, what: None) -> Dataset:
@@ -89,11 +62,6 @@ def with_class_folder(dataset: Dataset, folder: str, progress: Progress = lambda
     notices = below(Path(folder).name, found.notices)
     tell(notices)
     return dataset.with_class_pictures(found.pictures, notices)
-
-
-def wanted_prior(has_class: bool, weight: float = 1.0) -> PriorConfig:
-    """The prior where nothing is said of it: of pictures where class pictures are named or wanted, else off."""
-    return PriorConfig(weight, "pictures") if has_class else PriorConfig()
 
 
 def unused_class_pictures(dataset: Dataset, prior: PriorConfig) -> tuple[Notice, ...]:

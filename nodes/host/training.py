@@ -25,8 +25,8 @@ from krona_train.backbone.comfyui.material import Places, Progress, prepare
 from krona_train.backbone.comfyui.parts import require_parts
 from krona_train.backbone.comfyui.train import HostTraining
 from krona_train.claim import claim, claim_new
+from krona_train.data.choices import PictureFiles
 from krona_train.data.pictures import Dataset
-from krona_train.data.source import PictureFiles
 from krona_train.events import Sink, to_all
 from krona_train.job import Job, ModelFiles, to_text
 from krona_train.launch import command, follow

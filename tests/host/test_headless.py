@@ -18,8 +18,9 @@ import torch
 from krona_ops import load
 from krona_train.__main__ import STOPPED, main
 from krona_train.config import from_yaml
+from krona_train.data.source import read_pictures
 from krona_train.events import Stepped
-from krona_train.job import Job, dataset_of, load_job
+from krona_train.job import Job, load_job
 from krona_train.launch import command, follow
 from krona_train.requests import Ask, ask, asked
 from krona_train.state import TrainState, newest, states
@@ -75,7 +76,7 @@ def inside(comfy, place):
     with torch.inference_mode():
         model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(job.model.checkpoint)
         places = Places(place / "cache", place / "class")
-        material = prepare(model, clip, vae, dataset_of(job), job.training, places, lambda *told: None)
+        material = prepare(model, clip, vae, read_pictures(job.pictures, job.training.data), job.training, places, lambda *told: None)
 
         def train(folder, config=job.training):
             with torch.inference_mode():

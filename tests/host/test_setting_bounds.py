@@ -17,7 +17,7 @@ from krona_train.config import (
     ValidationConfig,
     from_yaml,
 )
-from krona_train.data.source import PictureFiles
+from krona_train.data.choices import PictureFiles
 from krona_train.job import Job
 
 OTHERWISE = {

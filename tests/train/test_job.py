@@ -11,7 +11,9 @@ from krona_ops import TargetRule
 from krona_ops.errors import ConfigError, DataError, KronaError
 from krona_train import AdapterConfig, OptimizerConfig, TrainConfig
 from krona_train.config import DataConfig
-from krona_train.job import Job, ModelFiles, PictureFiles, dataset_of, load_job, to_text
+from krona_train.data.choices import PictureFiles
+from krona_train.data.source import read_pictures
+from krona_train.job import Job, ModelFiles, load_job, to_text
 from krona_train.typed_in import typed_path
 
 ROBOTS = Path(__file__).resolve().parents[2] / "samples" / "krobot"
@@ -179,7 +181,7 @@ def test_an_empty_file_is_a_job_of_defaults_that_lacks_its_pictures(tmp_path, mo
     assert job.training == TrainConfig()
     monkeypatch.chdir(ROBOTS)  # which has pictures: an empty name must not mean the folder in which one stands
     with pytest.raises(DataError, match="No folder with pictures is named"):
-        dataset_of(job)
+        read_pictures(job.pictures, job.training.data)
 
 
 def test_the_pictures_of_a_job_are_those_of_its_folders(tmp_path):
@@ -190,7 +192,8 @@ def test_the_pictures_of_a_job_are_those_of_its_folders(tmp_path):
 pictures: {folder: robot, prompt: a photo of sks robot, trigger: sks, class_folder: others, class_count: 9, repeats: 3}
 training: {data: {resolution: 64}}
 """
-    dataset = dataset_of(load(text, tmp_path))
+    job = load(text, tmp_path)
+    dataset = read_pictures(job.pictures, job.training.data)
     assert sorted({picture.caption for picture in dataset.pictures}) == ["a photo of sks robot", "sks robot on a beach"]
     assert {picture.repeats for picture in dataset.pictures} == {3}
     assert {picture.caption for picture in dataset.class_pictures} == {dataset.class_caption}
@@ -212,8 +215,9 @@ def test_pictures_that_cannot_be_used_are_clear_errors(pictures, message, tmp_pa
     for name in ("robot", "latin"):
         shutil.copytree(ROBOTS, tmp_path / name)
     (tmp_path / "latin" / "beach.txt").write_bytes("ein Käfer".encode("latin-1"))
+    job = load(f"pictures: {pictures}", tmp_path)
     with pytest.raises(KronaError, match=message):
-        dataset_of(load(f"pictures: {pictures}", tmp_path))
+        read_pictures(job.pictures, job.training.data)
 
 
 def test_every_setting_of_a_job_has_a_word_about_it_and_plain_values(tmp_path):

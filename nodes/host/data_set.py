@@ -1,0 +1,169 @@
+"""What the node KronA Dataset does: pictures of a folder, of the graph, or of both become one data set, and a picture of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from krona_ops.errors import DataError
+from krona_train.config import DataConfig
+from krona_train.data.batches import from_batches
+from krona_train.data.choices import Captions, PictureFiles
+from krona_train.data.contact_sheet import contact_sheet
+from krona_train.data.folder import Progress, check_folder, files_of
+from krona_train.data.listing import list_folder
+from krona_train.data.notices import Notice
+from krona_train.data.pictures import Dataset, Picture
+from krona_train.data.source import read_pictures, with_class_folder
+
+from . import paths
+from .public import without_folders
+from .reading import summary, tell_reading
+from .text import tell
+from .wires import one
+
+NODE = "KronA Dataset"
+MOST_NAMES_ON_THE_NODE = 8
+DEFAULTS = DataConfig()
+
+
+@dataclass(frozen=True)
+class Choices:
+    """The inputs that have one value."""
+
+    folder: str
+    captions: Captions
+    resolution: int
+    masks: bool = DEFAULTS.masks
+    trigger: str = ""
+    class_prompt: str = ""
+    class_folder: str = ""
+    class_pictures: int = 0
+    repeats: int = 1
+    buckets: bool = DEFAULTS.buckets
+    crops: int = DEFAULTS.crops
+    flip: bool = DEFAULTS.flip
+    caption_dropout: float = DEFAULTS.caption_dropout
+    shuffles: int = DEFAULTS.shuffles
+    keep_tags: int = DEFAULTS.keep_tags
+
+    def settings(self) -> DataConfig:
+        return DataConfig(
+            resolution=self.resolution,
+            buckets=self.buckets,
+            crops=self.crops,
+            flip=self.flip,
+            masks=self.masks,
+            caption_dropout=self.caption_dropout,
+            shuffles=self.shuffles,
+            keep_tags=self.keep_tags,
+        )
+
+    def files(self, prompt: str) -> PictureFiles:
+        return PictureFiles(
+            folder=_path(self.folder),
+            prompt=prompt,
+            captions=self.captions,
+            trigger=self.trigger,
+            class_prompt=self.class_prompt,
+            class_folder=_path(self.class_folder),
+            class_count=self.class_pictures,
+            repeats=self.repeats,
+        )
+
+
+def mistake(folder: str) -> str:
+    """What is wrong with a folder that is typed in, in words; empty if pictures can be read from it."""
+    try:
+        check_folder(paths.picture_folder(folder), "…")
+    except DataError as error:
+        return without_folders(str(error))
+    return ""
+
+
+def fingerprint(folders: Iterable[str | None]) -> list[object]:
+    """Something that is another when a file of the folders is, or what is left out of them."""
+    places = [paths.picture_folder(name) for name in folders if name and name.strip()]
+    files = [path for place in places for path in files_of(place)]
+    left_out = [notice.text() for place in places for notice in list_folder(place).notices]
+    return [*((str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in files), *left_out]
+
+
+def read(
+    choices: Choices,
+    prompts: list[str],
+    images: list[torch.Tensor],
+    masks: list[torch.Tensor],
+    texts: list[str],
+    node_id: str | None,
+) -> Dataset:
+    """The data set.
+
+    Args:
+        prompts: One, or one for each connected picture.
+        images: Connected pictures, each ``(batch, height, width, 3)`` from 0 to 1.
+        masks: Of the connected pictures, each ``(batch, height, width)``.
+        texts: Captions of the connected pictures.
+        node_id: The node that shows how far the reading is.
+
+    Raises:
+        ConfigError: Several prompts are connected where one is needed.
+        DataError: There are no pictures, or some cannot be used.
+    """
+    said, captions = _prompt_and_texts(prompts, texts, has_folder=bool(choices.folder.strip()))
+    connected = from_batches(images, said, masks, captions, choices.repeats) if images else ()
+    dataset = _read(choices.files(said), choices.settings(), connected, tell_reading(node_id, "reading"))
+    unused = tuple(name for name, values in (("images_mask", masks), ("texts", captions)) if values and not images)
+    if unused:
+        dataset = replace(dataset, notices=(*dataset.notices, Notice("Not used", "no pictures are connected", unused)))
+    if dataset.class_count:
+        _ = dataset.class_caption  # an error now, not after hours of drawing
+    return dataset
+
+
+def shown(dataset: Dataset, node_id: str | None) -> torch.Tensor:
+    """The contact sheet, as ``IMAGE`` ``(1, height, width, 3)``; the node itself gets a sentence about the data set."""
+    sheet = np.asarray(contact_sheet(dataset, progress=tell_reading(node_id, "drawing")), dtype=np.float32) / 255.0
+    told = [notice.text(MOST_NAMES_ON_THE_NODE) for notice in dataset.notices]
+    tell(summary(len(dataset.pictures), len(dataset.class_pictures), told), node_id)
+    return torch.from_numpy(sheet)[None]
+
+
+def _prompt_and_texts(prompts: list[str], texts: list[str], *, has_folder: bool) -> tuple[str, list[str]]:
+    """The one prompt and the texts of the connected pictures; a list of prompts is such texts.
+
+    Raises:
+        ConfigError: Several prompts are connected, and there are texts too, or a folder that needs one prompt.
+    """
+    if len(set(prompts)) > 1 and not texts and not has_folder:
+        return "", prompts
+    return one(prompts, "prompt", NODE), texts
+
+
+def _path(folder: str) -> str:
+    return str(paths.picture_folder(folder)) if folder.strip() else ""
+
+
+def _read(files: PictureFiles, settings: DataConfig, connected: tuple[Picture, ...], progress: Progress) -> Dataset:
+    """The data set from a folder, from the graph, or from both.
+
+    Raises:
+        DataError: There are no pictures, or some cannot be used.
+    """
+    if files.folder:
+        dataset = read_pictures(files, settings, progress)
+        # What a graph has made cannot be read again from anywhere.
+        return replace(dataset, pictures=dataset.pictures + connected, source=None) if connected else dataset
+    if not connected:
+        raise DataError(
+            "There are no pictures.",
+            layer=NODE,
+            found="no folder and nothing connected",
+            expected="at least one picture",
+            remedy="Name a folder, or connect pictures.",
+        )
+    dataset = Dataset(connected, settings.resolution, files.trigger, files.class_prompt, (), files.class_count, settings)
+    return with_class_folder(dataset, files.class_folder, progress)
