@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from json.decoder import scanstring  # type: ignore[attr-defined]
 from math import prod
 from typing import NoReturn
 
@@ -17,6 +16,7 @@ import torch
 
 from .border import Border, Limits
 from .errors import AdapterFileError
+from .json_string import scan
 from .shown import shown
 
 MOST_TENSORS = 2**17
@@ -134,9 +134,9 @@ class _Reader:
     def _string(self, at: int) -> tuple[str, int]:
         """A text, and where what follows it begins."""
         _, begin = self._sign(at, '"')
-        found, end = scanstring(self._text, begin, True)
+        found, end = scan(self._text, begin)
         if not found.isascii():
-            found, _ = scanstring(self._raw[begin:end].decode(), 0, True)
+            found, _ = scan(self._raw[begin:end].decode(), 0)
             found.encode()  # a lone surrogate is no text
         return found, end
 

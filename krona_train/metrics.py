@@ -42,6 +42,9 @@ _BORDER = Border(METRICS, limits=Limits(size=4_000_000, depth=4, values=100_000,
 """The longest rows are those of a start whose notes name hundreds of files."""
 MOST_BYTES = 2**29
 """Of the rows of one run: those of more than two million steps, at 223 bytes each."""
+BUFFER = 2**20
+"""Bytes that are read at once. A thread that waits for the interpreter's lock asks for it when nobody has released it for 5 ms;
+one that reads a little, looks at it and reads again releases it more often than that, and takes it back each time before another has woken up."""
 log = logging.getLogger(__name__)
 
 
@@ -106,7 +109,7 @@ def read(path: Path) -> list[dict[str, Any]]:
     """Every row that can be read; none where there is no file."""
     if not path.exists():
         return []
-    with path.open("rb") as file:
+    with path.open("rb", BUFFER) as file:
         return [row for line, _ in lines(file) if (row := parsed(line)) is not None]
 
 

@@ -15,7 +15,7 @@ from krona_ops.errors import KronaError
 
 from .config import to_dict
 from .job import load_job
-from .metrics import METRICS, lines, parsed, read
+from .metrics import BUFFER, METRICS, lines, parsed, read
 
 SETTINGS = "run.yaml"
 MOST_BYTES_OF_SETTINGS = 1_000_000
@@ -166,7 +166,7 @@ class Tail:
             OSError: The file cannot be read.
         """
         rows = []
-        with self._path.open("rb") as file:
+        with self._path.open("rb", BUFFER) as file:
             file.seek(self._offset)
             for line, end in lines(file):
                 if not line.endswith(b"\n"):

@@ -408,6 +408,14 @@ def test_an_adapter_is_described_from_its_header(server, adapter_file):
         assert answer.read() == PNG
 
 
+def test_what_a_file_says_at_length_is_told_in_short(server, adapter_file):
+    """Nobody reads it on a card, and the whole server stands still while megabytes of text are written as JSON."""
+    told = {f"modelspec.{part}": f"{part[0]}ä語" * 200_000 for part in ("title", "trigger_phrase", "description")}
+    _, found = get(server, "/krona/adapter", name=adapter_file("long", **told))
+    for text, first in ((found["title"], "t"), (found["trigger"][0], "t"), (found["description"], "d")):
+        assert (text[:3], text[-1], len(text)) == (f"{first}ä語", "…", 4_000)
+
+
 @pytest.mark.parametrize("ending", [".png", ".preview.png", ".jpg", ".jpeg", ".webp", ".gif"])
 def test_a_picture_beside_the_file_is_its_thumbnail(server, adapter_file, ending):
     name = adapter_file(f"beside{ending}")

@@ -25,6 +25,8 @@ MOST_BYTES_INSIDE = 4_000_000
 """Of one in the file's header: Python decodes it in one piece, and does nothing else meanwhile."""
 MOST_TENSORS = 10_000
 """The largest adapters that are known have a few thousand."""
+MOST_CHARACTERS = 4_000
+"""Of a text that the file says about itself: a card has no room for more, and Python writes it in one piece."""
 BESIDE = [f"{middle}{suffix}" for middle in (".preview", "") for suffix in (".png", ".jpg", ".jpeg", ".webp", ".gif")]
 """How a picture beside a file is called, after the file's own name."""
 
@@ -83,7 +85,7 @@ def _facts(name: str) -> dict[str, Any]:
     ranks = Counter(layer.rank for layer in found.layers if layer.rank)
     return {
         "name": name,
-        "title": title_of(found.metadata) or path.stem,
+        "title": _beginning(title_of(found.metadata)) or path.stem,
         "base": base_of(found.metadata, {layer.name: layer.shape for layer in found.layers}),
         "format": found.format,
         "method": ", ".join(method for method, _ in methods.most_common()),
@@ -94,11 +96,15 @@ def _facts(name: str) -> dict[str, Any]:
         "left_out": [{"method": one.method, "reason": one.reason, "names": list(one.names)} for one in found.left_out],
         "bytes": found.bytes,
         "modified": path.stat().st_mtime,
-        "trigger": list(trigger_words(found.metadata)),
-        "description": description_of(found.metadata),
+        "trigger": list(map(_beginning, trigger_words(found.metadata))),
+        "description": _beginning(description_of(found.metadata)),
         "has_thumbnail": _thumbnail(path, found.metadata) is not None,
         "has_workflow": bool(found.metadata.get("workflow")),
     }
+
+
+def _beginning(text: str) -> str:
+    return text if len(text) <= MOST_CHARACTERS else f"{text[: MOST_CHARACTERS - 1]}…"
 
 
 def _thumbnail(path: Path, metadata: dict[str, str]) -> bytes | None:
