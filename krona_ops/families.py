@@ -26,7 +26,7 @@ def _sign(pattern: str, names: Mapping[int, str], otherwise: str = "", width: st
     return _Sign(re.compile(pattern), names, otherwise, width)
 
 
-_NUMBER = re.compile(r"_\d+(?=_|$)")
+_NUMBER = re.compile(r"(?<![^_])\d+(?=_|$)")
 """Of a block; no sign below asks for a certain one."""
 _CROSS = "cross attention width"
 _SIGNS: tuple[_Sign, ...] = (
@@ -80,7 +80,7 @@ def guess(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
     if not layers and shapes:
         return _text_encoder(shapes)
     # Of layers that differ in their number alone, one tells as much as all: a whole model has thousands.
-    alike = Counter((*(_NUMBER.sub("_0", name) for name in names), shape[1]) for names, shape in layers if len(shape) > 1)
+    alike = Counter((*(_NUMBER.sub("0", name) for name in names), shape[1]) for names, shape in layers if len(shape) > 1)
     for sign in _SIGNS:
         widths: Counter[int] = Counter()
         for (*names, width), count in alike.items():

@@ -30,7 +30,7 @@ _LARGEST = 2**48
 """Elements of a tensor without any of its empty axes: PyTorch multiplies what it is given, and its integers end."""
 _TOO_MANY = f"it speaks of more than {MOST_TENSORS:,} tensors"
 _ENTRY = re.compile(
-    r'[ \t\r\n]*"([^"\\\x00-\x1f]*)"[ \t\r\n]*:[ \t\r\n]*\{[ \t\r\n]*"dtype"[ \t\r\n]*:[ \t\r\n]*"(\w{1,16})"[ \t\r\n]*,'
+    r'[ \t\r\n]*"([^"\\\x00-\x1f]{0,4000})"[ \t\r\n]*:[ \t\r\n]*\{[ \t\r\n]*"dtype"[ \t\r\n]*:[ \t\r\n]*"(\w{1,16})"[ \t\r\n]*,'
     r'[ \t\r\n]*"shape"[ \t\r\n]*:[ \t\r\n]*\[([\d, \t\r\n]*)\][ \t\r\n]*,'
     r'[ \t\r\n]*"data_offsets"[ \t\r\n]*:[ \t\r\n]*\[[ \t\r\n]*(\d{1,18})[ \t\r\n]*,[ \t\r\n]*(\d{1,18})[ \t\r\n]*\][ \t\r\n]*\}[ \t\r\n]*([,}])',
     re.ASCII,

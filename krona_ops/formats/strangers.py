@@ -82,6 +82,8 @@ def named(key: str, shape: tuple[int, ...] = ()) -> tuple[str, str, str]:
         inner = split(".".join(tail[:-1]))
         return inner[0] if inner else ".".join(tail[:-1]) or key, QUANTISATION, NOBODY
     for n in range(len(tail) - 1, max(-1, len(tail) - DEEPEST), -1):
+        if tail[n].isdigit():  # of a block: there are thousands, and none is a word
+            continue
         told = _by_part(tail[n], tail[n + 1 :] == ["weight"], len(shape))
         if told is not None:
             return ".".join(tail[:n]) or key, *told
