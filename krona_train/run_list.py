@@ -71,7 +71,7 @@ class RunList:
             turns = 1 if len(entries) <= _FEW else _TURNS
             for number, entry in enumerate(entries):
                 before = known.get(entry.name)
-                if before is not None and (number + self._looks) % turns and _written(entry) == before[1]:
+                if before is not None and (number + self._looks) % turns and _written(entry.path) == before[1]:
                     self._known[entry.name] = before
                     continue
                 with contextlib.suppress(OSError):  # it has gone, or may not be read
@@ -84,20 +84,25 @@ class RunList:
 
 def _looked_at(entry: os.DirEntry[str], before: tuple[_Key, _Key, Glance] | None) -> tuple[_Key, _Key, Glance]:
     folder = entry.stat()
-    held, written = (folder.st_mtime_ns, folder.st_ino), _written(entry)
+    held, written = (folder.st_mtime_ns, folder.st_ino), _written(entry.path)
     same = before is not None and before[:2] == (held, written)
     return before if same else (held, written, _glance(entry.path, written, is_linked=_is_linked(entry)))
 
 
 def glance_at(folder: Path) -> Glance:
     """A look at one folder, of which nothing is kept."""
-    return _glance(str(folder), _written(folder), is_linked=own(folder.parent, folder.name) is None)
+    return _glance(str(folder), _written(str(folder)), is_linked=own(folder.parent, folder.name) is None)
 
 
-def _written(folder: os.DirEntry[str] | Path) -> _Key:
+def _written(folder: str) -> _Key:
     """When the rows were written last and how many bytes they are; empty where there is no such file in the folder itself."""
-    status = _status(f"{os.fspath(folder)}{os.sep}{METRICS}")
-    return (status.st_mtime_ns, status.st_size, status.st_ino) if status is not None else ()
+    try:
+        found = os.lstat(f"{folder}{os.sep}{METRICS}")
+    except OSError:
+        return ()
+    if not stat.S_ISREG(found.st_mode) or (os.name == "nt" and leads_away(found)):
+        return ()
+    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
@@ -106,15 +111,6 @@ def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
             return list(inside)
     except OSError:
         return []
-
-
-def _status(path: str) -> os.stat_result | None:
-    """Of a regular file that lies there itself."""
-    try:
-        found = os.lstat(path)
-    except OSError:
-        return None
-    return found if stat.S_ISREG(found.st_mode) and not leads_away(found) else None
 
 
 def _is_linked(entry: os.DirEntry[str]) -> bool:
