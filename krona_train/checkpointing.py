@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from krona_ops.live.attach import Forward, patched
+
 from .backbone.exact_gradients import mode_of_recomputation
 from .config import Checkpointing, MemoryConfig
-from .inject import Forward, patched
 
 log = logging.getLogger(__name__)
 

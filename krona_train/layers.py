@@ -11,13 +11,12 @@ from torch import Tensor, nn
 
 from krona_ops import kron
 from krona_ops.delta import Kron, Matrix
-from krona_ops.errors import ConfigError
 from krona_ops.factor import Full, LowRank
 from krona_ops.kron import Layout
+from krona_ops.live.attach import ForwardPatch, convolution_options
 from krona_ops.targets import Target
 
 from .config import AdapterConfig
-from .inject import ForwardPatch
 from .kron_linear import KronConvolution, KronLinear, KronUpdate
 from .scheme import choose
 
@@ -157,7 +156,7 @@ def forward_with(
     switch: Switch | None = None,
     is_plain: Callable[[nn.Module], bool] = lambda module: type(module) is nn.Linear,
 ) -> Callable[..., Tensor]:
-    """``forward(original, x, ...)`` of ``module`` with the output of ``layer`` added, for `krona_train.inject`.
+    """``forward(original, x, ...)`` of ``module`` with the output of ``layer`` added, for `krona_ops.live.attach`.
 
     Args:
         is_plain: Whether a linear layer is nothing but ``W x + bias``, so that base and update may be computed as one.
@@ -207,20 +206,3 @@ def _fits(weight: Tensor, x: Tensor) -> bool:
     return is_tensor and weight.dtype == x.dtype and weight.device == x.device
 
 
-def convolution_options(module: nn.Module, name: str) -> dict[str, object] | None:
-    """Stride, padding and dilation of a convolution; ``None`` for a linear layer.
-
-    Raises:
-        ConfigError: The convolution is grouped or padded by anything but zeros.
-    """
-    if getattr(module, "kernel_size", None) is None:
-        return None
-    if module.groups != 1 or module.padding_mode != "zeros":
-        raise ConfigError(
-            f"A convolution with {module.groups} groups and {module.padding_mode} padding cannot be adapted on the fly.",
-            layer=name,
-            found=(module.groups, module.padding_mode),
-            expected="one group, zeros",
-            remedy="Leave this layer out with a target rule, or apply the adapter in merge mode.",
-        )
-    return {"stride": module.stride, "padding": module.padding, "dilation": module.dilation}

@@ -8,18 +8,18 @@ from contextlib import contextmanager
 from PIL.Image import Image
 
 from krona_ops import Adapter, LayerName, select
+from krona_ops.live.attach import every
+from krona_ops.live.reach import Reach
 from krona_ops.targets import describe_adjustments
 
 from .backbone.protocol import Backbone, Example, Item
 from .config import TrainConfig
 from .events import Ended, Noted, Saved, Sink, Started
-from .inject import every
 from .layers import Layer, Switch, patch_with
 from .look import Look
 from .memory import Plan
 from .progress import Progress
 from .rates import jump, learning_rates, require_movement
-from .reach import Reach
 from .readings import Readings
 from .requests import Ask
 from .runtime import OneProcess, Runtime

@@ -12,12 +12,12 @@ from typing import Any
 
 from torch import Tensor
 
+from krona_ops.checksum import checksum
 from krona_ops.errors import AdapterFileError, ConfigError, KronaError
 from krona_ops.files import load_tensors, save_tensors
 from krona_ops.header import read_header
 from krona_ops.shown import printable
 
-from .checksum import checksum
 from .config import TrainConfig, to_dict
 from .told import AS_THEN as AS_THEN
 from .told import KIND, SCHEMA

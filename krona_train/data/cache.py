@@ -19,10 +19,9 @@ from torch import Tensor
 
 from krona_ops.atomic import remove, sweep
 from krona_ops.border import Border
+from krona_ops.checksum import checksum as _checksum
 from krona_ops.errors import AdapterFileError, KronaError
 from krona_ops.files import load_tensors, read_header, save_tensors
-
-from ..checksum import checksum as _checksum
 
 log = logging.getLogger(__name__)
 

@@ -1,6 +1,6 @@
 """Adapters beside the weights: the layer's output gains ``ΔW x``, the weight itself stays as it is.
 
-Where the host multiplies with a layer's weight itself instead of calling the layer, that product gets ``W + ΔW`` (`krona_train.inject`).
+Where the host multiplies with a layer's weight itself instead of calling the layer, that product gets ``W + ΔW`` (`krona_ops.live.attach`).
 """
 
 from __future__ import annotations
@@ -15,11 +15,10 @@ import torch
 from comfy.patcher_extension import CallbacksMP, PatcherInjection
 from torch import Tensor, nn
 
-from krona_ops.beside import AddProduct, beside
 from krona_ops.delta import Delta, map_tensors
-from krona_train.inject import ForwardPatch
-from krona_train.layers import convolution_options
-from krona_train.reach import Reach, some
+from krona_ops.live.attach import ForwardPatch, convolution_options
+from krona_ops.live.beside import AddProduct, beside
+from krona_ops.live.reach import Reach, some
 
 from .keys import Offset, Site
 

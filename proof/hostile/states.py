@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from random import Random
 
+from krona_ops.checksum import checksum
 from krona_train import fit
 from krona_train.backbone.toy import ToyBackbone
-from krona_train.checksum import checksum
 from krona_train.state import TrainState, newest_whole, same_run, states
 
 from .. import toy

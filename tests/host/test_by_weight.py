@@ -313,9 +313,9 @@ def test_a_preview_sees_what_is_trained_on_a_layer_that_is_read_also_after_the_h
 def test_a_training_names_the_layers_that_the_model_passes_by(caplog):
     import gradients
 
+    from krona_ops.live.reach import Reach
     from krona_train.backbone.toy import ToyBackbone
     from krona_train.loop import attached
-    from krona_train.reach import Reach
 
     backbone, reach = ToyBackbone(), Reach()
     layers = gradients.random_layers(backbone)

@@ -5,7 +5,7 @@ import torch
 
 from benchmarks.operations import operations
 from krona_ops import Full, Hadamard, Kron, LowRank, Matrix, Sum
-from krona_ops.beside import beside
+from krona_ops.live.beside import beside
 
 
 def draw(*shape, dtype=torch.float32):

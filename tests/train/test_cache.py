@@ -118,8 +118,8 @@ def values_that_are_a_list(path):
 
 def forged(path, text):
     """With the checksum that belongs to it."""
+    from krona_ops.checksum import checksum
     from krona_ops.files import load_tensors
-    from krona_train.checksum import checksum
 
     retold(path, **{"krona.values": text, "krona.crc32": checksum(load_tensors(path), text)})
 
@@ -164,8 +164,8 @@ def test_a_damaged_entry_is_no_entry_and_the_log_names_it(cache, damage, caplog)
 
 
 def test_an_entry_of_an_earlier_version_whose_checksum_leaves_the_values_out_is_read(cache, caplog):
+    from krona_ops.checksum import checksum
     from krona_ops.files import save_tensors
-    from krona_train.checksum import checksum
 
     tensors = {"x": torch.arange(100.0)}
     save_tensors(tensors, cache.path(entry_key(1)), {"krona.values": '{"a": 1}', "krona.crc32": checksum(tensors)})

@@ -5,10 +5,10 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
+from krona_ops.live.attach import patched
 from krona_train.backbone.exact_gradients import exact_in_place
 from krona_train.checkpointing import checkpointed, compiled, prepared
 from krona_train.config import MemoryConfig
-from krona_train.inject import patched
 
 MODES = ["blocks", "offloaded"]
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from krona_train.inject import ForwardPatch, patched
+from krona_ops.live.attach import ForwardPatch, patched
 
 
 def times(factor):

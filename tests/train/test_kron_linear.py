@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from benchmarks.operations import operations
 from krona_ops import LayerName, kron, select
+from krona_ops.live.attach import patched
 from krona_ops.shapes import KronShape
 from krona_ops.targets import TargetRule
 from krona_train import kron_linear
 from krona_train.config import AdapterConfig
-from krona_train.inject import patched
 from krona_train.kron_linear import KronConvolution, KronLinear, KronUpdate, formed
 from krona_train.layers import build_layer, forward_with
 from krona_train.scheme import choose, cost

@@ -9,7 +9,7 @@ from typing import Any, ParamSpec, TypeVar
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from .inject import ForwardPatch
+from .attach import ForwardPatch
 
 log = logging.getLogger(__name__)
 P, T = ParamSpec("P"), TypeVar("T")

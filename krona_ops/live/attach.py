@@ -8,6 +8,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from krona_ops.errors import ConfigError
+from krona_ops.live.attach import ForwardPatch
+
 Forward = Callable[..., Any]
 """``forward(original, x, *args, **kwargs)``: called instead of the module's own, which it gets as its first argument."""
 Weigh = Callable[[Tensor], Tensor]
@@ -119,3 +122,22 @@ def every(patches: Collection[ForwardPatch]) -> Iterator[None]:
     finally:
         for patch in reversed(list(patches)):
             patch.detach()
+
+
+def convolution_options(module: nn.Module, name: str) -> dict[str, object] | None:
+    """Stride, padding and dilation of a convolution; ``None`` for a linear layer.
+
+    Raises:
+        ConfigError: The convolution is grouped or padded by anything but zeros.
+    """
+    if getattr(module, "kernel_size", None) is None:
+        return None
+    if module.groups != 1 or module.padding_mode != "zeros":
+        raise ConfigError(
+            f"A convolution with {module.groups} groups and {module.padding_mode} padding cannot be adapted on the fly.",
+            layer=name,
+            found=(module.groups, module.padding_mode),
+            expected="one group, zeros",
+            remedy="Leave this layer out with a target rule, or apply the adapter in merge mode.",
+        )
+    return {"stride": module.stride, "padding": module.padding, "dilation": module.dilation}
