@@ -28,6 +28,7 @@ from krona_ops.shown import printable
 
 from .claim import Claim, claim, claim_new, join
 from .comfyui_start import find_comfyui, has_gpu, host_side, prepare_comfyui, user_folder
+from .config.typed_in import safe_name
 from .data.source import read_pictures
 from .events import Ended, Event, Noted, Sink, Started, Stepped, Validated
 from .job import Job, load_job, to_text
@@ -36,7 +37,6 @@ from .requests import Ask, asked, forget
 from .runtime import Accelerated, OneProcess, Runtime
 from .start import FILE as START
 from .state import TrainState, newest_whole
-from .typed_in import safe_name
 from .wire import to_line
 
 log = logging.getLogger("krona_train")

@@ -12,10 +12,9 @@ from typing import Any
 
 from krona_ops.errors import ConfigError, KronaError
 
-from . import plain_yaml
-from .config import TrainConfig, from_dict, to_yaml, wanted_prior
+from .config import TrainConfig, from_dict, plain_yaml, to_yaml, wanted_prior
+from .config.typed_in import safe_name, typed_path
 from .data.choices import PictureFiles
-from .typed_in import safe_name, typed_path
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from krona_ops.errors import ConfigError
-from krona_ops.live.attach import ForwardPatch
+from ..errors import ConfigError
 
 Forward = Callable[..., Any]
 """``forward(original, x, *args, **kwargs)``: called instead of the module's own, which it gets as its first argument."""

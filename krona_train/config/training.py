@@ -10,10 +10,7 @@ from krona_ops.errors import ConfigError
 from krona_ops.kron import Layout
 from krona_ops.targets import TargetRule
 
-from . import typed_yaml
-from .typed_yaml import from_dict as from_dict
-from .typed_yaml import to_dict as to_dict
-from .typed_yaml import to_yaml as to_yaml
+from . import codec
 
 WIDTH = 1280
 """Of most of SDXL's attention, where the paper's learning rates were found."""
@@ -334,6 +331,6 @@ def from_yaml(text: str, kind: type = TrainConfig) -> Any:
     """A config from YAML (JSON is YAML too); a training's, when nothing else is said.
 
     Raises:
-        ConfigError: See `krona_train.typed_yaml.from_yaml`.
+        ConfigError: See `krona_train.config.codec.from_yaml`.
     """
-    return typed_yaml.from_yaml(text, kind)
+    return codec.from_yaml(text, kind)

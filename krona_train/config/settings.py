@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
-from .config import (
+from .training import (
     EmaConfig,
     MemoryConfig,
     ObjectiveConfig,
@@ -18,7 +18,7 @@ from .config import (
 )
 
 if TYPE_CHECKING:
-    from .data.pictures import Dataset
+    from ..data.pictures import Dataset
 
 PriorChoice = Literal["auto", "model", "pictures", "off"]
 
