@@ -24,8 +24,8 @@ from benchmarks.contest import Bar, arguments, finish, require_close, table, tak
 from krona_ops import LayerName, kron
 from krona_ops.shapes import KronShape, nearest_divisor, split
 from krona_ops.targets import Target
-from krona_train.layers import KronLayer, forward_with
-from krona_train.scheme import choose
+from krona_train.adapters.layers import KronLayer, forward_with
+from krona_train.adapters.scheme import choose
 
 SDXL = ((1024, 1280, 1280), (4096, 640, 640), (77, 2048, 1280), (1024, 1280, 5120))
 """Tokens, in, out: self-attention at both depths, keys and values of a prompt, feed-forward."""

@@ -134,9 +134,9 @@ def _ours(
 def _kept(backbone: object, data: list, config: object) -> float:
     """Bytes of different memory that one step keeps for its backward pass, the model's weights left out."""
     from krona_ops import select
+    from krona_train.adapters.trainee import build_layers
     from krona_train.checkpointing import checkpointed
     from krona_train.loop import attached
-    from krona_train.trainee import build_layers
 
     layers = build_layers(select(backbone.weights()), config.adapter, 0, backbone.device)
     kept: dict[int, int] = {}

@@ -114,9 +114,9 @@ class Contest:
     def check(self) -> None:
         """One step's gradients by the trainer's own operation, against the same update composed of PyTorch's operations."""
         from krona_ops import kron, select
+        from krona_train.adapters.trainee import build_layers
         from krona_train.config import AdapterConfig
         from krona_train.loop import attached
-        from krona_train.trainee import build_layers
 
         layers = build_layers(select(self.backbone.weights()), AdapterConfig(), 0, self.backbone.device)
         for layer in layers.values():

@@ -26,6 +26,7 @@ from krona_ops import Adapter, load
 from krona_ops.errors import ConfigError, DataError, KronaError
 from krona_ops.shown import printable
 
+from .adapters.start import FILE as START
 from .claim import Claim, claim, claim_new, join
 from .comfyui_start import find_comfyui, has_gpu, host_side, prepare_comfyui, user_folder
 from .config.typed_in import safe_name
@@ -35,7 +36,6 @@ from .job import Job, load_job, to_text
 from .litter import sweep_below
 from .requests import Ask, asked, forget
 from .runtime import Accelerated, OneProcess, Runtime
-from .start import FILE as START
 from .state import TrainState, newest_whole
 from .wire import to_line
 

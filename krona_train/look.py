@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from PIL.Image import Image
 
+from .adapters.trainee import Trainee, collect
 from .backbone.protocol import Backbone, Item
 from .config import TrainConfig
 from .events import Previewed, Sink, Validated
 from .progress import Progress
 from .runtime import Runtime
-from .trainee import Trainee, collect
 from .validation import validation_loss
 
 

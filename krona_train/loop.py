@@ -12,22 +12,22 @@ from krona_ops.live.attach import every
 from krona_ops.live.reach import Reach
 from krona_ops.targets import describe_adjustments
 
+from .adapters.layers import Layer, Switch, patch_with
+from .adapters.rates import jump, learning_rates, require_movement
+from .adapters.start import Start
+from .adapters.trainee import Trainee
 from .backbone.protocol import Backbone, Example, Item
 from .config import TrainConfig
 from .events import Ended, Noted, Saved, Sink, Started
-from .layers import Layer, Switch, patch_with
 from .look import Look
 from .memory import Plan
 from .progress import Progress
-from .rates import jump, learning_rates, require_movement
 from .readings import Readings
 from .requests import Ask
 from .runtime import OneProcess, Runtime
 from .samples import Samples, as_items, fingerprint, prior_items
-from .start import Start
 from .state import AS_THEN, TrainState
 from .step import Batches, Blocks, backward_that_fits
-from .trainee import Trainee
 from .usage import Usage
 from .validation import keep_out
 

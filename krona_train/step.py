@@ -11,6 +11,7 @@ from torch import Tensor
 
 from krona_ops.errors import OutOfMemoryError
 
+from .adapters.trainee import Trainee
 from .backbone.protocol import Backbone
 from .checkpointing import prepared
 from .config import Checkpointing, MemoryConfig, TrainConfig
@@ -23,7 +24,6 @@ from .progress import Progress
 from .randomness import Stream
 from .runtime import Runtime
 from .samples import Sample, Samples
-from .trainee import Trainee
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ ALSO = {
     "krona_train/backbone/comfyui/": {"comfy"},
     "krona_train/comfyui_start.py": {"comfy"},
     "krona_train/evaluation/": {"safetensors", "transformers"},
-    "krona_train/optim.py": {"bitsandbytes", "prodigyopt", "schedulefree"},
+    "krona_train/adapters/optim.py": {"bitsandbytes", "prodigyopt", "schedulefree"},
     "krona_train/runtime.py": {"accelerate"},
     "krona_train/usage.py": {"psutil"},
 }
@@ -66,7 +66,7 @@ def test_each_package_imports_only_what_it_may(package):
         ("krona_ops", "krona_ops/formats/x.py", "from ...nodes import host"),
         ("krona_train", "krona_train/loop.py", "import comfy.model_management"),
         ("krona_train", "krona_train/loop.py", "import accelerate"),
-        ("krona_train", "krona_train/optim.py", "def f():\n    import diffusers"),
+        ("krona_train", "krona_train/adapters/optim.py", "def f():\n    import diffusers"),
         ("krona_train", "krona_train/tensorboard.py", "import tensorboardX"),
         ("krona_train", "krona_train/backbone/protocol.py", "import comfy"),
         ("krona_train", "krona_train/loop.py", "import nodes"),

@@ -20,7 +20,7 @@ from krona_ops.forms import KronForm
 from krona_ops.nearest import nearest_kron
 from krona_ops.targets import Target
 from krona_train import fit
-from krona_train.layers import KronLayer
+from krona_train.adapters.layers import KronLayer
 from krona_train.loop import attached
 from krona_train.randomness import generator
 from krona_train.samples import Samples

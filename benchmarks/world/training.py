@@ -18,16 +18,16 @@ from krona_ops import Adapter, LayerName, select
 from krona_ops.errors import NonFiniteError
 from krona_ops.targets import Target
 from krona_train import TrainConfig, fit
-from krona_train.average import Average
+from krona_train.adapters.average import Average
+from krona_train.adapters.layers import KronLayer
+from krona_train.adapters.optim import build_optimizer, parameter_groups
+from krona_train.adapters.trainee import build_layers, collect
 from krona_train.backbone.protocol import Backbone, Item
-from krona_train.layers import KronLayer
 from krona_train.loop import attached, learning_rates
 from krona_train.noise import draw
 from krona_train.objectives.denoising import denoising
-from krona_train.optim import build_optimizer, parameter_groups
 from krona_train.randomness import generator
 from krona_train.samples import Samples
-from krona_train.trainee import build_layers, collect
 
 
 @dataclass(frozen=True)

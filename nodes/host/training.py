@@ -20,6 +20,7 @@ from krona_ops import Adapter, load
 from krona_ops.errors import ConfigError, TrainingError
 from krona_ops.files import write_atomically
 from krona_train import TrainConfig
+from krona_train.adapters.start import FILE as START
 from krona_train.backbone.comfyui.load import files_of
 from krona_train.backbone.comfyui.material import Places, Progress, prepare
 from krona_train.backbone.comfyui.parts import require_parts
@@ -34,7 +35,6 @@ from krona_train.packages import load as load_package
 from krona_train.requests import Ask, asked
 from krona_train.run import Run, save_start
 from krona_train.runtime import ALONE, SEVERAL
-from krona_train.start import FILE as START
 from krona_train.state import TrainState, newest_whole, same_run
 
 from . import live, paths

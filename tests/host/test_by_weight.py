@@ -250,7 +250,7 @@ def test_factors_of_a_layer_that_is_read_have_the_gradients_of_the_sum(build, co
     """Kandinsky 6 reads the weight of its modulation while it is trained too; autograd through W + ΔW is the oracle."""
     from krona_ops import TargetRule, select
     from krona_train import AdapterConfig
-    from krona_train.layers import Switch, build_layer, patch_with
+    from krona_train.adapters.layers import Switch, build_layer, patch_with
 
     kinds = {"lora": AdapterConfig(kind="lora", rank=3)}
     [target] = select({"net.2": (64, 96)}, (TargetRule(factors=(8, 8), projections=(), pattern=r"net\.2$"),))

@@ -8,13 +8,13 @@ from torch.testing import assert_close
 
 from krona_ops import TargetRule, select
 from krona_train import AdapterConfig, OptimizerConfig, TrainConfig, fit
+from krona_train.adapters.trainee import build_layers
 from krona_train.backbone.protocol import Example
 from krona_train.backbone.toy import ToyBackbone
 from krona_train.config import PriorConfig
 from krona_train.events import Stepped
 from krona_train.loop import attached
 from krona_train.noise import draw
-from krona_train.trainee import build_layers
 
 SHARED = 4
 """Tokens before the first word that differs: start, "a", "photo", "of"; CLIP looks back only, so they are bitwise the same."""

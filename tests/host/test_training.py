@@ -12,12 +12,12 @@ from torch.testing import assert_close
 
 from krona_ops import TargetRule, select
 from krona_train import AdapterConfig, OptimizerConfig, TrainConfig, fit
+from krona_train.adapters.trainee import build_layers
 from krona_train.backbone.protocol import Example
 from krona_train.events import Stepped
 from krona_train.loop import attached
 from krona_train.noise import Draw, draw
 from krona_train.objectives.denoising import denoising
-from krona_train.trainee import build_layers
 
 SETTINGS = TrainConfig(steps=100, optimizer=OptimizerConfig(learning_rate=1e-2, rate_by_width=0.0))
 

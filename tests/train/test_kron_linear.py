@@ -11,11 +11,11 @@ from krona_ops import LayerName, kron, select
 from krona_ops.live.attach import patched
 from krona_ops.shapes import KronShape
 from krona_ops.targets import TargetRule
-from krona_train import kron_linear
+from krona_train.adapters import kron_linear
+from krona_train.adapters.kron_linear import KronConvolution, KronLinear, KronUpdate, formed
+from krona_train.adapters.layers import build_layer, forward_with
+from krona_train.adapters.scheme import choose, cost
 from krona_train.config import AdapterConfig
-from krona_train.kron_linear import KronConvolution, KronLinear, KronUpdate, formed
-from krona_train.layers import build_layer, forward_with
-from krona_train.scheme import choose, cost
 
 FACTORS = [(6, 2, 3, 5), (2, 6, 5, 3), (3, 3, 4, 4), (1, 2, 9, 7), (8, 9, 1, 2), (5, 4, 3, 1)]
 SCHEMES = ["factored", "hybrid", "dense"]

@@ -7,6 +7,7 @@ from torch.testing import assert_close
 from krona_ops import TargetRule, select
 from krona_ops.errors import ConfigError, CoverageError, DataError, NonFiniteError
 from krona_train import AdapterConfig, OptimizerConfig, TrainConfig, fit
+from krona_train.adapters.trainee import build_layers
 from krona_train.backbone.protocol import Example
 from krona_train.backbone.toy import ToyBackbone
 from krona_train.config import PriorConfig
@@ -15,7 +16,6 @@ from krona_train.loop import attached
 from krona_train.noise import draw
 from krona_train.objectives.denoising import denoising
 from krona_train.order import Order
-from krona_train.trainee import build_layers
 
 
 def picture(seed, number, count):

@@ -11,12 +11,12 @@ from torch.testing import assert_close
 from krona_ops import TargetRule
 from krona_ops.errors import ConfigError
 from krona_train import AdapterConfig, OptimizerConfig, TrainConfig, fit
-from krona_train.average import Average
+from krona_train.adapters.average import Average
+from krona_train.adapters.optim import PACKAGES
+from krona_train.adapters.rate_schedules import rate_factor
 from krona_train.backbone.toy import ToyBackbone
 from krona_train.config import EmaConfig, MemoryConfig
 from krona_train.events import Ended, Stepped
-from krona_train.optim import PACKAGES
-from krona_train.rate_schedules import rate_factor
 from krona_train.state import TrainState
 
 FAST = OptimizerConfig(learning_rate=1e-2, rate_by_width=0.0)

@@ -17,12 +17,12 @@ from krona_ops.errors import ConfigError, CoverageError, NonFiniteError
 from krona_ops.left_out import LeftOut
 from krona_train import AdapterConfig, OptimizerConfig, fit
 from krona_train.__main__ import _Bar
+from krona_train.adapters.start import FILE, METADATA, begin_at
 from krona_train.backbone.toy import ToyBackbone
 from krona_train.config import EmaConfig
 from krona_train.events import Ended, Started
 from krona_train.requests import Ask
 from krona_train.run import Run, require_a_format
-from krona_train.start import FILE, METADATA, begin_at
 from krona_train.state import TrainState, same_run
 
 RULES = (TargetRule(factors=(8, 4)),)

@@ -23,12 +23,12 @@ from benchmarks.world.trial import DEFAULTS, STEPS, Trial, as_it_comes, switched
 from krona_ops import TargetRule, select
 from krona_ops.errors import NonFiniteError
 from krona_train import AdapterConfig, OptimizerConfig, TrainConfig, fit
+from krona_train.adapters.optim import parameter_groups
+from krona_train.adapters.trainee import build_layers, collect
 from krona_train.backbone.protocol import Example
 from krona_train.backbone.toy import ToyBackbone
 from krona_train.loop import attached, learning_rates
-from krona_train.optim import parameter_groups
 from krona_train.samples import Samples, as_items
-from krona_train.trainee import build_layers, collect
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -11,17 +11,17 @@ from typing import Any
 from krona_ops import Adapter, select
 from krona_ops.errors import AdapterFileError, ConfigError, KronaError
 
+from ...adapters.rates import learning_rates, require_movement
+from ...adapters.start import Start, begin_at
 from ...config import TrainConfig
 from ...events import Ended, Event, Sink, Started, to_all
 from ...loop import fit
 from ...metadata import describe
 from ...preview import Previewer, preview_size
-from ...rates import learning_rates, require_movement
 from ...requests import Ask
 from ...run import Run, require_a_format
 from ...runtime import OneProcess, Runtime
 from ...samples import as_items, fingerprint, prior_items
-from ...start import Start, begin_at
 from ...state import TrainState, newest
 from ...tensorboard import TensorBoardLog
 from .families import family_of
@@ -44,7 +44,7 @@ class HostTraining:
         start: The adapter to begin at, by the model's own names; of any form.
 
     Raises:
-        ConfigError, CoverageError, NonFiniteError: It cannot be begun at, see `krona_train.start.begin_at`; or every rate is zero.
+        ConfigError, CoverageError, NonFiniteError: It cannot be begun at, see `krona_train.adapters.start.begin_at`; or every rate is zero.
     """
 
     def __init__(

@@ -22,7 +22,7 @@ from krona_ops.network import norm
 from krona_ops.shown import shown
 from krona_ops.targets import Target
 
-from .config import AdapterConfig
+from ..config import AdapterConfig
 
 FILE = "start.safetensors"
 """What a run's folder keeps of it: the layers that are trained, in the form that is trained."""

@@ -8,10 +8,10 @@ from collections.abc import Collection, Mapping, Sequence
 from krona_ops.errors import ConfigError
 from krona_ops.targets import Target
 
-from .backbone.protocol import Backbone
-from .config import WIDTH, TrainConfig
+from ..backbone.protocol import Backbone
+from ..config import WIDTH, TrainConfig
+from ..state import TrainState
 from .rate_schedules import rate_factor
-from .state import TrainState
 
 
 def learning_rates(backbone: Backbone, targets: Sequence[Target], config: TrainConfig) -> dict[str, float]:

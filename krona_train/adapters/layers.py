@@ -16,7 +16,7 @@ from krona_ops.kron import Layout
 from krona_ops.live.attach import ForwardPatch, convolution_options
 from krona_ops.targets import Target
 
-from .config import AdapterConfig
+from ..config import AdapterConfig
 from .kron_linear import KronConvolution, KronLinear, KronUpdate
 from .scheme import choose
 
@@ -64,7 +64,7 @@ class KronLayer(nn.Module):
 
     @torch.no_grad()
     def begin_at(self, delta: Kron) -> None:
-        """Stand where an update of this layer's own form stands (`krona_train.start`)."""
+        """Stand where an update of this layer's own form stands (`krona_train.adapters.start`)."""
         self.a.copy_(delta.a.dense())
         self.b.copy_(delta.b.dense())
 

@@ -17,11 +17,11 @@ from krona_ops.errors import ConfigError
 from krona_ops.shown import printable, shown
 from krona_ops.targets import Target
 
+from ..config import AdapterConfig, TrainConfig
+from ..randomness import generator
 from .average import Average
-from .config import AdapterConfig, TrainConfig
 from .layers import Layer, Switch, build_layer
 from .optim import build_optimizer, learning_rate_factor, parameter_groups
-from .randomness import generator
 
 Layers = Mapping[LayerName, Layer]
 
@@ -43,7 +43,7 @@ class Trainee:
     Args:
         targets: The layers to adapt.
         rates: For each layer, what its learning rate is multiplied by.
-        begun: Updates that layers start at, each in its layer's own form (`krona_train.start`); the others start fresh.
+        begun: Updates that layers start at, each in its layer's own form (`krona_train.adapters.start`); the others start fresh.
     """
 
     def __init__(

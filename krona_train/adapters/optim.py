@@ -10,9 +10,9 @@ from torch import nn
 
 from krona_ops.errors import ConfigError
 
-from .config import OptimizerConfig
+from ..config import OptimizerConfig
+from ..packages import load
 from .layers import Layer
-from .packages import load
 from .rate_schedules import rate_factor
 
 FUSED = ("cpu", "cuda", "mps", "xpu")
