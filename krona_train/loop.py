@@ -17,6 +17,7 @@ from .adapters.rates import jump, learning_rates, require_movement
 from .adapters.start import Start
 from .adapters.trainee import Trainee
 from .backbone.protocol import Backbone, Example, Item
+from .batches.samples import Samples, as_items, fingerprint, prior_items
 from .config import TrainConfig
 from .events import Ended, Noted, Saved, Sink, Started
 from .look import Look
@@ -25,7 +26,6 @@ from .progress import Progress
 from .readings import Readings
 from .requests import Ask
 from .runtime import OneProcess, Runtime
-from .samples import Samples, as_items, fingerprint, prior_items
 from .state import AS_THEN, TrainState
 from .step import Batches, Blocks, backward_that_fits
 from .usage import Usage

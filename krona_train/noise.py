@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from .backbone.protocol import Backbone
+from .batches.transfer import send
 from .config import ObjectiveConfig
 from .randomness import Stream, generator
-from .transfer import send
 
 
 @dataclass(frozen=True)

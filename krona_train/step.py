@@ -13,6 +13,7 @@ from krona_ops.errors import OutOfMemoryError
 
 from .adapters.trainee import Trainee
 from .backbone.protocol import Backbone
+from .batches.samples import Sample, Samples
 from .checkpointing import prepared
 from .config import Checkpointing, MemoryConfig, TrainConfig
 from .events import Noted, Sink
@@ -23,7 +24,6 @@ from .objectives.preservation import preservation
 from .progress import Progress
 from .randomness import Stream
 from .runtime import Runtime
-from .samples import Sample, Samples
 
 
 @dataclass(frozen=True)

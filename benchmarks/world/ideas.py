@@ -21,9 +21,9 @@ from krona_ops.nearest import nearest_kron
 from krona_ops.targets import Target
 from krona_train import fit
 from krona_train.adapters.layers import KronLayer
+from krona_train.batches.samples import Samples
 from krona_train.loop import attached
 from krona_train.randomness import generator
-from krona_train.samples import Samples
 
 from .training import Layers, Material, Trained, loss_of
 

@@ -13,7 +13,7 @@ from torch import Tensor, device, nn
 
 from krona_ops.names import LayerName
 
-from ..transfer import send
+from ..batches.transfer import send
 
 
 @dataclass(frozen=True)

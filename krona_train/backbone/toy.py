@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from krona_ops.names import LayerName
 
-from ..transfer import send
+from ..batches.transfer import send
 from .protocol import Batch, Example, sampled_fingerprint, stack_masks
 
 

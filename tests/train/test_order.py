@@ -7,9 +7,9 @@ import torch
 
 from krona_train import TrainConfig
 from krona_train.backbone.protocol import Example, Item
+from krona_train.batches.order import Order
+from krona_train.batches.samples import Samples, as_items, fingerprint
 from krona_train.config import DataConfig
-from krona_train.order import Order
-from krona_train.samples import Samples, as_items, fingerprint
 
 BUCKETS = ["tall", "wide", "tall", "square", "wide", "tall", "wide"]
 

@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from krona_ops.errors import ConfigError
 from krona_ops.names import LayerName
 
+from ...batches.transfer import send
 from ...config import MemoryConfig, ObjectiveConfig
-from ...transfer import send
 from ..exact_gradients import exact_in_place, gradient_ready
 from ..protocol import Batch, Example, sampled_fingerprint, stack_masks
 from .blocks import blocks_of

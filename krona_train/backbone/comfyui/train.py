@@ -13,6 +13,7 @@ from krona_ops.errors import AdapterFileError, ConfigError, KronaError
 
 from ...adapters.rates import learning_rates, require_movement
 from ...adapters.start import Start, begin_at
+from ...batches.samples import as_items, fingerprint, prior_items
 from ...config import TrainConfig
 from ...events import Ended, Event, Sink, Started, to_all
 from ...loop import fit
@@ -21,7 +22,6 @@ from ...preview import Previewer, preview_size
 from ...requests import Ask
 from ...run import Run, require_a_format
 from ...runtime import OneProcess, Runtime
-from ...samples import as_items, fingerprint, prior_items
 from ...state import TrainState, newest
 from ...tensorboard import TensorBoardLog
 from .families import family_of

@@ -9,10 +9,10 @@ import torch
 
 from krona_ops.errors import DataError
 
-from .backbone.protocol import Example, Item, sampled_fingerprint
-from .config import TrainConfig
+from ..backbone.protocol import Example, Item, sampled_fingerprint
+from ..config import TrainConfig
+from ..randomness import Stream, generator
 from .order import Order
-from .randomness import Stream, generator
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from itertools import accumulate
 
 import torch
 
-from .randomness import Stream, generator
+from ..randomness import Stream, generator
 
 
 class Order:
