@@ -32,8 +32,8 @@ from krona_ops.errors import KronaError  # noqa: E402
 from krona_ops.inspection import inspect_header  # noqa: E402
 from krona_train.data.pictures import Picture  # noqa: E402
 from krona_train.data.pixels import Content  # noqa: E402
-from krona_train.job import load_job  # noqa: E402
-from krona_train.run_list import RunList, glance_at  # noqa: E402
+from krona_train.run.job import load_job  # noqa: E402
+from krona_train.run.overview import RunList, glance_at  # noqa: E402
 
 TENSORS, RUNS = 100_000, 10_000
 MEGABYTE = 2**20

@@ -15,9 +15,9 @@ from typing import IO
 
 from krona_ops.errors import TrainingError
 
-from .events import Ended, Event, Sink
-from .requests import Ask, ask, forget
-from .state import newest
+from .run.events import Ended, Event, Sink
+from .run.requests import Ask, ask, forget
+from .run.state import newest
 from .wire import from_line
 
 LOG = "log.txt"
@@ -47,7 +47,7 @@ def command(
         processes: One per GPU; more than one start through ``accelerate launch``.
         encoded: What `Material.save` wrote, where the pictures are encoded already.
         comfyui: The one whose code loads the model; of a file alone it is not taken (`krona_train.comfyui_start`).
-        claimed: The token of whoever holds the folder (`krona_train.claim`).
+        claimed: The token of whoever holds the folder (`krona_train.run.claim`).
         host_arguments: Of ComfyUI, such as ``--cpu`` or ``--fp32-vae``.
     """
     start = [sys.executable, "-m"]

@@ -19,14 +19,14 @@ from .adapters.trainee import Trainee
 from .backbone.protocol import Backbone, Example, Item
 from .batches.samples import Samples, as_items, fingerprint, prior_items
 from .config import TrainConfig
-from .events import Ended, Noted, Saved, Sink, Started
 from .look import Look
 from .memory import Plan
 from .progress import Progress
 from .readings import Readings
-from .requests import Ask
+from .run.events import Ended, Noted, Saved, Sink, Started
+from .run.requests import Ask
+from .run.state import AS_THEN, TrainState
 from .runtime import OneProcess, Runtime
-from .state import AS_THEN, TrainState
 from .step import Batches, Blocks, backward_that_fits
 from .usage import Usage
 from .validation import keep_out

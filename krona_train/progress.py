@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .memory import Plan
-from .state import TrainState
+from .run.state import TrainState
 from .validation import Best
 
 

@@ -16,13 +16,13 @@ from .backbone.protocol import Backbone
 from .batches.samples import Sample, Samples
 from .checkpointing import prepared
 from .config import Checkpointing, MemoryConfig, TrainConfig
-from .events import Noted, Sink
 from .memory import is_out_of_memory
 from .noise import draw
 from .objectives.denoising import denoising
 from .objectives.preservation import preservation
 from .progress import Progress
 from .randomness import Stream
+from .run.events import Noted, Sink
 from .runtime import Runtime
 
 

@@ -6,7 +6,7 @@ import threading
 
 from comfy_api.latest import ComfyExtension, io
 
-from krona_train.litter import sweep_below
+from krona_train.run.litter import sweep_below
 
 from .apply import KronaApply, KronaLoadApply
 from .blend import KronaBlend

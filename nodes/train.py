@@ -19,7 +19,7 @@ from krona_train.config import PreviewConfig
 from krona_train.config.settings import Settings
 from krona_train.placard import drawn
 from krona_train.preview import preview_sheet
-from krona_train.state import newest_whole
+from krona_train.run.state import newest_whole
 
 from .host import paths
 from .host.choices import ALL_GPUS, HERE, NEW, PROCESS, SAME

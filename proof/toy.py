@@ -14,13 +14,13 @@ from krona_train import AdapterConfig, OptimizerConfig, TrainConfig, fit
 from krona_train.backbone.protocol import Example
 from krona_train.backbone.toy import ToyBackbone
 from krona_train.batches.samples import as_items, fingerprint
-from krona_train.claim import claim, claim_new
 from krona_train.config import PreviewConfig, ValidationConfig
 from krona_train.data.cache import Cache
-from krona_train.events import Event
-from krona_train.metrics import METRICS, read
-from krona_train.run import Run
-from krona_train.state import TrainState, newest_whole, same_run
+from krona_train.run.claim import claim, claim_new
+from krona_train.run.events import Event
+from krona_train.run.folder import Run
+from krona_train.run.metrics import METRICS, read
+from krona_train.run.state import TrainState, newest_whole, same_run
 
 from .words import in_short
 

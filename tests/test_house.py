@@ -67,7 +67,7 @@ def test_each_package_imports_only_what_it_may(package):
         ("krona_train", "krona_train/loop.py", "import comfy.model_management"),
         ("krona_train", "krona_train/loop.py", "import accelerate"),
         ("krona_train", "krona_train/adapters/optim.py", "def f():\n    import diffusers"),
-        ("krona_train", "krona_train/tensorboard.py", "import tensorboardX"),
+        ("krona_train", "krona_train/run/tensorboard.py", "import tensorboardX"),
         ("krona_train", "krona_train/backbone/protocol.py", "import comfy"),
         ("krona_train", "krona_train/loop.py", "import nodes"),
         ("nodes", "nodes/host/keys.py", "import nodes"),

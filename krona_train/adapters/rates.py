@@ -10,7 +10,7 @@ from krona_ops.targets import Target
 
 from ..backbone.protocol import Backbone
 from ..config import WIDTH, TrainConfig
-from ..state import TrainState
+from ..run.state import TrainState
 from .rate_schedules import rate_factor
 
 

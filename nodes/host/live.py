@@ -11,10 +11,10 @@ from pathlib import Path
 from server import PromptServer
 
 from krona_ops.shown import shown
-from krona_train.events import Ended, Event, Noted, Previewed, Sink, Started, Validated
-from krona_train.metrics import METRICS
-from krona_train.requests import forget
-from krona_train.runs import Tail, standing
+from krona_train.run.events import Ended, Event, Noted, Previewed, Sink, Started, Validated
+from krona_train.run.metrics import METRICS
+from krona_train.run.reading import Tail, standing
+from krona_train.run.requests import forget
 
 from .public import public_row
 

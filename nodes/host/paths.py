@@ -16,9 +16,9 @@ from krona_ops.files import read_header
 from krona_ops.header import SUFFIXES
 from krona_train.config.typed_in import safe_name as safe_name
 from krona_train.config.typed_in import typed_path
-from krona_train.run_list import RunList
-from krona_train.runs import is_run
-from krona_train.state import newest_whole
+from krona_train.run.overview import RunList
+from krona_train.run.reading import is_run
+from krona_train.run.state import newest_whole
 
 from . import places
 from .public import without_folders
@@ -162,7 +162,7 @@ def picture_folder(name: str) -> Path:
 
 
 def wanted_folder(name: str) -> Path:
-    """The folder under ``output/krona`` that a new run would have; one in use gets a number (`krona_train.claim.claim_new`)."""
+    """The folder under ``output/krona`` that a new run would have; one in use gets a number (`krona_train.run.claim.claim_new`)."""
     return runs_folder() / (safe_name(name) or time.strftime("run-%Y%m%d-%H%M%S"))
 
 

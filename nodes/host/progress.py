@@ -10,7 +10,7 @@ import comfy.utils
 from server import PromptServer
 from tqdm import tqdm
 
-from krona_train.events import Ended, Event, Noted, Previewed, Started, Stepped, Validated
+from krona_train.run.events import Ended, Event, Noted, Previewed, Started, Stepped, Validated
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from random import Random
 
 from krona_train.data.cache import Cache, entry_key
-from krona_train.events import Event, Stepped
+from krona_train.run.events import Event, Stepped
 
 from .. import toy
 from ..driver import Bench, Outcome

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from krona_ops import load
-from krona_train.metrics import METRICS, read
+from krona_train.run.metrics import METRICS, read
 from tools.server import PACK, RunFailed, Server
 
 from .. import toy

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from krona_train.config import TrainConfig
-from krona_train.metrics import METRICS, history
-from krona_train.run import Run
-from krona_train.runs import Tail, rows_of, standing
+from krona_train.run.folder import Run
+from krona_train.run.metrics import METRICS, history
+from krona_train.run.reading import Tail, rows_of, standing
 
 from ..driver import Bench, Outcome
 from ..judge import foreign

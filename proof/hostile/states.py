@@ -11,7 +11,7 @@ from random import Random
 from krona_ops.checksum import checksum
 from krona_train import fit
 from krona_train.backbone.toy import ToyBackbone
-from krona_train.state import TrainState, newest_whole, same_run, states
+from krona_train.run.state import TrainState, newest_whole, same_run, states
 
 from .. import toy
 from ..driver import Bench, Outcome

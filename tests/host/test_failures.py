@@ -12,8 +12,8 @@ from krona_ops import TargetRule, load
 from krona_ops.errors import AdapterFileError, ConfigError, DataError, NonFiniteError
 from krona_train import AdapterConfig, OptimizerConfig, TrainConfig
 from krona_train.config import DataConfig, PreviewConfig
-from krona_train.events import Started, Stepped
-from krona_train.state import TrainState, newest, states
+from krona_train.run.events import Started, Stepped
+from krona_train.run.state import TrainState, newest, states
 from tools import tiny_models
 
 SAMPLES = Path(__file__).resolve().parents[2] / "samples" / "krobot"

@@ -159,7 +159,7 @@ def test_a_run_starts_from_an_adapter_of_any_dialect_and_its_file_starts_it_agai
 
     from krona_ops import Adapter, save
     from krona_train.__main__ import _start
-    from krona_train.job import load_job
+    from krona_train.run.job import load_job
 
     model = parts["world"][0]
     first = train("world", "world", "world").adapter

@@ -12,9 +12,9 @@ from krona_train.adapters.trainee import build_layers
 from krona_train.backbone.protocol import Example
 from krona_train.backbone.toy import ToyBackbone
 from krona_train.config import PriorConfig
-from krona_train.events import Stepped
 from krona_train.loop import attached
 from krona_train.noise import draw
+from krona_train.run.events import Stepped
 
 SHARED = 4
 """Tokens before the first word that differs: start, "a", "photo", "of"; CLIP looks back only, so they are bitwise the same."""

@@ -22,7 +22,7 @@ from PIL import Image
 from krona_ops import Adapter, Full, Kron
 from krona_ops import load as load_adapter
 from krona_ops import save as save_adapter
-from krona_train.requests import Ask, file_of
+from krona_train.run.requests import Ask, file_of
 from tools.client import _listen
 
 
@@ -484,7 +484,7 @@ def test_whether_a_training_goes_on_when_queued_again_is_told_by_its_newest_stat
 
     from krona_train import fit
     from krona_train.backbone.toy import ToyBackbone
-    from krona_train.run import Run
+    from krona_train.run.folder import Run
 
     output = folder_paths.get_output_directory()
     folder_paths.set_output_directory(str(tmp_path))

@@ -142,7 +142,7 @@ def test_a_training_is_the_same_with_and_without_previews(checkpoint, previewer)
     from krona_train.backbone.comfyui import ComfyBackbone, PictureSize, TextCondition
     from krona_train.backbone.protocol import Example
     from krona_train.config import OptimizerConfig
-    from krona_train.events import Previewed
+    from krona_train.run.events import Previewed
 
     model, _, _ = checkpoint
     text = previewer.conditions[0]

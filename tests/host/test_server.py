@@ -18,7 +18,7 @@ from safetensors import safe_open
 
 from krona_ops import load as load_adapter
 from krona_train.config import from_yaml
-from krona_train.job import Job
+from krona_train.run.job import Job
 from tools import tiny_models
 from tools.server import PromptRejected, RunFailed, RunInterrupted, Server
 

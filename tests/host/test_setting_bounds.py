@@ -18,7 +18,7 @@ from krona_train.config import (
     from_yaml,
 )
 from krona_train.data.choices import PictureFiles
-from krona_train.job import Job
+from krona_train.run.job import Job
 
 OTHERWISE = {
     "KronaTrainSettings": {

@@ -14,10 +14,10 @@ from krona_ops import TargetRule, select
 from krona_train import AdapterConfig, OptimizerConfig, TrainConfig, fit
 from krona_train.adapters.trainee import build_layers
 from krona_train.backbone.protocol import Example
-from krona_train.events import Stepped
 from krona_train.loop import attached
 from krona_train.noise import Draw, draw
 from krona_train.objectives.denoising import denoising
+from krona_train.run.events import Stepped
 
 SETTINGS = TrainConfig(steps=100, optimizer=OptimizerConfig(learning_rate=1e-2, rate_by_width=0.0))
 
@@ -303,7 +303,7 @@ def test_an_error_in_the_middle_says_where_what_was_trained_is(comfy, tmp_path):
     from krona_train.backbone.comfyui.material import Places, prepare
     from krona_train.backbone.comfyui.train import HostTraining
     from krona_train.data.pictures import Dataset, from_tensor
-    from krona_train.state import newest
+    from krona_train.run.state import newest
     from tools import tiny_models
 
     def tell(done, total, what):

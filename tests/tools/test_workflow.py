@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from krona_train.config import from_yaml
-from krona_train.job import Job
+from krona_train.run.job import Job
 from tools import tiny_models
 from tools.demo import graph_of
 from tools.make_workflows import DREAMBOOTH, FOLDER, MADE

@@ -12,12 +12,12 @@ import pytest
 from test_loop import config, examples
 
 from krona_ops.errors import AdapterFileError, ConfigError
-from krona_train import claim as claims
 from krona_train import fit
 from krona_train.backbone.toy import ToyBackbone
-from krona_train.claim import LOCK, claim, claim_new, join
-from krona_train.events import Stepped
-from krona_train.run import Run
+from krona_train.run.claim import LOCK, claim, claim_new, join
+from krona_train.run.events import Stepped
+from krona_train.run.folder import Run
+from krona_train.run.folder import claim as claims
 
 ROOT = Path(__file__).resolve().parents[2]
 HOLDER = """
@@ -25,7 +25,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from krona_train.claim import claim
+from krona_train.run.claim import claim
 held = claim(Path(sys.argv[1]))
 print(held.token, flush=True)
 sys.stdin.readline()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from krona_train.config import from_yaml
-from krona_train.job import Job
+from krona_train.run.job import Job
 from tools.make_settings_table import DOCUMENT, docstrings, make, sections
 
 ROOT = Path(__file__).resolve().parents[2]

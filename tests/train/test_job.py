@@ -14,7 +14,7 @@ from krona_train.config import DataConfig
 from krona_train.config.typed_in import typed_path
 from krona_train.data.choices import PictureFiles
 from krona_train.data.source import read_pictures
-from krona_train.job import Job, ModelFiles, load_job, to_text
+from krona_train.run.job import Job, ModelFiles, load_job, to_text
 
 ROBOTS = Path(__file__).resolve().parents[2] / "samples" / "krobot"
 

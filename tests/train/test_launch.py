@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from krona_ops.errors import TrainingError
-from krona_train.events import Ended, Noted, Stepped
 from krona_train.launch import LOG, command, follow
-from krona_train.requests import Ask, ask, asked
+from krona_train.run.events import Ended, Noted, Stepped
+from krona_train.run.requests import Ask, ask, asked
 
 GUARD = 60.0
 """Seconds that a stopped child has; only a failing test waits for them."""

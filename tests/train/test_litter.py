@@ -1,6 +1,6 @@
 """When a program starts, what was left in the folders of all runs goes: unfinished files, and nothing else."""
 
-from krona_train.litter import sweep_below
+from krona_train.run.litter import sweep_below
 
 PART = ".state-00000003.safetensors.0123456789abcdef.part"
 

@@ -14,8 +14,8 @@ from krona_ops.errors import OutOfMemoryError
 from krona_train import fit
 from krona_train.backbone.toy import ToyBackbone
 from krona_train.config import MemoryConfig
-from krona_train.events import Noted, Stepped
 from krona_train.memory import Plan, is_out_of_memory
+from krona_train.run.events import Noted, Stepped
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -16,8 +16,8 @@ from krona_train.adapters.optim import PACKAGES
 from krona_train.adapters.rate_schedules import rate_factor
 from krona_train.backbone.toy import ToyBackbone
 from krona_train.config import EmaConfig, MemoryConfig
-from krona_train.events import Ended, Stepped
-from krona_train.state import TrainState
+from krona_train.run.events import Ended, Stepped
+from krona_train.run.state import TrainState
 
 FAST = OptimizerConfig(learning_rate=1e-2, rate_by_width=0.0)
 EVERY_KIND = {

@@ -12,8 +12,8 @@ from krona_train import OptimizerConfig, fit
 from krona_train.backbone.protocol import Example
 from krona_train.backbone.toy import ToyBackbone
 from krona_train.config import EmaConfig, MemoryConfig, PreviewConfig, ValidationConfig
-from krona_train.events import Ended, Previewed, Saved, Stepped, Validated
-from krona_train.requests import Ask
+from krona_train.run.events import Ended, Previewed, Saved, Stepped, Validated
+from krona_train.run.requests import Ask
 
 
 class Counting(ToyBackbone):

@@ -9,10 +9,10 @@ from krona_ops import load
 from krona_train import OptimizerConfig, fit
 from krona_train.backbone.toy import ToyBackbone
 from krona_train.config import EmaConfig, ValidationConfig
-from krona_train.events import Ended, Saved, Started, Stepped, to_all
-from krona_train.requests import Ask, ask, asked, file_of, forget
-from krona_train.run import Run
-from krona_train.state import TrainState, newest
+from krona_train.run.events import Ended, Saved, Started, Stepped, to_all
+from krona_train.run.folder import Run
+from krona_train.run.requests import Ask, ask, asked, file_of, forget
+from krona_train.run.state import TrainState, newest
 
 
 def settings(**changes):

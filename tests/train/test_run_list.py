@@ -9,8 +9,8 @@ from collections import Counter
 
 import pytest
 
-from krona_train.run_list import RunList
-from krona_train.runs import run_folders, standing
+from krona_train.run.overview import RunList
+from krona_train.run.reading import run_folders, standing
 
 STARTED = {"event": "started", "step": 0, "steps": 9, "layers": 1, "parameters": 2, "notes": []}
 ENDED = {"event": "ended", "step": 9, "steps": 9, "error": None, "stopped": False}

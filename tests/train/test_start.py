@@ -20,10 +20,10 @@ from krona_train.__main__ import _Bar
 from krona_train.adapters.start import FILE, METADATA, begin_at
 from krona_train.backbone.toy import ToyBackbone
 from krona_train.config import EmaConfig
-from krona_train.events import Ended, Started
-from krona_train.requests import Ask
-from krona_train.run import Run, require_a_format
-from krona_train.state import TrainState, same_run
+from krona_train.run.events import Ended, Started
+from krona_train.run.folder import Run, require_a_format
+from krona_train.run.requests import Ask
+from krona_train.run.state import TrainState, same_run
 
 RULES = (TargetRule(factors=(8, 4)),)
 KINDS = {

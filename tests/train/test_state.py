@@ -19,13 +19,13 @@ from krona_ops.errors import AdapterFileError, ConfigError, KronaError, NonFinit
 from krona_ops.files import load_tensors, save_tensors
 from krona_ops.header import read_header
 from krona_train import AdapterConfig, OptimizerConfig, TrainConfig, fit
-from krona_train import run as runs
 from krona_train.backbone.protocol import Example
 from krona_train.backbone.toy import ToyBackbone
 from krona_train.config import ObjectiveConfig
-from krona_train.events import Ended, Noted, Saved, Stepped
-from krona_train.run import Run
-from krona_train.state import AS_THEN, TrainState, newest, newest_whole, same_run, states
+from krona_train.run.events import Ended, Noted, Saved, Stepped
+from krona_train.run.folder import Run
+from krona_train.run import folder as runs
+from krona_train.run.state import AS_THEN, TrainState, newest, newest_whole, same_run, states
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -483,8 +483,8 @@ from test_state import settings
 from test_loop import examples
 from krona_train import fit
 from krona_train.backbone.toy import ToyBackbone
-from krona_train.run import Run
-from krona_train.state import TrainState, newest
+from krona_train.run.folder import Run
+from krona_train.run.state import TrainState, newest
 folder = Path(sys.argv[1])
 state = newest(folder)
 config = settings(steps=60, keep_states=2)
@@ -533,8 +533,8 @@ from test_loop import examples
 from krona_ops.errors import AdapterFileError
 from krona_train import fit
 from krona_train.backbone.toy import ToyBackbone
-from krona_train.events import Saved
-from krona_train.run import Run
+from krona_train.run.events import Saved
+from krona_train.run.folder import Run
 run = Run(Path(sys.argv[1]), settings(), {})
 def sink(event):
     if isinstance(event, Saved) and event.state.step == 5:

@@ -12,8 +12,8 @@ from test_loop import config, examples
 from krona_train import fit
 from krona_train.backbone.toy import ToyBackbone
 from krona_train.config import to_yaml
-from krona_train.events import Ended, Noted, Previewed, Saved, Started, Stepped, Validated
-from krona_train.tensorboard import TensorBoardLog
+from krona_train.run.events import Ended, Noted, Previewed, Saved, Started, Stepped, Validated
+from krona_train.run.tensorboard import TensorBoardLog
 
 START = {"layers": 2, "parameters": 1234, "notes": ("a note",)}
 

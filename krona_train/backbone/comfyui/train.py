@@ -15,15 +15,15 @@ from ...adapters.rates import learning_rates, require_movement
 from ...adapters.start import Start, begin_at
 from ...batches.samples import as_items, fingerprint, prior_items
 from ...config import TrainConfig
-from ...events import Ended, Event, Sink, Started, to_all
 from ...loop import fit
-from ...metadata import describe
 from ...preview import Previewer, preview_size
-from ...requests import Ask
-from ...run import Run, require_a_format
+from ...run.events import Ended, Event, Sink, Started, to_all
+from ...run.folder import Run, require_a_format
+from ...run.metadata import describe
+from ...run.requests import Ask
+from ...run.state import TrainState, newest
+from ...run.tensorboard import TensorBoardLog
 from ...runtime import OneProcess, Runtime
-from ...state import TrainState, newest
-from ...tensorboard import TensorBoardLog
 from .families import family_of
 from .material import Material
 from .model import ComfyBackbone
@@ -107,7 +107,7 @@ class HostTraining:
             folder: The run's folder; new, or that of the run that goes on.
             sinks: Get every event after the run's folder has.
             asked: What the training is asked, see `krona_train.loop.fit`; the run's folder forgets the files that asked.
-            held: The folder is held by whoever calls (`krona_train.claim`); otherwise it is from the first event to the last.
+            held: The folder is held by whoever calls (`krona_train.run.claim`); otherwise it is from the first event to the last.
 
         Raises:
             KronaError: See `krona_train.loop.fit`; its text says where what was trained is.

@@ -13,7 +13,7 @@ from krona_ops.header import read_header
 from krona_ops.inspection import inspect_header
 from krona_ops.metadata import description_of, picture_type, thumbnail_in, title_of, trigger_words
 from krona_ops.shown import shown
-from krona_train.runs import own_file
+from krona_train.run.reading import own_file
 
 from .. import paths
 from .answers import Refused, answering, as_json, encoded, picture

@@ -14,10 +14,10 @@ from aiohttp import web
 from krona_ops.border import Border
 from krona_ops.errors import AdapterFileError
 from krona_ops.shown import shown
-from krona_train.metrics import picture_names
-from krona_train.requests import Ask, ask
-from krona_train.run_list import RESULT, Glance, glance_at
-from krona_train.runs import own, own_file, rows_of, run_named, settings_of, standing_of
+from krona_train.run.metrics import picture_names
+from krona_train.run.overview import RESULT, Glance, glance_at
+from krona_train.run.reading import own, own_file, rows_of, run_named, settings_of, standing_of
+from krona_train.run.requests import Ask, ask
 
 from .. import live, paths
 from ..public import public_row

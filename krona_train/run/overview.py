@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from .metrics import METRICS, parsed
-from .runs import SETTINGS, Standing, leads_away, own, standing_of
+from .reading import SETTINGS, Standing, leads_away, own, standing_of
 
 RESULT = "adapter.safetensors"
 _STOPPED, _STATE, _SUFFIX = "adapter-stopped-at-", "state-", ".safetensors"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from krona_ops.metadata import modelspec
 
-from .config import TrainConfig, to_dict
+from ..config import TrainConfig, to_dict
 
 SCHEMA = "1"
 

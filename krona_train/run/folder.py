@@ -13,9 +13,9 @@ from krona_ops import Adapter, Target, save
 from krona_ops.atomic import remove, sweep, write_atomically
 from krona_ops.errors import AdapterFileError, ConfigError
 
-from .adapters.start import FILE as START
+from ..adapters.start import FILE as START
+from ..config import AdapterConfig, TrainConfig, to_yaml
 from .claim import Claim, claim
-from .config import AdapterConfig, TrainConfig, to_yaml
 from .events import Ended, Event, Previewed, Saved, Started, Validated
 from .metrics import METRICS, append, history, picture_names, read, row_of
 from .requests import Ask, forget

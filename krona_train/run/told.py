@@ -10,7 +10,7 @@ from krona_ops.border import Border, Limits
 from krona_ops.errors import AdapterFileError
 from krona_ops.shown import shown
 
-from .config import Checkpointing, TrainConfig, from_dict
+from ..config import Checkpointing, TrainConfig, from_dict
 
 KIND = "krona.train-state"
 SCHEMA = "2"

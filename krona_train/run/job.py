@@ -12,9 +12,9 @@ from typing import Any
 
 from krona_ops.errors import ConfigError, KronaError
 
-from .config import TrainConfig, from_dict, plain_yaml, to_yaml, wanted_prior
-from .config.typed_in import safe_name, typed_path
-from .data.choices import PictureFiles
+from ..config import TrainConfig, from_dict, plain_yaml, to_yaml, wanted_prior
+from ..config.typed_in import safe_name, typed_path
+from ..data.choices import PictureFiles
 
 
 @dataclass(frozen=True)

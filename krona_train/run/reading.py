@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from krona_ops.errors import KronaError
 
-from .config import to_dict
+from ..config import to_dict
 from .job import load_job
 from .metrics import BUFFER, METRICS, lines, parsed, read
 

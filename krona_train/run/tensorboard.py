@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL.Image import Image
 
-from .config import TrainConfig, to_yaml
+from ..config import TrainConfig, to_yaml
 from .event_file import EventFile, Message, picture, scalar, session_start, text
 from .events import Ended, Event, Noted, Previewed, Saved, Started, Stepped, Validated
 

@@ -18,7 +18,7 @@ from krona_ops.files import load_tensors, save_tensors
 from krona_ops.header import read_header
 from krona_ops.shown import printable
 
-from .config import TrainConfig, to_dict
+from ..config import TrainConfig, to_dict
 from .told import AS_THEN as AS_THEN
 from .told import KIND, SCHEMA
 from .told import read as read_told
