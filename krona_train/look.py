@@ -10,9 +10,9 @@ from PIL.Image import Image
 from .adapters.trainee import Trainee, collect
 from .backbone.protocol import Backbone, Item
 from .config import TrainConfig
-from .progress import Progress
 from .run.events import Previewed, Sink, Validated
 from .runtime import Runtime
+from .step.progress import Progress
 from .validation import validation_loss
 
 

@@ -20,15 +20,15 @@ from .backbone.protocol import Backbone, Example, Item
 from .batches.samples import Samples, as_items, fingerprint, prior_items
 from .config import TrainConfig
 from .look import Look
-from .memory import Plan
-from .progress import Progress
-from .readings import Readings
 from .run.events import Ended, Noted, Saved, Sink, Started
 from .run.requests import Ask
 from .run.state import AS_THEN, TrainState
 from .runtime import OneProcess, Runtime
-from .step import Batches, Blocks, backward_that_fits
-from .usage import Usage
+from .step.gradients import Batches, Blocks, backward_that_fits
+from .step.plan import Plan
+from .step.progress import Progress
+from .step.readings import Readings
+from .step.usage import Usage
 from .validation import keep_out
 
 

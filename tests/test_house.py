@@ -20,7 +20,7 @@ ALSO = {
     "krona_train/evaluation/": {"safetensors", "transformers"},
     "krona_train/adapters/optim.py": {"bitsandbytes", "prodigyopt", "schedulefree"},
     "krona_train/runtime.py": {"accelerate"},
-    "krona_train/usage.py": {"psutil"},
+    "krona_train/step/usage.py": {"psutil"},
 }
 """The files of the trainer that know one thing more: the host, and libraries that only they may load."""
 

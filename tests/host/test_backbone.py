@@ -11,9 +11,9 @@ from torch.testing import assert_close
 from krona_ops import Adapter, Full, Kron, TargetRule, select
 from krona_train import AdapterConfig, OptimizerConfig, TrainConfig, fit
 from krona_train.backbone.protocol import Example
-from krona_train.checkpointing import prepared
 from krona_train.config import MemoryConfig
 from krona_train.run.events import Stepped
+from krona_train.step.checkpointing import prepared
 from tools import tiny_models
 
 SETTINGS = TrainConfig(steps=4, optimizer=OptimizerConfig(learning_rate=1e-2, rate_by_width=0.0))

@@ -12,9 +12,9 @@ from torch.overrides import TorchFunctionMode
 from krona_ops import TargetRule, select
 from krona_train import AdapterConfig
 from krona_train.adapters.trainee import build_layers
-from krona_train.checkpointing import checkpointed
 from krona_train.loop import attached
 from krona_train.noise import Draw
+from krona_train.step.checkpointing import checkpointed
 
 RULES = (TargetRule(factors=(8, 4)),)
 LEVEL = 0.6

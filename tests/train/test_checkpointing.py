@@ -7,8 +7,8 @@ from torch.testing import assert_close
 
 from krona_ops.live.attach import patched
 from krona_train.backbone.exact_gradients import exact_in_place
-from krona_train.checkpointing import checkpointed, compiled, prepared
 from krona_train.config import MemoryConfig
+from krona_train.step.checkpointing import checkpointed, compiled, prepared
 
 MODES = ["blocks", "offloaded"]
 

@@ -14,8 +14,8 @@ from krona_ops.errors import OutOfMemoryError
 from krona_train import fit
 from krona_train.backbone.toy import ToyBackbone
 from krona_train.config import MemoryConfig
-from krona_train.memory import Plan, is_out_of_memory
 from krona_train.run.events import Noted, Stepped
+from krona_train.step.plan import Plan, is_out_of_memory
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -116,7 +116,7 @@ try:
     resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
     torch.empty(1 << 40)
 except RuntimeError as error:
-    from krona_train.memory import is_out_of_memory
+    from krona_train.step.plan import is_out_of_memory
     print(type(error).__name__, is_out_of_memory(error))
 """
 

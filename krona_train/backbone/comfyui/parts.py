@@ -13,7 +13,7 @@ from torch import Tensor
 
 from krona_ops.errors import ConfigError, KronaError
 
-from ...memory import is_out_of_memory
+from ...step.plan import is_out_of_memory
 from ..protocol import Item
 from .encode import TextCondition
 from .families import family_of

@@ -14,8 +14,8 @@ from torch.utils.checkpoint import checkpoint
 
 from krona_ops.live.attach import Forward, patched
 
-from .backbone.exact_gradients import mode_of_recomputation
-from .config import Checkpointing, MemoryConfig
+from ..backbone.exact_gradients import mode_of_recomputation
+from ..config import Checkpointing, MemoryConfig
 
 log = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from krona_ops.errors import NonFiniteError
 
+from ..run.events import Sink, Stepped
 from .progress import Progress
-from .run.events import Sink, Stepped
 
 
 @dataclass(frozen=True)

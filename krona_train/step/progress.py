@@ -6,9 +6,9 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from .memory import Plan
-from .run.state import TrainState
-from .validation import Best
+from ..run.state import TrainState
+from ..validation import Best
+from .plan import Plan
 
 
 @dataclass

@@ -11,19 +11,19 @@ from torch import Tensor
 
 from krona_ops.errors import OutOfMemoryError
 
-from .adapters.trainee import Trainee
-from .backbone.protocol import Backbone
-from .batches.samples import Sample, Samples
+from ..adapters.trainee import Trainee
+from ..backbone.protocol import Backbone
+from ..batches.samples import Sample, Samples
+from ..config import Checkpointing, MemoryConfig, TrainConfig
+from ..noise import draw
+from ..objectives.denoising import denoising
+from ..objectives.preservation import preservation
+from ..randomness import Stream
+from ..run.events import Noted, Sink
+from ..runtime import Runtime
 from .checkpointing import prepared
-from .config import Checkpointing, MemoryConfig, TrainConfig
-from .memory import is_out_of_memory
-from .noise import draw
-from .objectives.denoising import denoising
-from .objectives.preservation import preservation
+from .plan import is_out_of_memory
 from .progress import Progress
-from .randomness import Stream
-from .run.events import Noted, Sink
-from .runtime import Runtime
 
 
 @dataclass(frozen=True)

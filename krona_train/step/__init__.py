@@ -1,0 +1,1 @@
+"""One step: its gradients, in whatever memory there is, and what it tells."""
