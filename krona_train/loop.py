@@ -19,7 +19,8 @@ from .adapters.trainee import Trainee
 from .backbone.protocol import Backbone, Example, Item
 from .batches.samples import Samples, as_items, fingerprint, prior_items
 from .config import TrainConfig
-from .look import Look
+from .monitor.look import Look
+from .monitor.validation import keep_out
 from .run.events import Ended, Noted, Saved, Sink, Started
 from .run.requests import Ask
 from .run.state import AS_THEN, TrainState
@@ -29,7 +30,6 @@ from .step.plan import Plan
 from .step.progress import Progress
 from .step.readings import Readings
 from .step.usage import Usage
-from .validation import keep_out
 
 
 def fit(

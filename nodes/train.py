@@ -17,8 +17,8 @@ from krona_ops.files import write_atomically
 from krona_train import AdapterConfig, OptimizerConfig, TrainConfig
 from krona_train.config import PreviewConfig
 from krona_train.config.settings import Settings
+from krona_train.monitor.preview import preview_sheet
 from krona_train.placard import drawn
-from krona_train.preview import preview_sheet
 from krona_train.run.state import newest_whole
 
 from .host import paths

@@ -25,8 +25,8 @@ from krona_train.adapters.trainee import build_layers, collect
 from krona_train.backbone.protocol import Backbone, Item
 from krona_train.batches.samples import Samples
 from krona_train.loop import attached, learning_rates
-from krona_train.noise import draw
 from krona_train.objectives.denoising import denoising
+from krona_train.objectives.noise import draw
 from krona_train.randomness import generator
 
 

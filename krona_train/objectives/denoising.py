@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ..backbone.protocol import Backbone, Batch
 from ..config import ObjectiveConfig
-from ..noise import Draw
+from .noise import Draw
 from .weighting import weighting
 
 

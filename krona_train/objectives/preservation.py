@@ -9,8 +9,8 @@ from torch import Tensor
 
 from ..backbone.protocol import Backbone, Batch
 from ..config import ObjectiveConfig
-from ..noise import Draw
 from .denoising import error
+from .noise import Draw
 
 
 def preservation(

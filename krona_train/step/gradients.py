@@ -15,8 +15,8 @@ from ..adapters.trainee import Trainee
 from ..backbone.protocol import Backbone
 from ..batches.samples import Sample, Samples
 from ..config import Checkpointing, MemoryConfig, TrainConfig
-from ..noise import draw
 from ..objectives.denoising import denoising
+from ..objectives.noise import draw
 from ..objectives.preservation import preservation
 from ..randomness import Stream
 from ..run.events import Noted, Sink

@@ -6,8 +6,8 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..monitor.validation import Best
 from ..run.state import TrainState
-from ..validation import Best
 from .plan import Plan
 
 

@@ -10,8 +10,8 @@ from PIL import Image
 
 from krona_ops import Adapter, Full, Kron, load, save
 from krona_ops.errors import KronaError
-from krona_train.class_pictures import make_class_pictures
 from krona_train.data.cache import Cache, entry_key
+from krona_train.data.class_pictures import make_class_pictures
 
 from .. import toy
 from ..driver import Bench, Outcome

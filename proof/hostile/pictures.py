@@ -12,8 +12,8 @@ from random import Random
 
 from PIL import Image, ImageCms
 
-from krona_train.class_pictures import make_class_pictures
 from krona_train.data.buckets import View
+from krona_train.data.class_pictures import make_class_pictures
 from krona_train.data.pictures import Picture
 from krona_train.data.pixels import Content, is_readable
 

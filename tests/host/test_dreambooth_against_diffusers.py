@@ -12,7 +12,7 @@ from krona_train import AdapterConfig, OptimizerConfig, TrainConfig, fit
 from krona_train.adapters.trainee import build_layers
 from krona_train.batches.samples import Samples, as_items
 from krona_train.config import PriorConfig
-from krona_train.noise import draw
+from krona_train.objectives.noise import draw
 from krona_train.run.events import Ended, Saved, Stepped
 
 diffusers = pytest.importorskip("diffusers", reason="diffusers 0.42 needs Python 3.11 or newer")

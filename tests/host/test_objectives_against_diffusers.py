@@ -10,8 +10,8 @@ import torch
 from torch.testing import assert_close
 
 from krona_train.config import ObjectiveConfig
-from krona_train.noise import Draw, warp
 from krona_train.objectives.denoising import denoising
+from krona_train.objectives.noise import Draw, warp
 
 diffusers = pytest.importorskip("diffusers", reason="diffusers 0.42 needs Python 3.11 or newer")
 

@@ -13,7 +13,7 @@ from krona_train.backbone.protocol import Example
 from krona_train.backbone.toy import ToyBackbone
 from krona_train.config import PriorConfig
 from krona_train.loop import attached
-from krona_train.noise import draw
+from krona_train.objectives.noise import draw
 from krona_train.run.events import Stepped
 
 SHARED = 4

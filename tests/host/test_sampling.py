@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from krona_ops.errors import ConfigError, NonFiniteError
-from krona_train.class_pictures import make_class_pictures
 from krona_train.config import PreviewConfig
+from krona_train.data.class_pictures import make_class_pictures
 from tools import tiny_models
 
 QUICK = PreviewConfig(steps=2, width=64, height=48)

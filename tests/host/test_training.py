@@ -15,8 +15,8 @@ from krona_train import AdapterConfig, OptimizerConfig, TrainConfig, fit
 from krona_train.adapters.trainee import build_layers
 from krona_train.backbone.protocol import Example
 from krona_train.loop import attached
-from krona_train.noise import Draw, draw
 from krona_train.objectives.denoising import denoising
+from krona_train.objectives.noise import Draw, draw
 from krona_train.run.events import Stepped
 
 SETTINGS = TrainConfig(steps=100, optimizer=OptimizerConfig(learning_rate=1e-2, rate_by_width=0.0))

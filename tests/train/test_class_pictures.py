@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from krona_ops.errors import AdapterFileError, DataError
-from krona_train.class_pictures import class_folder, make_class_pictures
+from krona_train.data.class_pictures import class_folder, make_class_pictures
 
 
 class Cancelled(Exception):

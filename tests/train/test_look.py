@@ -14,9 +14,9 @@ from krona_train.backbone.toy import ToyBackbone
 from krona_train.batches.samples import as_items
 from krona_train.config import EmaConfig, ObjectiveConfig, PreviewConfig, ValidationConfig
 from krona_train.loop import attached
+from krona_train.monitor.validation import keep_out, validation_loss
 from krona_train.run.events import Ended, Previewed, Saved, Stepped, Validated
 from krona_train.run.state import TrainState
-from krona_train.validation import keep_out, validation_loss
 
 
 def watched(**changes):

@@ -13,8 +13,8 @@ from krona_train.backbone.toy import ToyBackbone
 from krona_train.batches.order import Order
 from krona_train.config import PriorConfig
 from krona_train.loop import attached
-from krona_train.noise import draw
 from krona_train.objectives.denoising import denoising
+from krona_train.objectives.noise import draw
 from krona_train.run.events import Ended, Started, Stepped
 
 

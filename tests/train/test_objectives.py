@@ -11,8 +11,8 @@ from krona_train import fit
 from krona_train.backbone.protocol import Example
 from krona_train.backbone.toy import ToyBackbone
 from krona_train.config import ObjectiveConfig
-from krona_train.noise import draw, warp
 from krona_train.objectives.denoising import denoising, mean
+from krona_train.objectives.noise import draw, warp
 from krona_train.objectives.weighting import weighting
 
 

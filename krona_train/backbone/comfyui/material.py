@@ -9,15 +9,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ...class_pictures import class_folder, make_class_pictures
 from ...config import PreviewConfig, TrainConfig
 from ...data import encoding
 from ...data.buckets import PictureSize
 from ...data.cache import Cache
+from ...data.class_pictures import class_folder, make_class_pictures
 from ...data.packed import pack, unpack
 from ...data.pictures import Dataset, Picture
 from ...data.source import unused_class_pictures
-from ...preview import preview_prompts
+from ...monitor.preview import preview_prompts
 from ..protocol import Example, Item
 from .encode import ComfyEncoder, TextCondition
 from .families import native_resolution

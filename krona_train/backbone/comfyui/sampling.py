@@ -203,7 +203,7 @@ def latent_shape(model: Any, width: int, height: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True, eq=False)
 class ComfyPreviewer:
-    """Draws every prompt with the model as it stands; the same noise each time. A `krona_train.preview.Previewer`."""
+    """Draws every prompt with the model as it stands; the same noise each time. A `krona_train.monitor.preview.Previewer`."""
 
     model: Any
     """The ``ModelPatcher`` that is trained on (the backbone's, which is another one than the graph's under dynamic VRAM)."""
@@ -244,7 +244,7 @@ class ComfyPreviewer:
 def class_painter(
     model: Any, vae: Any, prompt: Encoded, negative: Encoded, config: PreviewConfig, size: tuple[int, int]
 ) -> Callable[[int], Image.Image]:
-    """From a number to a picture of the prompt, for `krona_train.class_pictures`: number ``n`` is seed ``n``.
+    """From a number to a picture of the prompt, for `krona_train.data.class_pictures`: number ``n`` is seed ``n``.
 
     Args:
         config: How to draw; its prompts and its seed do not count.

@@ -16,7 +16,7 @@ from ...adapters.start import Start, begin_at
 from ...batches.samples import as_items, fingerprint, prior_items
 from ...config import TrainConfig
 from ...loop import fit
-from ...preview import Previewer, preview_size
+from ...monitor.preview import Previewer, preview_size
 from ...run.events import Ended, Event, Sink, Started, to_all
 from ...run.folder import Run, require_a_format
 from ...run.metadata import describe

@@ -9,11 +9,11 @@ import torch
 
 from krona_ops.errors import DataError
 
-from .backbone.protocol import Backbone, Example, Item
-from .config import TrainConfig
-from .noise import Draw
-from .objectives.denoising import denoising
-from .randomness import generator
+from ..backbone.protocol import Backbone, Example, Item
+from ..config import TrainConfig
+from ..objectives.denoising import denoising
+from ..objectives.noise import Draw
+from ..randomness import generator
 
 
 def keep_out(items: Sequence[Item], config: TrainConfig) -> tuple[Sequence[Item], Sequence[Item]]:

@@ -14,9 +14,9 @@ from krona_ops.errors import AdapterFileError, DataError
 from krona_ops.files import write_atomically
 from krona_ops.shown import shown
 
-from .data.kinds import SUFFIXES
-from .data.opening import UNREADABLE, why
-from .data.pixels import is_readable
+from .kinds import SUFFIXES
+from .opening import UNREADABLE, why
+from .pixels import is_readable
 
 _OWN = re.compile(r"class-(\d{5,})\.png")
 _PROMPT = "Description"

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .backbone.protocol import Backbone
-from .batches.transfer import send
-from .config import ObjectiveConfig
-from .randomness import Stream, generator
+from ..backbone.protocol import Backbone
+from ..batches.transfer import send
+from ..config import ObjectiveConfig
+from ..randomness import Stream, generator
 
 
 @dataclass(frozen=True)
