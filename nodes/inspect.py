@@ -14,7 +14,7 @@ from krona_ops import Adapter
 from krona_ops.metadata import title_of
 from krona_ops.report import Grid, Measure, Report, report
 from krona_ops.weights import selectors
-from krona_train.placard import drawn
+from krona_train.drawing.placard import drawn
 from krona_train.run.reading import finite
 
 from .host.node import Node

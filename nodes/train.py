@@ -17,8 +17,8 @@ from krona_ops.files import write_atomically
 from krona_train import AdapterConfig, OptimizerConfig, TrainConfig
 from krona_train.config import PreviewConfig
 from krona_train.config.settings import Settings
+from krona_train.drawing.placard import drawn
 from krona_train.monitor.preview import preview_sheet
-from krona_train.placard import drawn
 from krona_train.run.state import newest_whole
 
 from .host import paths
@@ -284,7 +284,7 @@ def draw(result: Result) -> tuple[torch.Tensor, torch.Tensor | None]:
     optimizer = result.config.optimizer
 
     def draw_curve() -> Image.Image:
-        from krona_train.plot import loss_curve  # matplotlib: no start of ComfyUI should wait for it
+        from krona_train.drawing.plot import loss_curve  # matplotlib: no start of ComfyUI should wait for it
 
         return loss_curve(
             run.losses,

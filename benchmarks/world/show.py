@@ -21,7 +21,7 @@ from benchmarks import host  # noqa: E402
 from benchmarks.world.contenders import SETTINGS  # noqa: E402
 from benchmarks.world.subjects import subjects  # noqa: E402
 from benchmarks.world.trial import SEEDS, Studio, Trial, as_it_comes  # noqa: E402
-from krona_train.lettering import font  # noqa: E402
+from krona_train.drawing.lettering import font  # noqa: E402
 
 SHOWN = (1, 3, 6, 11)
 """Prompts, by their places in `benchmarks.world.subjects.SCENES`."""

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from ..lettering import font, wrapped
+from ..drawing.lettering import font, wrapped
 from .measures import Scores
 
 GROUND, TILE, FAINT, BRIGHT, REAL = "#17181b", "#232529", "#9aa0a8", "#f2f2f2", "#5ec8ff"

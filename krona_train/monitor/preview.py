@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageOps
 from krona_ops.errors import DataError
 
 from ..config import PreviewConfig
-from ..lettering import font, wrapped
+from ..drawing.lettering import font, wrapped
 
 MOST_ROWS = 16
 """Of a sheet; a run with more previews shows as many, evenly spread over it."""

@@ -12,12 +12,12 @@ from krona_ops.errors import DataError
 from krona_train.config import DataConfig
 from krona_train.data.batches import from_batches
 from krona_train.data.choices import Captions, PictureFiles
-from krona_train.data.contact_sheet import contact_sheet
 from krona_train.data.folder import Progress, check_folder, files_of
 from krona_train.data.listing import list_folder
 from krona_train.data.notices import Notice
 from krona_train.data.pictures import Dataset, Picture
 from krona_train.data.source import read_pictures, with_class_folder
+from krona_train.drawing.contact_sheet import contact_sheet
 
 from . import paths
 from .public import without_folders

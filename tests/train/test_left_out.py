@@ -12,10 +12,10 @@ from krona_ops.errors import DataError
 from krona_train.config import DataConfig
 from krona_train.data import kinds
 from krona_train.data.choices import PictureFiles
-from krona_train.data.contact_sheet import contact_sheet
 from krona_train.data.folder import check_folder, files_of, from_folder, read_folder
 from krona_train.data.pictures import Dataset, from_tensor
 from krona_train.data.source import read_pictures
+from krona_train.drawing.contact_sheet import contact_sheet
 
 
 def paint(path, size=(12, 8), mode="RGB", **options):

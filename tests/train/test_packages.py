@@ -6,9 +6,9 @@ import pytest
 from PIL import ImageChops
 
 from krona_ops.errors import ConfigError
-from krona_train.lettering import font
+from krona_train.drawing.lettering import font
+from krona_train.drawing.placard import drawn
 from krona_train.packages import load, version_of
-from krona_train.placard import drawn
 from krona_train.runtime import Accelerated
 
 

@@ -10,10 +10,10 @@ from PIL import Image
 from krona_ops.errors import DataError
 from krona_train.config import DataConfig
 from krona_train.data.buckets import View, views
-from krona_train.data.contact_sheet import contact_sheet
 from krona_train.data.folder import check_folder, files_of, find_pictures, from_folder
 from krona_train.data.pictures import Dataset, Picture, from_tensor
 from krona_train.data.pixels import Content, cut, to_grid
+from krona_train.drawing.contact_sheet import contact_sheet
 
 
 def paint(path, size=(40, 30), color=(200, 30, 60), mode="RGB", **options):

@@ -5,8 +5,8 @@ import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from krona_train.film_strip import LARGEST, SMALLEST, thinned
-from krona_train.plot import MEAN, RATE, RAW, VALIDATION, loss_curve, smoothed
+from krona_train.drawing.film_strip import LARGEST, SMALLEST, thinned
+from krona_train.drawing.plot import MEAN, RATE, RAW, VALIDATION, loss_curve, smoothed
 
 COLORS = [(230, 20, 20), (20, 230, 20), (20, 20, 230), (230, 230, 20), (230, 20, 230)]
 SIZE = (900, 500)

@@ -12,7 +12,7 @@ from krona_ops import load
 from krona_train import AdapterConfig, OptimizerConfig, fit
 from krona_train.backbone.toy import ToyBackbone
 from krona_train.config import PreviewConfig, ValidationConfig, from_yaml
-from krona_train.plot import loss_curve, smoothed
+from krona_train.drawing.plot import loss_curve, smoothed
 from krona_train.run.events import Stepped, Validated, to_all
 from krona_train.run.folder import Run
 from krona_train.run.metadata import describe

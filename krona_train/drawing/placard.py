@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from krona_ops.errors import ConfigError
 
-from .packages import load
+from ..packages import load
 
 log = logging.getLogger(__name__)
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageChops, ImageDraw, ImageFont
 
-from ..lettering import font, wrapped
-from .buckets import View, views
-from .captions import orders
-from .folder import Progress
-from .notices import Notice
-from .pictures import Dataset, Picture
-from .pixels import Content
+from ..data.buckets import View, views
+from ..data.captions import orders
+from ..data.folder import Progress
+from ..data.notices import Notice
+from ..data.pictures import Dataset, Picture
+from ..data.pixels import Content
+from .lettering import font, wrapped
 
 GROUND, TILE, FAINT, BRIGHT = "#17181b", "#232529", "#9aa0a8", "#f2f2f2"
 CUT, CLASS, UNLEARNT = "#ffd54a", "#5ec8ff", "#e0245e"

@@ -9,7 +9,7 @@ from PIL import ImageDraw, ImageFont
 
 from krona_ops.errors import ConfigError
 
-from .packages import load
+from ..packages import load
 
 log = logging.getLogger(__name__)
 
