@@ -30,14 +30,14 @@ from .adapters.start import FILE as START
 from .comfyui_start import find_comfyui, has_gpu, host_side, prepare_comfyui, user_folder
 from .config.typed_in import safe_name
 from .data.source import read_pictures
+from .processes.together import Accelerated, OneProcess, Runtime
+from .processes.wire import to_line
 from .run.claim import Claim, claim, claim_new, join
 from .run.events import Ended, Event, Noted, Sink, Started, Stepped, Validated
 from .run.job import Job, load_job, to_text
 from .run.litter import sweep_below
 from .run.requests import Ask, asked, forget
 from .run.state import TrainState, newest_whole
-from .runtime import Accelerated, OneProcess, Runtime
-from .wire import to_line
 
 log = logging.getLogger("krona_train")
 STOPPED = 130

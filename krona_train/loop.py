@@ -21,10 +21,10 @@ from .batches.samples import Samples, as_items, fingerprint, prior_items
 from .config import TrainConfig
 from .monitor.look import Look
 from .monitor.validation import keep_out
+from .processes.together import OneProcess, Runtime
 from .run.events import Ended, Noted, Saved, Sink, Started
 from .run.requests import Ask
 from .run.state import AS_THEN, TrainState
-from .runtime import OneProcess, Runtime
 from .step.gradients import Batches, Blocks, backward_that_fits
 from .step.plan import Plan
 from .step.progress import Progress

@@ -19,7 +19,7 @@ ALSO = {
     "krona_train/comfyui_start.py": {"comfy"},
     "krona_train/evaluation/": {"safetensors", "transformers"},
     "krona_train/adapters/optim.py": {"bitsandbytes", "prodigyopt", "schedulefree"},
-    "krona_train/runtime.py": {"accelerate"},
+    "krona_train/processes/together.py": {"accelerate"},
     "krona_train/step/usage.py": {"psutil"},
 }
 """The files of the trainer that know one thing more: the host, and libraries that only they may load."""

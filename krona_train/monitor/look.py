@@ -10,8 +10,8 @@ from PIL.Image import Image
 from ..adapters.trainee import Trainee, collect
 from ..backbone.protocol import Backbone, Item
 from ..config import TrainConfig
+from ..processes.together import Runtime
 from ..run.events import Previewed, Sink, Validated
-from ..runtime import Runtime
 from ..step.progress import Progress
 from .validation import validation_loss
 

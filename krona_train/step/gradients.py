@@ -18,9 +18,9 @@ from ..config import Checkpointing, MemoryConfig, TrainConfig
 from ..objectives.denoising import denoising
 from ..objectives.noise import draw
 from ..objectives.preservation import preservation
+from ..processes.together import Runtime
 from ..randomness import Stream
 from ..run.events import Noted, Sink
-from ..runtime import Runtime
 from .checkpointing import prepared
 from .plan import is_out_of_memory
 from .progress import Progress

@@ -27,15 +27,15 @@ from krona_train.backbone.comfyui.parts import require_parts
 from krona_train.backbone.comfyui.train import HostTraining
 from krona_train.data.choices import PictureFiles
 from krona_train.data.pictures import Dataset
-from krona_train.launch import command, follow
 from krona_train.packages import load as load_package
+from krona_train.processes.launch import command, follow
+from krona_train.processes.together import ALONE, SEVERAL
 from krona_train.run.claim import claim, claim_new
 from krona_train.run.events import Sink, to_all
 from krona_train.run.folder import Run, save_start
 from krona_train.run.job import Job, ModelFiles, to_text
 from krona_train.run.requests import Ask, asked
 from krona_train.run.state import TrainState, newest_whole, same_run
-from krona_train.runtime import ALONE, SEVERAL
 
 from . import live, paths
 from .canonical import canonical

@@ -77,8 +77,8 @@ def _is_own_trainer(told: dict) -> bool:
     starts = told["event"] in ("subprocess.Popen", "os.posix_spawn", "os.fork", "os.exec")
     by = told["by"].partition(":")[0]
     if told["event"] == "subprocess.Popen":
-        return by == "krona_train/launch.py" and isinstance(arguments, list) and tuple(arguments[1:3]) == OWN
-    return starts and by == "krona_train/launch.py"
+        return by == "krona_train/processes/launch.py" and isinstance(arguments, list) and tuple(arguments[1:3]) == OWN
+    return starts and by == "krona_train/processes/launch.py"
 
 
 def _lay_out(base: Path) -> Path:

@@ -19,12 +19,12 @@ from krona_ops import load
 from krona_train.__main__ import STOPPED, main
 from krona_train.config import from_yaml
 from krona_train.data.source import read_pictures
-from krona_train.launch import command, follow
+from krona_train.processes.launch import command, follow
+from krona_train.processes.wire import from_line
 from krona_train.run.events import Stepped
 from krona_train.run.job import Job, load_job
 from krona_train.run.requests import Ask, ask, asked
 from krona_train.run.state import TrainState, newest, states
-from krona_train.wire import from_line
 from tools import tiny_models
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from krona_ops.errors import TrainingError
-from krona_train.launch import LOG, command, follow
+from krona_train.processes.launch import LOG, command, follow
 from krona_train.run.events import Ended, Noted, Stepped
 from krona_train.run.requests import Ask, ask, asked
 

@@ -9,7 +9,7 @@ from krona_ops.errors import ConfigError
 from krona_train.drawing.lettering import font
 from krona_train.drawing.placard import drawn
 from krona_train.packages import load, version_of
-from krona_train.runtime import Accelerated
+from krona_train.processes.together import Accelerated
 
 
 @pytest.fixture

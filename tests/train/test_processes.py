@@ -21,10 +21,10 @@ from krona_train import fit
 from krona_train.backbone.protocol import Example, Item
 from krona_train.backbone.toy import ToyBackbone
 from krona_train.config import EmaConfig, OptimizerConfig, PriorConfig, ValidationConfig
+from krona_train.processes.together import Accelerated, OneProcess
 from krona_train.run.events import Ended, Noted, Saved, Stepped, Validated
 from krona_train.run.requests import Ask
 from krona_train.run.state import TrainState
-from krona_train.runtime import Accelerated, OneProcess
 
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCH = (

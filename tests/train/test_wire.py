@@ -15,9 +15,9 @@ from krona_ops.errors import NonFiniteError, TrainingError
 from krona_train import fit
 from krona_train.backbone.toy import ToyBackbone
 from krona_train.config import ValidationConfig
+from krona_train.processes.wire import from_line, to_line
 from krona_train.run.events import Ended, Noted, Previewed, Saved, Started, Stepped, Validated
 from krona_train.run.folder import Run
-from krona_train.wire import from_line, to_line
 
 TEXT = 'one line\nanother "quoted"\u2028 × σ 🤖 \x00'
 PLAIN = (

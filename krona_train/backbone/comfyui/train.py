@@ -17,13 +17,13 @@ from ...batches.samples import as_items, fingerprint, prior_items
 from ...config import TrainConfig
 from ...loop import fit
 from ...monitor.preview import Previewer, preview_size
+from ...processes.together import OneProcess, Runtime
 from ...run.events import Ended, Event, Sink, Started, to_all
 from ...run.folder import Run, require_a_format
 from ...run.metadata import describe
 from ...run.requests import Ask
 from ...run.state import TrainState, newest
 from ...run.tensorboard import TensorBoardLog
-from ...runtime import OneProcess, Runtime
 from .families import family_of
 from .material import Material
 from .model import ComfyBackbone

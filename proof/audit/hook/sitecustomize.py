@@ -109,7 +109,7 @@ def maker():
 
 
 def place(frame):
-    """As ``krona_train/launch.py:12 follow``."""
+    """As ``krona_train/processes/launch.py:12 follow``."""
     name = frame.f_code.co_filename
     short = next(name[len(pack) + 1 :] for pack in PACKS if name.startswith(pack + os.sep))
     return f"{short}:{frame.f_lineno} {frame.f_code.co_name}"

@@ -11,8 +11,8 @@ from PIL import Image
 
 from krona_ops.errors import TrainingError
 
-from .run.events import Ended, Event, Noted, Previewed, Started, Stepped, Validated
-from .run.metrics import in_words, picture_names
+from ..run.events import Ended, Event, Noted, Previewed, Started, Stepped, Validated
+from ..run.metrics import in_words, picture_names
 
 _MARK = "krona.event"
 _PLAIN = {kind.__name__: kind for kind in (Started, Stepped, Noted)}

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from .packages import load
+from ..packages import load
 
 SEVERAL, ALONE = "A training in several processes", "train in one process"
 """What needs accelerate, and what does not."""

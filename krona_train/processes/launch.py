@@ -15,13 +15,13 @@ from typing import IO
 
 from krona_ops.errors import TrainingError
 
-from .run.events import Ended, Event, Sink
-from .run.requests import Ask, ask, forget
-from .run.state import newest
+from ..run.events import Ended, Event, Sink
+from ..run.requests import Ask, ask, forget
+from ..run.state import newest
 from .wire import from_line
 
 LOG = "log.txt"
-_ROOT = Path(__file__).resolve().parents[1]
+_ROOT = Path(__file__).resolve().parents[2]
 SECONDS_TO_STOP = 120.0
 """A step and a look take this long at most on anything that can train at all; after it the process is ended."""
 _SECONDS_TO_END = 40.0

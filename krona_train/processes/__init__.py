@@ -1,0 +1,1 @@
+"""Many processes that train as one, and one of its own that is watched."""
