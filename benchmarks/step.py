@@ -49,7 +49,7 @@ class Contest:
     def __init__(self, model: Any, size: int, batch: int, *, compile: bool = False) -> None:
         import comfy.model_management
 
-        from krona_train.backbone.comfyui import ComfyBackbone
+        from krona_train.comfyui.model import ComfyBackbone
         from krona_train.config import MemoryConfig
 
         self.model = model
@@ -67,8 +67,8 @@ class Contest:
         self.base_bytes = sum(p.numel() * p.element_size() for p in self.model.model.parameters())
 
     def _examples(self) -> list:
-        from krona_train.backbone.comfyui import PictureSize, TextCondition
         from krona_train.backbone.protocol import Example
+        from krona_train.comfyui.encode import PictureSize, TextCondition
 
         side = 8 * self.latents.shape[-1]
         size = PictureSize(side, side, 0, 0, side, side)

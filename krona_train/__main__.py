@@ -27,7 +27,7 @@ from krona_ops.errors import ConfigError, DataError, KronaError
 from krona_ops.shown import printable
 
 from .adapters.start import FILE as START
-from .comfyui_start import find_comfyui, has_gpu, host_side, prepare_comfyui, user_folder
+from .comfyui.start import find_comfyui, has_gpu, host_side, prepare_comfyui, user_folder
 from .config.typed_in import safe_name
 from .data.source import read_pictures
 from .processes.together import Accelerated, OneProcess, Runtime
@@ -98,9 +98,9 @@ def _train(job: Job, options: argparse.Namespace, runtime: Runtime, host: Path) 
 
 
 def _train_in(folder: Path, job: Job, options: argparse.Namespace, runtime: Runtime, host: Path) -> None:
-    from .backbone.comfyui.load import load_clip, load_model, load_vae
-    from .backbone.comfyui.material import Material, Places, prepare, with_prompts
-    from .backbone.comfyui.train import HostTraining
+    from .comfyui.load import load_clip, load_model, load_vae
+    from .session.material import Material, Places, prepare, with_prompts
+    from .session.training import HostTraining
 
     leads = runtime.number == 0
     resume = _state(folder) if options.resume else None
@@ -144,7 +144,7 @@ def _train_in(folder: Path, job: Job, options: argparse.Namespace, runtime: Runt
 
 def _is_whole(encoded: Path) -> bool:
     """Whether the pictures that were encoded when the run began can be read; if not, they are encoded again."""
-    from .backbone.comfyui.material import Material
+    from .session.material import Material
 
     try:
         Material.load(encoded)

@@ -19,7 +19,7 @@ from krona_ops.errors import ConfigError
 from krona_ops.files import read_header
 from krona_ops.formats.encode import notes_on_file, switched_off
 from krona_ops.metadata import with_standard_metadata
-from krona_train.backbone.comfyui import family_of
+from krona_train.comfyui.families import family_of
 
 from .host import paths, sidecar
 from .host.canonical import canonical, named_for_core

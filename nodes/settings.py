@@ -97,7 +97,7 @@ def settings_of(chosen: dict[str, Any]) -> Settings:
             remedy="Choose another.",
         )
     # What draws previews: no start of ComfyUI should wait for it.
-    from krona_train.backbone.comfyui.sampling import check_sampler
+    from krona_train.comfyui.sampling import check_sampler
 
     check_sampler(settings.preview)
     return settings

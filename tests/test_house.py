@@ -15,8 +15,7 @@ MAY_IMPORT = {
     "nodes": STDLIB | HOST | {"krona_train", "krona_ops", "numpy", "torch", "tqdm", "PIL", "matplotlib"},
 }
 ALSO = {
-    "krona_train/backbone/comfyui/": {"comfy"},
-    "krona_train/comfyui_start.py": {"comfy"},
+    "krona_train/comfyui/": {"comfy"},
     "krona_train/evaluation/": {"safetensors", "transformers"},
     "krona_train/adapters/optim.py": {"bitsandbytes", "prodigyopt", "schedulefree"},
     "krona_train/processes/together.py": {"accelerate"},

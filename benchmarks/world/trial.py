@@ -131,8 +131,8 @@ class Studio:
 
     def material(self, subject: Subject, trial: Trial) -> Material:
         """The subject's pictures as the node encodes them."""
-        from krona_train.backbone.comfyui import ComfyBackbone
-        from krona_train.backbone.comfyui.material import Places, prepare
+        from krona_train.comfyui.model import ComfyBackbone
+        from krona_train.session.material import Places, prepare
 
         config = trial.config()
         images = torch.from_numpy(subject.training_pictures(trial.pictures)).float() / 255

@@ -46,7 +46,7 @@ def command(
         folder: The run's.
         processes: One per GPU; more than one start through ``accelerate launch``.
         encoded: What `Material.save` wrote, where the pictures are encoded already.
-        comfyui: The one whose code loads the model; of a file alone it is not taken (`krona_train.comfyui_start`).
+        comfyui: The one whose code loads the model; of a file alone it is not taken (`krona_train.comfyui.start`).
         claimed: The token of whoever holds the folder (`krona_train.run.claim`).
         host_arguments: Of ComfyUI, such as ``--cpu`` or ``--fp32-vae``.
     """

@@ -21,10 +21,8 @@ from krona_ops.errors import ConfigError, TrainingError
 from krona_ops.files import write_atomically
 from krona_train import TrainConfig
 from krona_train.adapters.start import FILE as START
-from krona_train.backbone.comfyui.load import files_of
-from krona_train.backbone.comfyui.material import Places, Progress, prepare
-from krona_train.backbone.comfyui.parts import require_parts
-from krona_train.backbone.comfyui.train import HostTraining
+from krona_train.comfyui.load import files_of
+from krona_train.comfyui.parts import require_parts
 from krona_train.data.choices import PictureFiles
 from krona_train.data.pictures import Dataset
 from krona_train.packages import load as load_package
@@ -36,6 +34,8 @@ from krona_train.run.folder import Run, save_start
 from krona_train.run.job import Job, ModelFiles, to_text
 from krona_train.run.requests import Ask, asked
 from krona_train.run.state import TrainState, newest_whole, same_run
+from krona_train.session.material import Places, Progress, prepare
+from krona_train.session.training import HostTraining
 
 from . import live, paths
 from .canonical import canonical

@@ -50,7 +50,7 @@ def lay_out(folder: Path, models: Models) -> None:
 
 def adapter_for(models: Models) -> Adapter:
     """Random factors for the model's attention."""
-    from krona_train.backbone.comfyui import ComfyBackbone
+    from krona_train.comfyui.model import ComfyBackbone
 
     rng = torch.Generator().manual_seed(0)
     layers = {}

@@ -42,7 +42,7 @@ def random_adapter():
     """An adapter with random factors for the attention layers of a model."""
 
     def make(model, seed=0, factors=(8, 4), layout="kron", size=0.1, limit=None):
-        from krona_train.backbone.comfyui import ComfyBackbone
+        from krona_train.comfyui.model import ComfyBackbone
 
         rng = torch.Generator().manual_seed(seed)
         layers = {}

@@ -33,7 +33,7 @@ def draw_two_steps(model):
 
 @pytest.mark.parametrize("unloading", [False, True])
 def test_drawing_during_a_training_leaves_it_bitwise_unchanged(comfy, sd15, unloading):
-    from krona_train.backbone.comfyui import ComfyBackbone
+    from krona_train.comfyui.model import ComfyBackbone
 
     undisturbed = fit(ComfyBackbone(sd15), examples(), SETTINGS)
     backbone = ComfyBackbone(sd15)
@@ -57,7 +57,7 @@ def test_drawing_during_a_training_leaves_it_bitwise_unchanged(comfy, sd15, unlo
 
 
 def test_a_drawing_that_fails_leaves_the_model_ready_again(comfy, sd15):
-    from krona_train.backbone.comfyui import ComfyBackbone
+    from krona_train.comfyui.model import ComfyBackbone
 
     comfy.model_management.load_models_gpu([sd15])
     backbone = ComfyBackbone(sd15)
@@ -71,7 +71,7 @@ def test_a_drawing_that_fails_leaves_the_model_ready_again(comfy, sd15):
 
 @pytest.mark.parametrize("compute", ["bf16", "fp16", "fp32"])
 def test_the_model_computes_as_told_and_the_shared_one_as_before(comfy, sd15, compute):
-    from krona_train.backbone.comfyui import ComfyBackbone
+    from krona_train.comfyui.model import ComfyBackbone
 
     def casting():
         cast = {name: getattr(m, "comfy_cast_weights", None) for name, m in sd15.model.named_modules()}
@@ -103,7 +103,7 @@ def test_the_model_computes_as_told_and_the_shared_one_as_before(comfy, sd15, co
 def test_the_weight_of_a_noise_level_has_one_number_per_sample_whatever_the_latents_shape(comfy, size):
     import tiny_families
 
-    from krona_train.backbone.comfyui import ComfyBackbone
+    from krona_train.comfyui.model import ComfyBackbone
 
     name = "SD15" if len(size) == 3 else "WAN21_T2V"
     backbone = ComfyBackbone(tiny_families.build(name))
@@ -123,7 +123,7 @@ def test_compiled_blocks_have_the_same_gradients_on_the_host(comfy, sd15):
     from torch._inductor.cpp_builder import get_cpp_compiler
     from torch._inductor.exc import InvalidCxxCompiler
 
-    from krona_train.backbone.comfyui import ComfyBackbone
+    from krona_train.comfyui.model import ComfyBackbone
 
     try:
         get_cpp_compiler()
@@ -159,7 +159,7 @@ def with_clip(comfy):
 
 def captioned(captions):
     """Examples whose embedding is of no use, so that nothing but the caption can be what was trained with."""
-    from krona_train.backbone.comfyui import TextCondition
+    from krona_train.comfyui.encode import TextCondition
 
     found = []
     for example, caption in zip(examples(len(captions)), captions, strict=True):
@@ -173,8 +173,8 @@ TEXT = (TargetRule(factors=(64, 4), pattern="^clip_l.*layers.[01]\\."),)
 
 def test_the_papers_count_with_a_text_encoder(comfy):
     """DiffuseKronA on SD 1.4 at 64 × 4 (facts of the released code): 520,928 numbers, 122,880 of them in CLIP-L."""
-    from krona_train.backbone.comfyui import layer_shape
-    from krona_train.backbone.comfyui.text import TextEncoder
+    from krona_train.comfyui import layer_shape
+    from krona_train.comfyui.text import TextEncoder
 
     clip = text_encoders.build("SD1.5")
     clip.clone = lambda: clip
@@ -194,7 +194,7 @@ def test_the_papers_count_with_a_text_encoder(comfy):
 def test_the_names_of_text_layers_are_those_that_apply_finds(comfy, with_clip):
     from krona_pack.nodes.host.keys import resolve
 
-    from krona_train.backbone.comfyui import ComfyBackbone
+    from krona_train.comfyui.model import ComfyBackbone
 
     model, clip = with_clip
     backbone = ComfyBackbone(model, clip=clip)
@@ -211,7 +211,7 @@ def test_the_names_of_text_layers_are_those_that_apply_finds(comfy, with_clip):
 
 
 def test_a_caption_is_encoded_as_the_host_does(comfy, with_clip):
-    from krona_train.backbone.comfyui.text import TextEncoder
+    from krona_train.comfyui.text import TextEncoder
 
     clip = with_clip[1].clone()
     clip.clip_layer(-2)
@@ -225,7 +225,7 @@ def test_a_caption_is_encoded_as_the_host_does(comfy, with_clip):
 
 
 def test_gradients_of_the_text_encoder_agree_with_difference_quotients(comfy, with_clip):
-    from krona_train.backbone.comfyui import ComfyBackbone
+    from krona_train.comfyui.model import ComfyBackbone
 
     model, clip = with_clip
     comfy.model_management.load_models_gpu([model, clip.patcher])
@@ -261,7 +261,7 @@ def test_gradients_of_the_text_encoder_agree_with_difference_quotients(comfy, wi
 
 
 def test_training_the_text_encoder_alone_lowers_the_loss_and_the_caption_is_told_anew_each_step(comfy, with_clip):
-    from krona_train.backbone.comfyui import ComfyBackbone
+    from krona_train.comfyui.model import ComfyBackbone
 
     model, clip = with_clip
     backbone = ComfyBackbone(model, clip=clip)
@@ -291,8 +291,8 @@ def test_training_the_text_encoder_alone_lowers_the_loss_and_the_caption_is_told
 
 def test_encoded_captions_on_the_device_stay_below_their_limit(sd15, monkeypatch):
     """With room for two and a half, eight pictures are told the same as with room for all."""
-    from krona_train.backbone.comfyui import ComfyBackbone
-    from krona_train.backbone.comfyui import model as module
+    from krona_train.comfyui import model as module
+    from krona_train.comfyui.model import ComfyBackbone
 
     data = examples(8)
 
@@ -315,7 +315,7 @@ def test_encoded_captions_on_the_device_stay_below_their_limit(sd15, monkeypatch
 def test_only_layers_that_the_host_computes_plainly_are_computed_as_one_with_their_update():
     import comfy.ops
 
-    from krona_train.backbone.comfyui.layer_shape import is_plain
+    from krona_train.comfyui.layer_shape import is_plain
 
     plain = [kind.Linear(4, 6) for kind in (comfy.ops.disable_weight_init, comfy.ops.manual_cast)]
     assert all(map(is_plain, [*plain, torch.nn.Linear(4, 6)]))

@@ -290,7 +290,7 @@ def test_a_preview_sees_what_is_trained_on_a_layer_that_is_read_also_after_the_h
     """The host empties the lists of functions when it loads; what is trained is put back."""
     import gradients
 
-    from krona_train.backbone.comfyui import ComfyBackbone
+    from krona_train.comfyui.model import ComfyBackbone
 
     backbone = ComfyBackbone(sd15)
     layers = dict(list(gradients.random_layers(backbone).items())[:1])

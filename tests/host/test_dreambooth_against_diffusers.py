@@ -102,7 +102,7 @@ def together(norms):
 
 def assert_follows(comfy, kind, config, class_pictures=0, **options):
     """Both trainings from the same start on the same samples: the losses and, after every step, the factors agree."""
-    from krona_train.backbone.comfyui import ComfyBackbone
+    from krona_train.comfyui.model import ComfyBackbone
 
     model = twins.load(comfy, kind, clip=False, **options)
     backbone = ComfyBackbone(model)

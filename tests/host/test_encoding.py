@@ -39,7 +39,7 @@ def models(comfy):
 
 @pytest.fixture
 def encoder(models):
-    from krona_train.backbone.comfyui import ComfyEncoder
+    from krona_train.comfyui.encode import ComfyEncoder
 
     return ComfyEncoder(*models)
 
@@ -78,7 +78,7 @@ class Counted:
 
 
 def test_a_second_run_calls_neither_encoder_and_sees_the_same_bits(models, folder, tmp_path, monkeypatch):
-    from krona_train.backbone.comfyui import ComfyEncoder
+    from krona_train.comfyui.encode import ComfyEncoder
 
     settings = {"crops": 2, "flip": True, "shuffles": 2, "caption_dropout": 0.2}
     counted = Counted(monkeypatch, *models)
@@ -125,7 +125,8 @@ def test_flipped_latents_are_encodings_of_mirrored_pixels(encoder, folder):
 
 def test_what_is_cached_can_be_trained_on(comfy, models, folder, tmp_path):
     from krona_train import TrainConfig, fit
-    from krona_train.backbone.comfyui import ComfyBackbone, ComfyEncoder
+    from krona_train.comfyui.encode import ComfyEncoder
+    from krona_train.comfyui.model import ComfyBackbone
 
     model = comfy.sd.load_checkpoint_guess_config(str(tiny_models.cached("sd15")), output_vae=False, output_clip=False)[0]
     adapters = []
@@ -140,7 +141,7 @@ def test_what_is_cached_can_be_trained_on(comfy, models, folder, tmp_path):
 
 @pytest.fixture(scope="module")
 def identities(comfy):
-    from krona_train.backbone.comfyui import clip_identity, vae_identity
+    from krona_train.comfyui.identity import clip_identity, vae_identity
 
     return clip_identity, vae_identity
 
@@ -256,7 +257,7 @@ def test_what_works_by_code_has_no_identity(models, identities):
 
 
 def test_a_checkpoint_without_vae_is_refused_in_the_hosts_own_words(comfy, models, folder):
-    from krona_train.backbone.comfyui import ComfyEncoder
+    from krona_train.comfyui.encode import ComfyEncoder
 
     _, vae = opened(comfy, clip=False, vae=False)
     with pytest.raises(RuntimeError, match="VAE is invalid"):
@@ -269,7 +270,7 @@ def test_captions_with_embedding_files_are_not_kept(encoder):
 
 
 def test_sdxl_checkpoints_are_encoded_with_their_pooled_output(comfy, folder, tmp_path):
-    from krona_train.backbone.comfyui import ComfyEncoder
+    from krona_train.comfyui.encode import ComfyEncoder
 
     (folder / "table.png").unlink()  # the text encoders of SDXL have one size only, and take seconds for each caption
     clip, vae = opened(comfy, kind="sdxl", clip=True)

@@ -189,8 +189,8 @@ def expected(models, tmp_path_factory):
     """The adapter of a training in peace."""
     from krona_pack.nodes.dataset import KronaDataset
 
-    from krona_train.backbone.comfyui.material import Places, prepare
-    from krona_train.backbone.comfyui.train import HostTraining
+    from krona_train.session.material import Places, prepare
+    from krona_train.session.training import HostTraining
 
     folder = tmp_path_factory.mktemp("peace")
     inputs = {"captions": "from .txt files, else the prompt", "resolution": 64}

@@ -57,7 +57,7 @@ def one_thread():
 
 @pytest.fixture
 def backbone_of(comfy):
-    from krona_train.backbone.comfyui import ComfyBackbone
+    from krona_train.comfyui.model import ComfyBackbone
 
     return lambda name, dtype=torch.float32: ComfyBackbone(tiny_families.build(name, dtype))
 
@@ -117,7 +117,7 @@ def test_training_over_a_bypassed_adapter_is_training_over_a_merged_one(comfy, n
     """Two bypassed updates in a layer write into what the first one made, also where writes in place are kept exact."""
     from krona_pack.nodes.host.patch import apply_adapter
 
-    from krona_train.backbone.comfyui import ComfyBackbone
+    from krona_train.comfyui.model import ComfyBackbone
 
     tiny, model, found = tiny_families.TINY[name], tiny_families.build(name), []
     with torch.inference_mode():
@@ -141,7 +141,7 @@ def test_training_over_a_bypassed_adapter_is_training_over_a_merged_one(comfy, n
 def random_adapter(model, seed):
     """An update of every attention projection, a tenth as large as its weight."""
     from krona_ops import Adapter, Full, Kron
-    from krona_train.backbone.comfyui import ComfyBackbone
+    from krona_train.comfyui.model import ComfyBackbone
 
     rng = torch.Generator().manual_seed(seed)
     return Adapter(

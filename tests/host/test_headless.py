@@ -69,8 +69,8 @@ def place(tmp_path_factory):
 @pytest.fixture(scope="module")
 def inside(comfy, place):
     """The training of that file in this process: its data, and a function that trains with other settings."""
-    from krona_train.backbone.comfyui.material import Places, prepare
-    from krona_train.backbone.comfyui.train import HostTraining
+    from krona_train.session.material import Places, prepare
+    from krona_train.session.training import HostTraining
 
     job = load_job(place / "run.yaml")
     with torch.inference_mode():

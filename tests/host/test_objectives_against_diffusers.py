@@ -74,7 +74,7 @@ CASES = {
 
 @pytest.fixture(scope="module", params=CASES)
 def case(request, comfy):
-    from krona_train.backbone.comfyui import ComfyBackbone
+    from krona_train.comfyui.model import ComfyBackbone
 
     kind, marks, options, predicts = CASES[request.param]
     model = twins.load(comfy, kind, marks, clip=False, **options)
@@ -140,7 +140,7 @@ def test_the_velocity_is_that_of_the_paper():
 
 def test_without_signal_at_the_last_step_the_loss_is_still_diffusers(comfy):
     """Zero terminal SNR (Lin et al. 2024). The host keeps a trace of signal at the last step, 2e-4 of its amplitude."""
-    from krona_train.backbone.comfyui import ComfyBackbone
+    from krona_train.comfyui.model import ComfyBackbone
 
     model = twins.load(comfy, "sd15", clip=False)
     data = twins.examples("sd15", len(TIMESTEPS))
@@ -158,7 +158,7 @@ class Flow:
     """A rectified flow in the host, and diffusers' noisy pictures and targets at twenty of its scheduler's levels."""
 
     def __init__(self, comfy, kind, **options):
-        from krona_train.backbone.comfyui import ComfyBackbone
+        from krona_train.comfyui.model import ComfyBackbone
 
         self.model = twins.load(comfy, kind, **options)
         self.backbone = ComfyBackbone(self.model)

@@ -103,7 +103,7 @@ def test_a_wrong_text_encoder_is_named_before_class_pictures_are_drawn_too(train
 
 
 def test_a_vae_is_judged_by_what_it_makes_not_by_what_it_says_of_itself(comfy, parts):
-    from krona_train.backbone.comfyui.parts import require_parts
+    from krona_train.comfyui.parts import require_parts
 
     model, clip, vae = parts["sd15"]
     require_parts(model, clip, SimpleNamespace(latent_channels=99, latent_dim=2, encode=vae.encode))
@@ -120,7 +120,7 @@ def test_vaes_with_latents_of_one_shape_are_told_apart_by_their_class(comfy, min
     import comfy.ldm.cosmos.vae
     import comfy.ldm.wan.vae
 
-    from krona_train.backbone.comfyui.parts import require_parts
+    from krona_train.comfyui.parts import require_parts
 
     networks = {"WAN21_T2V": comfy.ldm.wan.vae.WanVAE, "QwenImage": comfy.ldm.wan.vae.WanVAE}
     networks["CosmosT2V"] = comfy.ldm.cosmos.vae.CausalContinuousVideoTokenizer
@@ -139,7 +139,7 @@ def test_vaes_with_latents_of_one_shape_are_told_apart_by_their_class(comfy, min
 
 
 def test_models_that_see_a_second_picture_say_so_in_the_run(comfy, parts):
-    from krona_train.backbone.comfyui.parts import notes_on
+    from krona_train.comfyui.parts import notes_on
 
     net = parts["sd15"][0].model
     assert notes_on(net) == ()
@@ -185,10 +185,10 @@ def test_a_run_starts_from_an_adapter_of_any_dialect_and_its_file_starts_it_agai
 
 def test_embedded_guidance_is_told_to_the_models_that_take_it_and_to_no_others(comfy, parts):
     from krona_train import fit
-    from krona_train.backbone.comfyui.encode import PictureSize, TextCondition
-    from krona_train.backbone.comfyui.families import embeds_guidance
-    from krona_train.backbone.comfyui.model import ComfyBackbone
     from krona_train.backbone.protocol import Example
+    from krona_train.comfyui.encode import PictureSize, TextCondition
+    from krona_train.comfyui.families import embeds_guidance
+    from krona_train.comfyui.model import ComfyBackbone
 
     size = PictureSize(64, 64, 0, 0, 64, 64)
     told = {}

@@ -30,7 +30,7 @@ def random(*shape, seed):
 @pytest.fixture
 def subject(comfy):
     """Pictures of one subject, each with the subject's prompt and the class prompt, as the host's text encoder hands them out."""
-    from krona_train.backbone.comfyui import PictureSize, TextCondition
+    from krona_train.comfyui.encode import PictureSize, TextCondition
 
     square = PictureSize(64, 64, 0, 0, 64, 64)
     with torch.inference_mode():
@@ -71,7 +71,7 @@ def test_without_pictures_the_class_stays_and_the_subject_is_learnt(sd15, subjec
     """Drift is the mean squared change of the model's ε on the class prompt. Measured: 0.302 without, 0.044
     with; the subject's loss 0.604 and 0.650, from 1.234. After 300 steps at 2e-3: 0.381, 0.034, 0.550, 0.586.
     """
-    from krona_train.backbone.comfyui import ComfyBackbone
+    from krona_train.comfyui.model import ComfyBackbone
 
     backbone = ComfyBackbone(sd15)
     class_before, noise = said(backbone, subject, {}, "class")

@@ -141,7 +141,7 @@ def test_factors_of_a_quantised_base_have_the_gradients_of_the_base_written_out(
     import gradients
     from shared_model import examples
 
-    from krona_train.backbone.comfyui import ComfyBackbone
+    from krona_train.comfyui.model import ComfyBackbone
 
     model, kind = quantised
     backbone, twin = ComfyBackbone(model), ComfyBackbone(plain_twin(comfy, sd15_file, model, tmp_path))
@@ -163,7 +163,7 @@ def test_training_on_a_quantised_base_lowers_the_loss_on_fixed_noise_and_leaves_
     from shared_model import examples
 
     from krona_train import OptimizerConfig, TrainConfig, fit
-    from krona_train.backbone.comfyui import ComfyBackbone
+    from krona_train.comfyui.model import ComfyBackbone
 
     model, _ = quantised
     before, backbone = dequantised_all(model.model), ComfyBackbone(model)

@@ -25,14 +25,14 @@ def checkpoint(comfy):
 
 @pytest.fixture(scope="module")
 def prompts(checkpoint):
-    from krona_train.backbone.comfyui.sampling import encode_prompts
+    from krona_train.comfyui.sampling import encode_prompts
 
     return encode_prompts(checkpoint[1], (*CAPTIONS, ""))
 
 
 @pytest.fixture
 def previewer(checkpoint, prompts):
-    from krona_train.backbone.comfyui.sampling import ComfyPreviewer
+    from krona_train.comfyui.sampling import ComfyPreviewer
 
     model, _, vae = checkpoint
     return ComfyPreviewer(model, vae, prompts[:2], prompts[2], QUICK, (64, 64))
@@ -54,7 +54,7 @@ def same(left, right):
 def test_it_is_the_picture_of_the_hosts_own_nodes(checkpoint, prompts, sampler):
     """Bitwise, with the same kernel for attention; ``ddim`` seeds the process's generator, the two others draw noise on the way."""
     import nodes
-    from krona_train.backbone.comfyui.sampling import _with_steady_attention, sample
+    from krona_train.comfyui.sampling import _with_steady_attention, sample
 
     model, _, vae = checkpoint
     torch.manual_seed(5)
@@ -139,8 +139,9 @@ def test_a_training_is_the_same_with_and_without_previews(checkpoint, previewer)
     from krona_pack.nodes.host.patch import apply_adapter
 
     from krona_train import TrainConfig, fit
-    from krona_train.backbone.comfyui import ComfyBackbone, PictureSize, TextCondition
     from krona_train.backbone.protocol import Example
+    from krona_train.comfyui.encode import PictureSize, TextCondition
+    from krona_train.comfyui.model import ComfyBackbone
     from krona_train.config import OptimizerConfig
     from krona_train.run.events import Previewed
 
@@ -172,7 +173,7 @@ def test_a_training_is_the_same_with_and_without_previews(checkpoint, previewer)
 def test_a_name_that_the_host_does_not_know_is_refused_with_those_it_knows(previewer, field, named):
     from dataclasses import replace
 
-    from krona_train.backbone.comfyui.sampling import check_sampler
+    from krona_train.comfyui.sampling import check_sampler
 
     check_sampler(QUICK)
     wrong = replace(QUICK, **{field: "nonsense"})
@@ -193,7 +194,7 @@ def test_an_interrupt_stops_the_drawing(comfy, previewer):
 
 
 def test_class_pictures_that_were_interrupted_go_on_to_the_same_set(checkpoint, prompts, tmp_path):
-    from krona_train.backbone.comfyui.sampling import class_painter
+    from krona_train.comfyui.sampling import class_painter
 
     model, _, vae = checkpoint
     draw = class_painter(model, vae, prompts[0], prompts[2], QUICK, (64, 64))
@@ -216,7 +217,7 @@ def test_class_pictures_that_were_interrupted_go_on_to_the_same_set(checkpoint, 
 
 
 def test_a_picture_that_is_nan_is_black_as_a_preview_and_an_error_as_a_class_picture(previewer, checkpoint, prompts, caplog):
-    from krona_train.backbone.comfyui.sampling import class_painter
+    from krona_train.comfyui.sampling import class_painter
 
     model, _, vae = checkpoint
     hook = model.model.diffusion_model.register_forward_hook(lambda module, args, out: out * float("nan"))
@@ -234,7 +235,7 @@ def test_a_picture_that_is_nan_is_black_as_a_preview_and_an_error_as_a_class_pic
 def test_the_latent_has_the_shape_of_the_models_own_format(comfy):
     import comfy.latent_formats as formats
 
-    from krona_train.backbone.comfyui.sampling import latent_shape
+    from krona_train.comfyui.sampling import latent_shape
 
     class Model:
         def __init__(self, kind):
@@ -253,7 +254,7 @@ def test_the_latent_has_the_shape_of_the_models_own_format(comfy):
 
 @pytest.mark.parametrize("kind", ["flux", "sd3"])
 def test_other_families_draw_too(comfy, kind):
-    from krona_train.backbone.comfyui.sampling import Prompt, sample
+    from krona_train.comfyui.sampling import Prompt, sample
 
     with torch.inference_mode():
         model, _, vae, _ = comfy.sd.load_checkpoint_guess_config(str(tiny_models.cached(kind)), output_clip=False)

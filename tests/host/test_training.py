@@ -24,7 +24,7 @@ SETTINGS = TrainConfig(steps=100, optimizer=OptimizerConfig(learning_rate=1e-2, 
 
 @pytest.fixture
 def backbone(sd15):
-    from krona_train.backbone.comfyui import ComfyBackbone
+    from krona_train.comfyui.model import ComfyBackbone
 
     return ComfyBackbone(sd15)
 
@@ -112,7 +112,7 @@ def test_latents_enter_in_the_models_own_scale(backbone):
 
 
 def test_captions_of_different_length_are_not_mixed_up(backbone):
-    from krona_train.backbone.comfyui import TextCondition
+    from krona_train.comfyui.encode import TextCondition
 
     data = examples(3)
     odd = TextCondition(torch.randn(1, 77 * 5 + 3, 768), {}, data[1].condition.size)  # cannot be repeated to 77
@@ -143,7 +143,7 @@ def test_the_weight_turns_x0_errors_into_errors_of_the_prediction(comfy, sd15, k
     """The formula of each parametrisation, and the loss of a model that predicts noise, computed without the host's x0."""
     import comfy.model_sampling as sampling
 
-    from krona_train.backbone.comfyui import ComfyBackbone
+    from krona_train.comfyui.model import ComfyBackbone
 
     formula, base = KINDS[kind]
     made = type("Sampling", (getattr(sampling, base), getattr(sampling, kind)), {})()
@@ -180,7 +180,7 @@ import comfy.cli_args
 comfy.cli_args.args.cpu = True
 import comfy.model_management, comfy.sd, psutil, torch
 from krona_train import TrainConfig, fit
-from krona_train.backbone.comfyui import ComfyBackbone, PictureSize, TextCondition
+from krona_train.comfyui import ComfyBackbone, PictureSize, TextCondition
 from krona_train.backbone.protocol import Example
 rss = psutil.Process().memory_info
 with torch.inference_mode():
@@ -211,7 +211,8 @@ def test_the_base_model_is_not_copied(comfy):
 
 @pytest.mark.parametrize("kind", ["flux", "sd3"])
 def test_gradients_on_models_that_add_in_place_agree_with_finite_differences(comfy, kind):
-    from krona_train.backbone.comfyui import ComfyBackbone, PictureSize, TextCondition
+    from krona_train.comfyui.encode import PictureSize, TextCondition
+    from krona_train.comfyui.model import ComfyBackbone
     from tools import tiny_models
 
     with torch.inference_mode():
@@ -256,7 +257,8 @@ def test_a_model_without_attention_projections_by_name_is_an_error_not_a_silent_
 
 
 def test_sdxl_is_told_the_size_and_the_cut_of_each_picture(comfy):
-    from krona_train.backbone.comfyui import ComfyBackbone, PictureSize, TextCondition
+    from krona_train.comfyui.encode import PictureSize, TextCondition
+    from krona_train.comfyui.model import ComfyBackbone
     from tools import tiny_models
 
     with torch.inference_mode():
@@ -300,10 +302,10 @@ def test_an_error_in_the_middle_says_where_what_was_trained_is(comfy, tmp_path):
     """A learning rate at which the loss becomes infinite within a few steps, through what node and command line share."""
     from krona_ops import load
     from krona_ops.errors import NonFiniteError
-    from krona_train.backbone.comfyui.material import Places, prepare
-    from krona_train.backbone.comfyui.train import HostTraining
     from krona_train.data.pictures import Dataset, from_tensor
     from krona_train.run.state import newest
+    from krona_train.session.material import Places, prepare
+    from krona_train.session.training import HostTraining
     from tools import tiny_models
 
     def tell(done, total, what):

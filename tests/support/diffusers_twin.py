@@ -97,7 +97,7 @@ def sd3(model: Any) -> nn.Module:
 
 def examples(kind: str, count: int, seed: int = 0) -> list[Example]:
     """Random pictures (as a VAE gives them) and prompts, made under inference mode, as the host hands them out."""
-    from krona_train.backbone.comfyui import PictureSize, TextCondition
+    from krona_train.comfyui.encode import PictureSize, TextCondition
     from tools.tiny_models import FAMILIES
 
     size = PictureSize(width=640, height=480, crop_left=11, crop_top=3, target_width=72, target_height=56)

@@ -127,7 +127,7 @@ class PlainKernels(TorchFunctionMode):
     """The host's fused kernels refuse float64; its own formulas for them take it."""
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        from krona_train.backbone.comfyui.kernels import formulas
+        from krona_train.comfyui.kernels import formulas
 
         if isinstance(func, torch._ops.OpOverloadPacket):
             func = formulas().get(func, func)

@@ -8,7 +8,7 @@ from krona_train.backbone.protocol import Example
 
 
 def examples(count=5, size=8):
-    from krona_train.backbone.comfyui import PictureSize, TextCondition
+    from krona_train.comfyui.encode import PictureSize, TextCondition
 
     rng = torch.Generator().manual_seed(3)
     square = PictureSize(64, 64, 0, 0, 64, 64)

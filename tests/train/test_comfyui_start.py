@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from krona_ops.errors import ConfigError
-from krona_train.comfyui_start import find_comfyui
+from krona_train.comfyui.start import find_comfyui
 
 
 @pytest.fixture

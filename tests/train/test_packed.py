@@ -194,10 +194,10 @@ def test_a_file_that_is_missing_cut_short_of_another_kind_or_no_safetensors_file
 
 
 def test_the_material_of_a_training_comes_back_with_what_its_items_share(comfy, tmp_path):
-    from krona_train.backbone.comfyui import PictureSize, TextCondition
-    from krona_train.backbone.comfyui.material import Material
-    from krona_train.backbone.comfyui.sampling import Prompt
     from krona_train.backbone.protocol import Example, Item
+    from krona_train.comfyui.encode import PictureSize, TextCondition
+    from krona_train.comfyui.sampling import Prompt
+    from krona_train.session.material import Material
 
     rng = torch.Generator().manual_seed(0)
     text, extras = torch.randn(1, 77, 8, generator=rng), {"pooled_output": torch.randn(1, 4, generator=rng), "guidance": 3.5}

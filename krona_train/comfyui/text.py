@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from krona_ops.names import LayerName, projection
 
-from ..exact_gradients import gradient_ready
+from ..backbone.exact_gradients import gradient_ready
 from .blocks import blocks_of
 from .layer_shape import layer_shape
 

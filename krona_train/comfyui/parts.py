@@ -13,8 +13,8 @@ from torch import Tensor
 
 from krona_ops.errors import ConfigError, KronaError
 
-from ...step.plan import is_out_of_memory
-from ..protocol import Item
+from ..backbone.protocol import Item
+from ..step.plan import is_out_of_memory
 from .encode import TextCondition
 from .families import family_of
 from .sampling import latent_shape

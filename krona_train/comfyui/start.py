@@ -59,7 +59,7 @@ def _around() -> Iterator[str]:
     started from remembers how it came there; that counts only where it came to this pack.
     """
     yield os.environ.get("COMFYUI_PATH", "")
-    pack = Path(os.path.abspath(__file__)).parents[1]
+    pack = Path(os.path.abspath(__file__)).parents[2]
     yield from map(str, pack.parents)
     shell = Path(os.environ.get("PWD", os.sep))
     inside = [place for place in (shell, *shell.parents) if _is_same(place, pack)]
@@ -110,7 +110,7 @@ def host_side(module: str) -> ModuleType:
     """
     package = "krona_pack_of_the_command_line"
     if package not in sys.modules:
-        root = Path(__file__).resolve().parents[1]
+        root = Path(__file__).resolve().parents[2]
         spec = importlib.util.spec_from_file_location(package, root / "__init__.py", submodule_search_locations=[str(root)])
         assert spec is not None  # the pack's own entry file
         assert spec.loader is not None

@@ -24,10 +24,10 @@ from torch import Tensor, nn
 from krona_ops.errors import ConfigError
 from krona_ops.names import LayerName
 
-from ...batches.transfer import send
-from ...config import MemoryConfig, ObjectiveConfig
-from ..exact_gradients import exact_in_place, gradient_ready
-from ..protocol import Batch, Example, sampled_fingerprint, stack_masks
+from ..backbone.exact_gradients import exact_in_place, gradient_ready
+from ..backbone.protocol import Batch, Example, sampled_fingerprint, stack_masks
+from ..batches.transfer import send
+from ..config import MemoryConfig, ObjectiveConfig
 from .blocks import blocks_of
 from .encode import TextCondition
 from .families import embeds_guidance, family_of

@@ -11,24 +11,24 @@ from typing import Any
 from krona_ops import Adapter, select
 from krona_ops.errors import AdapterFileError, ConfigError, KronaError
 
-from ...adapters.rates import learning_rates, require_movement
-from ...adapters.start import Start, begin_at
-from ...batches.samples import as_items, fingerprint, prior_items
-from ...config import TrainConfig
-from ...loop import fit
-from ...monitor.preview import Previewer, preview_size
-from ...processes.together import OneProcess, Runtime
-from ...run.events import Ended, Event, Sink, Started, to_all
-from ...run.folder import Run, require_a_format
-from ...run.metadata import describe
-from ...run.requests import Ask
-from ...run.state import TrainState, newest
-from ...run.tensorboard import TensorBoardLog
-from .families import family_of
+from ..adapters.rates import learning_rates, require_movement
+from ..adapters.start import Start, begin_at
+from ..batches.samples import as_items, fingerprint, prior_items
+from ..comfyui.families import family_of
+from ..comfyui.model import ComfyBackbone
+from ..comfyui.parts import notes_on, rehearse
+from ..comfyui.sampling import ComfyPreviewer, Prompt, encode_prompts
+from ..config import TrainConfig
+from ..loop import fit
+from ..monitor.preview import Previewer, preview_size
+from ..processes.together import OneProcess, Runtime
+from ..run.events import Ended, Event, Sink, Started, to_all
+from ..run.folder import Run, require_a_format
+from ..run.metadata import describe
+from ..run.requests import Ask
+from ..run.state import TrainState, newest
+from ..run.tensorboard import TensorBoardLog
 from .material import Material
-from .model import ComfyBackbone
-from .parts import notes_on, rehearse
-from .sampling import ComfyPreviewer, Prompt, encode_prompts
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ import torch
 
 from krona_ops.errors import ConfigError
 
-from ...run.job import ModelFiles
+from ..run.job import ModelFiles
 
 _DTYPES: dict[str, dict[str, Any]] = {
     "default": {},

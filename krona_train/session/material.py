@@ -9,21 +9,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ...config import PreviewConfig, TrainConfig
-from ...data import encoding
-from ...data.buckets import PictureSize
-from ...data.cache import Cache
-from ...data.class_pictures import class_folder, make_class_pictures
-from ...data.packed import pack, unpack
-from ...data.pictures import Dataset, Picture
-from ...data.source import unused_class_pictures
-from ...monitor.preview import preview_prompts
-from ..protocol import Example, Item
-from .encode import ComfyEncoder, TextCondition
-from .families import native_resolution
-from .model import ComfyBackbone
-from .parts import require_parts, usable_text
-from .sampling import Prompt, check_sampler, class_painter, encode_prompts
+from ..backbone.protocol import Example, Item
+from ..comfyui.encode import ComfyEncoder, TextCondition
+from ..comfyui.families import native_resolution
+from ..comfyui.model import ComfyBackbone
+from ..comfyui.parts import require_parts, usable_text
+from ..comfyui.sampling import Prompt, check_sampler, class_painter, encode_prompts
+from ..config import PreviewConfig, TrainConfig
+from ..data import encoding
+from ..data.buckets import PictureSize
+from ..data.cache import Cache
+from ..data.class_pictures import class_folder, make_class_pictures
+from ..data.packed import pack, unpack
+from ..data.pictures import Dataset, Picture
+from ..data.source import unused_class_pictures
+from ..monitor.preview import preview_prompts
 
 log = logging.getLogger(__name__)
 

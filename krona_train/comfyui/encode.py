@@ -12,8 +12,8 @@ from torch import Tensor
 
 from krona_ops.errors import DataError
 
-from ...data.buckets import PictureSize
-from ...data.store import EncodedText
+from ..data.buckets import PictureSize
+from ..data.store import EncodedText
 from .identity import clip_identity, vae_identity
 
 __all__ = [

@@ -1,0 +1,1 @@
+"""ComfyUI as a library, for the trainer: models, encoders, samplers."""

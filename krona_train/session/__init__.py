@@ -1,0 +1,1 @@
+"""A whole training, assembled for a node or the command line."""
