@@ -114,7 +114,7 @@ def _ours(
 ) -> tuple[Callable[[], object], Callable[[], dict[str, float]]]:
     """The training, and what its memory should consist of."""
     from krona_train import TrainConfig, fit
-    from krona_train.backbone.protocol import Example
+    from krona_train.batches.examples import Example
     from krona_train.comfyui.encode import PictureSize, TextCondition
     from krona_train.comfyui.model import ComfyBackbone
     from krona_train.config import MemoryConfig

@@ -67,7 +67,7 @@ class Contest:
         self.base_bytes = sum(p.numel() * p.element_size() for p in self.model.model.parameters())
 
     def _examples(self) -> list:
-        from krona_train.backbone.protocol import Example
+        from krona_train.batches.examples import Example
         from krona_train.comfyui.encode import PictureSize, TextCondition
 
         side = 8 * self.latents.shape[-1]

@@ -26,12 +26,12 @@ from krona_ops import Adapter, load
 from krona_ops.errors import ConfigError, DataError, KronaError
 from krona_ops.shown import printable
 
-from .adapters.start import FILE as START
 from .comfyui.start import find_comfyui, has_gpu, host_side, prepare_comfyui, user_folder
 from .config.typed_in import safe_name
 from .data.source import read_pictures
 from .processes.together import Accelerated, OneProcess, Runtime
 from .processes.wire import to_line
+from .run import layout
 from .run.claim import Claim, claim, claim_new, join
 from .run.events import Ended, Event, Noted, Sink, Started, Stepped, Validated
 from .run.job import Job, load_job, to_text
@@ -110,7 +110,7 @@ def _train_in(folder: Path, job: Job, options: argparse.Namespace, runtime: Runt
     if leads and not options.events:  # else who watches has done it, and may have asked for something meanwhile
         forget(folder)
     model = load_model(job.model)
-    encoded = options.encoded or folder / "encoded.safetensors"
+    encoded = options.encoded or folder / layout.ENCODED
     if leads and options.encoded is None and (resume is None or not _is_whole(encoded)):
         places = Places(user_folder(host) / "krona" / "cache", folder.parent / "class pictures")
         sweep_below([places.cache, places.class_pictures])
@@ -127,7 +127,7 @@ def _train_in(folder: Path, job: Job, options: argparse.Namespace, runtime: Runt
         material = with_prompts(material, lambda: load_clip(job.model), config.preview)
     clip = load_clip(job.model) if config.adapter.text_encoder else None
     vae = load_vae(job.model) if leads and config.preview.every else None
-    written = dataclasses.replace(job, name=folder.name, start=START if job.start else "")
+    written = dataclasses.replace(job, name=folder.name, start=layout.START if job.start else "")
     training = HostTraining(model, clip, vae, material, config, to_text(written), _start(job, model, clip))
     requests = Requests(folder if leads else None)
     show = _events(folder, requests) if options.events else _Bar(config.steps, is_hidden=not leads)
@@ -196,7 +196,7 @@ def _claimed(job: Job, options: argparse.Namespace) -> Claim:
     name = safe_name(job.name)
     wanted = Path(job.output) / name
     # The file of a finished run starts the next one beside it, not inside it.
-    return claim_new(options.file.resolve().parent.with_name(name) if (wanted.parent / "metrics.jsonl").exists() else wanted)
+    return claim_new(options.file.resolve().parent.with_name(name) if (wanted.parent / layout.METRICS).exists() else wanted)
 
 
 def _state(folder: Path) -> TrainState:

@@ -16,8 +16,10 @@ from .adapters.layers import Layer, Switch, patch_with
 from .adapters.rates import jump, learning_rates, require_movement
 from .adapters.start import Start
 from .adapters.trainee import Trainee
-from .backbone.protocol import Backbone, Example, Item
-from .batches.samples import Samples, as_items, fingerprint, prior_items
+from .backbone.protocol import Backbone
+from .batches.examples import Example, Item
+from .batches.fingerprint import fingerprint
+from .batches.samples import Samples, as_items, prior_items
 from .config import TrainConfig
 from .monitor.look import Look
 from .monitor.validation import keep_out
@@ -104,7 +106,7 @@ def fit(
         count = sum(p.numel() for p in trainee.parameters)
         notes = (*notes, *(start.notes if start is not None else ()), *describe_adjustments(targets))
         sink(Started(config.steps, progress.done, len(targets), count, notes))
-        if resume is not None and (change := jump(resume, config)):
+        if resume is not None and (change := jump(resume.step, resume.config, config)):
             sink(Noted(progress.done, change))
         late = trainee.can_hold_still and (backbone.device.type != "cpu" if late is None else late)
         readings = Readings(sink, progress, config.steps, late=late, checks_gradient=not trainee.scaler.is_enabled())

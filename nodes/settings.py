@@ -23,7 +23,7 @@ from krona_train.config import (
     ValidationConfig,
     Weighting,
 )
-from krona_train.config.settings import PriorChoice, Settings
+from krona_train.session.choices import PriorChoice, Settings
 
 from .host.node import Node
 from .host.types import CATEGORY, KronaSettingsSocket

@@ -16,10 +16,11 @@ from krona_ops.errors import KronaError
 from krona_ops.files import write_atomically
 from krona_train import AdapterConfig, OptimizerConfig, TrainConfig
 from krona_train.config import PreviewConfig
-from krona_train.config.settings import Settings
 from krona_train.drawing.placard import drawn
-from krona_train.monitor.preview import preview_sheet
+from krona_train.drawing.preview_sheet import preview_sheet
+from krona_train.run import layout
 from krona_train.run.state import newest_whole
+from krona_train.session.choices import Settings
 
 from .host import paths
 from .host.choices import ALL_GPUS, HERE, NEW, PROCESS, SAME
@@ -296,11 +297,11 @@ def draw(result: Result) -> tuple[torch.Tensor, torch.Tensor | None]:
         )
 
     curve = drawn("The loss curve", draw_curve)
-    _keep(curve, run.folder / "loss.png")
+    _keep(curve, run.folder / layout.LOSS_CURVE)
     if not rows:
         return _tensor(curve), None
     sheet = preview_sheet(rows, result.prompts)
-    _keep(sheet, run.folder / "previews.png")
+    _keep(sheet, run.folder / layout.PREVIEW_SHEET)
     return _tensor(curve), _tensor(sheet)
 
 

@@ -11,15 +11,17 @@ from PIL import Image
 
 from krona_ops import TargetRule, load
 from krona_train import AdapterConfig, OptimizerConfig, TrainConfig, fit
-from krona_train.backbone.protocol import Example
 from krona_train.backbone.toy import ToyBackbone
-from krona_train.batches.samples import as_items, fingerprint
+from krona_train.batches.examples import Example
+from krona_train.batches.fingerprint import fingerprint
+from krona_train.batches.samples import as_items
 from krona_train.config import PreviewConfig, ValidationConfig
 from krona_train.data.cache import Cache
 from krona_train.run.claim import claim, claim_new
 from krona_train.run.events import Event
 from krona_train.run.folder import Run
-from krona_train.run.metrics import METRICS, read
+from krona_train.run.layout import METRICS
+from krona_train.run.metrics import read
 from krona_train.run.state import TrainState, newest_whole, same_run
 
 from .words import in_short

@@ -22,7 +22,8 @@ from krona_train.adapters.average import Average
 from krona_train.adapters.layers import KronLayer
 from krona_train.adapters.optim import build_optimizer, parameter_groups
 from krona_train.adapters.trainee import build_layers, collect
-from krona_train.backbone.protocol import Backbone, Item
+from krona_train.backbone.protocol import Backbone
+from krona_train.batches.examples import Item
 from krona_train.batches.samples import Samples
 from krona_train.loop import attached, learning_rates
 from krona_train.objectives.denoising import denoising

@@ -10,7 +10,6 @@ from krona_ops.targets import Target
 
 from ..backbone.protocol import Backbone
 from ..config import WIDTH, TrainConfig
-from ..run.state import TrainState
 from .rate_schedules import rate_factor
 
 
@@ -51,19 +50,23 @@ def require_movement(rates: Mapping[str, float], config: TrainConfig, begun: Col
         )
 
 
-def jump(resume: TrainState, config: TrainConfig) -> str:
+def jump(step: int, before: TrainConfig, config: TrainConfig) -> str:
     """What happens to the learning rate where a run goes on to another number of steps; empty where nothing does.
 
     The longer training's curve is the one that a run of all these steps would have had; the shorter one's is over.
+
+    Args:
+        step: After which it goes on.
+        before: The settings until then.
     """
     optimizer = config.optimizer
-    if resume.config.steps == config.steps or optimizer.name == "schedulefree":
+    if before.steps == config.steps or optimizer.name == "schedulefree":
         return ""
-    was, now = (rate_factor(optimizer, optimizer.learning_rate, n)(resume.step) for n in (resume.config.steps, config.steps))
+    was, now = (rate_factor(optimizer, optimizer.learning_rate, n)(step) for n in (before.steps, config.steps))
     if math.isclose(was, now, rel_tol=1e-6, abs_tol=1e-9):
         return ""
     return (
-        f"The schedule {optimizer.schedule} spreads over all steps, now {config.steps} instead of {resume.config.steps}: after step "
-        f"{resume.step} the learning rate {'rises' if now > was else 'falls'} from {optimizer.learning_rate * was:.3g} to "
+        f"The schedule {optimizer.schedule} spreads over all steps, now {config.steps} instead of {before.steps}: after step "
+        f"{step} the learning rate {'rises' if now > was else 'falls'} from {optimizer.learning_rate * was:.3g} to "
         f"{optimizer.learning_rate * now:.3g}, where the curve of {config.steps} steps stands."
     )

@@ -24,8 +24,6 @@ from krona_ops.targets import Target
 
 from ..config import AdapterConfig
 
-FILE = "start.safetensors"
-"""What a run's folder keeps of it: the layers that are trained, in the form that is trained."""
 METADATA = "krona.start"
 
 

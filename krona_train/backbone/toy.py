@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from krona_ops.names import LayerName
 
+from ..batches.examples import Batch, Example, stack_masks
+from ..batches.fingerprint import sampled_fingerprint
 from ..batches.transfer import send
-from .protocol import Batch, Example, sampled_fingerprint, stack_masks
 
 
 class ToyAttention(nn.Module):

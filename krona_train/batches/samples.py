@@ -9,9 +9,9 @@ import torch
 
 from krona_ops.errors import DataError
 
-from ..backbone.protocol import Example, Item, sampled_fingerprint
 from ..config import TrainConfig
 from ..randomness import Stream, generator
+from .examples import Example, Item
 from .order import Order
 
 
@@ -99,14 +99,3 @@ def prior_items(config: TrainConfig, items: Sequence[Item], class_data: Sequence
     return ()
 
 
-def fingerprint(items: Sequence[Item]) -> str:
-    """A hash of the pictures and captions that are trained on, in their order, masks and repeats included."""
-
-    def entries():
-        for item in items:
-            for example in (*item.forms, *item.uncaptioned):
-                yield f"{item.repeats} {example.caption}", example.latent
-                if example.mask is not None:
-                    yield "mask", example.mask
-
-    return sampled_fingerprint(entries())

@@ -14,7 +14,7 @@ import torch
 from comfy.weight_adapter import WeightAdapterBase
 from torch import Tensor
 
-from ..backbone.protocol import sampled_fingerprint
+from ..batches.fingerprint import sampled_fingerprint
 
 log = logging.getLogger(__name__)
 

@@ -25,7 +25,8 @@ from krona_ops.errors import ConfigError
 from krona_ops.names import LayerName
 
 from ..backbone.exact_gradients import exact_in_place, gradient_ready
-from ..backbone.protocol import Batch, Example, sampled_fingerprint, stack_masks
+from ..batches.examples import Batch, Example, stack_masks
+from ..batches.fingerprint import sampled_fingerprint
 from ..batches.transfer import send
 from ..config import MemoryConfig, ObjectiveConfig
 from .blocks import blocks_of

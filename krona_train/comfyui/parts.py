@@ -13,7 +13,7 @@ from torch import Tensor
 
 from krona_ops.errors import ConfigError, KronaError
 
-from ..backbone.protocol import Item
+from ..batches.examples import Item
 from ..step.plan import is_out_of_memory
 from .encode import TextCondition
 from .families import family_of

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from krona_ops.errors import DataError
 
-from ..backbone.protocol import Example, Item
+from ..batches.examples import Example, Item
 from .buckets import PictureSize, View, views
 from .cache import Cache
 from .captions import class_caption, orders

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from PIL.Image import Image
 
 from ..adapters.trainee import Trainee, collect
-from ..backbone.protocol import Backbone, Item
+from ..backbone.protocol import Backbone
+from ..batches.examples import Item
 from ..config import TrainConfig
 from ..processes.together import Runtime
 from ..run.events import Previewed, Sink, Validated

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 
 from krona_ops.errors import DataError
 
-from ..backbone.protocol import Backbone, Example, Item
+from ..backbone.protocol import Backbone
+from ..batches.examples import Example, Item
 from ..config import TrainConfig
 from ..objectives.denoising import denoising
 from ..objectives.noise import Draw
@@ -53,17 +53,3 @@ def validation_loss(backbone: Backbone, items: Sequence[Item], config: TrainConf
     return sum(losses) / len(losses)
 
 
-@dataclass
-class Best:
-    """The best validation so far, and how long ago it was."""
-
-    loss: float | None = None
-    misses: int = 0
-
-    def improves(self, loss: float) -> bool:
-        """Take note of a loss; whether it is the lowest so far."""
-        if self.loss is None or loss < self.loss:
-            self.loss, self.misses = loss, 0
-            return True
-        self.misses += 1
-        return False

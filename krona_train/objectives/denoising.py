@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..backbone.protocol import Backbone, Batch
+from ..backbone.protocol import Backbone
+from ..batches.examples import Batch
 from ..config import ObjectiveConfig
 from .noise import Draw
 from .weighting import weighting

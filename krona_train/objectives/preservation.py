@@ -7,7 +7,8 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor
 
-from ..backbone.protocol import Backbone, Batch
+from ..backbone.protocol import Backbone
+from ..batches.examples import Batch
 from ..config import ObjectiveConfig
 from .denoising import error
 from .noise import Draw

@@ -11,8 +11,9 @@ from PIL import Image
 
 from krona_ops.errors import TrainingError
 
+from ..run import layout
 from ..run.events import Ended, Event, Noted, Previewed, Started, Stepped, Validated
-from ..run.metrics import in_words, picture_names
+from ..run.metrics import in_words
 
 _MARK = "krona.event"
 _PLAIN = {kind.__name__: kind for kind in (Started, Stepped, Noted)}
@@ -36,7 +37,7 @@ def to_line(event: Event, folder: Path) -> str | None:
     elif isinstance(event, Validated):
         fields = {"step": event.step, "loss": event.loss, "is_best": event.is_best}
     elif isinstance(event, Previewed):
-        files = [folder / "previews" / name for name in picture_names(event.step, len(event.pictures))]
+        files = [folder / layout.PREVIEWS / name for name in layout.picture_names(event.step, len(event.pictures))]
         fields = {"step": event.step, "pictures": [str(file) for file in files]}
     elif isinstance(event, Ended):
         fields = {"step": event.step, "steps": event.steps, "error": in_words(event.error)}

@@ -13,17 +13,15 @@ from krona_ops import Adapter, Target, save
 from krona_ops.atomic import remove, sweep, write_atomically
 from krona_ops.errors import AdapterFileError, ConfigError
 
-from ..adapters.start import FILE as START
 from ..config import AdapterConfig, TrainConfig, to_yaml
+from . import layout
 from .claim import Claim, claim
 from .events import Ended, Event, Previewed, Saved, Started, Validated
-from .metrics import METRICS, append, history, picture_names, read, row_of
+from .metrics import append, history, read, row_of
 from .requests import Ask, forget
 from .state import TrainState, states
 
 log = logging.getLogger(__name__)
-KEPT = ("state-*.safetensors", "adapter*.safetensors")
-"""Files of a folder in which no other training begins."""
 
 
 class Run:
@@ -91,19 +89,19 @@ class Run:
         elif isinstance(event, Saved):
             self._keep(event.state)
             if event.adapter is not None:
-                self._save(event.adapter, f"adapter-step-{event.state.step:06}.safetensors", event.state.step)
+                self._save(event.adapter, layout.adapter_at(event.state.step), event.state.step)
                 forget(self.folder, Ask.SAVE)
         self._note(event)
         if isinstance(event, Validated) and event.is_best and event.adapter is not None:
-            self._save(event.adapter, "adapter-best.safetensors", event.step)
+            self._save(event.adapter, layout.BEST, event.step)
 
     @classmethod
     def recall(cls, folder: Path, config: TrainConfig) -> Run:
         """A run as its folder tells of it, for one that another process has made."""
         run = cls(folder, config, {})
-        for row in read(folder / METRICS):
+        for row in read(folder / layout.METRICS):
             run._recall(row)
-        found = [folder / "adapter.safetensors", *sorted(folder.glob("adapter-stopped-at-*.safetensors"), reverse=True)]
+        found = [folder / layout.RESULT, *sorted(folder.glob(layout.STOPPED), reverse=True)]
         run.adapter_file = next((path for path in found if path.is_file()), None)
         return run
 
@@ -112,16 +110,16 @@ class Run:
             self._claim = claim(self.folder)
         if not event.done:
             self._require_nothing_to_lose()
-        sweep(self.folder / "previews")
-        write_atomically(self.folder / "run.yaml", lambda file: file.write(self._settings.encode()))
+        sweep(self.folder / layout.PREVIEWS)
+        write_atomically(self.folder / layout.SETTINGS, lambda file: file.write(self._settings.encode()))
         if self._begun is not None and not event.done:
-            save_start(self._begun, self.folder / START, self._config.adapter)
+            save_start(self._begun, self.folder / layout.START, self._config.adapter)
         if event.done:  # what came after the state was lost with whatever ended the run; it is done again
-            rows = history(self.folder / METRICS, event.done)
+            rows = history(self.folder / layout.METRICS, event.done)
             for row in rows:
                 self._recall(row)
             text = "".join(f"{json.dumps(row)}\n" for row in rows)
-            write_atomically(self.folder / METRICS, lambda file: file.write(text.encode()))
+            write_atomically(self.folder / layout.METRICS, lambda file: file.write(text.encode()))
 
     def _let_go(self) -> None:
         if self._claim is not None:
@@ -133,7 +131,7 @@ class Run:
         Raises:
             ConfigError: There is a run that can go on, or has an adapter.
         """
-        kept = next((path for pattern in KEPT for path in self.folder.glob(pattern)), None)
+        kept = next((path for pattern in layout.KEPT for path in self.folder.glob(pattern)), None)
         if kept is not None:
             raise ConfigError(
                 "The folder holds another run already.",
@@ -142,12 +140,12 @@ class Run:
                 expected="a folder without states and adapters",
                 remedy="Go on with that run, or begin in another folder.",
             )
-        remove(self.folder / METRICS)
+        remove(self.folder / layout.METRICS)
 
     def _note(self, event: Event) -> None:
         row = row_of(event)
         self._recall(row)
-        append(self.folder / METRICS, row)
+        append(self.folder / layout.METRICS, row)
 
     def _recall(self, row: Mapping[str, Any]) -> None:
         if row["event"] == "step":
@@ -157,16 +155,16 @@ class Run:
         elif row["event"] == "validation":
             self.validations = [v for v in self.validations if v[0] != row["step"]] + [(row["step"], row["validation"])]
         elif row["event"] == "preview":
-            files = tuple(self.folder / "previews" / name for name in row["pictures"])
+            files = tuple(self.folder / layout.PREVIEWS / name for name in row["pictures"])
             self.previews = [p for p in self.previews if p[0] != row["step"]] + [(row["step"], files)]
 
     def _keep_pictures(self, event: Previewed) -> None:
-        folder = self.folder / "previews"
-        for name, picture in zip(picture_names(event.step, len(event.pictures)), event.pictures, strict=True):
+        folder = self.folder / layout.PREVIEWS
+        for name, picture in zip(layout.picture_names(event.step, len(event.pictures)), event.pictures, strict=True):
             write_atomically(folder / name, lambda file, picture=picture: picture.save(file, "PNG"))
 
     def _keep(self, state: TrainState) -> None:
-        kept = state.save(self.folder / f"state-{state.step:08}.safetensors")
+        kept = state.save(self.folder / layout.state_at(state.step))
         until_now = [
             path for path in states(self.folder) if path.name <= kept.name
         ]  # a later one is damaged, or it would have been taken
@@ -187,13 +185,13 @@ class Run:
         try:
             self._note(event)
         except AdapterFileError as error:  # the adapter is safe; why the training ended must not be hidden by this
-            log.warning("KronA: the end of the training is not in %s: %s", self.folder / METRICS, error)
+            log.warning("KronA: the end of the training is not in %s: %s", self.folder / layout.METRICS, error)
 
     def _keep_result(self, step: int, adapter: Adapter, *, is_whole: bool) -> None:
-        name = "adapter.safetensors" if is_whole else f"adapter-stopped-at-{step:06}.safetensors"
+        name = layout.RESULT if is_whole else layout.stopped_at(step)
         self.adapter_file = self._save(adapter, name, step)
         if is_whole:
-            for stopped in self.folder.glob("adapter-stopped-at-*.safetensors"):
+            for stopped in self.folder.glob(layout.STOPPED):
                 remove(stopped)
 
 

@@ -19,8 +19,8 @@ from krona_ops.border import Border, Limits
 from krona_ops.errors import AdapterFileError, KronaError
 
 from .events import Ended, Event, Noted, Previewed, Saved, Started, Stepped, Validated
+from .layout import METRICS, picture_names
 
-METRICS = "metrics.jsonl"
 _WANTED: dict[str, dict[str, type]] = {
     event: {"step": int, **more}
     for event, more in {
@@ -79,11 +79,6 @@ def in_words(error: BaseException | None) -> str | None:
     if error is None or isinstance(error, KronaError):
         return None if error is None else str(error)
     return f"{type(error).__name__}: {error}"
-
-
-def picture_names(step: int, count: int) -> list[str]:
-    """The files of a step's previews."""
-    return [f"step-{step:06}-{number}.png" for number in range(1, count + 1)]
 
 
 def append(path: Path, row: Mapping[str, Any]) -> None:

@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .metrics import METRICS, parsed
-from .reading import SETTINGS, Standing, leads_away, own, standing_of
+from .layout import METRICS, RESULT, SETTINGS, STATE_PREFIX, STOPPED_PREFIX, SUFFIX
+from .metrics import parsed
+from .reading import Standing, leads_away, own, standing_of
 
-RESULT = "adapter.safetensors"
-_STOPPED, _STATE, _SUFFIX = "adapter-stopped-at-", "state-", ".safetensors"
 _HEAD, _TAIL, _FAR = 4096, 16_384, 1 << 20
 """Bytes of the rows that are read: at the start, at the end, and at the end where the last of them do not say when their part began."""
 _FEW, _TURNS = 1000, 8
@@ -119,7 +118,7 @@ def _is_linked(entry: os.DirEntry[str]) -> bool:
 
 def _glance(folder: str, written: _Key, *, is_linked: bool) -> Glance:
     files = {file.name: file for file in _entries(folder) if file.is_file(follow_symlinks=False)}
-    states = [name for name in files if name.startswith(_STATE) and name.endswith(_SUFFIX)]
+    states = [name for name in files if name.startswith(STATE_PREFIX) and name.endswith(SUFFIX)]
     result = RESULT if RESULT in files else None
     standing, modified = Standing(end="finished" if result else "stopped"), 0.0
     if written:
@@ -132,7 +131,7 @@ def _glance(folder: str, written: _Key, *, is_linked: bool) -> Glance:
         is_run=(bool(written) or SETTINGS in files) and not is_linked,
         standing=standing,
         modified=modified,
-        result=result or max((name for name in files if name.startswith(_STOPPED) and name.endswith(_SUFFIX)), default=None),
+        result=result or max((name for name in files if name.startswith(STOPPED_PREFIX) and name.endswith(SUFFIX)), default=None),
         has_state=bool(states),
     )
 

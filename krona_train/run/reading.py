@@ -15,9 +15,9 @@ from krona_ops.errors import KronaError
 
 from ..config import to_dict
 from .job import load_job
-from .metrics import BUFFER, METRICS, lines, parsed, read
+from .layout import METRICS, RESULT, SETTINGS
+from .metrics import BUFFER, lines, parsed, read
 
-SETTINGS = "run.yaml"
 MOST_BYTES_OF_SETTINGS = 1_000_000
 _NAME_SURROGATE = 0x2000_0000
 """In the tag of a reparse point on Windows: it stands for something elsewhere, as junctions do and files in a cloud do not."""
@@ -125,7 +125,7 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
 
 def standing(folder: Path) -> Standing:
     """Where the run is; its metrics are read again only when they have changed."""
-    path, has_result = own_file(folder, METRICS), own_file(folder, "adapter.safetensors") is not None
+    path, has_result = own_file(folder, METRICS), own_file(folder, RESULT) is not None
     try:
         stat = path.stat() if path is not None else None
     except OSError:

@@ -19,6 +19,7 @@ from krona_ops.header import read_header
 from krona_ops.shown import printable
 
 from ..config import TrainConfig, to_dict
+from . import layout
 from .told import AS_THEN as AS_THEN
 from .told import KIND, SCHEMA
 from .told import read as read_told
@@ -175,7 +176,7 @@ class TrainState:
 
 def states(folder: Path) -> Sequence[Path]:
     """The saved states of a run, oldest first."""
-    return sorted(folder.glob("state-*.safetensors"))
+    return sorted(folder.glob(layout.STATES))
 
 
 def newest(folder: Path) -> Path | None:

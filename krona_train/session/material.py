@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..backbone.protocol import Example, Item
+from ..batches.examples import Example, Item
 from ..comfyui.encode import ComfyEncoder, TextCondition
 from ..comfyui.families import native_resolution
 from ..comfyui.model import ComfyBackbone

@@ -13,7 +13,8 @@ from krona_ops.errors import AdapterFileError, ConfigError, KronaError
 
 from ..adapters.rates import learning_rates, require_movement
 from ..adapters.start import Start, begin_at
-from ..batches.samples import as_items, fingerprint, prior_items
+from ..batches.fingerprint import fingerprint
+from ..batches.samples import as_items, prior_items
 from ..comfyui.families import family_of
 from ..comfyui.model import ComfyBackbone
 from ..comfyui.parts import notes_on, rehearse

@@ -6,9 +6,24 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..monitor.validation import Best
 from ..run.state import TrainState
 from .plan import Plan
+
+
+@dataclass
+class Best:
+    """The best validation so far, and how long ago it was."""
+
+    loss: float | None = None
+    misses: int = 0
+
+    def improves(self, loss: float) -> bool:
+        """Take note of a loss; whether it is the lowest so far."""
+        if self.loss is None or loss < self.loss:
+            self.loss, self.misses = loss, 0
+            return True
+        self.misses += 1
+        return False
 
 
 @dataclass

@@ -12,7 +12,7 @@ from server import PromptServer
 
 from krona_ops.shown import shown
 from krona_train.run.events import Ended, Event, Noted, Previewed, Sink, Started, Validated
-from krona_train.run.metrics import METRICS
+from krona_train.run.layout import METRICS
 from krona_train.run.reading import Tail, standing
 from krona_train.run.requests import forget
 

@@ -20,7 +20,6 @@ from krona_ops import Adapter, load
 from krona_ops.errors import ConfigError, TrainingError
 from krona_ops.files import write_atomically
 from krona_train import TrainConfig
-from krona_train.adapters.start import FILE as START
 from krona_train.comfyui.load import files_of
 from krona_train.comfyui.parts import require_parts
 from krona_train.data.choices import PictureFiles
@@ -28,6 +27,7 @@ from krona_train.data.pictures import Dataset
 from krona_train.packages import load as load_package
 from krona_train.processes.launch import command, follow
 from krona_train.processes.together import ALONE, SEVERAL
+from krona_train.run import layout
 from krona_train.run.claim import claim, claim_new
 from krona_train.run.events import Sink, to_all
 from krona_train.run.folder import Run, save_start
@@ -90,7 +90,7 @@ def train(
         load_package("accelerate", SEVERAL, ALONE)  # before pictures are encoded
     require_parts(model, clip, vae)
     begun = None if start is None else canonical(start, model, clip if config.adapter.text_encoder else None)
-    job = _job(model, clip, vae, dataset, config, name, "" if begun is None else START, needs_files=where != HERE)
+    job = _job(model, clip, vae, dataset, config, name, "" if begun is None else layout.START, needs_files=where != HERE)
     material = prepare(model, clip, vae, dataset, config, places(), tell_preparation())
     training = HostTraining(model, clip, vae, material, config, to_text(job), begun)
     found = _found(training, name, resume, config, processes)
@@ -109,12 +109,12 @@ def train(
             with live.watched(folder, node) as show:
                 trained = training.run(folder, [show, progress], state, asked=_asked(folder), held=True)
                 return Result(*trained, config, prompts)
-        encoded = material.save(folder / "encoded.safetensors")
-        run_yaml = folder / "run.yaml"
+        encoded = material.save(folder / layout.ENCODED)
+        run_yaml = folder / layout.SETTINGS
         text = to_text(dataclasses.replace(job, name=folder.name))
         write_atomically(run_yaml, lambda file: file.write(text.encode()))
         if training.start is not None:
-            save_start(training.start.adapter, folder / START, config.adapter)
+            save_start(training.start.adapter, folder / layout.START, config.adapter)
         del training, material  # the process loads its own
         comfy.model_management.unload_all_models()
         comfy.model_management.soft_empty_cache()
@@ -136,7 +136,7 @@ def train(
             "The training's process left no adapter.",
             layer=str(folder),
             found="nothing",
-            expected="adapter.safetensors",
+            expected=layout.RESULT,
             remedy=f"What it said is in {folder / 'log.txt'}.",
         )
     return Result(load(run.adapter_file), run, config, prompts)
@@ -196,8 +196,8 @@ def _comfyui() -> Path:
 
 def _finished(folder: Path, state: TrainState, config: TrainConfig) -> tuple[Adapter, Run] | None:
     run = Run.recall(folder, config)
-    is_done = state.step == config.steps and (folder / "adapter.safetensors").is_file()
-    return (load(folder / "adapter.safetensors"), run) if is_done else None
+    is_done = state.step == config.steps and (folder / layout.RESULT).is_file()
+    return (load(folder / layout.RESULT), run) if is_done else None
 
 
 def _job(

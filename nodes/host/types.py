@@ -11,7 +11,7 @@ KronaWeightsSocket = io.Custom("KRONA_WEIGHTS")
 KronaTargetsSocket = io.Custom("KRONA_TARGETS")
 """A `krona_train.AdapterConfig`."""
 KronaSettingsSocket = io.Custom("KRONA_SETTINGS")
-"""A `krona_train.config.settings.Settings`."""
+"""A `krona_train.session.choices.Settings`."""
 
 CATEGORY = "KronA"
 LoraStack = io.Custom("LORA_STACK")

@@ -10,7 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from krona_ops import load
-from krona_train.run.metrics import METRICS, read
+from krona_train.run.layout import METRICS
+from krona_train.run.metrics import read
 from tools.server import PACK, RunFailed, Server
 
 from .. import toy

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from krona_train.config import TrainConfig
 from krona_train.run.folder import Run
-from krona_train.run.metrics import METRICS, history
+from krona_train.run.layout import METRICS
+from krona_train.run.metrics import history
 from krona_train.run.reading import Tail, rows_of, standing
 
 from ..driver import Bench, Outcome

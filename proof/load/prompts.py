@@ -17,7 +17,8 @@ import torch
 from PIL import Image
 
 from krona_ops import Adapter, Full, Kron, load, save
-from krona_train.run.metrics import METRICS, read
+from krona_train.run.layout import METRICS
+from krona_train.run.metrics import read
 from tools import tiny_models
 from tools.server import PACK, ClientError, Event, RunFailed, RunInterrupted, Server
 

@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from krona_ops import Adapter, Full, Kron, TargetRule, select
 from krona_train import AdapterConfig, OptimizerConfig, TrainConfig, fit
-from krona_train.backbone.protocol import Example
+from krona_train.batches.examples import Example
 from krona_train.config import MemoryConfig
 from krona_train.run.events import Stepped
 from krona_train.step.checkpointing import prepared

@@ -185,7 +185,7 @@ def test_a_run_starts_from_an_adapter_of_any_dialect_and_its_file_starts_it_agai
 
 def test_embedded_guidance_is_told_to_the_models_that_take_it_and_to_no_others(comfy, parts):
     from krona_train import fit
-    from krona_train.backbone.protocol import Example
+    from krona_train.batches.examples import Example
     from krona_train.comfyui.encode import PictureSize, TextCondition
     from krona_train.comfyui.families import embeds_guidance
     from krona_train.comfyui.model import ComfyBackbone

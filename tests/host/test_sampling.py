@@ -139,7 +139,7 @@ def test_a_training_is_the_same_with_and_without_previews(checkpoint, previewer)
     from krona_pack.nodes.host.patch import apply_adapter
 
     from krona_train import TrainConfig, fit
-    from krona_train.backbone.protocol import Example
+    from krona_train.batches.examples import Example
     from krona_train.comfyui.encode import PictureSize, TextCondition
     from krona_train.comfyui.model import ComfyBackbone
     from krona_train.config import OptimizerConfig

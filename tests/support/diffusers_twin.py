@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from krona_train.backbone.protocol import Example
+from krona_train.batches.examples import Example
 
 TIME_IDS = (480, 640, 3, 11, 56, 72)
 """What diffusers tells SDXL: height and width of the picture, top and left of its cut, height and width that it is made for."""

@@ -4,7 +4,7 @@ import hashlib
 
 import torch
 
-from krona_train.backbone.protocol import Example
+from krona_train.batches.examples import Example
 
 
 def examples(count=5, size=8):

@@ -175,7 +175,7 @@ def _weight(name: str, shape: torch.Size, seed: int) -> torch.Tensor:
 
 def example(name: str, seed: int = 0) -> Any:
     """One picture with its caption, as an `Example`."""
-    from krona_train.backbone.protocol import Example
+    from krona_train.batches.examples import Example
     from krona_train.comfyui.encode import PictureSize, TextCondition
 
     tiny, rng = TINY[name], torch.Generator().manual_seed(seed)

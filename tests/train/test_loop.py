@@ -8,8 +8,8 @@ from krona_ops import TargetRule, select
 from krona_ops.errors import ConfigError, CoverageError, DataError, NonFiniteError
 from krona_train import AdapterConfig, OptimizerConfig, TrainConfig, fit
 from krona_train.adapters.trainee import build_layers
-from krona_train.backbone.protocol import Example
 from krona_train.backbone.toy import ToyBackbone
+from krona_train.batches.examples import Example
 from krona_train.batches.order import Order
 from krona_train.config import PriorConfig
 from krona_train.loop import attached

@@ -13,7 +13,8 @@ from test_loop import config, examples
 from krona_train import fit
 from krona_train.backbone.toy import ToyBackbone
 from krona_train.run.folder import Run
-from krona_train.run.metrics import METRICS, is_whole, parsed, read
+from krona_train.run.layout import METRICS
+from krona_train.run.metrics import is_whole, parsed, read
 from krona_train.run.reading import Tail, finite, own_file, rows_of, run_folders, settings_of, standing
 
 STEP = {"event": "step", "step": 3, "loss": 0.5, "learning_rate": 1e-4}

@@ -8,8 +8,8 @@ from test_loop import config, examples
 from torch.testing import assert_close
 
 from krona_train import fit
-from krona_train.backbone.protocol import Example
 from krona_train.backbone.toy import ToyBackbone
+from krona_train.batches.examples import Example
 from krona_train.config import ObjectiveConfig
 from krona_train.objectives.denoising import denoising, mean
 from krona_train.objectives.noise import draw, warp

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from krona_train import TrainConfig
-from krona_train.backbone.protocol import Example, Item
+from krona_train.batches.examples import Example, Item
+from krona_train.batches.fingerprint import fingerprint
 from krona_train.batches.order import Order
-from krona_train.batches.samples import Samples, as_items, fingerprint
+from krona_train.batches.samples import Samples, as_items
 from krona_train.config import DataConfig
 
 BUCKETS = ["tall", "wide", "tall", "square", "wide", "tall", "wide"]

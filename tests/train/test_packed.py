@@ -194,7 +194,7 @@ def test_a_file_that_is_missing_cut_short_of_another_kind_or_no_safetensors_file
 
 
 def test_the_material_of_a_training_comes_back_with_what_its_items_share(comfy, tmp_path):
-    from krona_train.backbone.protocol import Example, Item
+    from krona_train.batches.examples import Example, Item
     from krona_train.comfyui.encode import PictureSize, TextCondition
     from krona_train.comfyui.sampling import Prompt
     from krona_train.session.material import Material

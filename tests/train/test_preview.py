@@ -7,7 +7,8 @@ from PIL import Image, ImageDraw
 from krona_ops.errors import DataError
 from krona_train.config import PreviewConfig
 from krona_train.drawing.lettering import font, wrapped
-from krona_train.monitor.preview import evenly, preview_prompts, preview_sheet, preview_size
+from krona_train.drawing.preview_sheet import evenly, preview_sheet
+from krona_train.monitor.preview import preview_prompts, preview_size
 
 RED, GREEN, BLUE = (230, 20, 20), (20, 230, 20), (20, 20, 230)
 

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from krona_train.config import DataConfig, PriorConfig, TrainConfig
-from krona_train.config.settings import Settings
 from krona_train.data.choices import PictureFiles
 from krona_train.data.pictures import Dataset, Picture
 from krona_train.data.source import unused_class_pictures
 from krona_train.run.job import Job, load_job, to_text
+from krona_train.session.choices import Settings
 
 PLAIN, FOLDER, COUNT = (
     "{folder: a}",

@@ -18,8 +18,8 @@ from torch import nn
 
 from krona_ops.errors import ConfigError, NonFiniteError
 from krona_train import fit
-from krona_train.backbone.protocol import Example, Item
 from krona_train.backbone.toy import ToyBackbone
+from krona_train.batches.examples import Example, Item
 from krona_train.config import EmaConfig, OptimizerConfig, PriorConfig, ValidationConfig
 from krona_train.processes.together import Accelerated, OneProcess
 from krona_train.run.events import Ended, Noted, Saved, Stepped, Validated

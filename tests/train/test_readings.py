@@ -9,8 +9,8 @@ from test_loop import config, examples
 
 from krona_ops.errors import NonFiniteError
 from krona_train import OptimizerConfig, fit
-from krona_train.backbone.protocol import Example
 from krona_train.backbone.toy import ToyBackbone
+from krona_train.batches.examples import Example
 from krona_train.config import EmaConfig, MemoryConfig, PreviewConfig, ValidationConfig
 from krona_train.run.events import Ended, Previewed, Saved, Stepped, Validated
 from krona_train.run.requests import Ask

@@ -17,11 +17,12 @@ from krona_ops.errors import ConfigError, CoverageError, NonFiniteError
 from krona_ops.left_out import LeftOut
 from krona_train import AdapterConfig, OptimizerConfig, fit
 from krona_train.__main__ import _Bar
-from krona_train.adapters.start import FILE, METADATA, begin_at
+from krona_train.adapters.start import METADATA, begin_at
 from krona_train.backbone.toy import ToyBackbone
 from krona_train.config import EmaConfig
 from krona_train.run.events import Ended, Started
 from krona_train.run.folder import Run, require_a_format
+from krona_train.run.layout import START
 from krona_train.run.requests import Ask
 from krona_train.run.state import TrainState, same_run
 
@@ -128,7 +129,7 @@ def test_the_folder_keeps_the_start_and_gives_the_same_one_again(trained, tmp_pa
         start = begun(adapter, kind)
         run = Run(tmp_path / name, settings(adapter=kind), {}, start=start.adapter)
         fit(ToyBackbone(), examples(), settings(adapter=kind, steps=1), run, start=start)
-        again = begun(by_the_models_names(load(tmp_path / name / FILE)), kind)
+        again = begun(by_the_models_names(load(tmp_path / name / START)), kind)
         assert (again.fingerprint, again.converted) == (start.fingerprint, 0)
         assert again.adapter.layers == start.adapter.layers
     rows = [json.loads(line) for line in (tmp_path / "kron" / "metrics.jsonl").read_text().splitlines()]

@@ -19,12 +19,12 @@ from krona_ops.errors import AdapterFileError, ConfigError, KronaError, NonFinit
 from krona_ops.files import load_tensors, save_tensors
 from krona_ops.header import read_header
 from krona_train import AdapterConfig, OptimizerConfig, TrainConfig, fit
-from krona_train.backbone.protocol import Example
 from krona_train.backbone.toy import ToyBackbone
+from krona_train.batches.examples import Example
 from krona_train.config import ObjectiveConfig
+from krona_train.run import folder as runs
 from krona_train.run.events import Ended, Noted, Saved, Stepped
 from krona_train.run.folder import Run
-from krona_train.run import folder as runs
 from krona_train.run.state import AS_THEN, TrainState, newest, newest_whole, same_run, states
 
 ROOT = Path(__file__).resolve().parents[2]

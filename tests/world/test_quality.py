@@ -25,8 +25,8 @@ from krona_ops.errors import NonFiniteError
 from krona_train import AdapterConfig, OptimizerConfig, TrainConfig, fit
 from krona_train.adapters.optim import parameter_groups
 from krona_train.adapters.trainee import build_layers, collect
-from krona_train.backbone.protocol import Example
 from krona_train.backbone.toy import ToyBackbone
+from krona_train.batches.examples import Example
 from krona_train.batches.samples import Samples, as_items
 from krona_train.loop import attached, learning_rates
 

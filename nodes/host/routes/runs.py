@@ -14,8 +14,9 @@ from aiohttp import web
 from krona_ops.border import Border
 from krona_ops.errors import AdapterFileError
 from krona_ops.shown import shown
-from krona_train.run.metrics import picture_names
-from krona_train.run.overview import RESULT, Glance, glance_at
+from krona_train.run import layout
+from krona_train.run.layout import RESULT
+from krona_train.run.overview import Glance, glance_at
 from krona_train.run.reading import own, own_file, rows_of, run_named, settings_of, standing_of
 from krona_train.run.requests import Ask, ask
 
@@ -93,8 +94,8 @@ async def preview(request: web.Request) -> web.Response:
     """``GET /krona/runs/<id>/previews/<step>/<number>``"""
 
     def find(run: str, step: int, number: int) -> bytes | None:
-        pictures = own(_folder(run), "previews")
-        file = own_file(pictures, picture_names(step, number)[-1]) if pictures is not None and number else None
+        pictures = own(_folder(run), layout.PREVIEWS)
+        file = own_file(pictures, layout.picture_names(step, number)[-1]) if pictures is not None and number else None
         return file.read_bytes() if file is not None and file.stat().st_size <= MOST_BYTES_OF_PICTURE else None
 
     asked = request.match_info

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
-from .training import (
+from ..config import (
     EmaConfig,
     MemoryConfig,
     ObjectiveConfig,
