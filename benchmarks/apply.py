@@ -93,7 +93,8 @@ def strengths(first: float, count: int, others: float = OTHERS) -> list[float]:
 
 def ours(stage: Stage, stack: Sequence[Adapter], mode: str, first: float, others: float = OTHERS) -> Any:
     """Our nodes in a row."""
-    apply_adapter = host.pack_module("nodes.host.patch").apply_adapter
+    from krona_host.patching.apply import apply_adapter
+
     model = stage.base
     for adapter, strength in zip(stack, strengths(first, len(stack), others), strict=True):
         model = apply_adapter(adapter, model, strength_model=strength, mode=mode).model

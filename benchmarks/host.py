@@ -1,4 +1,4 @@
-"""The real host in a benchmark's own process, with this pack in it as a custom node.
+"""The real host in a benchmark's own process.
 
 Runs where ``COMFYUI_PATH`` names a ComfyUI: under ``python3 tools/host.py run``. Nothing is imported before `start` is called.
 """
@@ -6,19 +6,12 @@ Runs where ``COMFYUI_PATH`` names a ComfyUI: under ``python3 tools/host.py run``
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import logging
 import os
 import sys
-from pathlib import Path
 from typing import Any
 
 import torch
-
-ROOT = Path(__file__).resolve().parents[1]
-PACK = "krona_pack"
-"""What the pack is called here: `nodes` alone is the host's module."""
-
 
 SDXL = {
     "use_checkpoint": False, "image_size": 32, "out_channels": 4, "use_spatial_transformer": True, "legacy": False, "num_classes": "sequential",
@@ -33,7 +26,7 @@ SDXL_NARROW = {**SDXL, "model_channels": 64, "transformer_depth": [0, 0, 1, 1, 1
 
 
 def start(*, cpu: bool = True, its_attention: bool = False) -> Any:
-    """Import the host, and the pack as the host does it.
+    """Import the host.
 
     Args:
         cpu: Whether the host computes on the CPU even where there is a GPU.
@@ -49,18 +42,7 @@ def start(*, cpu: bool = True, its_attention: bool = False) -> Any:
     for module in ("comfy.model_management", "comfy.sd", "comfy.utils"):
         importlib.import_module(module)
     logging.getLogger().setLevel(logging.WARNING)
-    spec = importlib.util.spec_from_file_location(PACK, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
-    if spec is None or spec.loader is None:
-        raise SystemExit(f"{ROOT} holds no pack.")
-    pack = importlib.util.module_from_spec(spec)
-    sys.modules[PACK] = pack
-    spec.loader.exec_module(pack)
     return sys.modules["comfy"]
-
-
-def pack_module(name: str) -> Any:
-    """A module of the pack that imports the host, such as ``"nodes.host.patch"``."""
-    return importlib.import_module(f"{PACK}.{name}")
 
 
 def small_sd15() -> Any:

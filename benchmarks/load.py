@@ -114,7 +114,8 @@ def sdxl() -> Any:
 
 def ours(paths: list[Path], model: Any) -> Adapter:
     """Read and resolve; the last adapter."""
-    resolve = host.pack_module("nodes.host.keys").resolve
+    from krona_host.names.resolution import resolve
+
     for path in paths:
         read = load(path)
         found = len(resolve(read, model).model)

@@ -141,7 +141,9 @@ def adders(model: Model, *, with_lycoris: bool = True) -> dict[str, Callable[[in
 
 def our_patch(layer: Layer) -> Any:
     """What the pack hands to the host."""
-    return host.pack_module("nodes.host.weight_adapter").KronaWeightAdapter.of(Kron(Full(layer.a), Full(layer.b)))
+    from krona_host.patching.weight_adapter import KronaWeightAdapter
+
+    return KronaWeightAdapter.of(Kron(Full(layer.a), Full(layer.b)))
 
 
 def core_patch(layer: Layer) -> Any:

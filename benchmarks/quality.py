@@ -54,7 +54,7 @@ def enter(threads: int) -> None:
     global _studio
     torch.set_num_threads(threads)
     host.start(cpu=not torch.cuda.is_available())
-    _studio = Studio(host.pack_module("nodes.host.world"), host.pack_module("nodes.host.patch"))
+    _studio = Studio()
 
 
 def run(trial: Trial) -> Row:

@@ -1,1 +1,1 @@
-"""The host side: thin nodes over `krona_ops` and `krona_train`."""
+"""Thin nodes over `krona_ops`, `krona_host` and `krona_train`, and what they need of ComfyUI's server."""

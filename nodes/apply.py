@@ -7,6 +7,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from krona_host.patching.apply import MODES, Applied, Mode, apply_adapter
 from krona_ops import Adapter, load
 from krona_ops.formats.scale import ScaleRule
 from krona_ops.metadata import trigger_words
@@ -14,7 +15,6 @@ from krona_ops.weights import Weights
 
 from .host import paths
 from .host.node import Node
-from .host.patch import MODES, Applied, Mode, apply_adapter
 from .host.text import tell
 from .host.types import CATEGORY, Krona, KronaWeightsSocket
 from .inputs import number_input

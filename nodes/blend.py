@@ -7,6 +7,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from krona_host.names.canonical import canonical
 from krona_ops import Adapter
 from krona_ops.blend import METHODS, Method, blend
 from krona_ops.errors import ConfigError
@@ -14,7 +15,6 @@ from krona_ops.forms import DenseForm, Form, KronForm, LowRankForm
 from krona_ops.respell import unified
 from krona_ops.targets import PAPER_FACTORS
 
-from .host.canonical import canonical
 from .host.node import Node
 from .host.types import CATEGORY, Krona
 from .inputs import number_input

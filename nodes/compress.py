@@ -6,6 +6,8 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from krona_host.model.weights_of import WeightsOf
+from krona_host.names.canonical import canonical
 from krona_ops import Adapter
 from krona_ops.compress import compress, forms_within
 from krona_ops.extract import extract
@@ -13,10 +15,8 @@ from krona_ops.forms import KronForm
 from krona_ops.targets import PAPER_FACTORS
 
 from .blend import KRONECKER, LORA, form_inputs, form_of
-from .host.canonical import canonical
 from .host.node import Node
 from .host.types import CATEGORY, Krona
-from .host.weights_of import WeightsOf
 from .inputs import number_input
 
 BY_FACTORS, BY_SIZE, BY_ERROR = "to these factors", "to a number of parameters", "to an error"

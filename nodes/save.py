@@ -14,16 +14,16 @@ from comfy.cli_args import args
 from comfy_api.latest import io
 from PIL import Image
 
+from krona_host.model.families import family_of
+from krona_host.names.canonical import canonical, named_for_core
+from krona_host.names.diffusers_names import renamer
 from krona_ops import Adapter, save
 from krona_ops.errors import ConfigError
 from krona_ops.files import read_header
 from krona_ops.formats.encode import notes_on_file, switched_off
 from krona_ops.metadata import with_standard_metadata
-from krona_train.comfyui.families import family_of
 
 from .host import paths, sidecar
-from .host.canonical import canonical, named_for_core
-from .host.diffusers_names import renamer
 from .host.lora_folders import lora_name
 from .host.node import Node
 from .host.text import tell

@@ -6,10 +6,10 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from krona_host.patching.schedule import CURVES, Curve, scheduled_hooks, strengths
 from krona_ops import Adapter
 
 from .host.node import Node
-from .host.schedule import CURVES, Curve, scheduled_hooks, strengths
 from .host.types import CATEGORY, Krona
 from .inputs import number_input
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from krona_host.patching.lora_model import from_lora_model, to_lora_model
 from krona_ops import Adapter, load
 from krona_ops.blend import blend
 from krona_ops.errors import ConfigError
@@ -15,7 +16,6 @@ from krona_ops.respell import unified
 
 from .host import paths
 from .host.lora_folders import lora_name, lora_path
-from .host.lora_model import from_lora_model, to_lora_model
 from .host.node import Node
 from .host.text import tell
 from .host.types import CATEGORY, Krona, LoraStack

@@ -11,6 +11,8 @@ import torch
 from comfy_api.latest import io, ui
 from PIL import Image
 
+from krona_host.patching.apply import apply_adapter
+from krona_host.patching.lora_model import to_lora_model
 from krona_ops import Adapter, TargetRule
 from krona_ops.errors import KronaError
 from krona_ops.files import write_atomically
@@ -24,9 +26,7 @@ from krona_train.session.choices import Settings
 
 from .host import paths
 from .host.choices import ALL_GPUS, HERE, NEW, PROCESS, SAME
-from .host.lora_model import to_lora_model
 from .host.node import Node
-from .host.patch import apply_adapter
 from .host.progress import Progress
 from .host.types import CATEGORY, Krona, KronaSettingsSocket, KronaTargetsSocket
 from .host.types import KronaDataset as DatasetSocket

@@ -2,6 +2,7 @@
 
 import ast
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,13 @@ STDLIB = set(sys.stdlib_module_names)
 HOST = {"comfy", "comfy_api", "comfy_execution", "folder_paths", "server", "aiohttp", "comfy_extras", "node_helpers"}
 MAY_IMPORT = {
     "krona_ops": STDLIB | {"krona_ops", "numpy", "torch", "safetensors"},
+    "krona_host": STDLIB | {"krona_host", "krona_ops", "numpy", "torch", "comfy"},
     "krona_train": STDLIB | {"krona_train", "krona_ops", "numpy", "torch", "PIL", "yaml", "matplotlib", "tqdm"},
-    "nodes": STDLIB | HOST | {"krona_train", "krona_ops", "numpy", "torch", "tqdm", "PIL", "matplotlib"},
+    "nodes": STDLIB | HOST | {"krona_train", "krona_host", "krona_ops", "numpy", "torch", "tqdm", "PIL", "matplotlib"},
 }
 ALSO = {
-    "krona_train/comfyui/": {"comfy"},
+    "krona_train/comfyui/": {"comfy", "krona_host"},
+    "krona_train/session/": {"krona_host"},
     "krona_train/evaluation/": {"safetensors", "transformers"},
     "krona_train/adapters/optim.py": {"bitsandbytes", "prodigyopt", "schedulefree"},
     "krona_train/processes/together.py": {"accelerate"},
@@ -69,12 +72,85 @@ def test_each_package_imports_only_what_it_may(package):
         ("krona_train", "krona_train/run/tensorboard.py", "import tensorboardX"),
         ("krona_train", "krona_train/backbone/protocol.py", "import comfy"),
         ("krona_train", "krona_train/loop.py", "import nodes"),
-        ("nodes", "nodes/host/keys.py", "import nodes"),
+        ("krona_host", "krona_host/names/resolution.py", "import folder_paths"),
+        ("krona_host", "krona_host/patching/apply.py", "from krona_train.run import layout"),
+        ("krona_train", "krona_train/run/job.py", "from krona_host.model import families"),
+        ("nodes", "nodes/server/paths.py", "import nodes"),
         ("nodes", "nodes/load.py", "import diffusers"),
     ],
 )
 def test_the_rule_can_be_broken(package, name, source):
     assert len(violations(package, {name: source})) == 1
+
+
+ROOMS = {
+    "adapters": {"backbone", "config", "packages", "randomness"},
+    "backbone": {"batches"},
+    "batches": {"config", "randomness"},
+    "comfyui": {"backbone", "batches", "config", "data", "run", "step"},
+    "config": set(),
+    "data": {"batches", "config"},
+    "drawing": {"data", "packages"},
+    "evaluation": {"data", "drawing"},
+    "loop": {"adapters", "backbone", "batches", "config", "monitor", "processes", "run", "step"},
+    "monitor": {"adapters", "backbone", "batches", "config", "objectives", "processes", "randomness", "run", "step"},
+    "objectives": {"backbone", "batches", "config", "randomness"},
+    "packages": set(),
+    "processes": {"packages", "run"},
+    "randomness": set(),
+    "run": {"config", "data"},
+    "session": {"adapters", "batches", "comfyui", "config", "data", "loop", "monitor", "processes", "run"},
+    "step": {"adapters", "backbone", "batches", "config", "objectives", "processes", "randomness", "run"},
+    "__init__": {"config", "loop"},
+    "__main__": {"comfyui", "evaluation", "processes", "run", "session"},
+}
+"""What each room of the trainer, and each file beside the rooms, may take from the others."""
+
+
+def rooms_of(name, source):
+    """The rooms of the trainer that a file of it imports from."""
+    folder = Path(name).parts[:-1]
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            inside = [*folder[: len(folder) - node.level + 1], *(node.module or "").split(".")]
+            yield from [inside[1]] if len(inside) > 1 and inside[1] else [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "krona_train":
+            yield from (node.module or "").split(".")[1:2] or [alias.name for alias in node.names]
+
+
+def wrong_arrows(files):
+    found = []
+    for name, source in files.items():
+        room = Path(name).parts[1].removesuffix(".py")
+        found += [f"{name} takes from {other}" for other in rooms_of(name, source) if other not in ROOMS[room] | {room}]
+    return found
+
+
+def test_rooms_of_the_trainer_take_only_from_those_below_them():
+    files = files_of("krona_train")
+    assert {Path(name).parts[1].removesuffix(".py") for name in files} == set(ROOMS)
+    assert wrong_arrows(files) == []
+    order = list(TopologicalSorter(ROOMS).static_order())  # raises where there is a circle
+    assert len(order) <= 20, "a stranger sees the architecture in ls"
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("krona_train/run/state.py", "from ..adapters import start"),
+        ("krona_train/run/state.py", "from ..adapters.start import Start"),
+        ("krona_train/run/state.py", "def f():\n    from .. import loop"),
+        ("krona_train/randomness.py", "from . import config"),
+        ("krona_train/randomness.py", "from krona_train.config import TrainConfig"),
+    ],
+)
+def test_an_arrow_upward_is_seen(name, source):
+    assert len(wrong_arrows({name: source})) == 1
+
+
+def test_a_circle_is_seen():
+    with pytest.raises(CycleError):
+        TopologicalSorter({**ROOMS, "config": {"run"}}).prepare()
 
 
 def test_the_entry_file_imports_nothing_on_its_own():

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("krona_ops", "krona_train", "nodes")
+PACKAGES = ("krona_ops", "krona_host", "krona_train", "nodes")
 PARTS = ("found", "expected", "remedy")
 ROUTES = "Refused"
 """The routes' own error: a status, a message that says what was found, and a remedy."""
@@ -26,7 +26,7 @@ OTHERS = {
     "_UnknownError in identity.py": "a signal inside that file, which never leaves it",
     "_too_large in opening.py": "PIL's own error for a picture that is too large, told with the picture's name by the caller",
     "ValueError in opening.py": "told with the picture's name by the caller",
-    "KeyError in world.py": "caught there, and told as a file of something else",
+    "KeyError in small_world.py": "caught there, and told as a file of something else",
     "AttributeError in __init__.py": "Python's own for a name that a module lacks, where names are loaded when they are asked for",
 }
 """What is raised and is no error of the pack, by kind and file, with the reason. What is raised and not listed fails the test, and so does

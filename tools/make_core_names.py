@@ -68,8 +68,8 @@ def make() -> str:
 def of_model(model: Any) -> dict[str, Any]:
     """The tables of one diffusion model: its layers, core's names for them, other tools' flat names."""
     lora = importlib.import_module("comfy.lora")
-    index = importlib.import_module("krona_pack.nodes.host.name_index").NameIndex
-    sites = importlib.import_module("krona_pack.nodes.host.sites")
+    index = importlib.import_module("krona_host.names.name_index").NameIndex
+    sites = importlib.import_module("krona_host.names.sites")
     net, root = model.model, "diffusion_model."
     weights = {key: value for key, value in net.state_dict().items() if key.startswith(root)}
     host_map = sites.key_map(lora.model_lora_keys_unet, net)
@@ -98,8 +98,8 @@ def _unet(config: Mapping[str, Any]) -> dict[str, Any]:
 def of_encoders(clip: Any) -> dict[str, Any]:
     """The tables of the text encoders that one model has."""
     lora = importlib.import_module("comfy.lora")
-    index = importlib.import_module("krona_pack.nodes.host.name_index").NameIndex
-    sites = importlib.import_module("krona_pack.nodes.host.sites")
+    index = importlib.import_module("krona_host.names.name_index").NameIndex
+    sites = importlib.import_module("krona_host.names.sites")
     net = clip.cond_stage_model
     table = _Table({key[: -len(".weight")]: value for key, value in net.state_dict().items() if key.endswith(".weight")})
     for name, site in sites.key_map(lora.model_lora_keys_clip, net).items():

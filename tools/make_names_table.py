@@ -19,13 +19,9 @@ def main() -> None:
     """Count, and write the document anew."""
     sys.path[0] = os.environ["COMFYUI_PATH"]
     sys.path += [str(PACK), str(PACK / "tests" / "support")]
-    spec = importlib.util.spec_from_file_location("krona_pack", PACK / "__init__.py", submodule_search_locations=[str(PACK)])
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["krona_pack"] = module
-    spec.loader.exec_module(module)
     importlib.import_module("comfy.cli_args").args.cpu = True
     logging.disable(logging.INFO)
-    resolve = importlib.import_module("krona_pack.nodes.host.keys").resolve
+    resolve = importlib.import_module("krona_host.names.resolution").resolve
     table = importlib.import_module("name_table")
     text = DOCUMENT.read_text(encoding="utf-8")
     begin, end = text.index(table.BEGIN), text.index(table.END) + len(table.END)

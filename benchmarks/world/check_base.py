@@ -54,7 +54,8 @@ def main() -> None:
     parser.add_argument("--sheet", type=Path)
     chosen = parser.parse_args()
     host.start()
-    world = host.pack_module("nodes.host.world")
+    from krona_host.model import small_world as world
+
     with torch.inference_mode():
         model, clip, vae = world.load_world(chosen.base or world.FILE)
     told = [held_out(4 * n) for n in range(chosen.count)]  # scenes that nothing was trained on

@@ -95,7 +95,7 @@ class Base(nn.Module):
     """Text encoder and UNet, and the embeddings of the tokens that captions have.
 
     Args:
-        world: The pack's module ``nodes.host.world``.
+        world: `krona_host.model.small_world`, which imports the host.
         rows: Tokens that occur in captions.
     """
 
@@ -190,7 +190,8 @@ def main() -> None:
     """All stages, each only as far as it is missing."""
     told = arguments(__doc__, ROOT / "samples" / "world" / "world.safetensors")
     host.start()
-    world = host.pack_module("nodes.host.world")
+    from krona_host.model import small_world as world
+
     vae = train_autoencoder(world, told.folder, told.scale)
     base, ids = train_base(world, vae, told.folder, told.scale)
     write(world, vae, base, ids, told.out)

@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--contenders", type=json.loads, default={})
     told = parser.parse_args()
     host.start()
-    studio = Studio(host.pack_module("nodes.host.world"), host.pack_module("nodes.host.patch"))
+    studio = Studio()
     names = ["trained on", "real", "base", SETTINGS, *told.contenders]
     blocks = []
     for subject in subjects(told.subjects):

@@ -87,14 +87,15 @@ class Studio:
     """The world's model and its judges, loaded once for many trials.
 
     Args:
-        world: The pack's module ``nodes.host.world``.
-        patch: The pack's module ``nodes.host.patch``.
         seeds: Pictures of each prompt.
     """
 
-    def __init__(self, world: Any, patch: Any, seeds: int = SEEDS) -> None:
-        self.model, self.clip, self.vae = world.load_world()  # no inference mode: full fine-tuning writes into the weights
-        self.judges, self.apply, self.seeds = Judges(), patch.apply_adapter, seeds
+    def __init__(self, seeds: int = SEEDS) -> None:
+        from krona_host.model.small_world import load_world
+        from krona_host.patching.apply import apply_adapter
+
+        self.model, self.clip, self.vae = load_world()  # no inference mode: full fine-tuning writes into the weights
+        self.judges, self.apply, self.seeds = Judges(), apply_adapter, seeds
 
     def run(self, trial: Trial) -> dict[str, Any]:
         """The trial's scores, what it trained, and how long that took."""

@@ -1,6 +1,6 @@
 """What other tools call the layers of the models that the host names in its own way, one table per kind of model.
 
-The host's own key map comes first (`nodes/host/keys.py`); here is what it leaves out: embedders, modulations, feed-forwards,
+The host's own key map comes first (`krona_host/names/resolution.py`); here is what it leaves out: embedders, modulations, feed-forwards,
 refiners, connectors, whole families. Most names are those of diffusers, some those of the original repositories. The tables are held
 against diffusers' converters by tests/host/test_converters.py, row by row.
 """

@@ -21,6 +21,9 @@ import comfy.samplers
 import torch
 from torch import Tensor, nn
 
+from krona_host.model.blocks import blocks_of
+from krona_host.model.families import embeds_guidance, family_of
+from krona_host.model.layer_shape import is_plain, layer_shape
 from krona_ops.errors import ConfigError
 from krona_ops.names import LayerName
 
@@ -29,11 +32,8 @@ from ..batches.examples import Batch, Example, stack_masks
 from ..batches.fingerprint import sampled_fingerprint
 from ..batches.transfer import send
 from ..config import MemoryConfig, ObjectiveConfig
-from .blocks import blocks_of
 from .encode import TextCondition
-from .families import embeds_guidance, family_of
 from .kernels import formulas
-from .layer_shape import is_plain, layer_shape
 from .text import TextEncoder
 
 log = logging.getLogger(__name__)

@@ -11,12 +11,12 @@ import comfy.model_base
 import torch
 from torch import Tensor
 
+from krona_host.model.families import family_of
 from krona_ops.errors import ConfigError, KronaError
 
 from ..batches.examples import Item
 from ..step.plan import is_out_of_memory
 from .encode import TextCondition
-from .families import family_of
 from .sampling import latent_shape
 
 if TYPE_CHECKING:

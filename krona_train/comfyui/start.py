@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import ModuleType
 
 import torch
 
@@ -100,20 +97,3 @@ def user_folder(host: Path) -> Path:
 
     given = comfy.cli_args.args
     return Path(given.user_directory) if given.user_directory else Path(given.base_directory or host) / "user"
-
-
-def host_side(module: str) -> ModuleType:
-    """A module of the pack's host side (``nodes/host``), which knows what the layers of any adapter are called in a model.
-
-    The pack is loaded under a name of its own, as ComfyUI's server loads it: ``nodes`` is also a module of ComfyUI. After
-    `prepare_comfyui`.
-    """
-    package = "krona_pack_of_the_command_line"
-    if package not in sys.modules:
-        root = Path(__file__).resolve().parents[2]
-        spec = importlib.util.spec_from_file_location(package, root / "__init__.py", submodule_search_locations=[str(root)])
-        assert spec is not None  # the pack's own entry file
-        assert spec.loader is not None
-        sys.modules[package] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[package])
-    return importlib.import_module(f"{package}.nodes.host.{module}")

@@ -8,11 +8,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from krona_host.model.blocks import blocks_of
+from krona_host.model.layer_shape import layer_shape
 from krona_ops.names import LayerName, projection
 
 from ..backbone.exact_gradients import gradient_ready
-from .blocks import blocks_of
-from .layer_shape import layer_shape
 
 
 class TextEncoder:

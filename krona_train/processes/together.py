@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, Protocol
@@ -113,3 +114,8 @@ class Accelerated:
     def close(self) -> None:
         if self.count > 1:
             self._state.destroy_process_group()
+
+
+def is_launched() -> bool:
+    """Whether this is one of several processes, started by ``accelerate launch``."""
+    return "LOCAL_RANK" in os.environ

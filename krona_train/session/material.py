@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from krona_host.model.families import native_resolution
+
 from ..batches.examples import Example, Item
 from ..comfyui.encode import ComfyEncoder, TextCondition
-from ..comfyui.families import native_resolution
 from ..comfyui.model import ComfyBackbone
 from ..comfyui.parts import require_parts, usable_text
 from ..comfyui.sampling import Prompt, check_sampler, class_painter, encode_prompts

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from krona_host.model.families import family_of
 from krona_ops import Adapter, select
 from krona_ops.errors import AdapterFileError, ConfigError, KronaError
 
@@ -15,7 +16,6 @@ from ..adapters.rates import learning_rates, require_movement
 from ..adapters.start import Start, begin_at
 from ..batches.fingerprint import fingerprint
 from ..batches.samples import as_items, prior_items
-from ..comfyui.families import family_of
 from ..comfyui.model import ComfyBackbone
 from ..comfyui.parts import notes_on, rehearse
 from ..comfyui.sampling import ComfyPreviewer, Prompt, encode_prompts

@@ -16,6 +16,7 @@ import comfy.utils
 import folder_paths
 import torch
 
+from krona_host.names.canonical import canonical
 from krona_ops import Adapter, load
 from krona_ops.errors import ConfigError, TrainingError
 from krona_ops.files import write_atomically
@@ -38,7 +39,6 @@ from krona_train.session.material import Places, Progress, prepare
 from krona_train.session.training import HostTraining
 
 from . import live, paths
-from .canonical import canonical
 from .choices import ALL_GPUS, HERE, NEW, SAME
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tools.server import PACK
 
 Act = Callable[[], None]
-_OURS = tuple(str(PACK / package) for package in ("krona_ops", "krona_train", "nodes"))
+_OURS = tuple(str(PACK / package) for package in ("krona_ops", "krona_host", "krona_train", "nodes"))
 
 
 class Operations(TorchDispatchMode):

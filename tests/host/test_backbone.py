@@ -173,7 +173,7 @@ TEXT = (TargetRule(factors=(64, 4), pattern="^clip_l.*layers.[01]\\."),)
 
 def test_the_papers_count_with_a_text_encoder(comfy):
     """DiffuseKronA on SD 1.4 at 64 × 4 (facts of the released code): 520,928 numbers, 122,880 of them in CLIP-L."""
-    from krona_train.comfyui import layer_shape
+    from krona_host.model import layer_shape
     from krona_train.comfyui.text import TextEncoder
 
     clip = text_encoders.build("SD1.5")
@@ -192,8 +192,7 @@ def test_the_papers_count_with_a_text_encoder(comfy):
 
 
 def test_the_names_of_text_layers_are_those_that_apply_finds(comfy, with_clip):
-    from krona_pack.nodes.host.keys import resolve
-
+    from krona_host.names.resolution import resolve
     from krona_train.comfyui.model import ComfyBackbone
 
     model, clip = with_clip
@@ -315,7 +314,7 @@ def test_encoded_captions_on_the_device_stay_below_their_limit(sd15, monkeypatch
 def test_only_layers_that_the_host_computes_plainly_are_computed_as_one_with_their_update():
     import comfy.ops
 
-    from krona_train.comfyui.layer_shape import is_plain
+    from krona_host.model.layer_shape import is_plain
 
     plain = [kind.Linear(4, 6) for kind in (comfy.ops.disable_weight_init, comfy.ops.manual_cast)]
     assert all(map(is_plain, [*plain, torch.nn.Linear(4, 6)]))

@@ -101,14 +101,14 @@ def build(comfy):
 
 
 def entry(name, delta, strength=1.0, **rest):
-    from krona_pack.nodes.host.bypass import Entry
-    from krona_pack.nodes.host.sites import Site
+    from krona_host.names.sites import Site
+    from krona_host.patching.bypass import Entry
 
     return Entry(Site(f"{name}.weight"), delta, strength, **rest)
 
 
 def bypassed(patcher, entries):
-    from krona_pack.nodes.host.bypass import add_entries
+    from krona_host.patching.bypass import add_entries
 
     patcher = patcher.clone()
     add_entries(patcher, entries)
@@ -218,7 +218,8 @@ def test_minimax_of_the_host_quantised_to_int8_moves_with_an_adapter_on_its_feed
     """The host's own model that multiplies with the weight itself, from ComfyUI 0.30 on; `auto` and `bypass` give what W + ΔW gives."""
     import comfy.model_patcher
     from comfy.ldm.minimax.model import MLP
-    from krona_pack.nodes.host.patch import is_quantised
+
+    from krona_host.patching.apply import is_quantised
 
     with torch.inference_mode():
         net = nn.Module()

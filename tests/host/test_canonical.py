@@ -22,7 +22,7 @@ def flux(comfy):
 
 @pytest.fixture(scope="module")
 def canonical(comfy):
-    from krona_pack.nodes.host.canonical import canonical
+    from krona_host.names.canonical import canonical
 
     return canonical
 
@@ -83,7 +83,8 @@ def test_layers_that_the_model_lacks_keep_their_names_and_the_log_says_so(canoni
 @pytest.mark.parametrize(("format", "name"), [("lokr", f"{BLOCK}.attn1.to_q"), ("kohya", f"lora_unet_{BLOCK[16:]}.attn1.to_q")])
 def test_names_for_comfyuis_own_loader_are_the_connected_models(comfy, sd15, format, name):
     import comfy.lora
-    from krona_pack.nodes.host.canonical import named_for_core
+
+    from krona_host.names.canonical import named_for_core
 
     adapter = Adapter({f"{KOHYA}_attn1_to_q": lora(320, 320)})
     [found] = named_for_core(adapter, format, sd15).layers

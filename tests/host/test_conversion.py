@@ -67,7 +67,7 @@ def spellings_of(name, net):
 
 
 def by_pack(adapter, model):
-    from krona_pack.nodes.host.keys import resolve
+    from krona_host.names.resolution import resolve
 
     resolution = resolve(adapter, model)
     assert not resolution.unmatched

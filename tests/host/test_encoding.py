@@ -226,8 +226,7 @@ def test_a_lora_on_the_text_encoder_is_another_encoder_at_every_strength(models,
 
 
 def test_an_adapter_of_ours_on_the_text_encoder_is_another_encoder(models, identities):
-    from krona_pack.nodes.host.patch import apply_adapter
-
+    from krona_host.patching.apply import apply_adapter
     from krona_ops import Adapter, Kron
     from krona_ops.factor import Full
 

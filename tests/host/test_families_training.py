@@ -115,8 +115,7 @@ def test_gradients_are_those_of_difference_quotients_with_and_without_checkpoint
 @pytest.mark.parametrize("mode", ["none", "blocks"])
 def test_training_over_a_bypassed_adapter_is_training_over_a_merged_one(comfy, name, mode):
     """Two bypassed updates in a layer write into what the first one made, also where writes in place are kept exact."""
-    from krona_pack.nodes.host.patch import apply_adapter
-
+    from krona_host.patching.apply import apply_adapter
     from krona_train.comfyui.model import ComfyBackbone
 
     tiny, model, found = tiny_families.TINY[name], tiny_families.build(name), []

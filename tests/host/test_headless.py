@@ -174,7 +174,7 @@ def test_the_file_that_a_run_has_written_runs_again_as_it_is_from_inside_custom_
     """What a user types: cd ComfyUI/custom_nodes/PACK; python -m krona_train RUN.yaml. ComfyUI is found above the pack."""
     host = place.parent / "ComfyUI"
     (host / "custom_nodes" / "krona").mkdir(parents=True)
-    for name in ("krona_ops", "krona_train"):
+    for name in ("krona_ops", "krona_host", "krona_train"):
         shutil.copytree(ROOT / name, host / "custom_nodes" / "krona" / name, ignore=shutil.ignore_patterns("__pycache__"))
     for path in Path(os.environ["COMFYUI_PATH"]).iterdir():
         if path.name != "custom_nodes":

@@ -19,7 +19,7 @@ def merge(kind, first, second, ratio):
 
 @pytest.mark.parametrize("kind", ["simple", "blocks", "subtract", "add"])
 def test_what_runs_beside_the_first_model_is_scaled_as_its_weights_are(comfy, sd15, load, predict, random_adapter, kind):
-    from krona_pack.nodes.host.patch import apply_adapter
+    from krona_host.patching.apply import apply_adapter
 
     one, two = random_adapter(sd15, 0), random_adapter(sd15, 1)
     other = sd15.clone()
@@ -36,7 +36,7 @@ def test_what_runs_beside_the_first_model_is_scaled_as_its_weights_are(comfy, sd
 
 
 def test_the_second_model_gives_its_weights_only_and_the_node_says_so(comfy, sd15, load, predict, random_adapter):
-    from krona_pack.nodes.host.patch import apply_adapter
+    from krona_host.patching.apply import apply_adapter
 
     adapter = random_adapter(sd15)
     assert apply_adapter(adapter, sd15, mode="merge").notes == ()
@@ -49,8 +49,7 @@ def test_the_second_model_gives_its_weights_only_and_the_node_says_so(comfy, sd1
 
 
 def test_what_cannot_run_beside_its_layer_is_counted(sd15, random_adapter):
-    from krona_pack.nodes.host.patch import apply_adapter
-
+    from krona_host.patching.apply import apply_adapter
     from krona_ops import Adapter, Dora, Full, Matrix
 
     plain = random_adapter(sd15)

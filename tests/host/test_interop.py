@@ -58,9 +58,10 @@ def test_both_models_agree_without_an_adapter(sd15, load, unet, context):
 
 
 def test_peft_loads_our_lokr_onto_a_diffusers_unet(sd15, load, unet, context, random_adapter, tmp_path):
-    from krona_pack.nodes.host.diffusers_names import renamer
-    from krona_pack.nodes.host.patch import apply_adapter
     from peft import PeftModel
+
+    from krona_host.names.diffusers_names import renamer
+    from krona_host.patching.apply import apply_adapter
 
     base, timesteps = in_host(load(sd15), context)
     adapter = random_adapter(sd15, factors=(8, 8), size=0.3)
@@ -72,8 +73,9 @@ def test_peft_loads_our_lokr_onto_a_diffusers_unet(sd15, load, unet, context, ra
 
 def test_diffusers_loads_our_lora_through_its_pipeline(sd15, load, unet, context, random_adapter, tmp_path):
     from diffusers import DDPMScheduler, StableDiffusionPipeline
-    from krona_pack.nodes.host.diffusers_names import renamer
-    from krona_pack.nodes.host.patch import apply_adapter
+
+    from krona_host.names.diffusers_names import renamer
+    from krona_host.patching.apply import apply_adapter
 
     base, timesteps = in_host(load(sd15), context)
     adapter = random_adapter(sd15, factors=(8, 4), size=0.3)
@@ -88,9 +90,8 @@ def test_diffusers_loads_our_lora_through_its_pipeline(sd15, load, unet, context
 
 
 def test_official_files_go_out_and_come_back(sd15, random_adapter, tmp_path):
-    from krona_pack.nodes.host.canonical import canonical
-    from krona_pack.nodes.host.diffusers_names import renamer
-
+    from krona_host.names.canonical import canonical
+    from krona_host.names.diffusers_names import renamer
     from krona_ops import load as load_file
 
     adapter = random_adapter(sd15, layout="shuffled")
@@ -102,9 +103,8 @@ def test_official_files_go_out_and_come_back(sd15, random_adapter, tmp_path):
 
 def test_official_files_take_feed_forward_layers_and_text_encoders_too(sd15, tmp_path):
     """As the released code names them with ``--unet_tune_mlp`` and ``--train_text_encoder``."""
-    from krona_pack.nodes.host.canonical import canonical
-    from krona_pack.nodes.host.diffusers_names import renamer
-
+    from krona_host.names.canonical import canonical
+    from krona_host.names.diffusers_names import renamer
     from krona_ops import Adapter, Full, Kron
     from krona_ops import load as load_file
 

@@ -17,7 +17,7 @@ def both(comfy, tmp_path):
     """The weights of a model after ComfyUI's loader, and after ours, at a strength."""
 
     def apply(model, tensors, strength=1.0):
-        from krona_pack.nodes.host.patch import apply_adapter
+        from krona_host.patching.apply import apply_adapter
 
         path = tmp_path / "x.safetensors"
         save_file(tensors, path)
@@ -73,8 +73,7 @@ def test_reshape_weight_enlarges_the_weight_as_in_comfyui(sd15, both, strength):
 
 
 def test_a_weight_larger_than_its_enlarged_form_is_refused(sd15):
-    from krona_pack.nodes.host.keys import resolve
-
+    from krona_host.names.resolution import resolve
     from krona_ops import Adapter
     from krona_ops.errors import ShapeError
 
@@ -102,7 +101,7 @@ def test_a_wide_lokr_under_the_name_of_one_projection_gives_its_rows(sd15, load_
 @pytest.fixture
 def load_weights(load):
     def apply(model, adapter):
-        from krona_pack.nodes.host.patch import apply_adapter
+        from krona_host.patching.apply import apply_adapter
 
         base = {key: value.clone() for key, value in model.model.state_dict().items()}
         net = load(apply_adapter(adapter, model).model)

@@ -25,7 +25,7 @@ DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "formats.md"
 
 @pytest.fixture(scope="module")
 def resolve(comfy):
-    from krona_pack.nodes.host.keys import resolve
+    from krona_host.names.resolution import resolve
 
     return resolve
 
@@ -259,7 +259,7 @@ def test_a_fused_layer_goes_to_the_weights_that_the_model_keeps_apart(resolve, k
 
 
 def test_rows_that_no_factor_can_be_cut_at_are_merged_by_the_host_and_run_beside_the_layer(comfy):
-    from krona_pack.nodes.host.weight_adapter import KronaWeightAdapter
+    from krona_host.patching.weight_adapter import KronaWeightAdapter
 
     whole = Kron(Full(torch.randn(4, 5)), Full(torch.randn(9, 7)), layout="shuffled")
     part = rows(whole, 12, 12)
@@ -298,7 +298,7 @@ def test_a_function_of_the_host_is_kept(resolve, comfy):
 
 
 def test_a_layer_whose_host_function_cannot_be_obeyed_beside_it_is_merged(resolve, comfy):
-    from krona_pack.nodes.host.bypass import can_bypass
+    from krona_host.patching.bypass import can_bypass
 
     sd3 = families.build("SD3")
     [(site, delta)] = resolve(Adapter({"transformer.norm_out.linear": update((3072, 1536))}), sd3).model
@@ -339,8 +339,8 @@ def test_a_part_of_a_fused_bias_has_its_rows_and_a_swapped_one_its_order(resolve
 
 @pytest.mark.parametrize("order", [(1, 0), (0, 3, 1, 4, 2)])
 def test_rows_in_another_order_are_merged_in_the_models_with_dora_and_without(comfy, order):
-    from krona_pack.nodes.host.sites import reordered
-    from krona_pack.nodes.host.weight_adapter import KronaWeightAdapter
+    from krona_host.names.sites import reordered
+    from krona_host.patching.weight_adapter import KronaWeightAdapter
 
     height = 4 * len(order)
     weight, update = torch.randn(height, 6), Matrix(Full(torch.randn(height, 6)))
@@ -496,7 +496,7 @@ def test_the_processors_of_flux_loras_are_understood(resolve, comfy, name, key, 
 
 
 def every_layer(net, prefix):
-    from krona_train.comfyui import layer_shape
+    from krona_host.model import layer_shape
 
     return [f"{prefix}{path}" for path, module in net.named_modules() if layer_shape(module) is not None]
 

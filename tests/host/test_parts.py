@@ -25,7 +25,7 @@ CONFIG = TrainConfig(
 @pytest.fixture(scope="module")
 def parts(comfy):
     """Models, text encoders and VAEs of three families, by family."""
-    from krona_pack.nodes.host.world import load_world
+    from krona_host.model.small_world import load_world
 
     torch.set_num_threads(1)
     with torch.inference_mode():
@@ -155,11 +155,10 @@ def test_models_that_see_a_second_picture_say_so_in_the_run(comfy, parts):
 
 def test_a_run_starts_from_an_adapter_of_any_dialect_and_its_file_starts_it_again(train, parts):
     """The node's way: a LoRA under kohya's names, other rates; then the run's own file, on the command line's way."""
-    from krona_pack.nodes.host.canonical import canonical
-
+    from krona_host.names.canonical import canonical
     from krona_ops import Adapter, save
-    from krona_train.__main__ import _start
     from krona_train.run.job import load_job
+    from krona_train.session.command import start_of
 
     model = parts["world"][0]
     first = train("world", "world", "world").adapter
@@ -172,7 +171,7 @@ def test_a_run_starts_from_an_adapter_of_any_dialect_and_its_file_starts_it_agai
     assert '"krona.start"' in str(result.adapter.metadata.keys()).replace("'", '"')
     job = load_job(result.run.folder / "run.yaml")
     assert job.start == str(result.run.folder / "start.safetensors")
-    again = _start(job, model, None)
+    again = start_of(job, model, None)
     started = load(result.run.folder / "start.safetensors")
     assert again.layers == started.layers
     assert set(started.layers) == set(canonical(kohya, model).layers)
@@ -184,10 +183,10 @@ def test_a_run_starts_from_an_adapter_of_any_dialect_and_its_file_starts_it_agai
 
 
 def test_embedded_guidance_is_told_to_the_models_that_take_it_and_to_no_others(comfy, parts):
+    from krona_host.model.families import embeds_guidance
     from krona_train import fit
     from krona_train.batches.examples import Example
     from krona_train.comfyui.encode import PictureSize, TextCondition
-    from krona_train.comfyui.families import embeds_guidance
     from krona_train.comfyui.model import ComfyBackbone
 
     size = PictureSize(64, 64, 0, 0, 64, 64)

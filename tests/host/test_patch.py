@@ -19,7 +19,7 @@ def weights(net):
 @pytest.mark.parametrize("layout", ["kron", "shuffled"])
 @pytest.mark.parametrize("strength", [0.5, 1.0, -1.0, 2.0])
 def test_merging_gives_w_plus_s_delta(sd15, load, random_adapter, strength, layout):
-    from krona_pack.nodes.host.patch import apply_adapter
+    from krona_host.patching.apply import apply_adapter
 
     adapter = random_adapter(sd15, layout=layout)
     base = weights(load(sd15))
@@ -32,7 +32,7 @@ def test_merging_gives_w_plus_s_delta(sd15, load, random_adapter, strength, layo
 
 
 def test_strength_zero_is_exactly_the_base(sd15, load, predict, random_adapter):
-    from krona_pack.nodes.host.patch import apply_adapter
+    from krona_host.patching.apply import apply_adapter
 
     base = predict(load(sd15))
     for mode in ("merge", "bypass"):
@@ -42,7 +42,7 @@ def test_strength_zero_is_exactly_the_base(sd15, load, predict, random_adapter):
 
 @pytest.mark.parametrize("layout", ["kron", "shuffled"])
 def test_merge_and_bypass_give_the_same_prediction(sd15, load, predict, random_adapter, layout):
-    from krona_pack.nodes.host.patch import apply_adapter
+    from krona_host.patching.apply import apply_adapter
 
     adapter = random_adapter(sd15, layout=layout)
     base = predict(load(sd15))
@@ -55,8 +55,7 @@ def test_merge_and_bypass_give_the_same_prediction(sd15, load, predict, random_a
 
 def test_a_training_can_go_through_a_layer_that_was_bypassed_under_inference_mode(sd15, load, predict, random_adapter):
     """Nodes run under it; what they make cannot be saved for a backward pass."""
-    from krona_pack.nodes.host.patch import apply_adapter
-
+    from krona_host.patching.apply import apply_adapter
     from krona_train.backbone.exact_gradients import gradient_ready
 
     with torch.inference_mode():
@@ -75,7 +74,7 @@ def test_a_training_can_go_through_a_layer_that_was_bypassed_under_inference_mod
 @pytest.mark.parametrize("count", [2, 3, 10])
 @pytest.mark.parametrize("mode", ["merge", "bypass"])
 def test_adapters_in_a_row_add_up_and_leave_no_trace(sd15, load, predict, random_adapter, mode, count):
-    from krona_pack.nodes.host.patch import apply_adapter
+    from krona_host.patching.apply import apply_adapter
 
     base, state = predict(load(sd15)), weights(sd15.model)
     attributes = {name: set(module.__dict__) for name, module in sd15.model.named_modules()}
@@ -104,7 +103,8 @@ def test_the_hosts_own_bypass_on_the_same_layers_does_not_break_the_shared_model
     comfy, sd15, load, predict, random_adapter, ours_first
 ):
     from comfy.weight_adapter import BypassInjectionManager, LoKrAdapter
-    from krona_pack.nodes.host.patch import apply_adapter
+
+    from krona_host.patching.apply import apply_adapter
 
     ours, theirs = random_adapter(sd15, 0), random_adapter(sd15, 1)
     base = predict(load(sd15))
@@ -129,7 +129,7 @@ def test_the_hosts_own_bypass_on_the_same_layers_does_not_break_the_shared_model
 
 
 def test_two_strengths_of_one_adapter_on_two_branches_do_not_mix(sd15, load, predict, random_adapter):
-    from krona_pack.nodes.host.patch import apply_adapter
+    from krona_host.patching.apply import apply_adapter
 
     adapter = random_adapter(sd15)
     weak, strong = (apply_adapter(adapter, sd15, strength_model=s, mode="bypass").model for s in (0.2, 2.0))
@@ -140,7 +140,7 @@ def test_two_strengths_of_one_adapter_on_two_branches_do_not_mix(sd15, load, pre
 
 
 def test_the_hosts_own_lora_loader_reads_our_file_to_the_same_weights(comfy, sd15, load, random_adapter, tmp_path):
-    from krona_pack.nodes.host.patch import apply_adapter
+    from krona_host.patching.apply import apply_adapter
 
     adapter = random_adapter(sd15).scaled(0.8)
     file = comfy.utils.load_torch_file(str(save(adapter, tmp_path / "adapter.safetensors")), safe_load=True)
@@ -151,7 +151,7 @@ def test_the_hosts_own_lora_loader_reads_our_file_to_the_same_weights(comfy, sd1
 
 
 def test_the_host_may_move_and_rebuild_the_adapter(comfy, random_adapter, sd15):
-    from krona_pack.nodes.host.weight_adapter import KronaWeightAdapter
+    from krona_host.patching.weight_adapter import KronaWeightAdapter
 
     delta = random_adapter(sd15).layers[LAYER].scaled(0.5)
     adapter = KronaWeightAdapter.of(delta)
@@ -167,7 +167,7 @@ def test_the_host_may_move_and_rebuild_the_adapter(comfy, random_adapter, sd15):
 
 @pytest.mark.parametrize(("dim", "start"), [(0, 320), (1, 100)])
 def test_a_part_of_a_fused_weight_is_patched_alone(comfy, dim, start):
-    from krona_pack.nodes.host.weight_adapter import KronaWeightAdapter
+    from krona_host.patching.weight_adapter import KronaWeightAdapter
 
     delta = Kron(Full(torch.randn(4, 5)), Full(torch.randn(6, 7)))  # (24, 35)
     fused = torch.randn((960, 35) if dim == 0 else (24, 500))
@@ -179,7 +179,7 @@ def test_a_part_of_a_fused_weight_is_patched_alone(comfy, dim, start):
 
 
 def test_a_function_that_the_host_puts_around_an_update_is_obeyed(comfy):
-    from krona_pack.nodes.host.weight_adapter import KronaWeightAdapter
+    from krona_host.patching.weight_adapter import KronaWeightAdapter
 
     delta = Kron(Full(torch.randn(4, 5)), Full(torch.randn(6, 7)))
     weight = torch.randn(24, 35)
@@ -192,7 +192,8 @@ def test_a_function_that_the_host_puts_around_an_update_is_obeyed(comfy):
 @pytest.mark.parametrize("kernel", [(), (3,), (3, 2), (1, 2, 2)])
 def test_the_hosts_bypass_manager_can_run_our_adapter(comfy, kernel, layout):
     from comfy.weight_adapter.bypass import BypassForwardHook
-    from krona_pack.nodes.host.weight_adapter import KronaWeightAdapter
+
+    from krona_host.patching.weight_adapter import KronaWeightAdapter
 
     delta = Kron(Full(torch.randn(4, 5)), Full(torch.randn(6, 7, *kernel)), layout=layout)
     kinds = (torch.nn.Linear, torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)
@@ -208,7 +209,7 @@ def test_the_hosts_bypass_manager_can_run_our_adapter(comfy, kernel, layout):
 
 
 def test_an_adapter_for_another_base_is_refused_by_the_layer_that_does_not_fit(sd15):
-    from krona_pack.nodes.host.patch import apply_adapter
+    from krona_host.patching.apply import apply_adapter
 
     wide = Adapter({LAYER: Kron(Full(torch.randn(64, 4)), Full(torch.randn(20, 320)))})
     with pytest.raises(ShapeError) as caught:
@@ -222,7 +223,7 @@ def test_an_adapter_for_another_base_is_refused_by_the_layer_that_does_not_fit(s
 
 
 def test_an_adapter_without_a_single_known_layer_is_an_error_that_names_both_models(sd15):
-    from krona_pack.nodes.host.patch import apply_adapter
+    from krona_host.patching.apply import apply_adapter
 
     delta = Kron(Full(torch.randn(4, 4)), Full(torch.randn(4, 4)))
     foreign = Adapter({"diffusion_model.joint_blocks.0.attn.qkv": delta}, {"ss_base_model_version": "sd3"})
@@ -231,7 +232,7 @@ def test_an_adapter_without_a_single_known_layer_is_an_error_that_names_both_mod
 
 
 def test_a_partial_match_is_reported(sd15, random_adapter, caplog):
-    from krona_pack.nodes.host.patch import apply_adapter
+    from krona_host.patching.apply import apply_adapter
 
     some = random_adapter(sd15)
     adapter = Adapter({**some.layers, "diffusion_model.nowhere.to_q": some.layers[LAYER]})
@@ -243,8 +244,8 @@ def test_a_partial_match_is_reported(sd15, random_adapter, caplog):
 
 
 def test_auto_bypasses_what_merging_would_round_away(sd15, random_adapter):
-    from krona_pack.nodes.host.bypass import KEY
-    from krona_pack.nodes.host.patch import apply_adapter, is_quantised
+    from krona_host.patching.apply import apply_adapter, is_quantised
+    from krona_host.patching.bypass import KEY
 
     adapter = random_adapter(sd15)
     plain = apply_adapter(adapter, sd15).model
@@ -260,7 +261,7 @@ def test_auto_bypasses_what_merging_would_round_away(sd15, random_adapter):
 
 def test_dora_is_merged_also_in_bypass_mode_because_it_needs_the_weight(sd15, load, predict, random_adapter):
     """Core's bypass leaves the norm out without a word (73 % off in a test)."""
-    from krona_pack.nodes.host.patch import apply_adapter
+    from krona_host.patching.apply import apply_adapter
 
     rng = torch.Generator().manual_seed(2)
     plain = random_adapter(sd15)
@@ -285,9 +286,9 @@ def flux(comfy):
 
 def test_parts_of_a_fused_weight_are_merged_and_bypassed_alike(comfy, flux, load):
     """Core's bypass skips such layers with a warning; its key map gives them as parts of the fused weight."""
-    from krona_pack.nodes.host.bypass import KEY
-    from krona_pack.nodes.host.canonical import canonical
-    from krona_pack.nodes.host.patch import apply_adapter
+    from krona_host.names.canonical import canonical
+    from krona_host.patching.apply import apply_adapter
+    from krona_host.patching.bypass import KEY
 
     rng = torch.Generator().manual_seed(0)
     width = 128
@@ -321,8 +322,7 @@ def test_parts_of_a_fused_weight_are_merged_and_bypassed_alike(comfy, flux, load
 
 
 def test_text_encoder_layers_go_to_the_clip_with_their_own_strength(comfy):
-    from krona_pack.nodes.host.patch import apply_adapter
-
+    from krona_host.patching.apply import apply_adapter
     from krona_ops.errors import CoverageError
     from tools import tiny_models
 
@@ -351,8 +351,7 @@ def test_text_encoder_layers_go_to_the_clip_with_their_own_strength(comfy):
 
 
 def test_biases_and_norms_change_too(sd15, load):
-    from krona_pack.nodes.host.patch import apply_adapter
-
+    from krona_host.patching.apply import apply_adapter
     from krona_ops import Matrix
 
     block = "diffusion_model.input_blocks.1.1.transformer_blocks.0"

@@ -42,8 +42,8 @@ def dequantised(net):
 
 def test_auto_bypasses_and_the_prediction_is_that_of_the_unquantised_sum(quantised, load, predict, random_adapter):
     """The oracle: the dequantised weights plus ΔW, in plain float32 layers."""
-    from krona_pack.nodes.host.bypass import KEY
-    from krona_pack.nodes.host.patch import apply_adapter
+    from krona_host.patching.apply import apply_adapter
+    from krona_host.patching.bypass import KEY
 
     model, kind = quantised
     adapter = random_adapter(model, size=0.002)
@@ -66,7 +66,7 @@ def test_auto_bypasses_and_the_prediction_is_that_of_the_unquantised_sum(quantis
 
 
 def test_merging_changes_the_weight_as_far_as_the_format_can_hold_it_and_comes_off_again(quantised, load, random_adapter):
-    from krona_pack.nodes.host.patch import apply_adapter
+    from krona_host.patching.apply import apply_adapter
 
     model, kind = quantised
     before = dequantised(load(model))
@@ -80,7 +80,7 @@ def test_merging_changes_the_weight_as_far_as_the_format_can_hold_it_and_comes_o
 
 
 def test_bypassed_adapters_stack_on_quantised_weights(quantised, load, predict, random_adapter):
-    from krona_pack.nodes.host.patch import apply_adapter
+    from krona_host.patching.apply import apply_adapter
 
     model, _ = quantised
     first, second = random_adapter(model, 0, size=0.02), random_adapter(model, 1, size=0.02)
@@ -93,9 +93,8 @@ def test_bypassed_adapters_stack_on_quantised_weights(quantised, load, predict, 
 
 def test_weights_are_given_as_they_act_with_patches_and_whether_loaded_or_not(quantised, load, random_adapter):
     """For KronaExtract: the host's own list of weights raises on quantised models (no attribute 'weight_scale')."""
-    from krona_pack.nodes.host.patch import apply_adapter
-    from krona_pack.nodes.host.weights_of import WeightsOf
-
+    from krona_host.model.weights_of import WeightsOf
+    from krona_host.patching.apply import apply_adapter
     from krona_ops.extract import extract
     from krona_ops.forms import DenseForm
 
@@ -186,7 +185,7 @@ def test_training_on_a_quantised_base_lowers_the_loss_on_fixed_noise_and_leaves_
 
 def test_a_schedule_says_that_it_rounds_on_quantised_weights(quantised, sd15, random_adapter):
     """Hooks are merged, and merging a 1 % update into fp8 keeps half of it."""
-    from krona_pack.nodes.host.schedule import scheduled_hooks
+    from krona_host.patching.schedule import scheduled_hooks
 
     model, _ = quantised
     adapter = random_adapter(model)

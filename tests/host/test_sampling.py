@@ -136,8 +136,7 @@ def test_a_training_is_the_same_with_and_without_previews(checkpoint, previewer)
     """Bit for bit; the pictures of step 0 are the model's own, those of the end are of the model with the result applied."""
     from dataclasses import replace
 
-    from krona_pack.nodes.host.patch import apply_adapter
-
+    from krona_host.patching.apply import apply_adapter
     from krona_train import TrainConfig, fit
     from krona_train.batches.examples import Example
     from krona_train.comfyui.encode import PictureSize, TextCondition

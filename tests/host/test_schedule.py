@@ -16,7 +16,7 @@ import torch
     ],
 )
 def test_the_keyframes_are_what_the_inputs_say(comfy, arguments, expected):
-    from krona_pack.nodes.host.schedule import strengths
+    from krona_host.patching.schedule import strengths
 
     found = strengths(*arguments)
     assert [p for p, _ in found] == pytest.approx([p for p, _ in expected])
@@ -44,8 +44,8 @@ def sample(comfy, model, hooks=None, steps=6):
 
 
 def test_a_constant_schedule_is_the_adapter_applied(comfy, sd15, random_adapter):
-    from krona_pack.nodes.host.patch import apply_adapter
-    from krona_pack.nodes.host.schedule import scheduled_hooks
+    from krona_host.patching.apply import apply_adapter
+    from krona_host.patching.schedule import scheduled_hooks
 
     adapter = random_adapter(sd15)
     hooks, report = scheduled_hooks(adapter, [(0.0, 0.6)], sd15)
@@ -59,7 +59,7 @@ def test_a_constant_schedule_is_the_adapter_applied(comfy, sd15, random_adapter)
 
 
 def test_strength_zero_until_the_middle_is_the_base_until_the_middle(comfy, sd15, random_adapter):
-    from krona_pack.nodes.host.schedule import scheduled_hooks
+    from krona_host.patching.schedule import scheduled_hooks
 
     hooks, _ = scheduled_hooks(random_adapter(sd15), [(0.0, 0.0), (0.5, 1.0)], sd15)
     scheduled, base = sample(comfy, sd15, hooks), sample(comfy, sd15)
@@ -70,7 +70,7 @@ def test_strength_zero_until_the_middle_is_the_base_until_the_middle(comfy, sd15
 
 
 def test_the_weights_are_restored_after_sampling(comfy, sd15, random_adapter):
-    from krona_pack.nodes.host.schedule import scheduled_hooks
+    from krona_host.patching.schedule import scheduled_hooks
 
     before = {k: v.clone() for k, v in sd15.model.state_dict().items()}
     hooks, _ = scheduled_hooks(random_adapter(sd15), [(0.0, 1.0), (0.3, 0.2)], sd15)
@@ -80,12 +80,12 @@ def test_the_weights_are_restored_after_sampling(comfy, sd15, random_adapter):
 
 
 def test_hooks_are_added_to_those_that_are_there(comfy, sd15, random_adapter):
-    from krona_pack.nodes.host.schedule import scheduled_hooks
+    from krona_host.patching.schedule import scheduled_hooks
 
     first, second = random_adapter(sd15, 0), random_adapter(sd15, 1)
     one, _ = scheduled_hooks(first, [(0.0, 0.5)], sd15)
     both, _ = scheduled_hooks(second, [(0.0, 0.5)], sd15, previous=one)
-    from krona_pack.nodes.host.patch import apply_adapter
+    from krona_host.patching.apply import apply_adapter
 
     merged = apply_adapter(second, apply_adapter(first, sd15, strength_model=0.5).model, strength_model=0.5).model
     for a, b in zip(sample(comfy, sd15, both), sample(comfy, merged), strict=True):

@@ -52,6 +52,6 @@ def test_the_public_names_are_these():
 
 
 def test_the_mathematics_comes_without_the_host_and_the_trainer():
-    code = "import sys, krona_ops; print(sorted(m for m in sys.modules if m.split('.')[0] in {'comfy', 'krona_train', 'PIL', 'yaml', 'matplotlib'}))"
+    code = "import sys, krona_ops; print(sorted(m for m in sys.modules if m.split('.')[0] in {'comfy', 'krona_host', 'krona_train', 'PIL', 'yaml', 'matplotlib'}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -45,7 +45,7 @@ def _flat(name: str) -> str:
 
 def layer_shape(module: Any) -> tuple[int, ...] | None:
     """As the pack reads it; imported late, because importing ComfyUI before the tests have put it on the CPU fails without a GPU."""
-    return importlib.import_module("krona_train.comfyui.layer_shape").layer_shape(module)
+    return importlib.import_module("krona_host.model.layer_shape").layer_shape(module)
 
 
 def layers(net: Any) -> dict[str, tuple[int, ...]]:

@@ -16,10 +16,10 @@ from krona_ops import Adapter, Dora, Full, Kron, LowRank, Matrix, TargetRule, lo
 from krona_ops.errors import ConfigError, CoverageError, NonFiniteError
 from krona_ops.left_out import LeftOut
 from krona_train import AdapterConfig, OptimizerConfig, fit
-from krona_train.__main__ import _Bar
 from krona_train.adapters.start import METADATA, begin_at
 from krona_train.backbone.toy import ToyBackbone
 from krona_train.config import EmaConfig
+from krona_train.processes.console import ProgressBar
 from krona_train.run.events import Ended, Started
 from krona_train.run.folder import Run, require_a_format
 from krona_train.run.layout import START
@@ -245,14 +245,14 @@ def test_layers_on_one_side_only_are_named(trained):
 
 
 def test_the_command_line_shows_the_notes_and_no_bar_before_a_training_has_begun(trained, capsys):
-    bar = _Bar(6, is_hidden=False)
+    bar = ProgressBar(6, is_hidden=False)
     assert capsys.readouterr().err == ""
     start = begun(trained["kron"])
     fit(ToyBackbone(), examples(), settings(), bar, start=start)
     told = capsys.readouterr().err
     assert f"{start.notes[0]}\n" in told
     assert "6/6" in told
-    fit(ToyBackbone(), examples(), settings(), _Bar(6, is_hidden=True), start=start)
+    fit(ToyBackbone(), examples(), settings(), ProgressBar(6, is_hidden=True), start=start)
     assert capsys.readouterr().err == ""
 
 

@@ -33,13 +33,11 @@ def judge():
 
 @pytest.fixture(scope="module")
 def studio(comfy):
-    from krona_pack.nodes.host import patch, world
-
-    return Studio(world, patch, seeds=1)
+    return Studio(seeds=1)
 
 
 def test_the_files_are_small(comfy):
-    from krona_pack.nodes.host import world
+    from krona_host.model import small_world as world
 
     assert world.FILE.stat().st_size <= 12e6
     assert FILE.stat().st_size <= 8e6

@@ -15,7 +15,7 @@ from krona_ops.errors import AdapterFileError
 
 @pytest.fixture(scope="module")
 def world(comfy):
-    from krona_pack.nodes.host import world
+    from krona_host.model import small_world as world
 
     return world
 

@@ -11,7 +11,7 @@ import threading
 PACKS = os.environ["KRONA_AUDIT_PACK"].split(os.pathsep)
 """Where the pack is, by its own name and by the link that leads to it."""
 MARK = os.environ["KRONA_AUDIT_MARK"]
-OURS = tuple(os.path.join(pack, name) + os.sep for pack in PACKS for name in ("krona_ops", "krona_train", "nodes"))
+OURS = tuple(os.path.join(pack, name) + os.sep for pack in PACKS for name in ("krona_ops", "krona_host", "krona_train", "nodes"))
 LOG = os.open(os.environ["KRONA_AUDIT_LOG"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 STARTS = {
     "subprocess.Popen",

@@ -9,8 +9,8 @@ from torch import nn
 
 from krona_ops.dialects import OtherName, Table, table_of
 from krona_ops.names import Projection, flat, part_names, projection, renamed, split_names, usual_names
-from krona_train.comfyui import layer_shape
 
+from ..model import layer_shape
 from .sites import Site, reordered
 
 Place = tuple[Site, ...]

@@ -11,8 +11,8 @@ import comfy.hooks
 
 from krona_ops import Adapter
 
-from .keys import Resolution, grouped, resolve
-from .patch import is_quantised
+from ..names.resolution import Resolution, grouped, resolve
+from .apply import is_quantised
 from .weight_adapter import KronaWeightAdapter, summed
 
 log = logging.getLogger(__name__)

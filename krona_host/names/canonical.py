@@ -12,9 +12,9 @@ from krona_ops.factor import Full
 from krona_ops.placed import placed
 from krona_ops.respell import UNDERSCORED, respelled
 
-from .keys import grouped, resolve
+from ..patching.weight_adapter import summed
+from .resolution import grouped, resolve
 from .sites import Site, weight_shape
-from .weight_adapter import summed
 
 log = logging.getLogger(__name__)
 

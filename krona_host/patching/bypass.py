@@ -20,7 +20,7 @@ from krona_ops.live.attach import ForwardPatch, convolution_options
 from krona_ops.live.beside import AddProduct, beside
 from krona_ops.live.reach import Reach, some
 
-from .keys import Offset, Site
+from ..names.resolution import Offset, Site
 
 log = logging.getLogger(__name__)
 KEY = "krona"

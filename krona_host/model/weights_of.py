@@ -9,7 +9,7 @@ import torch
 from comfy.quant_ops import QuantizedTensor
 from torch import Tensor
 
-from krona_train.comfyui.families import family_of
+from .families import family_of
 
 
 class WeightsOf:

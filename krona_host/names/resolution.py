@@ -23,8 +23,8 @@ from krona_ops.families import guess
 from krona_ops.names import Spelling, spellings
 from krona_ops.reshape import reshaped, suits
 from krona_ops.rows import own_rows, rows
-from krona_train.comfyui.families import family_of
 
+from ..model.families import family_of
 from .name_index import NameIndex, Place, of_encoder
 from .sites import Offset, Site, key_map, weight_shape
 

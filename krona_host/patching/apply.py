@@ -14,8 +14,8 @@ from krona_ops import Adapter
 from krona_ops.delta import Delta
 from krona_ops.errors import KronaError
 
+from ..names.resolution import Site, grouped, resolve
 from .bypass import Entry, Tell, add_entries, can_bypass
-from .keys import Site, grouped, resolve
 from .weight_adapter import KronaWeightAdapter
 
 log = logging.getLogger(__name__)

@@ -1,0 +1,1 @@
+"""What kind of model ComfyUI has loaded, and what it is made of."""

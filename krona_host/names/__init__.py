@@ -1,0 +1,1 @@
+"""From the layers that a file names to the weights of a model, and back."""
