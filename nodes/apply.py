@@ -13,13 +13,13 @@ from krona_ops.formats.scale import ScaleRule
 from krona_ops.metadata import trigger_words
 from krona_ops.weights import Weights
 
-from .host import paths
-from .host.node import Node
-from .host.text import tell
-from .host.types import CATEGORY, Krona, KronaWeightsSocket
 from .inputs import number_input
 from .load import file_input, scale_input, trigger_output
+from .node import Node
 from .scale import weighted
+from .server import paths
+from .server.text import tell
+from .sockets import CATEGORY, Krona, KronaWeightsSocket
 
 
 def strength_inputs() -> list[io.Input]:

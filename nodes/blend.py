@@ -15,9 +15,9 @@ from krona_ops.forms import DenseForm, Form, KronForm, LowRankForm
 from krona_ops.respell import unified
 from krona_ops.targets import PAPER_FACTORS
 
-from .host.node import Node
-from .host.types import CATEGORY, Krona
 from .inputs import number_input
+from .node import Node
+from .sockets import CATEGORY, Krona
 
 AS_THEY_ARE, KRONECKER, LORA, DENSE = "as it is", "Kronecker product", "LoRA", "dense"
 

@@ -15,9 +15,9 @@ from krona_ops.forms import KronForm
 from krona_ops.targets import PAPER_FACTORS
 
 from .blend import KRONECKER, LORA, form_inputs, form_of
-from .host.node import Node
-from .host.types import CATEGORY, Krona
 from .inputs import number_input
+from .node import Node
+from .sockets import CATEGORY, Krona
 
 BY_FACTORS, BY_SIZE, BY_ERROR = "to these factors", "to a number of parameters", "to an error"
 

@@ -11,11 +11,11 @@ from krona_ops.errors import DataError
 from krona_train.config import DataConfig
 from krona_train.data.choices import Captions
 
-from .host.node import Node
-from .host.types import CATEGORY
-from .host.types import KronaDataset as DatasetSocket
-from .host.wires import one, several
 from .inputs import number_input
+from .node import Node
+from .sockets import CATEGORY
+from .sockets import KronaDataset as DatasetSocket
+from .wires import one, several
 
 NODE = "KronA Dataset"
 FROM_FILES = "from .txt files, else the prompt"
@@ -111,13 +111,13 @@ class KronaDataset(Node):
         folder = one(folder, "folder", NODE)
         if folder is None or not folder.strip():
             return True
-        from .host.data_set import mistake  # what reads pictures: no start of ComfyUI should wait for it
+        from .server.data_set import mistake  # what reads pictures: no start of ComfyUI should wait for it
 
         return mistake(folder) or True
 
     @classmethod
     def fingerprint_inputs(cls, folder: str | None = "", class_folder: str | None = "", **kwargs: Any) -> object:
-        from .host.data_set import fingerprint
+        from .server.data_set import fingerprint
 
         return fingerprint(one(name, "folder", NODE) for name in (folder, class_folder))
 
@@ -130,7 +130,7 @@ class KronaDataset(Node):
         texts: str | list[str] | None = None,
         **typed_in: Any,
     ) -> io.NodeOutput:
-        from .host.data_set import Choices, read, shown
+        from .server.data_set import Choices, read, shown
 
         node = cls.hidden.unique_id if cls.hidden is not None else None
         values = {name: one(value, name, NODE) for name, value in typed_in.items()}

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from comfy_api.latest import io
 
-from .host import paths
-from .host.node import Node
-from .host.text import tell
-from .host.types import CATEGORY
+from .node import Node
+from .server import paths
+from .server.text import tell
+from .sockets import CATEGORY
 
 if TYPE_CHECKING:
     from krona_train.evaluation import Judge

@@ -13,12 +13,12 @@ from .blend import KronaBlend
 from .compress import KronaCompress, KronaConvert, KronaExtract
 from .dataset import KronaDataset
 from .evaluate import KronaEvaluate
-from .host import paths, routes, web
 from .inspect import KronaInspect
 from .load import KronaLoad
 from .save import KronaSave
 from .scale import KronaScale, KronaWeights
 from .schedule import KronaSchedule
+from .server import paths, routes, web
 from .settings import KronaTrainSettings
 from .stack import KronaStack
 from .targets import KronaTargets

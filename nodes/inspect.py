@@ -17,8 +17,8 @@ from krona_ops.weights import selectors
 from krona_train.drawing.placard import drawn
 from krona_train.run.reading import finite
 
-from .host.node import Node
-from .host.types import CATEGORY, Krona
+from .node import Node
+from .sockets import CATEGORY, Krona
 
 TABLES = ("layer", "block", "role")
 MEASURES: dict[str, Measure] = {"how far weights move": "rms", "how much all of them move": "norm"}
@@ -82,13 +82,13 @@ class KronaInspect(Node):
 
 # matplotlib: half a second that no start of ComfyUI should wait for
 def _heat_map(grid: Grid, title: str, subtitle: str) -> Image.Image:
-    from .host.drawing import heat_map
+    from .drawing import heat_map
 
     return heat_map(grid, title, subtitle)
 
 
 def _spectra(found: Report, title: str) -> Image.Image:
-    from .host.drawing import factor_spectra
+    from .drawing import factor_spectra
 
     return factor_spectra(found.layers, title)
 

@@ -10,10 +10,10 @@ from krona_ops import load
 from krona_ops.formats.scale import RULES, ScaleRule
 from krona_ops.metadata import trigger_words
 
-from .host import paths
-from .host.node import Node
-from .host.text import tell
-from .host.types import CATEGORY, Krona
+from .node import Node
+from .server import paths
+from .server.text import tell
+from .sockets import CATEGORY, Krona
 
 
 def file_input() -> io.Combo.Input:

@@ -23,11 +23,11 @@ from krona_ops.files import read_header
 from krona_ops.formats.encode import notes_on_file, switched_off
 from krona_ops.metadata import with_standard_metadata
 
-from .host import paths, sidecar
-from .host.lora_folders import lora_name
-from .host.node import Node
-from .host.text import tell
-from .host.types import CATEGORY, Krona
+from .node import Node
+from .server import paths, sidecar
+from .server.lora_folders import lora_name
+from .server.text import tell
+from .sockets import CATEGORY, Krona
 
 FORMATS = {
     "ComfyUI LoKr": ("lokr", None),

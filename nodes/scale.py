@@ -8,9 +8,9 @@ from krona_ops import Adapter
 from krona_ops.errors import KronaError
 from krona_ops.weights import PRESETS, Weights, apply_weights, describe_unmatched, parse_weights
 
-from .host.node import Node
-from .host.types import CATEGORY, Krona, KronaWeightsSocket
 from .inputs import number_input
+from .node import Node
+from .sockets import CATEGORY, Krona, KronaWeightsSocket
 
 
 class KronaWeights(Node):

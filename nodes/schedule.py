@@ -9,9 +9,9 @@ from comfy_api.latest import io
 from krona_host.patching.schedule import CURVES, Curve, scheduled_hooks, strengths
 from krona_ops import Adapter
 
-from .host.node import Node
-from .host.types import CATEGORY, Krona
 from .inputs import number_input
+from .node import Node
+from .sockets import CATEGORY, Krona
 
 
 class KronaSchedule(Node):

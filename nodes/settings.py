@@ -25,9 +25,9 @@ from krona_train.config import (
 )
 from krona_train.session.choices import PriorChoice, Settings
 
-from .host.node import Node
-from .host.types import CATEGORY, KronaSettingsSocket
 from .inputs import number_input
+from .node import Node
+from .sockets import CATEGORY, KronaSettingsSocket
 
 DEFAULTS = Settings()
 

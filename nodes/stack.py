@@ -14,12 +14,12 @@ from krona_ops.blend import blend
 from krona_ops.errors import ConfigError
 from krona_ops.respell import unified
 
-from .host import paths
-from .host.lora_folders import lora_name, lora_path
-from .host.node import Node
-from .host.text import tell
-from .host.types import CATEGORY, Krona, LoraStack
 from .inputs import number_input
+from .node import Node
+from .server import paths
+from .server.lora_folders import lora_name, lora_path
+from .server.text import tell
+from .sockets import CATEGORY, Krona, LoraStack
 
 log = logging.getLogger(__name__)
 NONE = "(none)"

@@ -10,9 +10,9 @@ from krona_ops.target_text import parse_factors, parse_rules
 from krona_ops.targets import TargetRule
 from krona_train import AdapterConfig
 
-from .host.node import Node
-from .host.types import CATEGORY, KronaTargetsSocket
 from .inputs import number_input
+from .node import Node
+from .sockets import CATEGORY, KronaTargetsSocket
 
 DEFAULTS = AdapterConfig()
 FACTORS = DEFAULTS.targets[0].factors

@@ -24,18 +24,18 @@ from krona_train.run import layout
 from krona_train.run.state import newest_whole
 from krona_train.session.choices import Settings
 
-from .host import paths
-from .host.choices import ALL_GPUS, HERE, NEW, PROCESS, SAME
-from .host.node import Node
-from .host.progress import Progress
-from .host.types import CATEGORY, Krona, KronaSettingsSocket, KronaTargetsSocket
-from .host.types import KronaDataset as DatasetSocket
 from .inputs import number_input
+from .node import Node
+from .server import paths
+from .server.choices import ALL_GPUS, HERE, NEW, PROCESS, SAME
+from .server.progress import Progress
+from .sockets import CATEGORY, Krona, KronaSettingsSocket, KronaTargetsSocket
+from .sockets import KronaDataset as DatasetSocket
 
 if TYPE_CHECKING:
     from krona_train.data.pictures import Dataset
 
-    from .host.training import Result
+    from .server.training import Result
 
 log = logging.getLogger(__name__)
 DEFAULTS = TrainConfig()
@@ -235,7 +235,7 @@ class KronaTrain(Node):
         where: str = HERE,
         start: Adapter | None = None,
     ) -> io.NodeOutput:
-        from .host.training import train  # the trainer: no start of ComfyUI should wait for it
+        from .server.training import train  # the trainer: no start of ComfyUI should wait for it
 
         config = TrainConfig(
             steps=steps,

@@ -8,9 +8,9 @@ from comfy_api.latest import io
 
 from krona_host.model.small_world import FILE, load_world
 
-from .host.node import Node
-from .host.text import tell
-from .host.types import CATEGORY
+from .node import Node
+from .server.text import tell
+from .sockets import CATEGORY
 
 HINT = (
     'It draws pictures of 64 × 64 pixels and knows sentences like "a photo of a red robot waving with a hat on the beach at night": '

@@ -23,7 +23,7 @@ def adapter(scale=1.0):
 
 
 def test_the_heat_map_grows_with_the_model_and_is_darker_where_more_moved():
-    from krona_pack.nodes.host.drawing import heat_map
+    from krona_pack.nodes.drawing import heat_map
 
     picture = heat_map(report(adapter(1e-4)).grid(), "title", "subtitle")
     pixels = np.asarray(picture).astype(float)
@@ -36,7 +36,7 @@ def test_the_heat_map_grows_with_the_model_and_is_darker_where_more_moved():
 
 
 def test_every_adapter_has_its_pictures():
-    from krona_pack.nodes.host.drawing import factor_spectra, heat_map
+    from krona_pack.nodes.drawing import factor_spectra, heat_map
 
     cases = (
         adapter(),

@@ -63,8 +63,8 @@ def dataset(comfy):
 def train(models, monkeypatch, tmp_path):
     """The training of the node, with everything that it writes in a folder of this test."""
     import folder_paths
-    from krona_pack.nodes.host.choices import HERE, NEW
-    from krona_pack.nodes.host.training import train as _train
+    from krona_pack.nodes.server.choices import HERE, NEW
+    from krona_pack.nodes.server.training import train as _train
 
     (tmp_path / "output").mkdir()
     before = folder_paths.get_output_directory(), folder_paths.get_user_directory()

@@ -42,8 +42,8 @@ def train(comfy, parts, tmp_path):
     """What the node does, in folders of this test: the parts by family."""
     import folder_paths
     from krona_pack.nodes.dataset import KronaDataset
-    from krona_pack.nodes.host.choices import HERE, NEW
-    from krona_pack.nodes.host.training import train as _train
+    from krona_pack.nodes.server.choices import HERE, NEW
+    from krona_pack.nodes.server.training import train as _train
 
     before = folder_paths.get_output_directory(), folder_paths.get_user_directory()
     folder_paths.set_output_directory(str(tmp_path / "output"))
@@ -86,7 +86,7 @@ def test_what_does_not_belong_together_is_named_and_leaves_no_folder(what, resum
 
 
 def test_a_refused_training_leaves_no_open_bar_in_the_console(train, capsys):
-    from krona_pack.nodes.host.progress import Progress
+    from krona_pack.nodes.server.progress import Progress
 
     progress = Progress(2, None)
     with pytest.raises(ConfigError):

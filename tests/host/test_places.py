@@ -27,7 +27,7 @@ def host(comfy, monkeypatch, tmp_path):
 
 
 def picture_folder(name):
-    from krona_pack.nodes.host import paths
+    from krona_pack.nodes.server import paths
 
     return paths.picture_folder(str(name))
 
@@ -94,7 +94,7 @@ def test_what_is_refused_is_refused_in_the_same_words_whether_or_not_it_is_there
 
 def test_the_nodes_ask_before_they_look(host, tmp_path):
     from krona_pack.nodes.dataset import KronaDataset
-    from krona_pack.nodes.host import paths
+    from krona_pack.nodes.server import paths
 
     host.listen()
     there, missing = (KronaDataset.validate_inputs(folder=str(tmp_path / name)) for name in ("elsewhere", "not there"))
@@ -121,7 +121,7 @@ def test_names_that_no_folder_can_have_are_answered_in_words(host, name):
 def test_what_a_node_raises_names_no_folder_and_stays_what_it_is(host, tmp_path):
     from krona_pack.nodes import extension
     from krona_pack.nodes.dataset import KronaDataset
-    from krona_pack.nodes.host.node import Node
+    from krona_pack.nodes.node import Node
 
     assert all(issubclass(node, Node) for node in extension.NODES)
     inputs = {"prompt": "a", "captions": "from .txt files, else the prompt", "resolution": 64}

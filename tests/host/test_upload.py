@@ -463,7 +463,7 @@ def test_what_a_crash_has_left_is_removed_by_the_next_upload_and_nothing_else(fo
 
 def test_what_a_crash_has_left_is_removed_by_the_next_start(comfy, tmp_path, monkeypatch):
     import folder_paths
-    from krona_pack.nodes.host.routes import upload
+    from krona_pack.nodes.server.routes import upload
 
     monkeypatch.setattr(folder_paths, "models_dir", str(tmp_path))
     upload.sweep()
@@ -491,7 +491,7 @@ def no_links(path, target):
 
 @pytest.mark.parametrize("link", [os.link, no_links])
 def test_a_name_is_taken_only_where_it_is_free_with_hard_links_and_without(comfy, tmp_path, link):
-    from krona_pack.nodes.host.routes.storage import moved
+    from krona_pack.nodes.server.routes.storage import moved
 
     for name in ("a", "b"):
         (tmp_path / name).write_text(name)

@@ -8,7 +8,7 @@ from aiohttp.test_utils import make_mocked_request
 
 @pytest.fixture
 def pace(comfy):
-    from krona_pack.nodes.host.routes import pace
+    from krona_pack.nodes.server.routes import pace
 
     return pace
 
@@ -28,7 +28,7 @@ async def never():
 
 
 def refusal(coroutine):
-    from krona_pack.nodes.host.routes.answers import Refused
+    from krona_pack.nodes.server.routes.answers import Refused
 
     with pytest.raises(Refused) as refused:
         asyncio.run(coroutine)
@@ -70,7 +70,7 @@ def test_no_upload_lasts_longer_than_the_whole_time_however_quick_it_is(pace):
 
 
 def test_the_one_that_has_been_idle_for_longest_gives_up_its_place_and_no_busy_one_does(pace):
-    from krona_pack.nodes.host.routes.answers import Refused
+    from krona_pack.nodes.server.routes.answers import Refused
 
     async def story():
         clock, told = Clock(), {}
@@ -157,8 +157,8 @@ PAGES = [
 @pytest.mark.parametrize(("listen", "host", "origin", "allowed"), PAGES)
 def test_whose_page_may_change_something(comfy, monkeypatch, listen, host, origin, allowed):
     import comfy.cli_args
-    from krona_pack.nodes.host.routes.answers import Refused
-    from krona_pack.nodes.host.routes.origin import require_a_page_of_ours
+    from krona_pack.nodes.server.routes.answers import Refused
+    from krona_pack.nodes.server.routes.origin import require_a_page_of_ours
 
     monkeypatch.setattr(comfy.cli_args.args, "listen", listen)
     monkeypatch.setenv("KRONA_HOSTS", "Known.example, other.example")
@@ -178,8 +178,8 @@ def test_whose_page_may_change_something(comfy, monkeypatch, listen, host, origi
 )
 def test_what_the_owner_has_opened_to_other_sites_is_open(comfy, monkeypatch, cors, allowed):
     import comfy.cli_args
-    from krona_pack.nodes.host.routes.answers import Refused
-    from krona_pack.nodes.host.routes.origin import require_a_page_of_ours
+    from krona_pack.nodes.server.routes.answers import Refused
+    from krona_pack.nodes.server.routes.origin import require_a_page_of_ours
 
     monkeypatch.setattr(comfy.cli_args.args, "enable_cors_header", cors)
     headers = {"Host": "127.0.0.1:8188", "Origin": "http://evil.example", "Sec-Fetch-Site": "cross-site"}
@@ -202,14 +202,14 @@ def test_what_the_owner_has_opened_to_other_sites_is_open(comfy, monkeypatch, co
     ],
 )
 def test_texts_for_others_have_no_folders_of_this_computer(comfy, text, told):
-    from krona_pack.nodes.host.public import without_folders
+    from krona_pack.nodes.server.public import without_folders
 
     assert without_folders(text) == told
 
 
 def test_folders_of_the_host_may_have_blanks_in_their_names(comfy, monkeypatch, tmp_path):
     import folder_paths
-    from krona_pack.nodes.host.public import without_folders
+    from krona_pack.nodes.server.public import without_folders
 
     monkeypatch.setattr(folder_paths, "models_dir", str(tmp_path / "my models"))
     assert without_folders(f"{tmp_path}/my models/krona/a b.safetensors: no") == "krona/a b.safetensors: no"

@@ -19,11 +19,11 @@ from krona_train.data.pictures import Dataset, Picture
 from krona_train.data.source import read_pictures, with_class_folder
 from krona_train.drawing.contact_sheet import contact_sheet
 
+from ..wires import one
 from . import paths
 from .public import without_folders
 from .reading import summary, tell_reading
 from .text import tell
-from .wires import one
 
 NODE = "KronA Dataset"
 MOST_NAMES_ON_THE_NODE = 8

@@ -10,7 +10,7 @@ from comfy_api.latest import io
 
 from krona_ops.errors import KronaError
 
-from .public import without_folders
+from .server.public import without_folders
 
 
 class Node(io.ComfyNode):
