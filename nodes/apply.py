@@ -13,44 +13,12 @@ from krona_ops.formats.scale import ScaleRule
 from krona_ops.metadata import trigger_words
 from krona_ops.weights import Weights
 
-from .inputs import number_input
-from .load import file_input, scale_input, trigger_output
+from .inputs import clip_input, file_input, scale_input, strength_inputs, trigger_output
 from .node import Node
 from .scale import weighted
 from .server import paths
 from .server.text import tell
 from .sockets import CATEGORY, Krona, KronaWeightsSocket
-
-
-def strength_inputs() -> list[io.Input]:
-    """The two strengths that every node has which applies an adapter."""
-    return [
-        number_input(
-            "strength_model",
-            default=1.0,
-            low=-100.0,
-            high=100.0,
-            decimals=4,
-            arrows=0.01,
-            tooltip="How strongly the adapter changes the picture: 0 is the base model, 1 is as trained, "
-            "below 1 keeps more of the base, negative values push away from the subject.",
-        ),
-        number_input(
-            "strength_clip",
-            default=1.0,
-            low=-100.0,
-            high=100.0,
-            decimals=4,
-            arrows=0.01,
-            tooltip="The same for the text encoder. Only matters when the adapter has layers for it and a CLIP is connected.",
-            advanced=True,
-        ),
-    ]
-
-
-def clip_input() -> io.Input:
-    """The optional text encoder."""
-    return io.Clip.Input("clip", optional=True, tooltip="Connect it when the adapter also adapts the text encoder.")
 
 
 def coverage(applied: Applied) -> dict[str, list[dict[str, Any]]]:

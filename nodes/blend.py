@@ -11,66 +11,11 @@ from krona_host.names.canonical import canonical
 from krona_ops import Adapter
 from krona_ops.blend import METHODS, Method, blend
 from krona_ops.errors import ConfigError
-from krona_ops.forms import DenseForm, Form, KronForm, LowRankForm
 from krona_ops.respell import unified
-from krona_ops.targets import PAPER_FACTORS
 
-from .inputs import number_input
+from .inputs import AS_THEY_ARE, form_inputs, form_of, number_input
 from .node import Node
 from .sockets import CATEGORY, Krona
-
-AS_THEY_ARE, KRONECKER, LORA, DENSE = "as it is", "Kronecker product", "LoRA", "dense"
-
-
-def form_inputs(default: str, exact: bool = True) -> list[io.Input]:
-    """The form that an adapter is brought into."""
-    forms = [AS_THEY_ARE, KRONECKER, LORA, DENSE] if exact else [KRONECKER, LORA, DENSE]
-    return [
-        io.Combo.Input(
-            "form",
-            options=forms,
-            default=default,
-            tooltip="as it is: exact, every term is kept. Kronecker product: small, and a LoKr file holds it. LoRA: any loader reads it. "
-            "dense: exact, and as large as the model's layers.",
-        ),
-        io.Int.Input(
-            "factor_out",
-            default=PAPER_FACTORS[0],
-            min=1,
-            max=65536,
-            tooltip="Kronecker: rows of the small factor A.",
-            advanced=True,
-        ),
-        io.Int.Input(
-            "factor_in",
-            default=PAPER_FACTORS[1],
-            min=1,
-            max=65536,
-            tooltip="Kronecker: columns of the small factor A.",
-            advanced=True,
-        ),
-        io.Int.Input(
-            "terms",
-            default=1,
-            min=1,
-            max=64,
-            tooltip="Kronecker: products per layer. One fits into a LoKr file; more are closer to the original.",
-            advanced=True,
-        ),
-        io.Int.Input(
-            "rank", default=32, min=1, max=4096, tooltip="LoRA: its rank. Higher is closer and larger.", advanced=True
-        ),
-    ]
-
-
-def form_of(form: str, factor_out: int, factor_in: int, terms: int, rank: int) -> Form | None:
-    """What `form_inputs` say; ``None`` leaves every layer as it is."""
-    return {
-        AS_THEY_ARE: None,
-        KRONECKER: KronForm((factor_out, factor_in), terms),
-        LORA: LowRankForm(rank),
-        DENSE: DenseForm(),
-    }[form]
 
 
 class KronaBlend(Node):

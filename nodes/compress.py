@@ -14,17 +14,11 @@ from krona_ops.extract import extract
 from krona_ops.forms import KronForm
 from krona_ops.targets import PAPER_FACTORS
 
-from .blend import KRONECKER, LORA, form_inputs, form_of
-from .inputs import number_input
+from .inputs import KRONECKER, LORA, form_inputs, form_of, number_input, report_output
 from .node import Node
 from .sockets import CATEGORY, Krona
 
 BY_FACTORS, BY_SIZE, BY_ERROR = "to these factors", "to a number of parameters", "to an error"
-
-
-def report_output() -> io.Output:
-    """What an operation lost."""
-    return io.String.Output(display_name="report", tooltip="Parameters before and after, and the relative error.")
 
 
 class KronaCompress(Node):

@@ -6,6 +6,12 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from krona_ops.formats.scale import RULES
+from krona_ops.forms import DenseForm, Form, KronForm, LowRankForm
+from krona_ops.targets import PAPER_FACTORS
+
+from .server import paths
+
 ARROWS = "krona_arrows"
 """Under this name the browser finds by how much the arrows of a number change it (web/numbers)."""
 
@@ -35,3 +41,122 @@ def number_input(
         extra_dict={ARROWS: arrows},
         **options,
     )
+
+
+AS_THEY_ARE, KRONECKER, LORA, DENSE = "as it is", "Kronecker product", "LoRA", "dense"
+
+
+def form_inputs(default: str, exact: bool = True) -> list[io.Input]:
+    """The form that an adapter is brought into."""
+    forms = [AS_THEY_ARE, KRONECKER, LORA, DENSE] if exact else [KRONECKER, LORA, DENSE]
+    return [
+        io.Combo.Input(
+            "form",
+            options=forms,
+            default=default,
+            tooltip="as it is: exact, every term is kept. Kronecker product: small, and a LoKr file holds it. LoRA: any loader reads it. "
+            "dense: exact, and as large as the model's layers.",
+        ),
+        io.Int.Input(
+            "factor_out",
+            default=PAPER_FACTORS[0],
+            min=1,
+            max=65536,
+            tooltip="Kronecker: rows of the small factor A.",
+            advanced=True,
+        ),
+        io.Int.Input(
+            "factor_in",
+            default=PAPER_FACTORS[1],
+            min=1,
+            max=65536,
+            tooltip="Kronecker: columns of the small factor A.",
+            advanced=True,
+        ),
+        io.Int.Input(
+            "terms",
+            default=1,
+            min=1,
+            max=64,
+            tooltip="Kronecker: products per layer. One fits into a LoKr file; more are closer to the original.",
+            advanced=True,
+        ),
+        io.Int.Input(
+            "rank", default=32, min=1, max=4096, tooltip="LoRA: its rank. Higher is closer and larger.", advanced=True
+        ),
+    ]
+
+
+def form_of(form: str, factor_out: int, factor_in: int, terms: int, rank: int) -> Form | None:
+    """What `form_inputs` say; ``None`` leaves every layer as it is."""
+    return {
+        AS_THEY_ARE: None,
+        KRONECKER: KronForm((factor_out, factor_in), terms),
+        LORA: LowRankForm(rank),
+        DENSE: DenseForm(),
+    }[form]
+
+
+def file_input() -> io.Combo.Input:
+    """The menu of adapter files that every loader has."""
+    return io.Combo.Input(
+        "file",
+        options=paths.adapter_files(),
+        tooltip="A .safetensors adapter from models/krona, models/loras or output/krona.",
+    )
+
+
+def scale_input() -> io.Combo.Input:
+    """How strong the update is, where a file does not say it clearly."""
+    return io.Combo.Input(
+        "scale",
+        options=list(RULES),
+        default="auto",
+        optional=True,
+        tooltip="How strong the file's update is at strength 1. auto follows the program that wrote it; the node says what it decided and why. "
+        "Choose another rule only if the effect is plainly too strong or too weak.",
+        advanced=True,
+    )
+
+
+def trigger_output() -> io.Output:
+    """What to write into the prompt, from every loader."""
+    return io.String.Output(
+        display_name="trigger words", tooltip="The words that call up the subject, as the file says; empty where it does not."
+    )
+
+
+def strength_inputs() -> list[io.Input]:
+    """The two strengths that every node has which applies an adapter."""
+    return [
+        number_input(
+            "strength_model",
+            default=1.0,
+            low=-100.0,
+            high=100.0,
+            decimals=4,
+            arrows=0.01,
+            tooltip="How strongly the adapter changes the picture: 0 is the base model, 1 is as trained, "
+            "below 1 keeps more of the base, negative values push away from the subject.",
+        ),
+        number_input(
+            "strength_clip",
+            default=1.0,
+            low=-100.0,
+            high=100.0,
+            decimals=4,
+            arrows=0.01,
+            tooltip="The same for the text encoder. Only matters when the adapter has layers for it and a CLIP is connected.",
+            advanced=True,
+        ),
+    ]
+
+
+def clip_input() -> io.Input:
+    """The optional text encoder."""
+    return io.Clip.Input("clip", optional=True, tooltip="Connect it when the adapter also adapts the text encoder.")
+
+
+def report_output() -> io.Output:
+    """What an operation lost."""
+    return io.String.Output(display_name="report", tooltip="Parameters before and after, and the relative error.")

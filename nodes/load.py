@@ -7,42 +7,14 @@ from typing import Any
 from comfy_api.latest import io
 
 from krona_ops import load
-from krona_ops.formats.scale import RULES, ScaleRule
+from krona_ops.formats.scale import ScaleRule
 from krona_ops.metadata import trigger_words
 
+from .inputs import file_input, scale_input, trigger_output
 from .node import Node
 from .server import paths
 from .server.text import tell
 from .sockets import CATEGORY, Krona
-
-
-def file_input() -> io.Combo.Input:
-    """The menu of adapter files that every loader has."""
-    return io.Combo.Input(
-        "file",
-        options=paths.adapter_files(),
-        tooltip="A .safetensors adapter from models/krona, models/loras or output/krona.",
-    )
-
-
-def scale_input() -> io.Combo.Input:
-    """How strong the update is, where a file does not say it clearly."""
-    return io.Combo.Input(
-        "scale",
-        options=list(RULES),
-        default="auto",
-        optional=True,
-        tooltip="How strong the file's update is at strength 1. auto follows the program that wrote it; the node says what it decided and why. "
-        "Choose another rule only if the effect is plainly too strong or too weak.",
-        advanced=True,
-    )
-
-
-def trigger_output() -> io.Output:
-    """What to write into the prompt, from every loader."""
-    return io.String.Output(
-        display_name="trigger words", tooltip="The words that call up the subject, as the file says; empty where it does not."
-    )
 
 
 class KronaLoad(Node):
