@@ -6,7 +6,7 @@ import torch
 
 from benchmarks.shapes import sdxl_attention
 from krona_ops import Adapter, Full, Kron, LayerName
-from krona_ops.shapes import split
+from krona_ops.updates.shapes import split
 
 FACTORS = (64, 4)
 """The paper's best variant."""

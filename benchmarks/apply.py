@@ -35,7 +35,7 @@ if __name__ == "__main__":
 from benchmarks import host  # noqa: E402
 from benchmarks.contest import Bar, Times, arguments, finish, require_close, table, take_turns  # noqa: E402
 from krona_ops import Adapter, Full, Kron, LayerName, load, save  # noqa: E402
-from krona_ops.shapes import split  # noqa: E402
+from krona_ops.updates.shapes import split  # noqa: E402
 
 STACKS = (1, 3, 10)
 BEFORE, AFTER = 1.0, 0.7

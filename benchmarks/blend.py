@@ -25,10 +25,10 @@ sys.path[0] = str(ROOT)  # instead of benchmarks/, so that `benchmarks` is a pac
 from benchmarks.adapters import FACTORS, sdxl_adapter  # noqa: E402
 from benchmarks.contest import Times, arguments, finish, require_close, table, take_turns  # noqa: E402
 from krona_ops import Adapter  # noqa: E402
-from krona_ops.blend import blend  # noqa: E402
-from krona_ops.compress import compress  # noqa: E402
-from krona_ops.forms import KronForm, LowRankForm  # noqa: E402
-from krona_ops.report import report  # noqa: E402
+from krona_ops.nearest.forms import KronForm, LowRankForm  # noqa: E402
+from krona_ops.operations.blend import blend  # noqa: E402
+from krona_ops.operations.compress import compress  # noqa: E402
+from krona_ops.operations.report import report  # noqa: E402
 
 OTHERS = ((64, 4), (64, 8), (4, 64), (8, 8), (16, 16))
 NUMBERS = (2, 4, 8, 10, 16, 32)

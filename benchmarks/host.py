@@ -80,7 +80,7 @@ def sdxl(narrow: bool = False, *, disable_dynamic: bool = True) -> Any:
 
 def attention_layers(model: Any) -> dict[str, tuple[int, int]]:
     """Name to ``(out, in)`` of the attention projections of a ``MODEL``."""
-    from krona_ops.names import projection
+    from krona_ops.names.spellings import projection
 
     return {
         name: (module.weight.shape[0], module.weight.shape[1])

@@ -21,9 +21,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import host
 from benchmarks.contest import Bar, arguments, finish, require_close, table, take_turns
-from krona_ops import LayerName, kron
-from krona_ops.shapes import KronShape, nearest_divisor, split
-from krona_ops.targets import Target
+from krona_ops import LayerName
+from krona_ops.targets.rules import Target
+from krona_ops.updates import kron
+from krona_ops.updates.shapes import KronShape, nearest_divisor, split
 from krona_train.adapters.layers import KronLayer, forward_with
 from krona_train.adapters.scheme import choose
 

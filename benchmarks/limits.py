@@ -29,7 +29,7 @@ sys.path[0] = str(ROOT)  # instead of benchmarks/, so that `benchmarks` is a pac
 from benchmarks.contest import Bar, Times, arguments, finish, table, take_turns  # noqa: E402
 from krona_ops import load  # noqa: E402
 from krona_ops.errors import KronaError  # noqa: E402
-from krona_ops.inspection import inspect_header  # noqa: E402
+from krona_ops.formats.inspection import inspect_header  # noqa: E402
 from krona_train.data.pictures import Picture  # noqa: E402
 from krona_train.data.pixels import Content  # noqa: E402
 from krona_train.run.job import load_job  # noqa: E402

@@ -5,7 +5,7 @@
 - **read and resolve**: the file becomes an `Adapter`, and each of its 560 layers is given the weight it belongs to, on SDXL's UNet as
   ComfyUI builds it (without memory for its weights). ComfyUI's own is ``load_torch_file``, ``model_lora_keys_unet`` and ``load_lora``
   with the same files. Both do it file by file, as a row of loader nodes does. The files are in the system's cache.
-- **headers**: ``krona_ops.inspection.inspect_header``, which is what lists of files are made from; no tensor is read.
+- **headers**: ``krona_ops.formats.inspection.inspect_header``, which is what lists of files are made from; no tensor is read.
 - **start**: processes of their own that have ComfyUI's modules imported and then take the pack as its server does: ``__init__.py``,
   ``comfy_entrypoint``, and the list of nodes; an empty pack in turns with it. What costs most of it is told from one more
   process under ``-X importtime``.
@@ -33,7 +33,7 @@ from benchmarks import host  # noqa: E402
 from benchmarks.adapters import sdxl_adapter  # noqa: E402
 from benchmarks.contest import Bar, Times, arguments, finish, table, take_turns  # noqa: E402
 from krona_ops import Adapter, load, save  # noqa: E402
-from krona_ops.inspection import inspect_header  # noqa: E402
+from krona_ops.formats.inspection import inspect_header  # noqa: E402
 
 COUNTS = (1, 10, 100)
 DIFFERENT = 10

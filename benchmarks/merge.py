@@ -36,8 +36,9 @@ sys.path[0] = str(ROOT)  # instead of benchmarks/, so that `benchmarks` is a pac
 from benchmarks import host  # noqa: E402
 from benchmarks.contest import Bar, Times, arguments, finish, require_close, table, take_turns  # noqa: E402
 from benchmarks.shapes import Shape, flux_attention, sdxl_attention  # noqa: E402
-from krona_ops import Full, Kron, kron  # noqa: E402
-from krona_ops.shapes import split  # noqa: E402
+from krona_ops import Full, Kron  # noqa: E402
+from krona_ops.updates import kron  # noqa: E402
+from krona_ops.updates.shapes import split  # noqa: E402
 
 FACTORS = (64, 4)
 OTHERS = ((64, 4), (4, 64), (64, 8), (8, 64), (8, 8), (16, 16))

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from krona_ops.shapes import KronShape, split
+from krona_ops.updates.shapes import KronShape, split
 
 from .shapes import FLUX_DOUBLE, FLUX_MLP, FLUX_SINGLE, FLUX_WIDTH, Shape
 

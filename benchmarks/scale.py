@@ -28,10 +28,11 @@ if __name__ == "__main__":
     sys.path[0] = str(ROOT)  # instead of benchmarks/, so that `benchmarks` is a package
 
 from benchmarks.contest import Bar, Times, arguments, finish, machine, require_close, table, take_turns  # noqa: E402
-from krona_ops import Adapter, Full, Kron, LayerName, kron  # noqa: E402
-from krona_ops.blend import blend  # noqa: E402
-from krona_ops.forms import KronForm  # noqa: E402
-from krona_ops.shapes import split  # noqa: E402
+from krona_ops import Adapter, Full, Kron, LayerName  # noqa: E402
+from krona_ops.nearest.forms import KronForm  # noqa: E402
+from krona_ops.operations.blend import blend  # noqa: E402
+from krona_ops.updates import kron  # noqa: E402
+from krona_ops.updates.shapes import split  # noqa: E402
 
 FACTORS = (64, 4)
 SHORTEST = 0.005

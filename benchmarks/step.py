@@ -113,7 +113,8 @@ class Contest:
 
     def check(self) -> None:
         """One step's gradients by the trainer's own operation, against the same update composed of PyTorch's operations."""
-        from krona_ops import kron, select
+        from krona_ops import select
+        from krona_ops.updates import kron
         from krona_train.adapters.trainee import build_layers
         from krona_train.config import AdapterConfig
         from krona_train.loop import attached

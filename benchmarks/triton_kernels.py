@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from krona_ops import kron
+from krona_ops.updates import kron
 
 TOKENS, ELEMENTS = 16, 128
 """Tokens, and values of each, that one program of `mix` computes."""

@@ -29,8 +29,8 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.contest import Bar, arguments, finish, require_close, table, take_turns
-from krona_ops import kron
-from krona_ops.shapes import split
+from krona_ops.updates import kron
+from krona_ops.updates.shapes import split
 from krona_train.adapters.kron_linear import KronLinear
 
 SHAPES = ((1024, 1280, 1280), (4096, 640, 640), (77, 2048, 1280), (4096, 3072, 3072))

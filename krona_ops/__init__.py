@@ -5,24 +5,24 @@
 >>> save(adapter.scaled(0.5), "robot-half.safetensors")
 """
 
-from .adapter import Adapter
-from .blend import blend
-from .compress import compress, forms_by_rules, forms_within
-from .delta import Delta, Dora, Kron, Matrix, Sum
 from .errors import KronaError
-from .extract import extract
-from .factor import Factor, Full, Hadamard, LowRank, Tucker
 from .files import encode, load, read_header, save
-from .forms import DenseForm, KronForm, LowRankForm
-from .inspection import inspect_header
-from .low_rank import to_low_rank
-from .metadata import with_standard_metadata
-from .names import LayerName
-from .nearest import nearest_kron
-from .report import report
-from .shapes import KronShape
-from .targets import Target, TargetRule, select
-from .weights import Weights, apply_weights, parse_weights
+from .formats.inspection import inspect_header
+from .formats.metadata import with_standard_metadata
+from .names.spellings import LayerName
+from .nearest.forms import DenseForm, KronForm, LowRankForm
+from .nearest.kronecker import nearest_kron
+from .nearest.low_rank import to_low_rank
+from .operations.blend import blend
+from .operations.compress import compress, forms_by_rules, forms_within
+from .operations.extract import extract
+from .operations.report import report
+from .operations.strengths import Weights, apply_weights, parse_weights
+from .targets.rules import Target, TargetRule, select
+from .updates.adapter import Adapter
+from .updates.delta import Delta, Dora, Kron, Matrix, Sum
+from .updates.factor import Factor, Full, Hadamard, LowRank, Tucker
+from .updates.shapes import KronShape
 
 __all__ = [
     "Adapter",

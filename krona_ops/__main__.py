@@ -11,21 +11,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-from .adapter import Adapter
-from .blend import METHODS, blend
-from .compress import ErrorReport, compress, forms_within
 from .errors import ConfigError, KronaError
 from .files import load, read_header, save
 from .formats.encode import FORMATS, LORA, as_lora, notes_on_file, switched_off, without_vectors
+from .formats.inspection import inspect_header
 from .formats.scale import ScaleRule
-from .forms import Form, Forms, KronForm, LowRankForm
-from .inspection import inspect_header
-from .kron import Layout
-from .report import By, report, report_of_header
-from .respell import respelled, unified
+from .nearest.forms import Form, Forms, KronForm, LowRankForm
+from .operations.blend import METHODS, blend
+from .operations.compress import ErrorReport, compress, forms_within
+from .operations.report import By, report, report_of_header
+from .operations.respell import respelled, unified
+from .operations.strengths import PRESETS, apply_weights, describe_unmatched, parse_weights
 from .shown import printable
-from .targets import PAPER_FACTORS
-from .weights import PRESETS, apply_weights, describe_unmatched, parse_weights
+from .targets.rules import PAPER_FACTORS
+from .updates.adapter import Adapter
+from .updates.kron import Layout
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

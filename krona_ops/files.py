@@ -15,14 +15,14 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from .adapter import Adapter
 from .atomic import write_atomically
 from .errors import AdapterFileError, FormatError
 from .formats import detect
 from .formats.encode import Encoded, encode
+from .formats.header import DTYPES, PAIRS, SIDECAR, Header, read_header, unreadable
 from .formats.layers import Rename
 from .formats.scale import ScaleRule, check_rule
-from .header import DTYPES, PAIRS, SIDECAR, Header, read_header, unreadable
+from .updates.adapter import Adapter
 
 __all__ = ["Encoded", "Header", "encode", "load", "read_header", "save", "write_atomically"]
 

@@ -10,7 +10,7 @@ from PIL.Image import Image
 from krona_ops import Adapter, LayerName, select
 from krona_ops.live.attach import every
 from krona_ops.live.reach import Reach
-from krona_ops.targets import describe_adjustments
+from krona_ops.targets.rules import describe_adjustments
 
 from .adapters.layers import Layer, Switch, patch_with
 from .adapters.rates import jump, learning_rates, require_movement

@@ -9,9 +9,9 @@ from comfy_api.latest import io
 
 from krona_host.names.canonical import canonical
 from krona_ops import Adapter
-from krona_ops.blend import METHODS, Method, blend
 from krona_ops.errors import ConfigError
-from krona_ops.respell import unified
+from krona_ops.operations.blend import METHODS, Method, blend
+from krona_ops.operations.respell import unified
 
 from .inputs import AS_THEY_ARE, form_inputs, form_of, number_input
 from .node import Node

@@ -9,10 +9,10 @@ from comfy_api.latest import io
 from krona_host.model.weights_of import WeightsOf
 from krona_host.names.canonical import canonical
 from krona_ops import Adapter
-from krona_ops.compress import compress, forms_within
-from krona_ops.extract import extract
-from krona_ops.forms import KronForm
-from krona_ops.targets import PAPER_FACTORS
+from krona_ops.nearest.forms import KronForm
+from krona_ops.operations.compress import compress, forms_within
+from krona_ops.operations.extract import extract
+from krona_ops.targets.rules import PAPER_FACTORS
 
 from .inputs import KRONECKER, LORA, form_inputs, form_of, number_input, report_output
 from .node import Node

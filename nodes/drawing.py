@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator, MaxNLocator, NullFormatter
 from PIL import Image
 
-from krona_ops.places import sorted_blocks
-from krona_ops.report import Grid, LayerReport
+from krona_ops.names.places import sorted_blocks
+from krona_ops.operations.report import Grid, LayerReport
 
 _INK, _FAINT, _EMPTY, _BAR = "#22252b", "#8a909c", "#f1f2f5", "#5b3b8c"
 _COLOURS = "magma_r"

@@ -7,8 +7,8 @@ from typing import Any
 from comfy_api.latest import io
 
 from krona_ops.formats.scale import RULES
-from krona_ops.forms import DenseForm, Form, KronForm, LowRankForm
-from krona_ops.targets import PAPER_FACTORS
+from krona_ops.nearest.forms import DenseForm, Form, KronForm, LowRankForm
+from krona_ops.targets.rules import PAPER_FACTORS
 
 from .server import paths
 

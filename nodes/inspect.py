@@ -11,9 +11,9 @@ from comfy_api.latest import io
 from PIL import Image
 
 from krona_ops import Adapter
-from krona_ops.metadata import title_of
-from krona_ops.report import Grid, Measure, Report, report
-from krona_ops.weights import selectors
+from krona_ops.formats.metadata import title_of
+from krona_ops.operations.report import Grid, Measure, Report, report
+from krona_ops.operations.strengths import selectors
 from krona_train.drawing.placard import drawn
 from krona_train.run.reading import finite
 

@@ -21,7 +21,7 @@ from krona_ops import Adapter, save
 from krona_ops.errors import ConfigError
 from krona_ops.files import read_header
 from krona_ops.formats.encode import notes_on_file, switched_off
-from krona_ops.metadata import with_standard_metadata
+from krona_ops.formats.metadata import with_standard_metadata
 
 from .node import Node
 from .server import paths, sidecar

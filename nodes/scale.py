@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from krona_ops import Adapter
 from krona_ops.errors import KronaError
-from krona_ops.weights import PRESETS, Weights, apply_weights, describe_unmatched, parse_weights
+from krona_ops.operations.strengths import PRESETS, Weights, apply_weights, describe_unmatched, parse_weights
 
 from .inputs import number_input
 from .node import Node

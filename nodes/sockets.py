@@ -7,7 +7,7 @@ Krona = io.Custom("KRONA")
 KronaDataset = io.Custom("KRONA_DATASET")
 """A `krona_train.data.pictures.Dataset`."""
 KronaWeightsSocket = io.Custom("KRONA_WEIGHTS")
-"""A `krona_ops.weights.Weights`."""
+"""A `krona_ops.operations.strengths.Weights`."""
 KronaTargetsSocket = io.Custom("KRONA_TARGETS")
 """A `krona_train.AdapterConfig`."""
 KronaSettingsSocket = io.Custom("KRONA_SETTINGS")

@@ -10,9 +10,9 @@ from comfy_api.latest import io
 
 from krona_host.patching.lora_model import from_lora_model, to_lora_model
 from krona_ops import Adapter, load
-from krona_ops.blend import blend
 from krona_ops.errors import ConfigError
-from krona_ops.respell import unified
+from krona_ops.operations.blend import blend
+from krona_ops.operations.respell import unified
 
 from .inputs import number_input
 from .node import Node

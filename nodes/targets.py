@@ -5,9 +5,9 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from krona_ops.errors import ConfigError
-from krona_ops.names import Projection
-from krona_ops.target_text import parse_factors, parse_rules
-from krona_ops.targets import TargetRule
+from krona_ops.names.spellings import Projection
+from krona_ops.targets.rules import TargetRule
+from krona_ops.targets.text import parse_factors, parse_rules
 from krona_train import AdapterConfig
 
 from .inputs import number_input

@@ -1,4 +1,4 @@
-"""Writes krona_ops/core_names.json: what ComfyUI's own Load LoRA calls the layers of each kind of base model, without their blocks' numbers.
+"""Writes krona_ops/names/core_names.json: what ComfyUI's own Load LoRA calls the layers of each kind of base model, without their blocks' numbers.
 
     python3 tools/host.py run tools/make_core_names.py
 
@@ -23,9 +23,9 @@ from typing import Any
 PACK = Path(os.path.abspath(__file__)).parents[1]
 sys.path.append(str(PACK))
 
-from krona_ops.core_names import FILE, FLAT  # noqa: E402
-from krona_ops.name_template import template  # noqa: E402
-from krona_ops.names import flat  # noqa: E402
+from krona_ops.names.core_names import FILE, FLAT  # noqa: E402
+from krona_ops.names.spellings import flat  # noqa: E402
+from krona_ops.names.template import template  # noqa: E402
 
 PREFIXES = (
     *FLAT, "transformer.", "unet.base_model.model.", "base_model.model.", "diffusion_model.", "unet.",

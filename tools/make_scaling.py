@@ -20,7 +20,7 @@ if __name__ == "__main__":
 
 from benchmarks.models import MODELS, WAN, Model, kron_sizes, lora_parameters, ring_seconds, training_cost  # noqa: E402
 from benchmarks.shapes import Shape, sdxl_attention  # noqa: E402
-from krona_ops.shapes import split  # noqa: E402
+from krona_ops.updates.shapes import split  # noqa: E402
 
 DOCUMENT = PACK / "docs" / "scaling.md"
 RESULTS = PACK / "benchmarks" / "results"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from krona_ops.targets import PAPER_FACTORS, TargetRule
+from krona_ops.targets.rules import PAPER_FACTORS, TargetRule
 from krona_train.config import AdapterConfig, OptimizerConfig
 
 from . import ideas, training

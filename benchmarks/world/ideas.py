@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from krona_ops import Adapter, LayerName, TargetRule, select
-from krona_ops.compress import forms_within
-from krona_ops.delta import Matrix, Sum
-from krona_ops.factor import Full
-from krona_ops.forms import KronForm
-from krona_ops.nearest import nearest_kron
-from krona_ops.targets import Target
+from krona_ops.nearest.forms import KronForm
+from krona_ops.nearest.kronecker import nearest_kron
+from krona_ops.operations.compress import forms_within
+from krona_ops.targets.rules import Target
+from krona_ops.updates.delta import Matrix, Sum
+from krona_ops.updates.factor import Full
 from krona_train import fit
 from krona_train.adapters.layers import KronLayer
 from krona_train.batches.samples import Samples

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from krona_ops import Adapter, LayerName, select
 from krona_ops.errors import NonFiniteError
-from krona_ops.targets import Target
+from krona_ops.targets.rules import Target
 from krona_train import TrainConfig, fit
 from krona_train.adapters.average import Average
 from krona_train.adapters.layers import KronLayer

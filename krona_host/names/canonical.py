@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from krona_ops import Adapter, LayerName, Matrix
-from krona_ops.delta import Delta
-from krona_ops.factor import Full
-from krona_ops.placed import placed
-from krona_ops.respell import UNDERSCORED, respelled
+from krona_ops.operations.respell import UNDERSCORED, respelled
+from krona_ops.updates.delta import Delta
+from krona_ops.updates.embedded import placed
+from krona_ops.updates.factor import Full
 
 from ..patching.weight_adapter import summed
 from .resolution import grouped, resolve

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from krona_ops.dialects import OtherName, Table, table_of
-from krona_ops.names import Projection, flat, part_names, projection, renamed, split_names, usual_names
+from krona_ops.names.dialects import OtherName, Table, table_of
+from krona_ops.names.spellings import Projection, flat, part_names, projection, renamed, split_names, usual_names
 
 from ..model import layer_shape
 from .sites import Site, reordered
@@ -25,7 +25,7 @@ _ENCODERS = ("clip_l", "clip_g", "clip_h", "t5xxl", "t5xl", "t5base")
 
 
 class NameIndex:
-    """Flat names (`krona_ops.names.flat`) to places, the surer ones apart from those that diffusers' habits suggest."""
+    """Flat names (`krona_ops.names.spellings.flat`) to places, the surer ones apart from those that diffusers' habits suggest."""
 
     def __init__(self) -> None:
         self._sure: dict[str, dict[Place, None]] = {}

@@ -17,12 +17,12 @@ import comfy.lora
 from torch import nn
 
 from krona_ops import Adapter, LayerName
-from krona_ops.delta import Delta
 from krona_ops.errors import CoverageError, ShapeError
-from krona_ops.families import guess
-from krona_ops.names import Spelling, spellings
-from krona_ops.reshape import reshaped, suits
-from krona_ops.rows import own_rows, rows
+from krona_ops.names.families import guess
+from krona_ops.names.spellings import Spelling, spellings
+from krona_ops.updates.delta import Delta
+from krona_ops.updates.reshape import reshaped, suits
+from krona_ops.updates.rows import own_rows, rows
 
 from ..model.families import family_of
 from .name_index import NameIndex, Place, of_encoder

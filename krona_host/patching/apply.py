@@ -11,8 +11,8 @@ import torch
 from comfy.quant_ops import QuantizedTensor
 
 from krona_ops import Adapter
-from krona_ops.delta import Delta
 from krona_ops.errors import KronaError
+from krona_ops.updates.delta import Delta
 
 from ..names.resolution import Site, grouped, resolve
 from .bypass import Entry, Tell, add_entries, can_bypass

@@ -15,10 +15,10 @@ import torch
 from comfy.patcher_extension import CallbacksMP, PatcherInjection
 from torch import Tensor, nn
 
-from krona_ops.delta import Delta, map_tensors
 from krona_ops.live.attach import ForwardPatch, convolution_options
 from krona_ops.live.beside import AddProduct, beside
 from krona_ops.live.reach import Reach, some
+from krona_ops.updates.delta import Delta, map_tensors
 
 from ..names.resolution import Offset, Site
 

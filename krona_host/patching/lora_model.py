@@ -8,10 +8,10 @@ from dataclasses import replace
 from torch import Tensor
 
 from krona_ops import Adapter, Kron, Matrix
-from krona_ops.delta import Delta
-from krona_ops.factor import Full
 from krona_ops.formats import detect, lokr
-from krona_ops.header import Header
+from krona_ops.formats.header import Header
+from krona_ops.updates.delta import Delta
+from krona_ops.updates.factor import Full
 
 
 def from_lora_model(tensors: Mapping[str, Tensor]) -> Adapter:

@@ -9,8 +9,8 @@ import torch
 from comfy.weight_adapter import WeightAdapterBase
 from torch import Tensor
 
-from krona_ops.control import enlarges, padded
-from krona_ops.delta import Delta, Sum, map_tensors, tensors
+from krona_ops.updates.control import enlarges, padded
+from krona_ops.updates.delta import Delta, Sum, map_tensors, tensors
 
 
 def summed(deltas: list[Delta]) -> Delta:

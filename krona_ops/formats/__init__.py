@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from ..errors import FormatError
-from ..header import Header
 from . import cdka, diff, diffusekrona, layers, loha, lokr, lora, parts, peft, sdscripts
+from .header import Header
 
 FORMATS: tuple[ModuleType, ...] = (lokr, peft, sdscripts, diffusekrona, cdka, loha, lora, diff)
 """What can be read."""

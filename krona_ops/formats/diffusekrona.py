@@ -2,7 +2,7 @@
 
 Their keys are those of an old diffusers LoRA, so ComfyUI and diffusers take them for one and fail. But ``down.weight`` is
 ``Aᵀ (in_a, out_a)``, ``up.weight`` is ``B (out_b, in_b)``, and the update is their Kronecker product with its rows in the
-order ``(out_b, out_a)``: the ``shuffled`` layout of `krona_ops.kron`. There is no scale in these files.
+order ``(out_b, out_a)``: the ``shuffled`` layout of `krona_ops.updates.kron`. There is no scale in these files.
 
 Besides the UNet's attentions (``….processor.to_q_lora``) they may hold its feed-forward layers (``<module>.lora_layer``, with
 ``--unet_tune_mlp``) and the text encoders' projections and feed-forward layers (``<module>.lora_linear_layer``, with
@@ -19,13 +19,13 @@ from functools import lru_cache
 
 from torch import Tensor
 
-from ..adapter import Adapter
-from ..delta import Delta, Kron
-from ..factor import Full
-from ..header import Header
 from ..left_out import LeftOut, gathered
-from ..names import LayerName
+from ..names.spellings import LayerName
+from ..updates.adapter import Adapter
+from ..updates.delta import Delta, Kron
+from ..updates.factor import Full
 from . import layers, parts
+from .header import Header
 from .kinds.layer import Layer, LayerError, times
 from .kinds.lokr import times_number
 from .layers import Rename, cannot_hold, describe

@@ -7,19 +7,19 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
-from ..adapter import Adapter
-from ..control import Enlarged, Replacement
-from ..delta import Delta, Dora, Matrix
 from ..errors import ConfigError, FormatError, KronaError, SizeError
-from ..factor import LowRank, Tucker
-from ..joined import joined
 from ..left_out import LeftOut
-from ..low_rank import to_low_rank, without_core
-from ..metadata import MODELSPEC, network_facts
-from ..names import LayerName
+from ..names.spellings import LayerName
+from ..nearest.low_rank import to_low_rank, without_core
 from ..room import layer_by_layer
+from ..updates.adapter import Adapter
+from ..updates.control import Enlarged, Replacement
+from ..updates.delta import Delta, Dora, Matrix
+from ..updates.factor import LowRank, Tucker
+from ..updates.joined import joined
 from . import diffusekrona, kohya, lokr, lora, peft
 from .layers import Rename
+from .metadata import MODELSPEC, network_facts
 
 WRITERS = {module.NAME: module for module in (lokr, kohya, peft, lora, diffusekrona)}
 LORA = {"lora": lora, "kohya-lora": kohya}
@@ -88,7 +88,7 @@ def _metadata(adapter: Adapter, sidecar: str | None) -> dict[str, str]:
 
 
 def as_lora(adapter: Adapter, rank: int | None, format: str = "lora") -> tuple[Adapter, dict[LayerName, float]]:
-    """Every update of a matrix as a LoRA, by its structure where it has one (`krona_ops.low_rank`).
+    """Every update of a matrix as a LoRA, by its structure where it has one (`krona_ops.nearest.low_rank`).
 
     Args:
         format: One of `LORA`. PEFT's has no place for a core, which goes into ``down``, exactly; kohya's keeps it.

@@ -9,8 +9,8 @@ import re
 
 from torch import Tensor
 
-from ..adapter import Adapter
-from ..names import LayerName
+from ..names.spellings import LayerName
+from ..updates.adapter import Adapter
 from . import layers
 from .layers import Rename, cannot_hold
 

@@ -9,18 +9,18 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ..adapter import Adapter
-from ..control import Enlarged, Replacement
-from ..delta import Delta, Dora, Kron, Matrix, Sum
 from ..errors import FormatError, ShapeError
-from ..factor import Full
-from ..families import whole_model
-from ..header import DTYPES, Header
 from ..left_out import LeftOut, gathered
-from ..names import LayerName
-from ..placed import is_of_parts
-from ..rows import Rows, thirds
+from ..names.families import whole_model
+from ..names.spellings import LayerName
+from ..updates.adapter import Adapter
+from ..updates.control import Enlarged, Replacement
+from ..updates.delta import Delta, Dora, Kron, Matrix, Sum
+from ..updates.embedded import is_of_parts
+from ..updates.factor import Full
+from ..updates.rows import Rows, thirds
 from . import parts, scale, strangers
+from .header import DTYPES, Header
 from .kinds import cdka, dora, loha, lokr, lora
 from .kinds.layer import Layer, LayerError, times, whole
 from .kinds.projection import projection
@@ -115,7 +115,7 @@ class _Alike:
         self._known: dict[tuple, list[tuple[str, Delta]] | LayerError] = {}
 
     def updates(self, layer: Layer, is_enlarged: bool) -> list[tuple[str, Delta]]:
-        """As `_updates`; placeholders of one shape and type are one tensor (`krona_ops.header.Header.placeholders`).
+        """As `_updates`; placeholders of one shape and type are one tensor (`krona_ops.formats.header.Header.placeholders`).
 
         Raises:
             LayerError: They cannot be read, the `reason` is the same for all of them; the layer that is named is the first.

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from ..adapter import Adapter
-from ..header import Header
+from ..updates.adapter import Adapter
 from . import diffusekrona, layers, parts
+from .header import Header
 from .scale import ScaleRule
 
 NAME = "loha"

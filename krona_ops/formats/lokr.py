@@ -11,11 +11,11 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from ..adapter import Adapter
-from ..delta import Delta, Dora, Kron
-from ..factor import Full
-from ..header import Header
+from ..updates.adapter import Adapter
+from ..updates.delta import Delta, Dora, Kron
+from ..updates.factor import Full
 from . import diffusekrona, layers, parts, peft, sdscripts
+from .header import Header
 from .layers import Rename
 from .scale import ScaleRule
 

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from ..adapter import Adapter
-from ..delta import Delta, Dora, Matrix
-from ..factor import LowRank
-from ..header import Header
+from ..updates.adapter import Adapter
+from ..updates.delta import Delta, Dora, Matrix
+from ..updates.factor import LowRank
 from . import diffusekrona, layers, parts
+from .header import Header
 from .kinds.lokr import times_number
 from .layers import Rename, cannot_hold, describe
 from .scale import ScaleRule

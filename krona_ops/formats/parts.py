@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from ..header import Header
+from .header import Header
 
 _LORA_SPELLINGS = (
     (".lora_up.weight", ".lora_down.weight", ".lora_mid.weight"),  # kohya, LyCORIS
@@ -63,7 +63,7 @@ _NAMED = {
 _NO_ADAPTER = re.compile(r"scale|quant|absmax|zero_?point|bias$")
 """What a quantiser puts behind a tensor's name, where the name of an adapter would be."""
 _OF_FLUX = re.compile(r"\.(?:qkv|proj)_lora[12]$")
-"""XLabs' and USO's processors of Flux have two of each; `krona_ops.names.renamed` says which layers they are."""
+"""XLabs' and USO's processors of Flux have two of each; `krona_ops.names.spellings.renamed` says which layers they are."""
 MODIFIERS = frozenset({"alpha", "dora_scale", "magnitude", "scalar", "row_offset", "reshape_weight"})
 """Parts that say something about an update and are none."""
 _PLAIN = frozenset({"diff", "diff_b", "w_norm", "b_norm", "set_weight"})

@@ -18,13 +18,13 @@ from math import prod
 import torch
 from torch import Tensor
 
-from ..adapter import Adapter
-from ..delta import Delta, Kron, Matrix
 from ..errors import FormatError
-from ..factor import Full, LowRank, Tucker
-from ..header import Header
 from ..room import require_room
+from ..updates.adapter import Adapter
+from ..updates.delta import Delta, Kron, Matrix
+from ..updates.factor import Full, LowRank, Tucker
 from . import diffusekrona, layers, parts
+from .header import Header
 from .kinds.layer import times
 from .layers import Rename, cannot_hold, describe
 from .peft_config import PEFT_PREFIX as PREFIX

@@ -8,9 +8,9 @@ from functools import lru_cache
 
 from torch import Tensor
 
-from ..adapter import Adapter
-from ..header import Header
+from ..updates.adapter import Adapter
 from . import diffusekrona, layers, parts
+from .header import Header
 from .scale import ScaleRule
 
 NAME = "sd-scripts KronA"

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from ..errors import FormatError
-from ..header import SIDECAR, Header
 from ..shown import shown
 from . import parts
+from .header import SIDECAR, Header
 from .patterns import matches_whole
 from .peft_config import KINDS, PEFT_PREFIX, PeftConfig, kind_of
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ..border import finite
-from ..header import Header
 from ..shown import shown
+from .header import Header
 from .peft_config import PEFT_PREFIX, PeftConfig, by_component, parsed, require_update
 from .sidecar import settings_beside
 

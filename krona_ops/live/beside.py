@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .. import kron
-from ..delta import Delta, Kron, Matrix, Sum
-from ..factor import Full, LowRank, widened
+from ..updates import kron
+from ..updates.delta import Delta, Kron, Matrix, Sum
+from ..updates.factor import Full, LowRank, widened
 
 AddProduct = Callable[[Tensor, Tensor], Tensor]
 """``(y, x)``: adds ``ΔW x`` onto ``y (..., out)`` in place and returns it; both are contiguous and of one dtype."""

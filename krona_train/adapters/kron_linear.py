@@ -20,8 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from krona_ops import kron
-from krona_ops.kron import Layout
+from krona_ops.updates import kron
+from krona_ops.updates.kron import Layout
 
 from .scheme import Scheme
 

@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from krona_ops import kron
-from krona_ops.delta import Kron, Matrix
-from krona_ops.factor import Full, LowRank
-from krona_ops.kron import Layout
 from krona_ops.live.attach import ForwardPatch, convolution_options
-from krona_ops.targets import Target
+from krona_ops.targets.rules import Target
+from krona_ops.updates import kron
+from krona_ops.updates.delta import Kron, Matrix
+from krona_ops.updates.factor import Full, LowRank
+from krona_ops.updates.kron import Layout
 
 from ..config import AdapterConfig
 from .kron_linear import KronConvolution, KronLinear, KronUpdate

@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 
 from krona_ops.errors import ConfigError
-from krona_ops.targets import Target
+from krona_ops.targets.rules import Target
 
 from ..backbone.protocol import Backbone
 from ..config import WIDTH, TrainConfig

@@ -13,7 +13,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Literal
 
-from krona_ops.shapes import KronShape
+from krona_ops.updates.shapes import KronShape
 
 Scheme = Literal["factored", "hybrid", "dense"]
 

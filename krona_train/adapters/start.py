@@ -13,14 +13,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from krona_ops import Adapter, LayerName
-from krona_ops.delta import Delta, Kron, Matrix, tensors
 from krona_ops.errors import ConfigError, CoverageError, NonFiniteError
-from krona_ops.factor import Full, LowRank
-from krona_ops.low_rank import to_low_rank
-from krona_ops.nearest import Nearest, Rearrangement
-from krona_ops.network import norm
+from krona_ops.nearest.kronecker import Nearest, Rearrangement
+from krona_ops.nearest.low_rank import to_low_rank
 from krona_ops.shown import shown
-from krona_ops.targets import Target
+from krona_ops.targets.rules import Target
+from krona_ops.updates.contraction import norm
+from krona_ops.updates.delta import Delta, Kron, Matrix, tensors
+from krona_ops.updates.factor import Full, LowRank
 
 from ..config import AdapterConfig
 

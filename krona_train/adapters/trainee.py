@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from krona_ops import Adapter, LayerName
-from krona_ops.delta import Delta
 from krona_ops.errors import ConfigError
 from krona_ops.shown import printable, shown
-from krona_ops.targets import Target
+from krona_ops.targets.rules import Target
+from krona_ops.updates.delta import Delta
 
 from ..config import AdapterConfig, TrainConfig
 from ..randomness import generator

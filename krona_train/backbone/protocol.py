@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, device, nn
 
-from krona_ops.names import LayerName
+from krona_ops.names.spellings import LayerName
 
 from ..batches.examples import Batch, Example
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from krona_ops.names import LayerName
+from krona_ops.names.spellings import LayerName
 
 from ..batches.examples import Batch, Example, stack_masks
 from ..batches.fingerprint import sampled_fingerprint

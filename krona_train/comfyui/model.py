@@ -25,7 +25,7 @@ from krona_host.model.blocks import blocks_of
 from krona_host.model.families import embeds_guidance, family_of
 from krona_host.model.layer_shape import is_plain, layer_shape
 from krona_ops.errors import ConfigError
-from krona_ops.names import LayerName
+from krona_ops.names.spellings import LayerName
 
 from ..backbone.exact_gradients import exact_in_place, gradient_ready
 from ..batches.examples import Batch, Example, stack_masks

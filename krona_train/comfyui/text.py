@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from krona_host.model.blocks import blocks_of
 from krona_host.model.layer_shape import layer_shape
-from krona_ops.names import LayerName, projection
+from krona_ops.names.spellings import LayerName, projection
 
 from ..backbone.exact_gradients import gradient_ready
 

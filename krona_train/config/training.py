@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from krona_ops.bounds import ABOVE_0, Within, require_fields
 from krona_ops.errors import ConfigError
-from krona_ops.kron import Layout
-from krona_ops.targets import TargetRule
+from krona_ops.targets.rules import TargetRule
+from krona_ops.updates.kron import Layout
 
 from . import codec
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from krona_ops.errors import AdapterFileError, DataError
 from krona_ops.files import load_tensors, save_tensors
-from krona_ops.header import read_header
+from krona_ops.formats.header import read_header
 
 KIND = "krona.packed"
 _PLAIN = (str, int, float, bool, type(None))

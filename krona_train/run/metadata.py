@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 
-from krona_ops.metadata import modelspec
+from krona_ops.formats.metadata import modelspec
 
 from ..config import TrainConfig, to_dict
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from krona_ops.checksum import checksum
 from krona_ops.errors import AdapterFileError, ConfigError, KronaError
 from krona_ops.files import load_tensors, save_tensors
-from krona_ops.header import read_header
+from krona_ops.formats.header import read_header
 from krona_ops.shown import printable
 
 from ..config import TrainConfig, to_dict

@@ -13,7 +13,7 @@ import folder_paths
 
 from krona_ops.errors import AdapterFileError, ConfigError, DataError, KronaError
 from krona_ops.files import read_header
-from krona_ops.header import SUFFIXES
+from krona_ops.formats.header import SUFFIXES
 from krona_train.config.typed_in import safe_name as safe_name
 from krona_train.config.typed_in import typed_path
 from krona_train.run.overview import RunList

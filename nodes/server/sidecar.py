@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 from krona_ops import Adapter
-from krona_ops.metadata import manager_entry
+from krona_ops.formats.metadata import manager_entry
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from krona_ops import Full, Kron, Matrix
-from krona_ops.factor import LowRank
+from krona_ops.updates.factor import LowRank
 
 
 def quantised(weight, kind):

@@ -8,11 +8,11 @@ import torch
 from torch.testing import assert_close
 
 from krona_ops import Adapter, Matrix, encode
-from krona_ops.blend import blend
-from krona_ops.core_names import FILE, bases
 from krona_ops.errors import FormatError
-from krona_ops.factor import LowRank
-from krona_ops.respell import respelled, unified
+from krona_ops.names.core_names import FILE, bases
+from krona_ops.operations.blend import blend
+from krona_ops.operations.respell import respelled, unified
+from krona_ops.updates.factor import LowRank
 from tools import make_core_names
 from tools.install.recipe import COMFYUI_VERSION
 

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from krona_ops import Adapter, Dora, Full, Kron, LowRank, Matrix
-from krona_ops.report import report
+from krona_ops.operations.report import report
 
 
 def adapter(scale=1.0):

@@ -228,7 +228,7 @@ def test_a_lora_on_the_text_encoder_is_another_encoder_at_every_strength(models,
 def test_an_adapter_of_ours_on_the_text_encoder_is_another_encoder(models, identities):
     from krona_host.patching.apply import apply_adapter
     from krona_ops import Adapter, Kron
-    from krona_ops.factor import Full
+    from krona_ops.updates.factor import Full
 
     clip_identity, _ = identities
     rng = torch.Generator().manual_seed(0)

@@ -10,7 +10,7 @@ import torch
 from torch.testing import assert_close
 
 from krona_ops import select
-from krona_ops.names import projection
+from krona_ops.names.spellings import projection
 
 
 def same(*names, **counts):

@@ -6,8 +6,8 @@ from safetensors.torch import save_file
 from torch.testing import assert_close
 
 from krona_ops import Kron, LowRank, Matrix, load
-from krona_ops.control import Enlarged
-from krona_ops.rows import own_rows, thirds
+from krona_ops.updates.control import Enlarged
+from krona_ops.updates.rows import own_rows, thirds
 
 BLOCK = "diffusion_model.input_blocks.1.1.transformer_blocks.0"
 

@@ -16,9 +16,9 @@ from name_table import update
 
 from krona_ops import Adapter, Dora, Full, Kron, Matrix
 from krona_ops.errors import CoverageError, ShapeError
-from krona_ops.places import block_of
-from krona_ops.rows import rows
-from krona_ops.weights import parse_weights, selectors
+from krona_ops.names.places import block_of
+from krona_ops.operations.strengths import parse_weights, selectors
+from krona_ops.updates.rows import rows
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "formats.md"
 

@@ -95,8 +95,8 @@ def test_weights_are_given_as_they_act_with_patches_and_whether_loaded_or_not(qu
     """For KronaExtract: the host's own list of weights raises on quantised models (no attribute 'weight_scale')."""
     from krona_host.model.weights_of import WeightsOf
     from krona_host.patching.apply import apply_adapter
-    from krona_ops.extract import extract
-    from krona_ops.forms import DenseForm
+    from krona_ops.nearest.forms import DenseForm
+    from krona_ops.operations.extract import extract
 
     model, _ = quantised
     with torch.inference_mode():

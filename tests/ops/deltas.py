@@ -4,7 +4,7 @@ import torch
 from hypothesis import strategies as st
 
 from krona_ops import Full, Kron, LowRank, Matrix, Sum, Tucker
-from krona_ops.shapes import divisors
+from krona_ops.updates.shapes import divisors
 
 WIDTHS = (4, 6, 12, 18, 20, 30)
 KERNELS = ((), (), (3,), (3, 2))
@@ -62,7 +62,7 @@ def deltas(draw, shape=None):
 
 
 def rearranged(dense, sizes, layout):
-    """R(ΔW), entry by entry from the definition: the oracle for `krona_ops.nearest`."""
+    """R(ΔW), entry by entry from the definition: the oracle for `krona_ops.nearest.kronecker`."""
     out_a, in_a, out_b, in_b = sizes
     rows = []
     for m in range(out_a):

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from krona_ops import Adapter, Dora, Full, Kron, Matrix, Sum
-from krona_ops.blend import _generator, blend, difference, negate
 from krona_ops.errors import ConfigError, KronaError, ShapeError
-from krona_ops.forms import KronForm
+from krona_ops.nearest.forms import KronForm
+from krona_ops.operations.blend import _generator, blend, difference, negate
 
 from .deltas import deltas, randn
 

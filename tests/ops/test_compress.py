@@ -7,11 +7,11 @@ import torch
 from torch.testing import assert_close
 
 from krona_ops import Adapter, Dora, Full, Kron, LowRank, Matrix, Sum, TargetRule
-from krona_ops.compress import compress, forms_by_rules, forms_within
 from krona_ops.errors import ConfigError, CoverageError, KronaError, ShapeError
-from krona_ops.extract import extract
-from krona_ops.forms import DenseForm, KronForm, LowRankForm
-from krona_ops.nearest import nearest_kron
+from krona_ops.nearest.forms import DenseForm, KronForm, LowRankForm
+from krona_ops.nearest.kronecker import nearest_kron
+from krona_ops.operations.compress import compress, forms_by_rules, forms_within
+from krona_ops.operations.extract import extract
 
 from .deltas import randn
 

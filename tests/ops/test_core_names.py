@@ -6,14 +6,14 @@ from torch.testing import assert_close
 
 from krona_ops import Adapter, Full, Kron, Matrix, Sum, load
 from krona_ops.__main__ import main
-from krona_ops.core_names import bases
 from krona_ops.errors import FormatError
-from krona_ops.factor import LowRank
 from krona_ops.files import save
-from krona_ops.joined import joined
-from krona_ops.name_template import filled, template
-from krona_ops.respell import respelled, unified
-from krona_ops.targets import TargetRule, select
+from krona_ops.names.core_names import bases
+from krona_ops.names.template import filled, template
+from krona_ops.operations.respell import respelled, unified
+from krona_ops.targets.rules import TargetRule, select
+from krona_ops.updates.factor import LowRank
+from krona_ops.updates.joined import joined
 
 
 def kron(out=8, into=8):

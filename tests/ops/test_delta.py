@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch.testing import assert_close
 
 from krona_ops import Adapter, Dora, Full, Kron, KronShape, LowRank, Matrix, Sum, Tucker
-from krona_ops.delta import map_tensors, skeleton, tensors
 from krona_ops.errors import KronaError, ShapeError
+from krona_ops.updates.delta import map_tensors, skeleton, tensors
 
 CLOSE = {"rtol": 1e-11, "atol": 1e-11}
 

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from krona_ops.dialects import TABLES, OtherName, Table, table_of
-from krona_ops.names import flat
+from krona_ops.names.dialects import TABLES, OtherName, Table, table_of
+from krona_ops.names.spellings import flat
 
 TABLE = Table(
     ("stem",),

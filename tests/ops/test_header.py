@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 
 from krona_ops import inspect_header, load, read_header
 from krona_ops.errors import AdapterFileError
-from krona_ops.header import MAX_HEADER_BYTES
-from krona_ops.header_text import LONGEST_NAME, MOST_ENTRIES, MOST_TENSORS
+from krona_ops.formats.header import MAX_HEADER_BYTES
+from krona_ops.formats.header_text import LONGEST_NAME, MOST_ENTRIES, MOST_TENSORS
 
 
 def entry(dtype="F32", shape=(), start=0, end=4, **more):

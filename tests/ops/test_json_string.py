@@ -6,8 +6,8 @@ from json.decoder import scanstring
 
 import pytest
 
-from krona_ops import json_string
-from krona_ops.json_string import scan
+from krona_ops.formats import json_string
+from krona_ops.formats.json_string import scan
 
 PARTS = ["a", "ä", "語", "\\\\", '\\"', "\\n", "\\u00e4", "\\ud83d\\ude00", "\\ud83d", "\\ude00", "ud83d", "\\/", "u"]
 

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
-from krona_ops import kron
 from krona_ops.errors import ShapeError
+from krona_ops.updates import kron
 
 SIZES = [((3, 5), (7, 2)), ((1, 5), (7, 1)), ((3, 1), (1, 2)), ((2, 7), (5, 3)), ((6, 1), (1, 11))]
 ORDERS = ["a first", "b first", None]

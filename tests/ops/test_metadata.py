@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from krona_ops.families import base_of, whole_model
-from krona_ops.metadata import description_of, picture_type, thumbnail_in, title_of, trigger_words
+from krona_ops.formats.metadata import description_of, picture_type, thumbnail_in, title_of, trigger_words
+from krona_ops.names.families import base_of, whole_model
 
 PNG = b"\x89PNG\r\n\x1a\n and so on"
 

@@ -5,11 +5,11 @@ import torch
 
 from krona_ops import Dora, Kron, Matrix, Sum
 from krona_ops.errors import ShapeError
-from krona_ops.factor import Full, Hadamard, LowRank, Tucker
-from krona_ops.families import guess
-from krona_ops.names import flat, part_names, projection, spellings, split_names, usual_names
-from krona_ops.places import block_of, path_of, text_encoder_of
-from krona_ops.rows import Rows, rows
+from krona_ops.names.families import guess
+from krona_ops.names.places import block_of, path_of, text_encoder_of
+from krona_ops.names.spellings import flat, part_names, projection, spellings, split_names, usual_names
+from krona_ops.updates.factor import Full, Hadamard, LowRank, Tucker
+from krona_ops.updates.rows import Rows, rows
 
 PROJECTIONS = {
     "input_blocks.1.1.transformer_blocks.0.attn1.to_q": "q",

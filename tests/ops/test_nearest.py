@@ -10,11 +10,11 @@ from torch.testing import assert_close
 
 from krona_ops import Dora, Full, Kron, LowRank, Matrix, Sum
 from krona_ops.errors import KronaError, ShapeError
-from krona_ops.linalg import eigh
-from krona_ops.low_rank import decompose, spectrum, to_low_rank
-from krona_ops.nearest import Rearrangement, nearest_kron
-from krona_ops.network import inner, norm
-from krona_ops.shapes import split
+from krona_ops.nearest.kronecker import Rearrangement, nearest_kron
+from krona_ops.nearest.linalg import eigh
+from krona_ops.nearest.low_rank import decompose, spectrum, to_low_rank
+from krona_ops.updates.contraction import inner, norm
+from krona_ops.updates.shapes import split
 
 from .deltas import deltas, krons, pairs, randn, rearranged, shapes
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from krona_ops import Full, Kron, LowRank, Matrix, Sum, Tucker
-from krona_ops.placed import placed
+from krona_ops.updates.embedded import placed
 
 
 def randn(*shape):

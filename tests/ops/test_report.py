@@ -7,8 +7,8 @@ import torch
 from torch.testing import assert_close
 
 from krona_ops import Adapter, Dora, Full, Kron, LowRank, Matrix, Sum, save
-from krona_ops.inspection import inspect_header
-from krona_ops.report import aligned, describe, effective_rank, report, report_of_header
+from krona_ops.formats.inspection import inspect_header
+from krona_ops.operations.report import aligned, describe, effective_rank, report, report_of_header
 
 from .deltas import randn
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from krona_ops import Dora, Full, Kron, LowRank, Matrix, Sum, Tucker
-from krona_ops.delta import tensors
 from krona_ops.errors import ShapeError
-from krona_ops.factor import Hadamard
-from krona_ops.reshape import fits, reshaped
+from krona_ops.updates.delta import tensors
+from krona_ops.updates.factor import Hadamard
+from krona_ops.updates.reshape import fits, reshaped
 
 
 def randn(*shape):

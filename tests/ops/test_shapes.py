@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from krona_ops.errors import ShapeError
-from krona_ops.shapes import KronShape, divisors, nearest_divisor, split
+from krona_ops.updates.shapes import KronShape, divisors, nearest_divisor, split
 
 SDXL = {(1280, 1280): 360, (640, 640): 60, (1280, 2048): 120, (640, 2048): 20}
 """(out, in) of the attention projections of SDXL's UNet and how many of each (facts of its configuration)."""

@@ -4,7 +4,7 @@ import pytest
 
 from krona_ops import TargetRule
 from krona_ops.errors import ConfigError
-from krona_ops.target_text import parse_factors, parse_rules
+from krona_ops.targets.text import parse_factors, parse_rules
 
 
 def test_what_is_left_out_is_usual():

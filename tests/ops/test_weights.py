@@ -4,10 +4,9 @@ import pytest
 import torch
 
 from krona_ops import Adapter, Full, Kron
-from krona_ops.delta import tensors
 from krona_ops.errors import ConfigError
-from krona_ops.places import attention_of, block_of, path_of, role_of, sorted_blocks, sorted_roles, text_encoder_of
-from krona_ops.weights import (
+from krona_ops.names.places import attention_of, block_of, path_of, role_of, sorted_blocks, sorted_roles, text_encoder_of
+from krona_ops.operations.strengths import (
     PRESETS,
     WeightRule,
     Weights,
@@ -17,6 +16,7 @@ from krona_ops.weights import (
     parse_weights,
     selectors,
 )
+from krona_ops.updates.delta import tensors
 
 SD = "diffusion_model.input_blocks.4.1.transformer_blocks.0.attn2.to_q"
 PLACES = [

@@ -378,11 +378,11 @@ def cases(seed: int, start: int = 0) -> Iterator[Case]:
 def _uses(path: Path, draw: random.Random) -> Iterator[tuple[str, Callable[[], object]]]:
     """What is done with a file: looked at in every way, and three things that users do."""
     import krona_ops as k
-    from krona_ops import metadata
     from krona_ops.__main__ import main
+    from krona_ops.formats import metadata
     from krona_ops.formats.encode import FORMATS
-    from krona_ops.respell import respelled
-    from krona_ops.weights import selectors
+    from krona_ops.operations.respell import respelled
+    from krona_ops.operations.strengths import selectors
 
     output = path.with_name("out") / "o.safetensors"
     rule = draw.choice(("auto", "auto", "auto", "lycoris", "alpha/rank", "alpha/sqrt(in)", "alpha/sqrt(rank)", "1"))

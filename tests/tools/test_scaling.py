@@ -7,8 +7,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.models import FLUX, MODELS, QWEN_IMAGE, WAN, kron_sizes, lora_parameters, ring_seconds, training_cost
 from benchmarks.scale import exponent
 from benchmarks.shapes import flux_attention, sdxl_attention
-from krona_ops import kron, select
-from krona_ops.shapes import split
+from krona_ops import select
+from krona_ops.updates import kron
+from krona_ops.updates.shapes import split
 from tools.make_scaling import DOCUMENT, FACTORS, duration, make, percent, read_results, size
 
 PAGE = DOCUMENT.read_text(encoding="utf-8")

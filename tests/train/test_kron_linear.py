@@ -7,10 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.operations import operations
-from krona_ops import LayerName, kron, select
+from krona_ops import LayerName, select
 from krona_ops.live.attach import patched
-from krona_ops.shapes import KronShape
-from krona_ops.targets import TargetRule
+from krona_ops.targets.rules import TargetRule
+from krona_ops.updates import kron
+from krona_ops.updates.shapes import KronShape
 from krona_train.adapters import kron_linear
 from krona_train.adapters.kron_linear import KronConvolution, KronLinear, KronUpdate, formed
 from krona_train.adapters.layers import build_layer, forward_with

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from krona_ops.errors import AdapterFileError, DataError
-from krona_ops.header import read_header
+from krona_ops.formats.header import read_header
 from krona_train.data.packed import KIND, pack, unpack
 
 

@@ -17,7 +17,7 @@ from torch.testing import assert_close
 from krona_ops import TargetRule, load
 from krona_ops.errors import AdapterFileError, ConfigError, KronaError, NonFiniteError
 from krona_ops.files import load_tensors, save_tensors
-from krona_ops.header import read_header
+from krona_ops.formats.header import read_header
 from krona_train import AdapterConfig, OptimizerConfig, TrainConfig, fit
 from krona_train.backbone.toy import ToyBackbone
 from krona_train.batches.examples import Example

@@ -8,7 +8,7 @@ from playwright.sync_api import TimeoutError as NeverCame
 from playwright.sync_api import expect
 
 from krona_ops import Adapter, Full, Kron, parse_weights, save
-from krona_ops.weights import apply_weights
+from krona_ops.operations.strengths import apply_weights
 
 BLOCKS = {"input_blocks.1": "input_blocks.1.1.transformer_blocks.0", "middle_block": "middle_block.1.transformer_blocks.0"}
 ROLES = ("attn1.to_q", "attn1.to_v", "attn2.to_k")

@@ -12,8 +12,8 @@ import torch
 from originals import LAYERS, lycoris, peft_lokr
 from safetensors.torch import save_file
 
-from krona_ops import Adapter, Full, Kron, LowRank, Matrix, inspection, save
-from krona_ops.formats import strangers
+from krona_ops import Adapter, Full, Kron, LowRank, Matrix, save
+from krona_ops.formats import inspection, strangers
 from krona_ops.formats.parts import split
 from tools import make_strangers, tiny_models
 

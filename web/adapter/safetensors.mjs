@@ -1,5 +1,5 @@
 // @ts-check
-/** The header of a safetensors file, read in the browser: checked as `krona_ops/header.py` does it, and never a byte more than the header. */
+/** The header of a safetensors file, read in the browser: checked as `krona_ops/formats/header.py` does it, and never a byte more than the header. */
 
 /** The server takes headers of up to 100 MB; a browser that reads a dropped file should not. */
 export const MOST_BYTES = 8_000_000;

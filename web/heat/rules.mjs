@@ -1,7 +1,7 @@
 // @ts-check
 /** The text of a KronA Weights node: `selector=strength`, separated by commas or lines; the last that matches a layer counts. */
 
-/** As `krona_ops/weights.py` reads it: a regular expression between slashes may hold commas and equals signs. */
+/** As `krona_ops/operations/strengths.py` reads it: a regular expression between slashes may hold commas and equals signs. */
 const ENTRY = /[^\S\n]*(\/(?:\\.|[^/\\\n])*\/|[^=,\n]*?)[^\S\n]*(?:=[^\S\n]*([^,\n]*?)[^\S\n]*)?([,\n]|$)/y;
 
 /**

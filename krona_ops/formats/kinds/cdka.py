@@ -5,8 +5,8 @@ arXiv 2602.01267, eq. 3, as the trainers write it that do not reuse LoKr's names
 
 from __future__ import annotations
 
-from ...delta import Delta, Kron, Sum
-from ...factor import Full
+from ...updates.delta import Delta, Kron, Sum
+from ...updates.factor import Full
 from ..scale import Sizes
 from .layer import Layer, times
 

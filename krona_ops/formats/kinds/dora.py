@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ...delta import Delta, Dora
-from ...reshape import reshaped
+from ...updates.delta import Delta, Dora
+from ...updates.reshape import reshaped
 from .layer import FLOAT32_EPS, Layer, times
 
 PARTS = frozenset({"dora_scale", "magnitude"})

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ...errors import FormatError
-from ...factor import Factor, Full, LowRank, Tucker
+from ...updates.factor import Factor, Full, LowRank, Tucker
 from ..scale import Resolved, Sizes
 
 FLOAT32_EPS = 2.0**-23

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ...delta import Matrix
-from ...factor import Factor, Hadamard, LowRank, Tucker
+from ...updates.delta import Matrix
+from ...updates.factor import Factor, Hadamard, LowRank, Tucker
 from ..scale import Sizes
 from .layer import Layer, low_rank, rank_of, tucker
 from .lokr import number

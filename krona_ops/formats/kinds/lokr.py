@@ -2,7 +2,7 @@
 
 ``w1`` is a matrix; ``w2`` is ``(out_b, in_b, *kernel)``. LyCORIS saves a decomposed convolution flattened: ``w2_b`` is
 ``(rank, in_b·prod(kernel))``. ``kron(w1, w2)`` is then ``(out, in·prod(kernel))`` in the order of the weight's elements,
-because ``w1`` only touches the channels; `krona_ops.reshape.reshaped` gives it the kernel back once the weight is known.
+because ``w1`` only touches the channels; `krona_ops.updates.reshape.reshaped` gives it the kernel back once the weight is known.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from math import prod
 import torch
 from torch import Tensor
 
-from ...delta import Kron
-from ...factor import Factor, Full, LowRank, Tucker, wide_dtype
+from ...updates.delta import Kron
+from ...updates.factor import Factor, Full, LowRank, Tucker, wide_dtype
 from ..scale import Sizes
 from .layer import Layer, low_rank, rank_of, times, tucker, whole
 

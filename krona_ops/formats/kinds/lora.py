@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ...delta import Matrix
-from ...factor import Factor, Full, LowRank, Tucker
+from ...updates.delta import Matrix
+from ...updates.factor import Factor, Full, LowRank, Tucker
 from ..scale import Sizes
 from .layer import Layer, LayerError, times
 from .lokr import number

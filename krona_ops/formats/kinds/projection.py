@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ...delta import Delta
-from ...names import projection as kind_of
-from ...rows import rows, thirds
+from ...names.spellings import projection as kind_of
+from ...updates.delta import Delta
+from ...updates.rows import rows, thirds
 from .layer import Layer
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from aiohttp import web
 
-from krona_ops.families import base_of
-from krona_ops.header import read_header
-from krona_ops.inspection import inspect_header
-from krona_ops.metadata import description_of, picture_type, thumbnail_in, title_of, trigger_words
+from krona_ops.formats.header import read_header
+from krona_ops.formats.inspection import inspect_header
+from krona_ops.formats.metadata import description_of, picture_type, thumbnail_in, title_of, trigger_words
+from krona_ops.names.families import base_of
 from krona_ops.shown import shown
 from krona_train.run.reading import own_file
 

@@ -11,7 +11,7 @@ from functools import wraps
 from aiohttp import web
 
 from krona_ops.errors import KronaError
-from krona_ops.metadata import picture_type
+from krona_ops.formats.metadata import picture_type
 from krona_ops.shown import printable, shown
 
 from ..public import without_folders

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import IO
 
 from krona_ops.errors import AdapterFileError, FormatError
-from krona_ops.families import whole_model
-from krona_ops.header import PICKLE_SUFFIXES, SUFFIXES, Header, header_length, parse_header
-from krona_ops.inspection import layers_of
+from krona_ops.formats.header import PICKLE_SUFFIXES, SUFFIXES, Header, header_length, parse_header
+from krona_ops.formats.inspection import layers_of
 from krona_ops.locks import is_at, take
+from krona_ops.names.families import whole_model
 from krona_ops.shown import shown
 
 from .. import paths

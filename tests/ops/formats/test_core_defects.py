@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from krona_ops import Dora, load
 from krona_ops.errors import FormatError
-from krona_ops.reshape import reshaped
+from krona_ops.updates.reshape import reshaped
 
 CONV = {"conv1d": F.conv1d, "conv2d": F.conv2d, "conv3d": F.conv3d}
 

@@ -12,7 +12,7 @@ from originals import lycoris
 
 from krona_ops import Adapter, Full, Kron, LowRank, Matrix, load, save
 from krona_ops.errors import FormatError
-from krona_ops.inspection import inspect_header
+from krona_ops.formats.inspection import inspect_header
 
 
 def bytes_read():

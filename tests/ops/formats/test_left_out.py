@@ -9,13 +9,13 @@ from safetensors.torch import save_file
 
 from krona_ops import Adapter, Full, Kron, LowRank, Matrix, load, save
 from krona_ops.__main__ import main
-from krona_ops.blend import blend
-from krona_ops.control import Enlarged, Replacement
-from krona_ops.delta import Dora
 from krona_ops.errors import FormatError
-from krona_ops.inspection import inspect_header
-from krona_ops.report import report
-from krona_ops.rows import rows, thirds
+from krona_ops.formats.inspection import inspect_header
+from krona_ops.operations.blend import blend
+from krona_ops.operations.report import report
+from krona_ops.updates.control import Enlarged, Replacement
+from krona_ops.updates.delta import Dora
+from krona_ops.updates.rows import rows, thirds
 
 W1, W2 = torch.randn(2, 3), torch.randn(5, 4)
 UP, DOWN = torch.randn(6, 4), torch.randn(4, 5)

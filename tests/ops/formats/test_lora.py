@@ -8,7 +8,7 @@ from torch.testing import assert_close
 from krona_ops import Full, LowRank, Matrix, load
 from krona_ops.errors import FormatError
 from krona_ops.formats import parts
-from krona_ops.respell import respelled
+from krona_ops.operations.respell import respelled
 
 UP, DOWN = torch.randn(6, 4), torch.randn(4, 5)
 SPELLINGS = [

@@ -5,7 +5,7 @@ import torch
 from originals import LAYERS, lycoris, relative
 
 from krona_ops import load
-from krona_ops.reshape import reshaped
+from krona_ops.updates.reshape import reshaped
 
 TOLERANCE = 1e-6
 CONVOLUTIONS = ["conv1d", "conv2d", "conv3d"]

@@ -13,7 +13,7 @@ from torch import nn
 from krona_ops import Adapter, Full, Kron, LowRank, load, save
 from krona_ops.errors import AdapterFileError, FormatError
 from krona_ops.formats.peft import _split
-from krona_ops.reshape import reshaped
+from krona_ops.updates.reshape import reshaped
 
 CASES = {
     "w2 decomposed": {"decompose_factor": 2},

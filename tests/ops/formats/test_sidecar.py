@@ -14,8 +14,8 @@ from torch import nn
 
 from krona_ops import load
 from krona_ops.errors import FormatError
+from krona_ops.formats.inspection import inspect_header
 from krona_ops.formats.patterns import MOST_KEYS, Patterns, literal, matches_whole
-from krona_ops.inspection import inspect_header
 
 PREFIX = "base_model.model."
 LORA = {"peft_type": "LORA", "r": 4, "lora_alpha": 16, "target_modules": ["to_q", "to_out.0"]}

@@ -9,11 +9,11 @@ from safetensors.torch import load_file, save_file
 
 from krona_ops import Adapter, Dora, Full, Kron, LowRank, Matrix, Sum, Tucker, encode, load, save
 from krona_ops.errors import ConfigError, FormatError
-from krona_ops.factor import Hadamard
 from krona_ops.formats.kinds.layer import FLOAT32_EPS
 from krona_ops.formats.kinds.lokr import number, times_number
-from krona_ops.metadata import with_standard_metadata
-from krona_ops.reshape import reshaped
+from krona_ops.formats.metadata import with_standard_metadata
+from krona_ops.updates.factor import Hadamard
+from krona_ops.updates.reshape import reshaped
 
 
 def randn(*shape, dtype=torch.float32):

@@ -1,0 +1,1 @@
+"""The nearest update of another form, without forming the update itself."""

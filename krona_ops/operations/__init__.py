@@ -1,0 +1,1 @@
+"""Adapters as material: strengths, blends, smaller ones, reports."""

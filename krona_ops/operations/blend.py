@@ -1,0 +1,253 @@
+"""Adapters as material: weighted sums of any number, exact or with two ways of settling their disagreements.
+
+``"sum"`` keeps every term as it is, so it is exact, whatever formats are mixed. The others work on one dense layer at a time:
+
+- ``"ties"`` (Yadav et al. 2023, arXiv 2306.01708): of each update keep the part ``density`` of largest magnitude, elect the
+  sign of each weight by the sum, average those that agree.
+- ``"dare"`` (Yu et al. 2024, arXiv 2311.03099): of each update drop the part ``1 − density`` at random, divide the rest by
+  ``density``, add.
+- ``"dare ties"``: drop at random, then elect and average.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from ..errors import ConfigError, ShapeError
+from ..names.spellings import LayerName
+from ..nearest.forms import Form, fit
+from ..room import layer_by_layer
+from ..updates.adapter import Adapter
+from ..updates.contraction import require_plain
+from ..updates.control import Enlarged, Replacement
+from ..updates.delta import Delta, Dora, Matrix, Sum, skeleton, tensors
+from ..updates.factor import Full
+from ..updates.rows import Rows
+
+Method = Literal["sum", "ties", "dare", "dare ties"]
+METHODS: tuple[Method, ...] = get_args(Method)
+
+
+def blend(
+    pairs: Sequence[tuple[Adapter, float]],
+    *,
+    normalise: bool = False,
+    method: Method = "sum",
+    density: float = 0.5,
+    seed: int = 0,
+    form: Form | None = None,
+) -> Adapter:
+    """The weighted sum ``Σ wᵢ·ΔWᵢ`` of adapters, layer by layer; a layer that one of them lacks counts as zero there.
+
+    Args:
+        pairs: Adapters and their weights, any number, any mix of formats.
+        normalise: Divide by the sum of the weights (in ``"ties"``: average with the weights), so that the blend of equal
+            adapters is one of them.
+        method: How layers are combined; see the module.
+        density: The part of each update that ``"ties"`` and ``"dare"`` keep.
+        seed: Of the random choice of ``"dare"``; each adapter's each layer has its own, told by its name.
+        form: What each layer of the result is brought into at once. Without it, ``"sum"`` has the terms of all adapters, and
+            the other methods have dense layers, which are as large as the model's.
+
+    Returns:
+        An adapter with the layers of all; the metadata is what all of them agree on, and ``krona.blend``.
+
+    Raises:
+        ConfigError: There is no adapter, the weights to normalise by add up to zero, or the density is not in (0, 1].
+        ShapeError: Two adapters have one layer in different shapes: they belong to different base models.
+        KronaError: A DoRA update in another method than ``"sum"``, or with a ``form``.
+    """
+    _check(pairs, method, density)
+    weights = _normalised([weight for _, weight in pairs]) if normalise and method in ("sum", "dare") else [w for _, w in pairs]
+    combine = {
+        "sum": _add,
+        "ties": partial(_ties, trim=_largest, normalise=normalise),
+        "dare": _dare,
+        "dare ties": partial(_ties, trim=_survivors, normalise=normalise),
+    }[method]
+    names = list(dict.fromkeys(name for adapter, _ in pairs for name in adapter.layers))
+    layers: dict[LayerName, Delta] = {}
+    for name in names:
+        parts = [
+            (n, adapter.layers[name], weight)
+            for n, ((adapter, _), weight) in enumerate(zip(pairs, weights, strict=True))
+            if name in adapter.layers and weight != 0
+        ]
+        _check_layer(name, [delta for _, delta, _ in parts], is_exact=method == "sum" and form is None)
+        with layer_by_layer(name):
+            delta = combine(parts, name=name, density=density, seed=seed) if parts else None
+            if delta is not None:
+                layers[name] = delta if form is None else fit(delta, form).delta
+    notes = dict.fromkeys(note for adapter, _ in pairs for note in adapter.notes)
+    left_out = dict.fromkeys(one for adapter, _ in pairs for one in adapter.left_out)
+    return Adapter(
+        layers, _metadata([adapter for adapter, _ in pairs], weights, method, density), tuple(notes), tuple(left_out)
+    )
+
+
+def negate(adapter: Adapter) -> Adapter:
+    """``−ΔW`` for every layer, exactly: what takes an adapter out of a model that it was merged into."""
+    return adapter.scaled(-1.0)
+
+
+def difference(adapter: Adapter, other: Adapter) -> Adapter:
+    """``ΔW₁ − ΔW₂`` layer by layer, exactly; layers in which both hold the same tensors with the same scale are gone."""
+    return blend([(adapter, 1.0), (other, -1.0)])
+
+
+# -------------------------------------------------------------------------------------------------------------------- the ways
+
+Part = tuple[int, Delta, float]
+"""An adapter's position, its update and its weight."""
+
+
+def _add(parts: Sequence[Part], **_: object) -> Delta | None:
+    """The terms of all, those over the same tensors as one; ``None`` where nothing is left."""
+    found: dict[object, Delta] = {}
+    for _n, delta, weight in parts:
+        for term in _terms(delta):
+            key, scale = _memory(term), _scale(term) * weight
+            twin = found.get(key)
+            found[key] = _with_scale(term, scale if twin is None else _scale(twin) + scale)
+    terms = tuple(term for term in found.values() if _scale(term) != 0)
+    return (terms[0] if len(terms) == 1 else Sum(terms)) if terms else None
+
+
+def _terms(delta: Delta) -> Iterator[Delta]:
+    """The terms of an update, each as it is stored."""
+    if isinstance(delta, Sum):
+        for term in delta.terms:
+            yield from _terms(term)
+    elif isinstance(delta, Rows):
+        yield from (replace(delta, whole=term) for term in _terms(delta.whole))
+    elif isinstance(delta, Enlarged):
+        yield from (Enlarged(term) for term in _terms(delta.delta))
+    else:
+        yield delta
+
+
+def _scale(term: Delta) -> float:
+    if isinstance(term, Dora | Replacement):
+        return term.strength
+    if isinstance(term, Rows | Enlarged):
+        return _scale(term.whole if isinstance(term, Rows) else term.delta)
+    return term.scale  # type: ignore[attr-defined]
+
+
+def _with_scale(term: Delta, scale: float) -> Delta:
+    if isinstance(term, Dora | Replacement):
+        return replace(term, strength=scale)
+    if isinstance(term, Rows):
+        return replace(term, whole=_with_scale(term.whole, scale))
+    if isinstance(term, Enlarged):
+        return replace(term, delta=_with_scale(term.delta, scale))
+    return replace(term, scale=scale)  # type: ignore[call-arg]
+
+
+def _memory(term: Delta) -> tuple:
+    """Where the tensors lie, and all else but the scale: equal for terms that are one and the same, nothing is compared."""
+    places = tuple((t.data_ptr(), t.shape, t.stride(), t.dtype) for t in tensors(term))
+    return type(term), places, skeleton(_with_scale(term, 1.0))
+
+
+def _dare(parts: Sequence[Part], *, name: str, density: float, seed: int) -> Delta:
+    kept = (weight * _survivors(delta.dense(), density, _generator(seed, n, name)) for n, delta, weight in parts)
+    return Matrix(Full(sum(kept, torch.zeros(()))))
+
+
+def _ties(
+    parts: Sequence[Part],
+    *,
+    name: str,
+    density: float,
+    seed: int,
+    trim: Callable[[Tensor, float, torch.Generator], Tensor],
+    normalise: bool,
+) -> Delta:
+    """Trim, elect the sign, average those that agree: each counts once, or with ``normalise`` by its weight's size."""
+    kept = torch.stack([weight * trim(delta.dense(), density, _generator(seed, n, name)) for n, delta, weight in parts])
+    sign = kept.sum(0).sign()
+    agrees = (kept.sign() == sign) & (kept != 0)
+    votes = torch.tensor([abs(weight) if normalise else 1.0 for *_, weight in parts], dtype=kept.dtype)
+    count = torch.einsum("n,n...->...", votes, agrees.to(kept.dtype))
+    return Matrix(Full(torch.where(agrees, kept, 0).sum(0) / count.where(count > 0, torch.ones_like(count))))
+
+
+def _largest(delta: Tensor, density: float, _: torch.Generator) -> Tensor:
+    """The entries of largest magnitude, ``density`` of all; those that equal the smallest one kept stay too."""
+    count = max(1, round(density * delta.numel()))
+    size = delta.abs()
+    threshold = size.flatten().kthvalue(delta.numel() - count + 1).values
+    return torch.where(size >= threshold, delta, 0)
+
+
+def _survivors(delta: Tensor, density: float, generator: torch.Generator) -> Tensor:
+    """Each entry with the probability ``density``, divided by it."""
+    keep = torch.rand(delta.shape, generator=generator) < density
+    return torch.where(keep.to(delta.device), delta / density, 0)
+
+
+def _generator(seed: int, position: int, name: str) -> torch.Generator:
+    """Its own for each adapter and layer, so that no layer's choice depends on which others there are."""
+    digest = hashlib.blake2b(f"{seed}|{position}|{name}".encode(), digest_size=7).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "big"))
+
+
+# ----------------------------------------------------------------------------------------------------------------- small print
+
+
+def _check(pairs: Sequence[tuple[Adapter, float]], method: str, density: float) -> None:
+    if not pairs:
+        raise ConfigError("There is nothing to blend.", found=0, expected="one adapter or more", remedy="Connect an adapter.")
+    if method not in METHODS:
+        raise ConfigError(
+            f'"{method}" is no way of blending.', found=method, expected=" or ".join(METHODS), remedy="Choose one of those."
+        )
+    if not 0 < density <= 1:
+        raise ConfigError(
+            f"A density of {density} is not possible.",
+            found=density,
+            expected="more than 0, at most 1",
+            remedy="0.2 to 0.5 are usual; 1 keeps everything.",
+        )
+
+
+def _normalised(weights: Sequence[float]) -> list[float]:
+    total = sum(weights)
+    if abs(total) <= 1e-9 * sum(map(abs, weights)):
+        raise ConfigError(
+            "The weights add up to 0, so they cannot be normalised.",
+            found=list(weights),
+            expected="weights with a sum",
+            remedy="Turn normalising off, or change a weight.",
+        )
+    return [weight / total for weight in weights]
+
+
+def _check_layer(name: str, deltas: Sequence[Delta], is_exact: bool) -> None:
+    shapes = list(dict.fromkeys(delta.shape for delta in deltas))
+    if len(shapes) > 1:
+        raise ShapeError(
+            f"The adapters' updates have the shapes {' and '.join(map(str, shapes))}.",
+            layer=name,
+            found=shapes,
+            expected="one shape",
+            remedy="They belong to different base models, which cannot be blended.",
+        )
+    for delta in () if is_exact else deltas:
+        require_plain(delta, "combined in any other way than an exact sum", name)
+
+
+def _metadata(adapters: Sequence[Adapter], weights: Sequence[float], method: str, density: float) -> dict[str, str]:
+    first, *rest = (adapter.metadata for adapter in adapters)
+    common = {key: value for key, value in first.items() if all(other.get(key) == value for other in rest)}
+    how = {"method": method, "weights": list(weights), **({} if method == "sum" else {"density": density})}
+    return {**common, "krona.blend": json.dumps(how)}

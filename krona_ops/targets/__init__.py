@@ -1,0 +1,1 @@
+"""Which layers are adapted, with which factors."""

@@ -1,0 +1,1 @@
+"""Updates of layers as values, and adapters, which are many of them."""
