@@ -10,7 +10,7 @@ from torch import nn
 from krona_ops.names.dialects import OtherName, Table, table_of
 from krona_ops.names.spellings import Projection, flat, part_names, projection, renamed, split_names, usual_names
 
-from ..model import layer_shape
+from ..model.layer_shape import layer_shape
 from .sites import Site, reordered
 
 Place = tuple[Site, ...]

@@ -11,7 +11,7 @@ import comfy.utils
 import torch
 from torch import Tensor, nn
 
-from ..model import layer_shape
+from ..model.layer_shape import layer_shape
 
 Offset = tuple[int, int, int]
 """``(dimension, start, length)``: the part of a fused weight that a layer is."""

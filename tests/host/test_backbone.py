@@ -173,7 +173,7 @@ TEXT = (TargetRule(factors=(64, 4), pattern="^clip_l.*layers.[01]\\."),)
 
 def test_the_papers_count_with_a_text_encoder(comfy):
     """DiffuseKronA on SD 1.4 at 64 × 4 (facts of the released code): 520,928 numbers, 122,880 of them in CLIP-L."""
-    from krona_host.model import layer_shape
+    from krona_host.model.layer_shape import layer_shape
     from krona_train.comfyui.text import TextEncoder
 
     clip = text_encoders.build("SD1.5")

@@ -496,7 +496,7 @@ def test_the_processors_of_flux_loras_are_understood(resolve, comfy, name, key, 
 
 
 def every_layer(net, prefix):
-    from krona_host.model import layer_shape
+    from krona_host.model.layer_shape import layer_shape
 
     return [f"{prefix}{path}" for path, module in net.named_modules() if layer_shape(module) is not None]
 
