@@ -92,8 +92,6 @@ def _train_in(folder: Path, job: Job, options: argparse.Namespace, runtime: Runt
 
 def _is_whole(encoded: Path) -> bool:
     """Whether the pictures that were encoded when the run began can be read; if not, they are encoded again."""
-    from .session.material import Material
-
     try:
         Material.load(encoded)
     except KronaError as error:

@@ -180,8 +180,9 @@ import comfy.cli_args
 comfy.cli_args.args.cpu = True
 import comfy.model_management, comfy.sd, psutil, torch
 from krona_train import TrainConfig, fit
-from krona_train.comfyui import ComfyBackbone, PictureSize, TextCondition
-from krona_train.backbone.protocol import Example
+from krona_train.batches.examples import Example
+from krona_train.comfyui.encode import PictureSize, TextCondition
+from krona_train.comfyui.model import ComfyBackbone
 rss = psutil.Process().memory_info
 with torch.inference_mode():
     model = comfy.sd.load_checkpoint_guess_config(sys.argv[1], output_vae=False, output_clip=False)[0]

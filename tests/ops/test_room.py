@@ -4,10 +4,26 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from krona_ops import Adapter, DenseForm, Full, Hadamard, Kron, KronForm, LowRank, LowRankForm, Matrix, Sum, Tucker, load, save
+from krona_ops import (
+    Adapter,
+    DenseForm,
+    Full,
+    Hadamard,
+    Kron,
+    KronForm,
+    LowRank,
+    LowRankForm,
+    Matrix,
+    Sum,
+    Tucker,
+    blend,
+    compress,
+    load,
+    report,
+    save,
+)
 from krona_ops.errors import FormatError, KronaError, SizeError
 from krona_ops.nearest.linalg import eigh
-from krona_ops.operations import blend, compress, report
 from krona_ops.room import LARGEST_SIDE, MOST_NUMBERS, VARIABLE, layer_by_layer, most_numbers
 from krona_ops.updates.reshape import reshaped
 from krona_ops.updates.rows import Rows

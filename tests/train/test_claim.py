@@ -14,10 +14,10 @@ from test_loop import config, examples
 from krona_ops.errors import AdapterFileError, ConfigError
 from krona_train import fit
 from krona_train.backbone.toy import ToyBackbone
+from krona_train.run import claim as claims
 from krona_train.run.claim import LOCK, claim, claim_new, join
 from krona_train.run.events import Stepped
 from krona_train.run.folder import Run
-from krona_train.run.folder import claim as claims
 
 ROOT = Path(__file__).resolve().parents[2]
 HOLDER = """

@@ -7,12 +7,11 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from krona_ops import inspect_header, load
+from krona_ops import blend, inspect_header, load, report
 from krona_ops import save as save_adapter
 from krona_ops.__main__ import main
 from krona_ops.errors import KronaError
 from krona_ops.formats.metadata import trigger_words
-from krona_ops.operations import blend, report
 
 HUGE = "9" * 400
 ESCAPE = "\x1b]0;pwned\x07\x1b[2J\u202ex"
