@@ -130,13 +130,13 @@ class KronaDataset(Node):
         texts: str | list[str] | None = None,
         **typed_in: Any,
     ) -> io.NodeOutput:
-        from .server.data_set import Choices, read, shown
+        from .server.data_set import Choices, read, sheet_of
 
         node = cls.hidden.unique_id if cls.hidden is not None else None
         values = {name: one(value, name, NODE) for name, value in typed_in.items()}
         choices = Choices(**values | {"captions": _source(values["captions"])})
         dataset = read(choices, several(prompt), several(images), several(images_mask), several(texts), node)
-        return io.NodeOutput(dataset, shown(dataset, node))
+        return io.NodeOutput(dataset, sheet_of(dataset, node))
 
 
 def _mask_inputs() -> list[io.Input]:

@@ -38,7 +38,8 @@ def _outside_of_escapes(text: str, begin: int, cut: int) -> int:
     if last < 0:
         return cut
     before = text[begin : last + 1]
-    if (len(before) - len(before.rstrip("\\"))) % 2 == 0:  # each of them is escaped by the one before it, or escapes the one behind it
+    backslashes = len(before) - len(before.rstrip("\\"))
+    if backslashes % 2 == 0:  # the last one is escaped itself
         return cut
     length = 6 if text[last + 1 : last + 2] == "u" else 2
     return cut if last + length <= cut else last

@@ -204,5 +204,3 @@ def _fits(weight: Tensor, x: Tensor) -> bool:
     """Whether a weight can meet ``x`` as it is: nothing has to be cast, moved or dequantised."""
     is_tensor = type(weight) in (nn.Parameter, Tensor) and type(weight.data) is Tensor
     return is_tensor and weight.dtype == x.dtype and weight.device == x.device
-
-

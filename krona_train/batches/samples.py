@@ -97,5 +97,3 @@ def prior_items(config: TrainConfig, items: Sequence[Item], class_data: Sequence
                     remedy="Give a class prompt, or the trigger word that the captions hold.",
                 )
     return ()
-
-

@@ -1,4 +1,4 @@
-"""TODO."""
+"""The previews of a run on one sheet, which shows how they changed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures drawn while a training runs: what to draw, and the sheet that shows how they changed."""
+"""Pictures drawn while a training runs: what to draw, and how large."""
 
 from __future__ import annotations
 
@@ -29,5 +29,3 @@ def preview_size(config: PreviewConfig, trained: tuple[int, int]) -> tuple[int, 
         trained: Those of the training, which the settings may leave as they are.
     """
     return (config.width or trained[0], config.height or trained[1])
-
-

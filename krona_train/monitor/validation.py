@@ -51,5 +51,3 @@ def validation_loss(backbone: Backbone, items: Sequence[Item], config: TrainConf
         time = torch.tensor([(level + 0.5) / config.validation.levels], device=batch.x0.device)
         losses.append(denoising(backbone, batch, Draw(backbone.noise_levels(time), noise)).item())
     return sum(losses) / len(losses)
-
-

@@ -47,6 +47,7 @@ class Requests:
 
 def as_lines(folder: Path, requests: Requests) -> Sink:
     """A line of JSON for each event, for whoever has started this process; where nobody reads them any more, the training shall stop."""
+
     def show(event: Event) -> None:
         line = to_line(event, folder)
         try:

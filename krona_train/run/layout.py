@@ -1,4 +1,4 @@
-"""The names of all that a run's folder holds. Nobody else spells them."""
+"""The names of what a run's folder keeps. Nobody else spells them; locks and requests, which come and go, have theirs in claim.py and requests.py."""
 
 SETTINGS = "run.yaml"
 """The job: all that the training is made of."""

@@ -131,7 +131,8 @@ def _glance(folder: str, written: _Key, *, is_linked: bool) -> Glance:
         is_run=(bool(written) or SETTINGS in files) and not is_linked,
         standing=standing,
         modified=modified,
-        result=result or max((name for name in files if name.startswith(STOPPED_PREFIX) and name.endswith(SUFFIX)), default=None),
+        result=result
+        or max((name for name in files if name.startswith(STOPPED_PREFIX) and name.endswith(SUFFIX)), default=None),
         has_state=bool(states),
     )
 

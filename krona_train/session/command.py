@@ -64,7 +64,9 @@ def _train_in(folder: Path, job: Job, options: argparse.Namespace, runtime: Runt
         sweep_below([places.cache, places.class_pictures])
         clip, vae = load_clip(job.model), load_vae(job.model)
         begun = start_of(job, model, clip)
-        prepared = prepare(model, clip, vae, read_pictures(job.pictures, job.training.data), config, places, _tell_preparation(options.events))
+        prepared = prepare(
+            model, clip, vae, read_pictures(job.pictures, job.training.data), config, places, _tell_preparation(options.events)
+        )
         # Tried together before anything is written.
         HostTraining(model, clip, vae, prepared, config, "", begun).fingerprints()
         prepared.save(encoded)

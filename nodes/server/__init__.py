@@ -1,1 +1,1 @@
-"""Everything that touches the host: its models, folders, sockets and progress bars."""
+"""What the nodes need of ComfyUI's server: its folders, progress, pages and routes."""

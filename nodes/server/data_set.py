@@ -124,7 +124,7 @@ def read(
     return dataset
 
 
-def shown(dataset: Dataset, node_id: str | None) -> torch.Tensor:
+def sheet_of(dataset: Dataset, node_id: str | None) -> torch.Tensor:
     """The contact sheet, as ``IMAGE`` ``(1, height, width, 3)``; the node itself gets a sentence about the data set."""
     sheet = np.asarray(contact_sheet(dataset, progress=tell_reading(node_id, "drawing")), dtype=np.float32) / 255.0
     told = [notice.text(MOST_NAMES_ON_THE_NODE) for notice in dataset.notices]
