@@ -25,8 +25,9 @@ from krona_ops import LayerName
 from krona_ops.targets.rules import Target
 from krona_ops.updates import kron
 from krona_ops.updates.shapes import KronShape, nearest_divisor, split
-from krona_train.adapters.layers import KronLayer, forward_with
-from krona_train.adapters.scheme import choose
+from krona_train.adapters.attach import forward_with
+from krona_train.adapters.layers import KronLayer
+from krona_train.adapters.layers.scheme import choose
 
 SDXL = ((1024, 1280, 1280), (4096, 640, 640), (77, 2048, 1280), (1024, 1280, 5120))
 """Tokens, in, out: self-attention at both depths, keys and values of a prompt, feed-forward."""

@@ -135,8 +135,8 @@ def _ours(
 def _kept(backbone: object, data: list, config: object) -> float:
     """Bytes of different memory that one step keeps for its backward pass, the model's weights left out."""
     from krona_ops import select
+    from krona_train.adapters.attach import attached
     from krona_train.adapters.trainee import build_layers
-    from krona_train.loop import attached
     from krona_train.step.checkpointing import checkpointed
 
     layers = build_layers(select(backbone.weights()), config.adapter, 0, backbone.device)

@@ -115,9 +115,9 @@ class Contest:
         """One step's gradients by the trainer's own operation, against the same update composed of PyTorch's operations."""
         from krona_ops import select
         from krona_ops.updates import kron
+        from krona_train.adapters.attach import attached
         from krona_train.adapters.trainee import build_layers
         from krona_train.config import AdapterConfig
-        from krona_train.loop import attached
 
         layers = build_layers(select(self.backbone.weights()), AdapterConfig(), 0, self.backbone.device)
         for layer in layers.values():

@@ -5,7 +5,7 @@
 All are exact, and keep the input and the factors only; a run is a forward pass and the gradients of the input and both factors. ``A`` has to meet the middle one of
 three dimensions (tokens, in_a, out_b), and they differ in how:
 
-- ``each``: one small product for each token (`krona_train.adapters.kron_linear`).
+- ``each``: one small product for each token (`krona_train.adapters.layers.kron_linear`).
 - ``turned``: the last two dimensions change places in memory, and then it is one flat product.
 - ``wide``: ``A ⊗ 1`` is formed, and it is one flat product without moving anything: a LoRA of rank in_a · out_b, with that many more multiplications.
 - ``compiled``: PyTorch's operations, by ``torch.compile`` (on a GPU).
@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.contest import Bar, arguments, finish, require_close, table, take_turns
 from krona_ops.updates import kron
 from krona_ops.updates.shapes import split
-from krona_train.adapters.kron_linear import KronLinear
+from krona_train.adapters.layers.kron_linear import KronLinear
 
 SHAPES = ((1024, 1280, 1280), (4096, 640, 640), (77, 2048, 1280), (4096, 3072, 3072))
 """Tokens, in, out: SDXL's, and Flux's."""

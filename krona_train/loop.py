@@ -2,46 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 
 from PIL.Image import Image
 
-from krona_ops import Adapter, LayerName, select
-from krona_ops.live.attach import every
+from krona_ops import Adapter
 from krona_ops.live.reach import Reach
 from krona_ops.targets.rules import describe_adjustments
 
-from .adapters.layers import Layer, Switch, patch_with
-from .adapters.rates import jump, learning_rates, require_movement
+from .adapters.bank import Bank, Chosen, choose
+from .adapters.rates import jump
 from .adapters.start import Start
-from .adapters.trainee import Trainee
+from .adapters.trainee import Recipe
 from .backbone.protocol import Backbone
-from .batches.examples import Example, Item
+from .batches.examples import Example, Group, Item
 from .batches.fingerprint import fingerprint
-from .batches.samples import Samples, as_items, prior_items
+from .batches.samples import Samples, as_items
 from .config import TrainConfig
 from .monitor.look import Look
 from .monitor.validation import keep_out
+from .objectives.kinds import objective_of
+from .objectives.needs import require_needs
+from .objectives.preservation import prior_items
+from .objectives.protocol import Objective, Source
 from .processes.together import OneProcess, Runtime
 from .run.events import Ended, Noted, Saved, Sink, Started
 from .run.requests import Ask
 from .run.state import AS_THEN, TrainState
-from .step.gradients import Batches, Blocks, backward_that_fits
+from .settings.groups import MAIN
+from .step.gradients import Blocks, backward_that_fits
 from .step.plan import Plan
 from .step.progress import Progress
 from .step.readings import Readings
+from .step.scene import Scene
 from .step.usage import Usage
 
 
 def fit(
     backbone: Backbone,
-    data: Sequence[Item | Example],
+    data: Sequence[Item | Group | Example],
     config: TrainConfig,
     sink: Sink = lambda event: None,
     resume: TrainState | None = None,
     *,
-    class_data: Sequence[Item | Example] = (),
+    class_data: Sequence[Item | Group | Example] = (),
     preview: Callable[[], Sequence[Image]] | None = None,
     runtime: Runtime | None = None,
     asked: Callable[[], Ask] = lambda: Ask.NOTHING,
@@ -51,8 +56,11 @@ def fit(
 ) -> Adapter:
     """Train an adapter and return it; the backbone is left as it was found, whatever happens.
 
+    Other adapters that the objective trains besides are in the events, by name.
+
     Args:
-        data: The encoded pictures; each is seen once per epoch, in a new order each time.
+        data: The encoded pictures, or prompts alone for objectives that need no pictures; each is seen once per epoch, in a new order
+            each time, or as often as its weight says.
         sink: Gets every event. An exception that it raises (an interrupt) stops the training like any other; the
             factors as they stood after the last whole step are in the `Ended` event that follows.
         resume: Go on from here: the result is, bit for bit, that of a training that never stopped. A state after the last step is the result.
@@ -76,48 +84,57 @@ def fit(
         KeyboardInterrupt: It was asked to stop.
     """
     runtime = runtime or OneProcess()
+    objective = objective_of(config.objective, config.prior)
     everything = as_items(data)
-    classes = prior_items(config, everything, class_data)
+    require_needs(objective, backbone, everything)
+    classes = prior_items(config.prior, everything, class_data)
     items, held_out = keep_out(everything, config)
-    targets = select(backbone.weights(), config.adapter.targets)
-    batches = Batches(
-        Samples(items, config, runtime.number, runtime.count),
-        Samples(classes, config, runtime.number, runtime.count, "class order") if classes else None,
-    )
-    begun = start.adapter.layers if start is not None else {}
-    rates = learning_rates(backbone, targets, config)
-    require_movement(rates, config, begun)
+    samples: dict[Source, Samples] = {"data": Samples(items, config, runtime.number, runtime.count)}
+    if classes:
+        samples["class data"] = Samples(classes, config, runtime.number, runtime.count, "class order")
+    chosen = choose_all(backbone, objective, config, start)
     with backbone.ready():
-        trainee = Trainee(targets, rates, config, backbone.device, begun)
+        bank = Bank(backbone, chosen)
+        scene = Scene(backbone, bank, objective, samples, config, runtime, sink)
         progress = Progress(Plan(config.memory.checkpointing))
         base, seen = backbone.fingerprint(), fingerprint((*everything, *classes))
         began = start.fingerprint if start is not None else ""
 
         def state() -> TrainState:
-            tensors, numbers = trainee.capture()
+            tensors, numbers = bank.capture()
+            own_tensors, own_numbers = objective.capture()
             before = resume.numbers.get(AS_THEN, []) if resume is not None else []
-            told = {**numbers, **progress.numbers(), "processes": runtime.count, "start": began, AS_THEN: before}
-            return TrainState(progress.done, tensors, told, config, base, seen)
+            numbers |= {**progress.numbers(), "processes": runtime.count, "start": began, AS_THEN: before}
+            if own_tensors or own_numbers:
+                tensors |= {f"{OBJECTIVE}.{key}": value.detach().cpu().clone() for key, value in own_tensors.items()}
+                numbers[OBJECTIVE] = own_numbers
+            return TrainState(progress.done, tensors, numbers, config, base, seen)
 
         if resume is not None:
             resume.require_same(config, base, seen, runtime.count, began)
-            trainee.restore(resume.tensors, resume.numbers)
+            bank.restore(resume.tensors, resume.numbers)
+            own = {k.removeprefix(f"{OBJECTIVE}."): v for k, v in resume.tensors.items() if k.startswith(f"{OBJECTIVE}.")}
+            objective.restore(own, resume.numbers.get(OBJECTIVE, {}))
             progress.restore(resume)
-        count = sum(p.numel() for p in trainee.parameters)
-        notes = (*notes, *(start.notes if start is not None else ()), *describe_adjustments(targets))
-        sink(Started(config.steps, progress.done, len(targets), count, notes))
-        if resume is not None and (change := jump(resume.step, resume.config, config)):
+        targets = [target for each in chosen.values() for target in each.targets]
+        notes = (*notes, *(start.notes if start is not None else ()), *describe_adjustments(tuple(targets)))
+        sink(Started(config.steps, progress.done, len(targets), bank.parameters, notes))
+        if resume is not None and (change := jump(resume.step, resume.config.steps, config.steps, config.optimizer)):
             sink(Noted(progress.done, change))
-        late = trainee.can_hold_still and (backbone.device.type != "cpu" if late is None else late)
-        readings = Readings(sink, progress, config.steps, late=late, checks_gradient=not trainee.scaler.is_enabled())
+        late = bank.can_hold_still and (backbone.device.type != "cpu" if late is None else late)
+        readings = Readings(sink, progress, config.steps, late=late, checks_gradient=not bank.main.scaler.is_enabled())
         reach = Reach()
         preview = None if preview is None else reach.counted(preview, "previews do")
         backward = reach.counted(backward_that_fits, "training does")
-        look = Look(backbone, trainee, held_out, config, preview, runtime, sink, readings.catch_up)
+        look = Look(scene, held_out, preview, readings.catch_up)
         usage = Usage(backbone.device)
         try:
-            with attached(backbone, trainee.layers, trainee.switch, reach), Blocks(backbone, config.memory) as blocks, readings:
-                while look(progress) and progress.done < config.steps:
+            with ExitStack() as held:
+                held.enter_context(bank.attached(reach))
+                blocks = held.enter_context(Blocks(backbone, config.memory, bank.gates.pinned))
+                held.enter_context(readings)
+                goes_on = look(progress)
+                while goes_on and progress.done < config.steps:
                     ask = runtime.largest(asked())
                     if ask != Ask.NOTHING:
                         readings.catch_up()
@@ -126,39 +143,45 @@ def fit(
                     if ask == Ask.FINISH and progress.done:
                         break
                     if ask == Ask.SAVE and progress.done:
-                        sink(Saved(state(), trainee.result()))
+                        sink(Saved(state(), bank.main.result(), bank.other_results()))
                     usage.begin()
-                    loss = backward(backbone, blocks, trainee, batches, config, progress, runtime, sink)
-                    loss = runtime.mean(loss)
-                    runtime.average_gradients(trainee.parameters)
-                    grad_norm = trainee.clip()
-                    readings.judge(loss, grad_norm)
-                    rate = trainee.step(progress.done, readings.broken)
-                    readings.add(loss, grad_norm, rate, usage.bytes())
+                    for turn in objective.turns:
+                        trainee = bank.trainees[turn.adapter]
+                        loss = runtime.mean(backward(scene, blocks, progress, turn))
+                        runtime.average_gradients(trainee.parameters)
+                        grad_norm = trainee.clip()
+                        readings.judge(loss, grad_norm)
+                        rate = trainee.step(progress.done, readings.broken)
+                    progress.done += 1
+                    readings.add(progress.done, loss, grad_norm, rate, usage.bytes())
                     if config.save_every and progress.done % config.save_every == 0 and progress.done < config.steps:
                         readings.catch_up()
                         sink(Saved(state()))
+                    goes_on = look(progress)
         except BaseException as error:
-            sink(Ended(progress.done, config.steps, trainee.result(), state(), error))
+            sink(Ended(progress.done, config.steps, bank.main.result(), state(), error, bank.other_results()))
             raise
-        adapter = trainee.result()
-        sink(Ended(progress.done, config.steps, adapter, state()))
+        adapter = bank.main.result()
+        sink(Ended(progress.done, config.steps, adapter, state(), others=bank.other_results()))
         return adapter
 
 
-@contextmanager
-def attached(
-    backbone: Backbone, layers: Mapping[LayerName, Layer], switch: Switch | None = None, reach: Reach | None = None
-) -> Iterator[None]:
-    """The backbone computes with the layers' updates inside the block, and without them after it; ``reach`` counts which of them it uses."""
-    plain = backbone.is_plain
-    patches = {name: patch_with(layer, backbone.module(name), name, switch, plain) for name, layer in layers.items()}
+OBJECTIVE = "objective"
+"""Among the numbers of a state, and before the names of its tensors: what the objective remembers."""
 
-    def again() -> None:
-        for patch in patches.values():
-            patch.offer_weight()
 
-    if reach is not None:
-        reach.attach(backbone.module, patches)
-    with every(patches.values()), backbone.on_load(again):
-        yield
+def choose_all(
+    backbone: Backbone, objective: Objective, config: TrainConfig, start: Start | None = None
+) -> dict[str, Chosen]:
+    """What is trained: `MAIN`, and the adapters that the objective needs besides.
+
+    Raises:
+        ConfigError, CoverageError: See `krona_train.adapters.bank.choose`.
+    """
+    is_scaled = config.memory.compute == "fp16"
+    main = Recipe(config.adapter, config.optimizer, config.ema, config.steps, config.seed, is_scaled=is_scaled)
+    chosen = {MAIN: choose(backbone, main, start)}
+    for number, (name, other) in enumerate(objective.others.items(), 1):
+        recipe = Recipe(other.adapter, other.optimizer, other.ema, config.steps, config.seed, number, is_scaled)
+        chosen[name] = choose(backbone, recipe)
+    return chosen

@@ -11,7 +11,8 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 
-Stream = Literal["factors", "order", "noise", "buckets", "forms", "class order", "class noise", "validation"]
+Stream = Literal["factors", "order", "noise", "buckets", "forms", "class order", "class noise", "validation", "weights", "members"]
+"""What a draw is for. Their places in this list are part of it: new ones go to its end."""
 _STREAMS: dict[str, int] = {name: number for number, name in enumerate(get_args(Stream))}
 
 

@@ -11,11 +11,11 @@ from krona_ops.errors import ConfigError
 from krona_train.config import (
     Checkpointing,
     Compute,
+    DenoisingConfig,
     Distance,
     EmaConfig,
     Levels,
     MemoryConfig,
-    ObjectiveConfig,
     Optimizer,
     OptimizerConfig,
     PreviewConfig,
@@ -80,7 +80,7 @@ def settings_of(chosen: dict[str, Any]) -> Settings:
     chosen = {**chosen, "preview_prompts": tuple(filter(None, lines))}
     settings = Settings(
         optimizer=part(OptimizerConfig, name="optimizer"),
-        objective=part(ObjectiveConfig),
+        objective=part(DenoisingConfig),
         prior=chosen.get("prior", DEFAULTS.prior),
         prior_weight=chosen.get("prior_weight", DEFAULTS.prior_weight),
         ema=part(EmaConfig, decay="ema"),

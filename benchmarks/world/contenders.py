@@ -83,9 +83,9 @@ CONTENDERS: dict[str, Contender] = {
     "idea: 4x4, A as 64x4 starts": Contender(started(krona(4, 4).adapter, 1 / 64)),
     "idea: 2x2, A as 64x4 starts": Contender(started(krona(2, 2).adapter, 1 / 64)),
     "idea: A by the gradient": Contender(krona(64, 4).adapter, training.with_start(ideas.by_gradient)),
-    "idea: sum of 16x4 and 4x16": Contender(krona(64, 4).adapter, training.with_layers(ideas.sum_of((16, 4), (4, 16)))),
-    "idea: sum of 64x4 and 4x64": Contender(krona(64, 4).adapter, training.with_layers(ideas.sum_of((64, 4), (4, 64)))),
-    "idea: sum of two 64x4": Contender(krona(64, 4).adapter, training.with_layers(ideas.sum_of((64, 4), (64, 4)))),
+    "idea: sum of 16x4 and 4x16": Contender(krona(64, 4).adapter, ideas.sum_of((16, 4), (4, 16))),
+    "idea: sum of 64x4 and 4x64": Contender(krona(64, 4).adapter, ideas.sum_of((64, 4), (4, 64))),
+    "idea: sum of two 64x4": Contender(krona(64, 4).adapter, ideas.sum_of((64, 4), (64, 4))),
     "idea: factors by budget": Contender(krona(64, 4).adapter, ideas.by_budget),
     "idea: half of the layers": Contender(krona(64, 4).adapter, ideas.half_of_the_layers),
 }

@@ -4,55 +4,52 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from krona_ops import Adapter, LayerName, TargetRule, select
 from krona_ops.nearest.forms import KronForm
 from krona_ops.nearest.kronecker import nearest_kron
 from krona_ops.operations.compress import forms_within
 from krona_ops.targets.rules import Target
-from krona_ops.updates.delta import Matrix, Sum
+from krona_ops.updates.delta import Matrix
 from krona_ops.updates.factor import Full
-from krona_train import fit
-from krona_train.adapters.layers import KronLayer
+from krona_train import AdapterConfig, TrainConfig, fit
+from krona_train.adapters.attach import attached
+from krona_train.adapters.layers.difference import DifferenceLayer
+from krona_train.backbone.protocol import Backbone
 from krona_train.batches.samples import Samples
-from krona_train.loop import attached
+from krona_train.objectives.denoising import denoising
+from krona_train.objectives.noise import draw
 from krona_train.randomness import generator
 
-from .training import Layers, Material, Trained, loss_of
+from .training import Layers, Material, Train, Trained, with_start
 
 LOOKS = 16
 """Batches whose gradient is taken before the first step."""
-
-
-class Probe(nn.Module):
-    """A dense update of zero, for its gradient."""
-
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(shape))
-
-    def forward(self, x: Tensor, y: Tensor, convolution: dict[str, object] | None = None) -> Tensor:
-        """``y + ΔW x``."""
-        return y + nn.functional.linear(x, self.weight)
 
 
 def gradients(material: Material, targets: Sequence[Target]) -> dict[LayerName, Tensor]:
     """The loss's gradient by each layer's weight ``(out, in)``, mean over some batches; inside ``backbone.ready()``."""
     backbone = material.backbone
     config = replace(material.config, seed=material.config.seed + 1_000)  # other noise than the training's
-    probes = {t.name: Probe((t.sizes.out_features, t.sizes.in_features)).to(backbone.device) for t in targets}
+    probes = {target.name: DifferenceLayer(target).to(backbone.device) for target in targets}
     samples = Samples(material.items, config)
     with attached(backbone, probes):
         for number in range(LOOKS):
             (loss_of(backbone, samples, config, number) / LOOKS).backward()
-    return {name: probe.weight.grad.cpu() for name, probe in probes.items()}
+    return {name: probe.value.grad.cpu() for name, probe in probes.items()}
+
+
+def loss_of(backbone: Backbone, samples: Samples, config: TrainConfig, number: int) -> Tensor:
+    """The mean loss of a batch, as the trainer takes it."""
+    piece = samples.batch(number)
+    batch = backbone.collate([sample.example for sample in piece])
+    drawn = draw(backbone, batch.x0, config.seed, [sample.number for sample in piece], config.objective, "noise")
+    return denoising(backbone, batch, drawn, config.objective).mean()
 
 
 @torch.no_grad()
@@ -98,47 +95,30 @@ def _as_long(a: Tensor, like: Tensor) -> Tensor:
     return a * (like.numel() ** 0.5 / like.shape[0] / a.norm())
 
 
-class SumLayer(nn.Module):
-    """Two Kronecker products side by side."""
-
-    def __init__(self, parts: Sequence[KronLayer]) -> None:
-        super().__init__()
-        self.parts = nn.ModuleList(parts)
-
-    def forward(self, x: Tensor, y: Tensor, convolution: dict[str, object] | None = None) -> Tensor:
-        """``y + ΔW x``."""
-        for part in self.parts:
-            y = part(x, y, convolution)
-        return y
-
-    def delta(self) -> Sum:
-        """The update as a value."""
-        return Sum(tuple(part.delta() for part in self.parts))
-
-
-def sum_of(*factors: tuple[int, int]) -> Any:
+def sum_of(first: tuple[int, int], *more: tuple[int, int]) -> Train:
     """Layers that add several products."""
 
-    def build(material: Material, targets: Sequence[Target]) -> Layers:
-        rng = generator(material.config.seed, "factors", 3)
-        found = {}
-        for target in targets:
-            shape = (target.sizes.out_features, target.sizes.in_features)
-            chosen = [select({target.name: shape}, (TargetRule(pair, projections=()),))[0] for pair in factors]
-            found[target.name] = SumLayer([KronLayer(one, material.config.adapter.layout, rng) for one in chosen]).to(
-                material.backbone.device
-            )
-        return found
+    def as_sum(adapter: AdapterConfig) -> AdapterConfig:
+        rules = tuple(replace(rule, factors=first, kind="sum", terms=more) for rule in adapter.targets)
+        return replace(adapter, targets=rules)
 
-    return build
+    return with_start(_other_random_factors, as_sum)
+
+
+@torch.no_grad()
+def _other_random_factors(layers: Layers, material: Material) -> None:
+    """Those that the rows of these ideas have always begun at."""
+    rng = generator(material.config.seed, "factors", 3)
+    for layer in layers.values():
+        for part in layer.parts:
+            part.a.copy_(torch.randn(part.a.shape, generator=rng) / part.a.shape[0])
 
 
 def _rules(factors: Mapping[LayerName, tuple[int, int]]) -> tuple[TargetRule, ...]:
     return tuple(TargetRule(pair, projections=(), pattern=f"^{re.escape(name)}$") for name, pair in factors.items())
 
 
-@contextmanager
-def by_budget(material: Material) -> Iterator[Trained]:
+def by_budget(material: Material) -> Trained:
     """Factors of each layer chosen by how much of its first gradient they hold, for the parameters that the rule would have."""
     backbone, config = material.backbone, material.config
     with backbone.ready():
@@ -148,11 +128,10 @@ def by_budget(material: Material) -> Iterator[Trained]:
     chosen = forms_within(Adapter({name: Matrix(Full(gradient)) for name, gradient in found.items()}), parameters=budget)
     factors = {name: form.factors for name, form in chosen.items() if isinstance(form, KronForm)}
     adapter = fit(backbone, material.items, replace(config, adapter=replace(config.adapter, targets=_rules(factors))))
-    yield Trained(adapter, adapter.parameters)
+    return Trained(adapter, adapter.parameters)
 
 
-@contextmanager
-def half_of_the_layers(material: Material) -> Iterator[Trained]:
+def half_of_the_layers(material: Material) -> Trained:
     """A fifth of the steps with all layers; then, from the start, those whose weights have moved furthest, for the rest of the steps."""
     config = material.config
     first = fit(material.backbone, material.items, dataclasses.replace(config, steps=config.steps // 5))
@@ -161,4 +140,4 @@ def half_of_the_layers(material: Material) -> Iterator[Trained]:
     rules = _rules({name: tuple(first.layers[name].a.shape) for name in kept})
     rest = replace(config, steps=config.steps - config.steps // 5, adapter=replace(config.adapter, targets=rules))
     adapter = fit(material.backbone, material.items, rest)
-    yield Trained(adapter, adapter.parameters)
+    return Trained(adapter, adapter.parameters)

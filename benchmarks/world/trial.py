@@ -30,6 +30,8 @@ from .training import Material
 SEEDS = 4
 """Pictures of each prompt."""
 DEFAULTS = TrainConfig()
+_YOUNGER = ("kind", "terms")
+"""Settings of a target rule that did not exist when the first rows were measured."""
 STEPS = 500
 """Of everybody who is compared; the paper's for a simple subject."""
 
@@ -54,7 +56,12 @@ class Trial:
         """A hash of all settings that are on: rows from before a default was changed are others, rows from before a setting existed that is off are not."""
         if self.contender not in CONTENDERS:
             return "none"
-        return hashlib.sha256(json.dumps(switched_on(asdict(self.config())), sort_keys=True).encode()).hexdigest()[:12]
+        settings = switched_on(asdict(self.config()))
+        for rule in settings["adapter"]["targets"]:  # what is off in a rule has always counted, but for what is younger than the rows
+            for name in _YOUNGER:
+                if not rule[name]:
+                    del rule[name]
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
 
     def config(self) -> TrainConfig:
         """The trainer's settings."""
@@ -94,7 +101,7 @@ class Studio:
         from krona_host.model.small_world import load_world
         from krona_host.patching.apply import apply_adapter
 
-        self.model, self.clip, self.vae = load_world()  # no inference mode: full fine-tuning writes into the weights
+        self.model, self.clip, self.vae = load_world()
         self.judges, self.apply, self.seeds = Judges(), apply_adapter, seeds
 
     def run(self, trial: Trial) -> dict[str, Any]:
@@ -122,13 +129,10 @@ class Studio:
             return
         material = self.material(Subject(trial.subject), trial)
         began = time.perf_counter()
-        with CONTENDERS[trial.contender].train(material) as trained:
-            seconds = time.perf_counter() - began
-            model, clip = self.model, self.clip
-            if trained.adapter is not None:
-                applied = self.apply(trained.adapter, model, clip)
-                model, clip = applied.model, applied.clip
-            yield model, clip, trained.parameters, seconds
+        trained = CONTENDERS[trial.contender].train(material)
+        seconds = time.perf_counter() - began
+        applied = self.apply(trained.adapter, self.model, self.clip)
+        yield applied.model, applied.clip, trained.parameters, seconds
 
     def material(self, subject: Subject, trial: Trial) -> Material:
         """The subject's pictures as the node encodes them."""

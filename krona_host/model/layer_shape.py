@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import comfy.ops
 from torch import nn
+
+_NORMS = (nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
 
 def layer_shape(module: nn.Module) -> tuple[int, ...] | None:
@@ -13,6 +17,18 @@ def layer_shape(module: nn.Module) -> tuple[int, ...] | None:
     if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
         return tuple(module.weight.shape)
     return None
+
+
+def vectors_of(name: str, module: nn.Module, is_layer: bool) -> Iterator[tuple[str, int]]:
+    """Names and lengths of a norm's weight and of the bias of a norm or a layer, in the module's own order: ``name`` and ``name.bias``."""
+    if isinstance(module, _NORMS):
+        if getattr(module, "weight", None) is not None and module.weight.ndim == 1:
+            yield name, len(module.weight)
+    elif not is_layer:
+        return
+    bias = getattr(module, "bias", None)
+    if bias is not None and bias.ndim == 1:
+        yield f"{name}.bias", len(bias)
 
 
 def is_plain(module: nn.Module) -> bool:

@@ -28,12 +28,18 @@ class TargetRule:
     """A regular expression that must be found in the layer's name; empty matches all."""
     rate: Annotated[float, Within(0, 1000, remedy="1 learns as fast as the learning rate says.")] = 1.0
     """These layers' learning rate is multiplied by this."""
+    kind: str = ""
+    """What is trained for these layers: ``kronecker``, ``lora``, ``sum`` (of Kronecker products), ``difference`` (of any weight, norms and biases
+    too) or ``full`` (the weight itself); empty is what ``adapter.kind`` says. Rules of different kinds may stand side by side."""
+    terms: tuple[tuple[int, int], ...] = ()
+    """Of a sum: the factors of its products after the first one, whose are ``factors``. Empty is one more of these."""
 
     def __post_init__(self) -> None:
-        if min(self.factors) < 1:
+        impossible = next((pair for pair in (self.factors, *self.terms) if min(pair) < 1), None)
+        if impossible is not None:
             raise ConfigError(
-                f"Factors {self.factors[0]} × {self.factors[1]} are not possible.",
-                found=self.factors,
+                f"Factors {impossible[0]} × {impossible[1]} are not possible.",
+                found=impossible,
                 expected="two positive integers, out × in",
                 remedy="Take 64 × 4, the paper's best, to start with.",
             )
@@ -65,6 +71,17 @@ class Target:
     """The factors that the rule asked for."""
     rate: float = 1.0
     """The learning rate is multiplied by this."""
+    kind: str = ""
+    """What is trained; empty is what the adapter's settings say."""
+    more: tuple[KronShape, ...] = ()
+    """Of a sum: the sizes of its products after the first one."""
+    is_vector: bool = False
+    """Whether the weight has one dimension, as those of norms and biases do; ``sizes`` are ``(out, 1)`` then, all of it in ``A``."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the weight: ``(out, in, *kernel)``, or ``(out,)``."""
+        return (self.sizes.out_features,) if self.is_vector else self.sizes.weight
 
     @property
     def is_adjusted(self) -> bool:
@@ -72,22 +89,39 @@ class Target:
         return (self.sizes.out_a, self.sizes.in_a) != self.wanted
 
 
-def select(weights: Mapping[LayerName, tuple[int, ...]], rules: tuple[TargetRule, ...] = (TargetRule(),)) -> tuple[Target, ...]:
+def select(
+    weights: Mapping[LayerName, tuple[int, ...]],
+    rules: tuple[TargetRule, ...] = (TargetRule(),),
+    *,
+    is_whole: Callable[[TargetRule], bool] = lambda rule: False,
+) -> tuple[Target, ...]:
     """The layers that the first matching rule adapts, in the order of ``weights``.
 
     Of a model with two experts per layer, one that reads and one that draws, a rule without a pattern means the one that draws.
 
     Args:
-        weights: Shapes ``(out, in, *kernel)`` of the model's layers by name.
+        weights: Shapes ``(out, in, *kernel)`` of the model's layers by name; ``(out,)`` of norms and biases, which rules for factors pass by.
+        is_whole: Whether what a rule trains has no factors, so that weights of any shape can be its targets.
 
     Raises:
         CoverageError: No rule matches any layer.
     """
     generates = _generating(weights)
+    whole = {rule for rule in rules if is_whole(rule)}
     targets = tuple(
-        Target(name, split(shape, rule.factors), rule.factors, rule.rate)
+        _target(name, shape, rule, rule in whole)
         for name, shape in weights.items()
-        if (rule := next((r for r in rules if r.matches(name) and (r.pattern or generates(name))), None)) is not None
+        if (
+            rule := next(
+                (
+                    r
+                    for r in rules
+                    if r.matches(name) and (r.pattern or generates(name)) and (len(shape) > 1 or r in whole)
+                ),
+                None,
+            )
+        )
+        is not None
     )
     if not targets:
         raise CoverageError(
@@ -97,6 +131,14 @@ def select(weights: Mapping[LayerName, tuple[int, ...]], rules: tuple[TargetRule
             remedy="Widen the target rules: no projections and an empty pattern adapt every layer.",
         )
     return targets
+
+
+def _target(name: LayerName, shape: tuple[int, ...], rule: TargetRule, is_whole: bool) -> Target:
+    if len(shape) == 1:
+        return Target(name, KronShape(shape[0], 1, 1, 1), (shape[0], 1), rule.rate, rule.kind, is_vector=True)
+    sizes = split(shape, rule.factors)
+    more = tuple(split(shape, factors) for factors in rule.terms)
+    return Target(name, sizes, (sizes.out_a, sizes.in_a) if is_whole else rule.factors, rule.rate, rule.kind, more)
 
 
 _GENERATING_NAMES = re.compile(r"_mo[te]_gen(?=[._]|$)|(?<![A-Za-z0-9])nar_")

@@ -10,9 +10,9 @@ from torch import nn
 
 from krona_ops.errors import ConfigError
 
-from ..config import OptimizerConfig
 from ..packages import load
-from .layers import Layer
+from ..settings.groups import OptimizerConfig
+from .layers.protocol import Layer, Role
 from .rate_schedules import rate_factor
 
 FUSED = ("cpu", "cuda", "mps", "xpu")
@@ -28,9 +28,10 @@ def parameter_groups(layers: Mapping[str, Layer], rates: Mapping[str, float], co
         rates: For each layer, what its learning rate is multiplied by.
     """
     groups: dict[float, list[nn.Parameter]] = {}
+    by_role: Mapping[Role, float] = {"random": config.rate_a, "zero": config.rate_b, "weight": 1.0}
     for name, layer in layers.items():
-        for parameter, rate in zip(layer.random_and_zero(), (config.rate_a, config.rate_b), strict=True):
-            groups.setdefault(config.learning_rate * rate * rates[name], []).append(parameter)
+        for role, parameters in layer.by_role().items():
+            groups.setdefault(config.learning_rate * by_role[role] * rates[name], []).extend(parameters)
     return [{"params": parameters, "lr": rate} for rate, parameters in groups.items()]
 
 

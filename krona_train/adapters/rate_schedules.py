@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from krona_ops.errors import ConfigError
 
-from ..config import OptimizerConfig
+from ..settings.groups import OptimizerConfig
 
 RATE_AT_THE_END = 1e-7
 """Where the polynomial ends; the others end at 0."""

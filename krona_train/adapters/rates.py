@@ -9,35 +9,40 @@ from krona_ops.errors import ConfigError
 from krona_ops.targets.rules import Target
 
 from ..backbone.protocol import Backbone
-from ..config import WIDTH, TrainConfig
+from ..settings.groups import WIDTH, OptimizerConfig
 from .rate_schedules import rate_factor
 
 
-def learning_rates(backbone: Backbone, targets: Sequence[Target], config: TrainConfig) -> dict[str, float]:
-    """For each layer, what its learning rate is multiplied by. Widths count for nothing with Prodigy, which finds one rate for all."""
-    text = config.optimizer.rate_text
-    exponent = config.optimizer.rate_by_width if config.optimizer.name != "prodigy" else 0.0
+def learning_rates(backbone: Backbone, targets: Sequence[Target], optimizer: OptimizerConfig) -> dict[str, float]:
+    """For each layer, what its learning rate is multiplied by.
+
+    Widths count for nothing with Prodigy, which finds one rate for all, and for norms and biases, which read one number for each that they give.
+    """
+    text = optimizer.rate_text
+    exponent = optimizer.rate_by_width if optimizer.name != "prodigy" else 0.0
     return {
         target.name: target.rate
         * (text if backbone.is_text(target.name) else 1.0)
-        * (WIDTH / target.sizes.in_features) ** exponent
+        * (1.0 if target.is_vector else (WIDTH / target.sizes.in_features) ** exponent)
         for target in targets
     }
 
 
-def require_movement(rates: Mapping[str, float], config: TrainConfig, begun: Collection[str] = ()) -> None:
+def require_movement(
+    rates: Mapping[str, float], optimizer: OptimizerConfig, steps: int, begun: Collection[str] = ()
+) -> None:
     """Whether something is learnt: a layer that starts at nothing learns only through the factor that starts at zero.
 
     Args:
         rates: See `learning_rates`.
-        begun: The layers that start from an adapter, with both factors at something.
+        steps: Of the whole training.
+        begun: The layers that start at something: from an adapter, with both factors, or at the model's own weight.
 
     Raises:
         ConfigError: All rates that count are zero, or the schedule has none below.
     """
-    optimizer = config.optimizer
     if optimizer.name != "schedulefree":
-        rate_factor(optimizer, optimizer.learning_rate, config.steps)
+        rate_factor(optimizer, optimizer.learning_rate, steps)
     moves = (rate and (optimizer.rate_b or (optimizer.rate_a and name in begun)) for name, rate in rates.items())
     if not any(moves):
         what = "rate_b" if not optimizer.rate_b else "rate_text, or every target rule's rate,"
@@ -50,23 +55,23 @@ def require_movement(rates: Mapping[str, float], config: TrainConfig, begun: Col
         )
 
 
-def jump(step: int, before: TrainConfig, config: TrainConfig) -> str:
+def jump(step: int, before: int, steps: int, optimizer: OptimizerConfig) -> str:
     """What happens to the learning rate where a run goes on to another number of steps; empty where nothing does.
 
     The longer training's curve is the one that a run of all these steps would have had; the shorter one's is over.
 
     Args:
         step: After which it goes on.
-        before: The settings until then.
+        before: Steps of the whole training until then.
+        steps: And from now on.
     """
-    optimizer = config.optimizer
-    if before.steps == config.steps or optimizer.name == "schedulefree":
+    if before == steps or optimizer.name == "schedulefree":
         return ""
-    was, now = (rate_factor(optimizer, optimizer.learning_rate, n)(step) for n in (before.steps, config.steps))
+    was, now = (rate_factor(optimizer, optimizer.learning_rate, n)(step) for n in (before, steps))
     if math.isclose(was, now, rel_tol=1e-6, abs_tol=1e-9):
         return ""
     return (
-        f"The schedule {optimizer.schedule} spreads over all steps, now {config.steps} instead of {before.steps}: after step "
+        f"The schedule {optimizer.schedule} spreads over all steps, now {steps} instead of {before}: after step "
         f"{step} the learning rate {'rises' if now > was else 'falls'} from {optimizer.learning_rate * was:.3g} to "
-        f"{optimizer.learning_rate * now:.3g}, where the curve of {config.steps} steps stands."
+        f"{optimizer.learning_rate * now:.3g}, where the curve of {steps} steps stands."
     )

@@ -14,15 +14,14 @@ from dataclasses import dataclass
 
 from krona_ops import Adapter, LayerName
 from krona_ops.errors import ConfigError, CoverageError, NonFiniteError
-from krona_ops.nearest.kronecker import Nearest, Rearrangement
-from krona_ops.nearest.low_rank import to_low_rank
+from krona_ops.nearest.kronecker import Nearest
 from krona_ops.shown import shown
 from krona_ops.targets.rules import Target
 from krona_ops.updates.contraction import norm
-from krona_ops.updates.delta import Delta, Kron, Matrix, tensors
-from krona_ops.updates.factor import Full, LowRank
+from krona_ops.updates.delta import Delta, tensors
 
-from ..config import AdapterConfig
+from ..settings.groups import AdapterConfig
+from .layers import layer_type_of
 
 METADATA = "krona.start"
 
@@ -95,8 +94,9 @@ def begin_at(adapter: Adapter, targets: Sequence[Target], config: AdapterConfig)
             )
         if not size:
             continue  # an update of zero is where every layer begins; two factors of zero would never leave it
-        exact = as_it_is(delta, target, config)
-        found = Nearest(exact, 0.0) if exact is not None else nearest(delta, target, config)
+        form = layer_type_of(target, config)
+        exact = form.as_it_is(delta, target, config)
+        found = Nearest(exact, 0.0) if exact is not None else form.nearest(delta, target, config)
         kept[name] = found.delta
         energy += size**2
         lost += (size * found.error) ** 2
@@ -112,30 +112,6 @@ def begin_at(adapter: Adapter, targets: Sequence[Target], config: AdapterConfig)
         )
     error = (lost / energy) ** 0.5
     return Start(Adapter(kept, adapter.metadata), error, len(converted), _notes(adapter, by_name, kept, converted, error))
-
-
-def as_it_is(delta: Delta, target: Target, config: AdapterConfig) -> Delta | None:
-    """An update that has the trained form already, with its scale in the factors and float32; ``None`` for any other."""
-    if config.kind == "kronecker":
-        if not isinstance(delta, Kron) or delta.layout != config.layout or delta.sizes != target.sizes:
-            return None
-        b = delta.b.dense().float()
-        return Kron(Full(delta.a.dense().float()), Full(b if delta.scale == 1 else b * delta.scale), layout=config.layout)
-    if not isinstance(delta, Matrix) or not isinstance(delta.factor, LowRank) or delta.factor.down.shape[0] > config.rank:
-        return None
-    scale, up = config.alpha / config.rank, delta.factor.up.float()
-    up = up if math.isclose(delta.scale, scale, rel_tol=1e-6) else up * (delta.scale / scale)
-    return Matrix(LowRank(up, delta.factor.down.float()), scale)
-
-
-def nearest(delta: Delta, target: Target, config: AdapterConfig) -> Nearest:
-    """The update of the trained form that is nearest."""
-    if config.kind == "kronecker":
-        return Rearrangement(delta, target.sizes, config.layout).nearest(1)
-    found = to_low_rank(delta, config.rank)
-    known = as_it_is(found.delta, target, config)
-    assert known is not None  # a LoRA of at most this rank
-    return Nearest(known, found.error)
 
 
 def _require_usable(name: LayerName, delta: Delta) -> None:

@@ -1,10 +1,11 @@
-"""Everything that moves in a training: factors, optimizer, average; captured and put back bit for bit."""
+"""Everything of one adapter that moves in a training: factors, optimizer, average; captured and put back bit for bit."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -17,19 +18,51 @@ from krona_ops.shown import printable, shown
 from krona_ops.targets.rules import Target
 from krona_ops.updates.delta import Delta
 
-from ..config import AdapterConfig, TrainConfig
 from ..randomness import generator
+from ..settings.groups import AdapterConfig, EmaConfig, OptimizerConfig
+from .attach import Layers
 from .average import Average
-from .layers import Layer, Switch, build_layer
+from .layers import build_layer
 from .optim import build_optimizer, learning_rate_factor, parameter_groups
 
-Layers = Mapping[LayerName, Layer]
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one adapter is trained."""
+
+    adapter: AdapterConfig
+    optimizer: OptimizerConfig
+    ema: EmaConfig
+    steps: int
+    """Of the whole training, over which the learning rate's schedule is spread."""
+    seed: int
+    number: int = 0
+    """Of the adapter among those of the training: those after the first one start at other random factors."""
+    is_scaled: bool = False
+    """Whether the loss is scaled up, so that gradients in fp16 do not vanish."""
 
 
-def build_layers(targets: Sequence[Target], config: AdapterConfig, seed: int, device: torch.device) -> Layers:
-    """Fresh factors for every target, drawn in the targets' order from the seed alone."""
-    rng = generator(seed, "factors")
-    return {target.name: build_layer(target, config, rng).to(device) for target in targets}
+def build_layers(
+    targets: Sequence[Target],
+    config: AdapterConfig,
+    seed: int,
+    device: torch.device,
+    base: Callable[[LayerName], Tensor] | None = None,
+    *,
+    number: int = 0,
+) -> Layers:
+    """Fresh factors for every target, drawn in the targets' order from the seed alone.
+
+    Args:
+        base: Gives the frozen weight of a target, for kinds that start there.
+        number: See `Recipe`.
+    """
+    rng = generator(seed, "factors", *((number,) if number else ()))
+
+    def weight_of(name: LayerName) -> Callable[[], Tensor] | None:
+        return None if base is None else lambda: base(name)
+
+    return {target.name: build_layer(target, config, rng, weight_of(target.name)).to(device) for target in targets}
 
 
 def collect(layers: Layers) -> Adapter:
@@ -38,37 +71,39 @@ def collect(layers: Layers) -> Adapter:
 
 
 class Trainee:
-    """The adapter in the making.
+    """One adapter in the making.
 
     Args:
         targets: The layers to adapt.
         rates: For each layer, what its learning rate is multiplied by.
         begun: Updates that layers start at, each in its layer's own form (`krona_train.adapters.start`); the others start fresh.
+        base: See `build_layers`.
     """
 
     def __init__(
         self,
         targets: Sequence[Target],
         rates: Mapping[str, float],
-        config: TrainConfig,
+        recipe: Recipe,
         device: torch.device,
         begun: Mapping[LayerName, Delta] = MappingProxyType({}),
+        base: Callable[[LayerName], Tensor] | None = None,
     ) -> None:
-        self.layers = build_layers(targets, config.adapter, config.seed, device)
+        optimizer = recipe.optimizer
+        self.layers = build_layers(targets, recipe.adapter, recipe.seed, device, base, number=recipe.number)
         for name, delta in begun.items():
             self.layers[name].begin_at(delta)
-        self.switch = Switch()
         self.parameters: list[nn.Parameter] = [p for layer in self.layers.values() for p in layer.parameters()]
-        self.optimizer = build_optimizer(parameter_groups(self.layers, rates, config.optimizer), config.optimizer)
+        self.optimizer = build_optimizer(parameter_groups(self.layers, rates, optimizer), optimizer)
         self._rates = [group["lr"] for group in self.optimizer.param_groups]
-        self._learning_rate = config.optimizer.learning_rate
-        self._factor = learning_rate_factor(config.optimizer, self.optimizer, config.steps)
-        self._schedule_free = config.optimizer.name == "schedulefree"
-        is_averaged = config.ema.decay and not self._schedule_free
-        self._average = Average(self.parameters, config.ema.decay) if is_averaged else None
-        self._max_grad_norm = config.optimizer.max_grad_norm or torch.inf
+        self._learning_rate = optimizer.learning_rate
+        self._factor = learning_rate_factor(optimizer, self.optimizer, recipe.steps)
+        self._schedule_free = optimizer.name == "schedulefree"
+        is_averaged = recipe.ema.decay and not self._schedule_free
+        self._average = Average(self.parameters, recipe.ema.decay) if is_averaged else None
+        self._max_grad_norm = optimizer.max_grad_norm or torch.inf
         # fp16 gradients vanish unless the loss is scaled up; the scale adapts by itself and is part of the state.
-        self.scaler = torch.amp.GradScaler(device.type, enabled=config.memory.compute == "fp16")
+        self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.is_scaled)
         self._set_training(True)
 
     @property

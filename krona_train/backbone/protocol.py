@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch import Tensor, device, nn
@@ -13,14 +14,33 @@ from krona_ops.names.spellings import LayerName
 from ..batches.examples import Batch, Example
 
 
+@dataclass(frozen=True)
+class AttentionSite:
+    """A self-attention: where it is, and the layers of its projections."""
+
+    name: LayerName
+    """The module that attends."""
+    norm: LayerName
+    """The module whose output it reads."""
+    q: LayerName
+    k: LayerName
+    v: LayerName
+    out: LayerName
+    heads: int
+
+
 class Backbone(Protocol):
     """A frozen denoiser. ``ready`` must be entered around everything but ``weights``."""
 
     family: str
     """The kind of model, in the words that ``ss_base_model_version`` uses where there is one."""
 
-    def weights(self) -> Mapping[LayerName, tuple[int, ...]]:
-        """Shapes ``(out, in, *kernel)`` of the layers that can be adapted, in a fixed order."""
+    def weights(self, *, vectors: bool = False) -> Mapping[LayerName, tuple[int, ...]]:
+        """Shapes ``(out, in, *kernel)`` of the layers that can be adapted, in a fixed order.
+
+        Args:
+            vectors: ``(out,)`` of norms and biases too, in the model's own order; a bias is its layer's name and ``.bias``.
+        """
 
     def fingerprint(self) -> str:
         """Differs for models with other weights; called inside `ready`."""
@@ -49,6 +69,9 @@ class Backbone(Protocol):
     def blocks(self) -> Sequence[nn.Module]:
         """The parts that follow one another, for gradient checkpointing: each is called as a module, inputs to outputs."""
 
+    def sites(self) -> Sequence[AttentionSite]:
+        """The self-attentions beside which another attention can stand, in the order in which they compute; none where the model has no such place."""
+
     def release_memory(self) -> None:
         """Give back what a step that failed has left behind."""
 
@@ -65,8 +88,29 @@ class Backbone(Protocol):
     def add_noise(self, x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
         """``x_t`` from clean latents, noise of unit variance, and ``σ (B,)``."""
 
+    def levels(self, steps: int) -> Tensor:
+        """``σ (steps + 1,)`` of a sampler of so many steps, falling to 0 at the end."""
+
     def predict(self, x_t: Tensor, sigma: Tensor, conditions: Sequence[Any]) -> Tensor:
         """The denoised ``x0`` that the model sees in ``x_t``, each sample under its own condition."""
+
+    def rows(self) -> Tensor | None:
+        """Inside `predict`, which samples of the batch are being computed, as their numbers; ``None`` for all of them in order."""
+
+    @property
+    def has_unconditional(self) -> bool:
+        """Whether batches have conditions without a prompt."""
+
+    @property
+    def has_decoder(self) -> bool:
+        """Whether it can `decode`."""
+
+    def decode(self, x0: Tensor) -> Tensor:
+        """Pixels ``(B, 3, H, W)`` in [0, 1] of latents in the model's own scale, with gradients.
+
+        Raises:
+            ConfigError: There is no decoder.
+        """
 
     def snr(self, sigma: Tensor) -> Tensor:
         """``(B,)``, the signal's power over the noise's in ``x_t``, for data and noise of unit variance."""

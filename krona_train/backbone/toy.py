@@ -15,6 +15,7 @@ from krona_ops.names.spellings import LayerName
 from ..batches.examples import Batch, Example, stack_masks
 from ..batches.fingerprint import sampled_fingerprint
 from ..batches.transfer import send
+from .protocol import AttentionSite
 
 
 class ToyAttention(nn.Module):
@@ -57,6 +58,7 @@ class ToyBackbone:
     """A `ToyDenoiser` as a backbone: rectified flow, conditions are ``(M, context_width)`` tensors."""
 
     family = "toy"
+    has_unconditional = has_decoder = True
 
     def __init__(self, channels: int = 4, width: int = 48, context_width: int = 24, seed: int = 0) -> None:
         self.net = ToyDenoiser(channels, width, context_width).requires_grad_(False)
@@ -69,8 +71,14 @@ class ToyBackbone:
     def device(self) -> torch.device:
         return self.net.proj_in.weight.device
 
-    def weights(self) -> Mapping[LayerName, tuple[int, ...]]:
-        return {LayerName(n): tuple(m.weight.shape) for n, m in self.net.named_modules() if isinstance(m, nn.Linear)}
+    def weights(self, *, vectors: bool = False) -> Mapping[LayerName, tuple[int, ...]]:
+        found: dict[LayerName, tuple[int, ...]] = {}
+        for name, module in self.net.named_modules():
+            if isinstance(module, nn.Linear):
+                found[LayerName(name)] = tuple(module.weight.shape)
+                if vectors and module.bias is not None:
+                    found[LayerName(f"{name}.bias")] = tuple(module.bias.shape)
+        return found
 
     def module(self, name: LayerName) -> nn.Module:
         return self.net.get_submodule(name)
@@ -83,6 +91,10 @@ class ToyBackbone:
 
     def blocks(self) -> Sequence[nn.Module]:
         return (self.net.attn1, self.net.attn2, self.net.mlp)
+
+    def sites(self) -> Sequence[AttentionSite]:
+        parts = [LayerName(f"attn1.{part}") for part in ("to_q", "to_k", "to_v", "to_out.0")]
+        return (AttentionSite(LayerName("attn1"), LayerName("proj_in"), *parts, heads=1),)
 
     def release_memory(self) -> None:
         gc.collect()
@@ -103,12 +115,29 @@ class ToyBackbone:
         return nullcontext()
 
     def collate(self, examples: Sequence[Example]) -> Batch:
-        x0 = send(torch.stack([e.latent for e in examples]), self.device)
+        x0 = send(torch.stack([e.latent_or_zeros() for e in examples]), self.device)
         classes = tuple(e.class_condition for e in examples if e.class_condition is not None)
-        return Batch(x0, tuple(e.condition for e in examples), stack_masks(examples, self.device), classes)
+        return Batch(
+            x0,
+            tuple(e.condition for e in examples),
+            stack_masks(examples, self.device),
+            classes,
+            tuple(torch.zeros_like(e.condition) for e in examples),
+            all(e.latent is not None for e in examples),
+        )
 
     def noise_levels(self, u: Tensor) -> Tensor:
         return 0.001 + 0.998 * send(u, self.device)
+
+    def levels(self, steps: int) -> Tensor:
+        return torch.linspace(0.999, 0.0, steps + 1, device=self.device)
+
+    def rows(self) -> Tensor | None:
+        return None
+
+    def decode(self, x0: Tensor) -> Tensor:
+        """The first three channels, twice as large, from [-1, 1] to [0, 1]."""
+        return F.interpolate((x0[:, :3] + 1) / 2, scale_factor=2.0, mode="bilinear")
 
     def add_noise(self, x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
         return torch.lerp(x0, noise, sigma.to(x0)[:, None, None, None])

@@ -9,15 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor, device
 
+from krona_ops.errors import DataError
+
 from .transfer import send
 
 
 @dataclass(frozen=True)
 class Example:
-    """One picture with its caption, encoded."""
+    """One picture with its caption, encoded; or a caption alone, for what is learnt from prompts."""
 
-    latent: Tensor
-    """``(C, *space)`` as the autoencoder gives it; may be mapped from a file."""
+    latent: Tensor | None
+    """``(C, *space)`` as the autoencoder gives it; may be mapped from a file. ``None`` where there is no picture."""
     condition: Any
     """The encoded caption and what else the model is told about this picture; only the backbone looks inside."""
     caption: str = ""
@@ -25,6 +27,17 @@ class Example:
     """``(*space)``, how much each place counts, from 0 to 1; ``None`` counts all alike."""
     class_condition: Any = None
     """As ``condition``, for the caption that names only the subject's class; for prior preservation without pictures."""
+    shape: tuple[int, ...] = ()
+    """``(C, *space)`` of the latent that is to be drawn, where there is no picture."""
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """``(C, *space)``, with a picture or without."""
+        return self.shape if self.latent is None else tuple(self.latent.shape)
+
+    def latent_or_zeros(self) -> Tensor:
+        """The latent; zeros in its place where there is no picture."""
+        return torch.zeros(self.shape) if self.latent is None else self.latent
 
 
 @dataclass(frozen=True)
@@ -37,6 +50,36 @@ class Item:
     """The same with an empty caption, drawn instead as often as captions are dropped."""
     repeats: int = 1
     """How often per epoch."""
+    weight: float | None = None
+    """How likely it is against the others, instead of counting epochs; all have one, or none has."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Items that stay together in a batch, such as views of one thing, frames of a clip, pictures of one subject; all of one size."""
+
+    members: tuple[Item, ...]
+    take: int = 0
+    """So many of them each time, drawn anew; 0 takes all, in their order."""
+    repeats: int = 1
+    """How often per epoch."""
+    weight: float | None = None
+    """As that of an `Item`."""
+
+    def __post_init__(self) -> None:
+        if not self.members or not 0 <= self.take <= len(self.members):
+            raise DataError(
+                f"{self.take} pictures cannot be taken from a group of {len(self.members)}.",
+                found=self.take,
+                expected=f"at most {len(self.members)}, and a group that is not empty",
+                remedy="Add pictures to the group, or take fewer.",
+            )
+
+    @property
+    def size(self) -> int:
+        """Samples that it gives each time."""
+        return self.take or len(self.members)
+
 
 
 @dataclass(frozen=True)
@@ -51,12 +94,16 @@ class Batch:
     """``(B, 1, *space)``, how much each place counts; ``None`` where no sample has a mask."""
     class_conditions: tuple[Any, ...] = ()
     """One for each of the ``B`` samples, or none."""
+    unconditional: tuple[Any, ...] = ()
+    """For each sample its condition without a prompt, all else as in its own; none where the model was given none."""
+    has_pictures: bool = True
+    """Whether ``x0`` are pictures; zeros otherwise."""
 
 
 def stack_masks(examples: Sequence[Example], device: device) -> Tensor | None:
     """The masks of a batch as ``(B, 1, *space)``, ones where a sample has none; ``None`` where none has."""
     if all(example.mask is None for example in examples):
         return None
-    space = examples[0].latent.shape[1:]
+    space = examples[0].latent_shape[1:]
     masks = [torch.ones(space) if e.mask is None else e.mask.float() for e in examples]
     return send(torch.stack(masks).unsqueeze(1), device)

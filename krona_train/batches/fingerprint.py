@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
+import torch
 from torch import Tensor
 
-from .examples import Item
+from .examples import Group, Item
 
 
 def sampled_fingerprint(weights: Iterable[tuple[str, Tensor]]) -> str:
@@ -21,14 +22,26 @@ def sampled_fingerprint(weights: Iterable[tuple[str, Tensor]]) -> str:
     return digest.hexdigest()
 
 
-def fingerprint(items: Sequence[Item]) -> str:
-    """A hash of the pictures and captions that are trained on, in their order, masks and repeats included."""
+def fingerprint(items: Sequence[Item | Group]) -> str:
+    """A hash of the pictures and captions that are trained on, in their order, masks, repeats, weights and groups included."""
 
-    def entries():
+    def entries() -> Iterator[tuple[str, Tensor]]:
         for item in items:
-            for example in (*item.forms, *item.uncaptioned):
-                yield f"{item.repeats} {example.caption}", example.latent
-                if example.mask is not None:
-                    yield "mask", example.mask
+            if isinstance(item, Group):
+                yield f"group {item.repeats} {item.take}{_weight(item)}", torch.zeros(0)
+                for member in item.members:
+                    yield from of_item(member)
+            else:
+                yield from of_item(item)
+
+    def of_item(item: Item) -> Iterator[tuple[str, Tensor]]:
+        for example in (*item.forms, *item.uncaptioned):
+            yield f"{item.repeats} {example.caption}{_weight(item)}", example.latent_or_zeros()
+            if example.mask is not None:
+                yield "mask", example.mask
 
     return sampled_fingerprint(entries())
+
+
+def _weight(item: Item | Group) -> str:
+    return "" if item.weight is None else f" weight {item.weight!r}"

@@ -4,15 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
 from krona_ops.errors import DataError
 
-from ..config import TrainConfig
 from ..randomness import Stream, generator
-from .examples import Example, Item
+from ..settings.groups import DataConfig
+from .examples import Example, Group, Item
+from .mixture import Mixture
 from .order import Order
+
+
+class Sampling(Protocol):
+    """The settings that decide how samples are drawn, as `krona_train.config.TrainConfig` has them."""
+
+    @property
+    def batch_size(self) -> int:
+        """Samples, or groups of them, in each process's part of a batch."""
+
+    @property
+    def seed(self) -> int:
+        """What everything random comes from."""
+
+    @property
+    def data(self) -> DataConfig:
+        """How often captions are dropped."""
 
 
 @dataclass(frozen=True)
@@ -22,32 +40,66 @@ class Sample:
     number: int
     """Counted from the start of the training over all processes; everything random about the sample comes from it."""
     example: Example
+    group: int = -1
+    """The number of the group that it is a part of, counted in the same way; samples of one follow one another. -1 where there are no groups."""
+    size: int = 1
+    """Samples of its group."""
 
 
 class Samples:
     """The batches of one process.
 
     Args:
-        items: All pictures, the same in every process.
+        items: All pictures or groups of them, the same in every process.
         process, processes: This process's number and how many there are; each batch is shared out among them.
+
+    Raises:
+        DataError: Some items have weights and others have none, or pictures of one group have different sizes.
     """
 
     def __init__(
-        self, items: Sequence[Item], config: TrainConfig, process: int = 0, processes: int = 1, stream: Stream = "order"
+        self,
+        items: Sequence[Item | Group],
+        config: Sampling,
+        process: int = 0,
+        processes: int = 1,
+        stream: Stream = "order",
     ) -> None:
         self._items, self._config, self._process = items, config, process
         self._whole = config.batch_size * processes
-        buckets = [tuple(item.forms[0].latent.shape) for item in items]
-        self._order = Order(buckets, [item.repeats for item in items], self._whole, config.seed, stream)
+        buckets = [_bucket(item) for item in items]
+        weights = [item.weight for item in items if item.weight is not None]
+        if weights and len(weights) != len(items):
+            raise DataError(
+                f"{len(weights)} of {len(items)} pictures have a weight.",
+                found=len(weights),
+                expected="all of them, or none",
+                remedy="Give each one a weight, or none.",
+            )
+        self._order: Order | Mixture = (
+            Mixture(buckets, weights, self._whole, config.seed)
+            if weights
+            else Order(buckets, [item.repeats for item in items], self._whole, config.seed, stream)
+        )
 
     def batch(self, number: int) -> list[Sample]:
         """This process's part of batch ``number``, counted from 0."""
         indices = self._order.batch(number)
         mine = range(self._process * self._config.batch_size, (self._process + 1) * self._config.batch_size)
-        return [Sample(number * self._whole + i, self._form(indices[i], number * self._whole + i)) for i in mine]
+        return [sample for i in mine for sample in self._samples(indices[i], number * self._whole + i)]
 
-    def _form(self, index: int, number: int) -> Example:
+    def _samples(self, index: int, number: int) -> list[Sample]:
         item = self._items[index]
+        if isinstance(item, Item):
+            return [Sample(number, self._form(item, number))]
+        members = item.members
+        if item.take:
+            drawn = torch.randperm(len(members), generator=generator(self._config.seed, "members", number))[: item.take]
+            members = tuple(members[i] for i in drawn.tolist())
+        numbers = range(number * item.size, (number + 1) * item.size)
+        return [Sample(n, self._form(member, n), number, item.size) for n, member in zip(numbers, members, strict=True)]
+
+    def _form(self, item: Item, number: int) -> Example:
         dropout = self._config.data.caption_dropout if item.uncaptioned else 0.0
         if len(item.forms) == 1 and not dropout:
             return item.forms[0]
@@ -57,7 +109,22 @@ class Samples:
         return forms[int(torch.randint(len(forms), (), generator=rng))]
 
 
-def as_items(data: Sequence[Item | Example]) -> tuple[Item, ...]:
+def _bucket(item: Item | Group) -> tuple[int, ...]:
+    """What samples of one batch have in common: the latent's shape, and how many a group gives."""
+    if isinstance(item, Item):
+        return item.forms[0].latent_shape
+    shapes = {member.forms[0].latent_shape for member in item.members}
+    if len(shapes) > 1:
+        raise DataError(
+            "The pictures of a group have different sizes.",
+            found=sorted(shapes),
+            expected="one size",
+            remedy="Cut them to one size, or turn buckets off.",
+        )
+    return (item.size, *shapes.pop())
+
+
+def as_items(data: Sequence[Item | Group | Example]) -> tuple[Item | Group, ...]:
     """Examples are items of one form.
 
     Raises:
@@ -67,33 +134,4 @@ def as_items(data: Sequence[Item | Example]) -> tuple[Item, ...]:
         raise DataError(
             "There is nothing to train on.", found=0, expected="at least one picture", remedy="Add pictures to the data set."
         )
-    return tuple(entry if isinstance(entry, Item) else Item((entry,)) for entry in data)
-
-
-def prior_items(config: TrainConfig, items: Sequence[Item], class_data: Sequence[Item | Example]) -> tuple[Item, ...]:
-    """The class pictures that the settings want; none where the model itself is the prior, or where there is no prior.
-
-    Raises:
-        DataError: What the prior needs is missing: class pictures, or what a picture's caption says of its class.
-    """
-    if not config.prior.weight:
-        return ()
-    if config.prior.source == "pictures":
-        if not class_data:
-            raise DataError(
-                "Prior preservation with pictures has no class pictures.",
-                found=0,
-                expected="at least one picture of the subject's class",
-                remedy="Name a folder or a number of class pictures, or take the model itself as the prior.",
-            )
-        return as_items(class_data)
-    for item in items:
-        for example in (*item.forms, *item.uncaptioned):
-            if example.class_condition is None:
-                raise DataError(
-                    f'Prior preservation does not know what "{example.caption}" is a kind of.',
-                    found="no class caption",
-                    expected="an encoded class caption for every picture",
-                    remedy="Give a class prompt, or the trigger word that the captions hold.",
-                )
-    return ()
+    return tuple(Item((entry,)) if isinstance(entry, Example) else entry for entry in data)

@@ -21,17 +21,21 @@ import comfy.samplers
 import torch
 from torch import Tensor, nn
 
+from krona_host.model.attention import attention_sites
 from krona_host.model.blocks import blocks_of
 from krona_host.model.families import embeds_guidance, family_of
-from krona_host.model.layer_shape import is_plain, layer_shape
+from krona_host.model.layer_shape import is_plain, layer_shape, vectors_of
 from krona_ops.errors import ConfigError
 from krona_ops.names.spellings import LayerName
 
 from ..backbone.exact_gradients import exact_in_place, gradient_ready
+from ..backbone.protocol import AttentionSite
 from ..batches.examples import Batch, Example, stack_masks
 from ..batches.fingerprint import sampled_fingerprint
 from ..batches.transfer import send
-from ..config import MemoryConfig, ObjectiveConfig
+from ..data.store import EncodedText
+from ..objectives.denoising_config import DenoisingConfig
+from ..settings.groups import MemoryConfig
 from .encode import TextCondition
 from .kernels import formulas
 from .text import TextEncoder
@@ -54,6 +58,8 @@ class ComfyBackbone:
         memory: What the training may cost, and what the model computes in.
         clip: The host's ``CLIP``, if its attention layers are trained too. Captions are then encoded in each step.
         guidance: What a model that was distilled with guidance is told; 0 leaves it to the host.
+        without: The encoded empty prompt, for objectives that need it.
+        vae: The host's ``VAE``, for objectives that look at pixels.
 
     Raises:
         ConfigError: Offloading would overwrite weights before their gradients are computed.
@@ -64,13 +70,18 @@ class ComfyBackbone:
         model: Any,
         memory: MemoryConfig = MemoryConfig(),  # noqa: B008 (frozen)
         clip: Any = None,
-        guidance: float = ObjectiveConfig.embedded_guidance,
+        guidance: float = DenoisingConfig.embedded_guidance,
+        without: EncodedText | None = None,
+        vae: Any = None,
     ) -> None:
         self._patcher = _trainable_clone(model, memory)
         self._memory = memory
         self._text = None if clip is None else TextEncoder(clip)
         self._conditions: dict[int, tuple[TextCondition, Any]] = {}
         self._kept_bytes = 0
+        self._without, self._vae = without, vae
+        self._without_of: dict[Any, TextCondition] = {}
+        self._rows: Tensor | None = None
         self._held = ExitStack()
         self.family = family_of(model)
         self._guidance = {"guidance": guidance} if guidance and embeds_guidance(model.model) else {}
@@ -88,9 +99,15 @@ class ComfyBackbone:
     def device(self) -> torch.device:
         return self._patcher.load_device
 
-    def weights(self) -> Mapping[LayerName, tuple[int, ...]]:
+    def weights(self, *, vectors: bool = False) -> Mapping[LayerName, tuple[int, ...]]:
         modules = self._net.diffusion_model.named_modules(prefix="diffusion_model")
-        found = {LayerName(name): shape for name, module in modules if (shape := layer_shape(module)) is not None}
+        found: dict[LayerName, tuple[int, ...]] = {}
+        for name, module in modules:
+            shape = layer_shape(module)
+            if shape is not None:
+                found[LayerName(name)] = shape
+            if vectors:
+                found |= {LayerName(each): (length,) for each, length in vectors_of(name, module, shape is not None)}
         return found if self._text is None else {**found, **self._text.weights()}
 
     @contextmanager
@@ -118,6 +135,9 @@ class ComfyBackbone:
     def blocks(self) -> Sequence[nn.Module]:
         found = blocks_of(self._net.diffusion_model)
         return found if self._text is None else (*found, *self._text.blocks())
+
+    def sites(self) -> Sequence[AttentionSite]:
+        return tuple(AttentionSite(*map(LayerName, names), heads=heads) for *names, heads in attention_sites(self._net.diffusion_model))
 
     def release_memory(self) -> None:
         gc.collect()
@@ -152,6 +172,7 @@ class ComfyBackbone:
     def _hold(self) -> None:
         """Load the model and make it fit for training, until `_held` is closed."""
         patchers = [self._patcher] if self._text is None else [self._patcher, self._text.patcher]
+        patchers += [] if self._vae is None else [self._vae.patcher]
         with ExitStack() as stack:
             # As the host's own trainer asks: room for activations first, and every weight of this model on the device.
             whole = not self._memory.offload
@@ -162,6 +183,8 @@ class ComfyBackbone:
             stack.enter_context(gradient_ready(self._net))
             if self._text is not None:
                 stack.enter_context(self._text.ready())
+            if self._vae is not None:
+                stack.enter_context(gradient_ready(self._vae.first_stage_model))
             stack.enter_context(_in_training())
             is_unet = isinstance(self._net.diffusion_model, comfy.ldm.modules.diffusionmodules.openaimodel.UNetModel)
             if not is_unet or self._text is not None:
@@ -169,12 +192,21 @@ class ComfyBackbone:
             self._held = stack.pop_all()
 
     def collate(self, examples: Sequence[Example]) -> Batch:
-        latents = send(torch.stack([e.latent for e in examples]).float(), self.device)
+        latents = send(torch.stack([e.latent_or_zeros() for e in examples]).float(), self.device)
         x0 = self._net.process_latent_in(latents)
         pairs = list(zip(examples, x0, strict=True))
         conditions = tuple(self._condition(e.condition, latent[None], e.caption) for e, latent in pairs)
         classes = tuple(self._condition(e.class_condition, x[None]) for e, x in pairs if e.class_condition is not None)
-        return Batch(x0, conditions, stack_masks(examples, self.device), classes)
+        without = () if self._without is None else tuple(self._condition(self._same_size(e), x[None]) for e, x in pairs)
+        has_pictures = all(e.latent is not None for e in examples)
+        return Batch(x0, conditions, stack_masks(examples, self.device), classes, without, has_pictures)
+
+    def _same_size(self, example: Example) -> TextCondition:
+        """No prompt, for a picture of the example's size."""
+        size = example.condition.size
+        if size not in self._without_of:
+            self._without_of[size] = TextCondition(*self._without, size)  # type: ignore[misc]
+        return self._without_of[size]
 
     def _condition(self, text: TextCondition, latent: Tensor, caption: str | None = None) -> Any:
         """What the model is told about one sample; made once per picture, or in each step where the text encoder learns."""
@@ -241,6 +273,27 @@ class ComfyBackbone:
         levels = [float(sampling.percent_to_sigma(1 - min(max(v, 1e-3), 1 - 1e-3))) for v in u.tolist()]
         return send(torch.tensor(levels, dtype=u.dtype), self.device)
 
+    def levels(self, steps: int) -> Tensor:
+        found = comfy.samplers.calculate_sigmas(self._net.model_sampling, "normal", steps)
+        return send(found.float(), self.device)
+
+    @property
+    def has_unconditional(self) -> bool:
+        return self._without is not None
+
+    @property
+    def has_decoder(self) -> bool:
+        return self._vae is not None
+
+    def decode(self, x0: Tensor) -> Tensor:
+        vae = self._vae
+        if vae is None:
+            raise ConfigError(
+                "There is no VAE to see the pictures with.", found="none", expected="a VAE", remedy="Connect one."
+            )
+        latents = self._net.process_latent_out(x0).to(vae.vae_dtype)
+        return vae.process_output(vae.first_stage_model.decode(latents).float())
+
     def add_noise(self, x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
         return self._net.model_sampling.noise_scaling(sigma, noise, x0, False)
 
@@ -250,12 +303,18 @@ class ComfyBackbone:
         if len(groups) == 1:
             return self._predict_group(x_t, sigma, conditions)
         predictions: list[Tensor] = [x_t] * len(conditions)
-        for group in groups:
-            for index, x0 in zip(
-                group, self._predict_group(x_t[group], sigma[group], [conditions[i] for i in group]), strict=True
-            ):
-                predictions[index] = x0
+        try:
+            for group in groups:
+                self._rows = torch.tensor(group, device=self.device)
+                found = self._predict_group(x_t[group], sigma[group], [conditions[i] for i in group])
+                for index, x0 in zip(group, found, strict=True):
+                    predictions[index] = x0
+        finally:
+            self._rows = None
         return torch.stack(predictions)
+
+    def rows(self) -> Tensor | None:
+        return self._rows
 
     def _predict_group(self, x_t: Tensor, sigma: Tensor, conditions: Sequence[dict[str, Any]]) -> Tensor:
         first, *rest = conditions

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from krona_ops.errors import ConfigError, NonFiniteError
 
-from ..config import PreviewConfig
+from ..settings.groups import PreviewConfig
 from .encode import encode_captions
 
 log = logging.getLogger(__name__)

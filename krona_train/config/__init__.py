@@ -1,28 +1,24 @@
 """Every setting of a training, and how it is written and read: nodes, YAML files, docs and tests take them from here."""
 
-from .codec import from_dict, to_dict, to_yaml
-from .training import (
+from ..objectives.denoising_config import DenoisingConfig, Distance, Levels, Weighting
+from ..settings.codec import from_dict, to_dict, to_yaml
+from ..settings.groups import (
     WIDTH,
     AdapterConfig,
     Checkpointing,
     Compute,
     DataConfig,
-    Distance,
     EmaConfig,
-    Levels,
     MemoryConfig,
-    ObjectiveConfig,
     Optimizer,
     OptimizerConfig,
     PreviewConfig,
     PriorConfig,
     Schedule,
-    TrainConfig,
     ValidationConfig,
-    Weighting,
-    from_yaml,
     wanted_prior,
 )
+from .training import TrainConfig, from_yaml
 
 __all__ = [
     "WIDTH",
@@ -30,11 +26,11 @@ __all__ = [
     "Checkpointing",
     "Compute",
     "DataConfig",
+    "DenoisingConfig",
     "Distance",
     "EmaConfig",
     "Levels",
     "MemoryConfig",
-    "ObjectiveConfig",
     "Optimizer",
     "OptimizerConfig",
     "PreviewConfig",

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from krona_ops.errors import DataError
 
-from ..config import DataConfig
+from ..settings.groups import DataConfig
 from .captions import class_caption, require_usable
 from .notices import Notice
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from krona_ops.errors import DataError
 
-from ..config import DataConfig, PriorConfig
+from ..settings.groups import DataConfig, PriorConfig
 from .choices import PictureFiles
 from .folder import Progress, read_folder, tell
 from .notices import Notice, below

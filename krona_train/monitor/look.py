@@ -7,13 +7,11 @@ from dataclasses import dataclass
 
 from PIL.Image import Image
 
-from ..adapters.trainee import Trainee, collect
-from ..backbone.protocol import Backbone
-from ..batches.examples import Item
-from ..config import TrainConfig
-from ..processes.together import Runtime
-from ..run.events import Previewed, Sink, Validated
+from ..adapters.trainee import collect
+from ..batches.examples import Group, Item
+from ..run.events import Previewed, Validated
 from ..step.progress import Progress
+from ..step.scene import Scene
 from .validation import validation_loss
 
 
@@ -21,38 +19,34 @@ from .validation import validation_loss
 class Look:
     """Validation and previews: they see the result as it would be now and never change the training."""
 
-    backbone: Backbone
-    trainee: Trainee
-    held_out: Sequence[Item]
-    config: TrainConfig
+    scene: Scene
+    held_out: Sequence[Item | Group]
     preview: Callable[[], Sequence[Image]] | None
-    runtime: Runtime
-    sink: Sink
     catch_up: Callable[[], None]
     """Called before each look: what comes before it is told first."""
 
     def __call__(self, progress: Progress) -> bool:
         """Look if it is time to, before the first step and after the last too; whether to go on training."""
-        done, validation = progress.done, self.config.validation
+        scene, done = self.scene, progress.done
         if progress.looked == done:
             return not self._has_stalled(progress)
-        validates = bool(self.held_out) and self._is_due(validation.every, done)
-        previews = self.preview is not None and self._is_due(self.config.preview.every, done)
+        validates = bool(self.held_out) and self._is_due(scene.config.validation.every, done)
+        previews = self.preview is not None and self._is_due(scene.config.preview.every, done)
         if validates or previews:
             self.catch_up()
-        with self.trainee.as_result() as layers:
+        with scene.bank.main.as_result() as layers:
             if validates:
-                loss = self.runtime.from_first(validation_loss(self.backbone, self.held_out, self.config))
+                loss = scene.runtime.from_first(validation_loss(scene.backbone, self.held_out, scene.config))
                 is_best = done > 0 and progress.best.improves(loss)
-                self.sink(Validated(done, loss, is_best, collect(layers)))
+                scene.sink(Validated(done, loss, is_best, collect(layers)))
             if self.preview is not None and previews:
-                self.sink(Previewed(done, tuple(self.preview())))
+                scene.sink(Previewed(done, tuple(self.preview())))
         progress.looked = done
         return not self._has_stalled(progress)
 
     def _is_due(self, every: int, done: int) -> bool:
-        return every > 0 and (done % every == 0 or done == self.config.steps)
+        return every > 0 and (done % every == 0 or done == self.scene.config.steps)
 
     def _has_stalled(self, progress: Progress) -> bool:
-        patience = self.config.validation.patience
+        patience = self.scene.config.validation.patience
         return 0 < patience <= progress.best.misses

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from PIL import Image
 
-from ..config import PreviewConfig
+from ..settings.groups import PreviewConfig
 
 
 class Previewer(Protocol):

@@ -9,14 +9,17 @@ import torch
 from krona_ops.errors import DataError
 
 from ..backbone.protocol import Backbone
-from ..batches.examples import Example, Item
+from ..batches.examples import Group, Item
 from ..config import TrainConfig
 from ..objectives.denoising import denoising
+from ..objectives.needs import members_of
 from ..objectives.noise import Draw
 from ..randomness import generator
 
 
-def keep_out(items: Sequence[Item], config: TrainConfig) -> tuple[Sequence[Item], Sequence[Item]]:
+def keep_out(
+    items: Sequence[Item | Group], config: TrainConfig
+) -> tuple[Sequence[Item | Group], Sequence[Item | Group]]:
     """The items to train on and those to validate on, drawn by the run's seed.
 
     Raises:
@@ -36,16 +39,16 @@ def keep_out(items: Sequence[Item], config: TrainConfig) -> tuple[Sequence[Item]
 
 
 @torch.no_grad()
-def validation_loss(backbone: Backbone, items: Sequence[Item], config: TrainConfig) -> float:
+def validation_loss(backbone: Backbone, items: Sequence[Item | Group], config: TrainConfig) -> float:
     """Mean plain squared error over all pictures and noise levels; lower is better, and runs can be compared by it.
 
     Neither the training's weighting nor its noise levels enter: only its seed does.
     """
     losses = []
-    samples = [(n, level) for n in range(len(items)) for level in range(config.validation.levels)]
+    pictures = [member.forms[0] for item in items for member in members_of(item)]
+    samples = [(n, level) for n in range(len(pictures)) for level in range(config.validation.levels)]
     for n, level in samples:  # one at a time: validating must never need more memory than training
-        example: Example = items[n].forms[0]
-        batch = backbone.collate([example])
+        batch = backbone.collate([pictures[n]])
         rng = generator(config.seed, "validation", n, level)
         noise = torch.randn(batch.x0.shape[1:], generator=rng).to(batch.x0)[None]
         time = torch.tensor([(level + 0.5) / config.validation.levels], device=batch.x0.device)

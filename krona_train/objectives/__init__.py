@@ -1,1 +1,1 @@
-"""What a training minimises: one module each, ``(backbone, batch, draw) -> loss per sample (B,)``."""
+"""What a training minimises: a file for each kind, with its settings, and a line in `krona_train.objectives.kinds`."""

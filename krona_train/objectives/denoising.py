@@ -2,29 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from torch import Tensor
 
 from ..backbone.protocol import Backbone
 from ..batches.examples import Batch
-from ..config import ObjectiveConfig
-from .noise import Draw
+from .denoising_config import DenoisingConfig
+from .noise import NOISE, Draw, draw
+from .protocol import Loss, Need, Piece, Stateless
 from .weighting import weighting
 
 
-def denoising(backbone: Backbone, batch: Batch, draw: Draw, config: ObjectiveConfig | None = None) -> Tensor:
+class Denoising(Stateless):
+    """The ordinary denoising loss on pictures."""
+
+    config_type = DenoisingConfig
+    name = "denoising"
+    needs: frozenset[Need] = frozenset({"pictures"})
+
+    def __init__(self, config: DenoisingConfig) -> None:
+        self.config = config
+
+    def losses(self, piece: Piece) -> Iterator[Loss]:
+        """One term."""
+        yield Loss(denoising(piece.backbone, piece.batch, self.drawn(piece), self.config))
+
+    def drawn(self, piece: Piece) -> Draw:
+        """Noise and noise levels of the samples, the same whenever it is asked for."""
+        return draw(piece.backbone, piece.batch.x0, piece.seed, piece.numbers, self.config, NOISE[piece.source])
+
+
+def denoising(backbone: Backbone, batch: Batch, draw: Draw, config: DenoisingConfig | None = None) -> Tensor:
     """``mean ‖ε_pred − ε‖²`` per sample (v or flow where the model predicts those), as ``(B,)``.
 
     Hosts hand out the denoised ``x0``; since ``x0_pred − x0`` is the prediction's error times a function of σ, the exact
     weight ``w(σ)`` gives the same number for every kind of model (Ho et al. 2020, eq. 14; DiffuseKronA, eq. 1).
     """
-    config = config or ObjectiveConfig()
+    config = config or DenoisingConfig()
     x_t = backbone.add_noise(batch.x0, draw.noise, draw.sigma)
     prediction = backbone.predict(x_t, draw.sigma, batch.conditions)
     return error(backbone, prediction, batch.x0, draw.sigma, batch.mask, config)
 
 
 def error(
-    backbone: Backbone, prediction: Tensor, target: Tensor, sigma: Tensor, mask: Tensor | None, config: ObjectiveConfig
+    backbone: Backbone, prediction: Tensor, target: Tensor, sigma: Tensor, mask: Tensor | None, config: DenoisingConfig
 ) -> Tensor:
     """Weighted distance ``(B,)`` of two denoised pictures, in units of what the model predicts.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,8 +11,12 @@ from torch import Tensor
 
 from ..backbone.protocol import Backbone
 from ..batches.transfer import send
-from ..config import ObjectiveConfig
 from ..randomness import Stream, generator
+from .denoising_config import DenoisingConfig
+from .protocol import Source
+
+NOISE: Mapping[Source, Stream] = {"data": "noise", "class data": "class noise"}
+"""The streams of random numbers that noise comes from."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ def draw(
     x0: Tensor,
     seed: int,
     numbers: Sequence[int],
-    config: ObjectiveConfig | None = None,
+    config: DenoisingConfig | None = None,
     stream: Stream = "noise",
 ) -> Draw:
     """Noise level and noise for each sample, from the seed and the sample's number alone.
@@ -40,7 +44,7 @@ def draw(
         numbers: ``B`` sample numbers, counted from the start of the training.
         config: Which levels are drawn, and the noise's offset.
     """
-    config = config or ObjectiveConfig()
+    config = config or DenoisingConfig()
     times, noises = [], []
     for number in numbers:
         rng = generator(seed, stream, number)
@@ -53,7 +57,7 @@ def draw(
     return Draw(backbone.noise_levels(torch.stack(times)), send(torch.stack(noises).to(x0.dtype), x0.device))
 
 
-def warp(u: Tensor, config: ObjectiveConfig) -> Tensor:
+def warp(u: Tensor, config: DenoisingConfig) -> Tensor:
     """A uniform number in [0, 1) to a time of the wanted density, 0 clean and 1 noise.
 
     Densities: logit-normal and mode are sections 3.1 of Esser et al. 2024 (Stable Diffusion 3), the latter eq. 20;

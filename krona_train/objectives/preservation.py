@@ -1,21 +1,75 @@
-"""Prior preservation without pictures: what the frozen model makes of the class stays what it was."""
+"""Prior preservation: what the model knows of the subject's class stays what it was (Ruiz et al. 2022)."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from krona_ops.errors import ConfigError, DataError
+
 from ..backbone.protocol import Backbone
-from ..batches.examples import Batch
-from ..config import ObjectiveConfig
-from .denoising import error
+from ..batches.examples import Batch, Example, Group, Item
+from ..batches.samples import as_items
+from ..settings.groups import PriorConfig
+from .denoising import Denoising, error
+from .denoising_config import DenoisingConfig
+from .needs import members_of
 from .noise import Draw
+from .protocol import Captured, Loss, Objective, Piece
+
+
+class PriorPreservation:
+    """Another objective, with a term for the class: on pictures of it, or without pictures on what the frozen model makes of its caption.
+
+    Args:
+        inner: What is minimised besides; the class's pictures are taken as it takes those of the subject.
+
+    Raises:
+        ConfigError: The objective is none that denoises pictures.
+    """
+
+    config_type = PriorConfig
+
+    def __init__(self, inner: Objective, config: PriorConfig) -> None:
+        if not isinstance(inner, Denoising):
+            raise ConfigError(
+                f"Prior preservation goes with denoising, and not with {inner.name}.",
+                found=inner.name,
+                expected=Denoising.name,
+                remedy="Set prior.weight to 0.",
+            )
+        self.config, self._inner = config, inner
+        self.name, self.needs, self.others = inner.name, inner.needs, inner.others
+        with_pictures = config.source == "pictures"
+        self.turns = tuple(replace(t, sources=(*t.sources, "class data")) if with_pictures else t for t in inner.turns)
+
+    def losses(self, piece: Piece) -> Iterator[Loss]:
+        """The inner terms; and the class's, in pieces of its pictures or after each piece of the subject's."""
+        if piece.source == "class data":
+            yield from (loss._replace(weight=self.config.weight * loss.weight) for loss in self._inner.losses(piece))
+            return
+        yield from self._inner.losses(piece)
+        if self.config.source == "model":
+            drawn, settings = self._inner.drawn(piece), self._inner.config
+            kept = preservation(piece.backbone, piece.batch, drawn, settings, piece.bank.none())
+            yield Loss(self.config.weight * kept)
+
+    def capture(self) -> Captured:
+        """That of the inner objective."""
+        return self._inner.capture()
+
+    def restore(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
+        """That of the inner objective."""
+        self._inner.restore(tensors, numbers)
 
 
 def preservation(
-    backbone: Backbone, batch: Batch, draw: Draw, config: ObjectiveConfig, without_adapter: AbstractContextManager[None]
+    backbone: Backbone, batch: Batch, draw: Draw, config: DenoisingConfig, without_adapter: AbstractContextManager[None]
 ) -> Tensor:
     """Error ``(B,)`` of the adapted model's prediction on the class caption against the frozen model's own.
 
@@ -27,3 +81,34 @@ def preservation(
         target = backbone.predict(x_t, draw.sigma, batch.class_conditions)
     prediction = backbone.predict(x_t, draw.sigma, batch.class_conditions)
     return error(backbone, prediction, target, draw.sigma, None, config)
+
+
+def prior_items(
+    prior: PriorConfig, items: Sequence[Item | Group], class_data: Sequence[Item | Group | Example]
+) -> tuple[Item | Group, ...]:
+    """The class pictures that the settings want; none where the model itself is the prior, or where there is no prior.
+
+    Raises:
+        DataError: What the prior needs is missing: class pictures, or what a picture's caption says of its class.
+    """
+    if not prior.weight:
+        return ()
+    if prior.source == "pictures":
+        if not class_data:
+            raise DataError(
+                "Prior preservation with pictures has no class pictures.",
+                found=0,
+                expected="at least one picture of the subject's class",
+                remedy="Name a folder or a number of class pictures, or take the model itself as the prior.",
+            )
+        return as_items(class_data)
+    for member in (member for item in items for member in members_of(item)):
+        for example in (*member.forms, *member.uncaptioned):
+            if example.class_condition is None:
+                raise DataError(
+                    f'Prior preservation does not know what "{example.caption}" is a kind of.',
+                    found="no class caption",
+                    expected="an encoded class caption for every picture",
+                    remedy="Give a class prompt, or the trigger word that the captions hold.",
+                )
+    return ()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..config import ObjectiveConfig
+from .denoising_config import DenoisingConfig
 
 
-def weighting(config: ObjectiveConfig, snr: Tensor, loss_weight: Tensor) -> Tensor:
+def weighting(config: DenoisingConfig, snr: Tensor, loss_weight: Tensor) -> Tensor:
     """What the squared error of the model's own prediction is multiplied by, per sample.
 
     All three are defined by what they make of the error of ``x0``, so that ε-, v- and flow-models train on the same thing:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from PIL.Image import Image
 
@@ -79,6 +79,8 @@ class Saved:
     state: TrainState
     adapter: Adapter | None = None
     """As it is now, where somebody asked for it."""
+    others: Mapping[str, Adapter] = field(default_factory=dict)
+    """The adapters that the objective trains besides, by name."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,8 @@ class Ended:
     """From which it can go on. Both are ``None`` where the event comes from another process, whose folder has them."""
     error: BaseException | None = None
     """Why it ended early; ``None`` when it ended as it should."""
+    others: Mapping[str, Adapter] = field(default_factory=dict)
+    """The adapters that the objective trains besides, by name."""
 
 
 Event = Started | Stepped | Noted | Previewed | Validated | Saved | Ended

@@ -90,6 +90,8 @@ class Run:
             self._keep(event.state)
             if event.adapter is not None:
                 self._save(event.adapter, layout.adapter_at(event.state.step), event.state.step)
+                for name, other in event.others.items():
+                    self._save(other, layout.adapter_at(event.state.step, name), event.state.step)
                 forget(self.folder, Ask.SAVE)
         self._note(event)
         if isinstance(event, Validated) and event.is_best and event.adapter is not None:
@@ -179,6 +181,8 @@ class Run:
         try:
             if event.step > 0 and event.adapter is not None and event.state is not None:
                 self._keep(event.state)
+                for name, other in event.others.items():
+                    self._save(other, layout.other_adapter(name), event.step)
                 self._keep_result(event.step, event.adapter, is_whole=event.error is None)
         finally:
             forget(self.folder)
@@ -211,7 +215,7 @@ def save_as_trained(adapter: Adapter, path: Path, config: AdapterConfig) -> Path
         FormatError: See `require_a_format`.
         AdapterFileError: The folder cannot be written, or the disk is full.
     """
-    if config.kind == "lora":
+    if config.kinds == {"lora"}:
         return save(adapter, path, "lora", rank=config.rank)
     if config.layout == "shuffled":
         return save(adapter, path, "diffusekrona", rename=_official)
@@ -224,7 +228,7 @@ def require_a_format(targets: Sequence[Target], config: AdapterConfig) -> None:
     Raises:
         ConfigError: A layer is none that these files have.
     """
-    if config.kind == "lora" or config.layout == "kron":
+    if config.layout == "kron" or not config.kinds & {"kronecker", "sum"}:
         return
     other = next((t.name for t in targets if t.sizes.kernel or not _OFFICIAL.fullmatch(_official(t.name))), None)
     if other is not None:

@@ -12,9 +12,10 @@ from typing import Any
 
 from krona_ops.errors import ConfigError, KronaError
 
-from ..config import TrainConfig, from_dict, plain_yaml, to_yaml, wanted_prior
-from ..config.typed_in import safe_name, typed_path
+from ..config import TrainConfig, from_dict, to_yaml, wanted_prior
 from ..data.choices import PictureFiles
+from ..settings import plain_yaml
+from ..settings.typed_in import safe_name, typed_path
 
 
 @dataclass(frozen=True)

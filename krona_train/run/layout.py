@@ -26,9 +26,14 @@ def state_at(step: int) -> str:
     return f"{STATE_PREFIX}{step:08}{SUFFIX}"
 
 
-def adapter_at(step: int) -> str:
-    """The adapter as it was after this step, kept beside its state."""
-    return f"adapter-step-{step:06}{SUFFIX}"
+def adapter_at(step: int, name: str = "") -> str:
+    """The adapter as it was after this step, kept beside its state; of one that an objective trains besides, with its name."""
+    return f"adapter-step-{step:06}{f'-{name}' if name else ''}{SUFFIX}"
+
+
+def other_adapter(name: str) -> str:
+    """An adapter that an objective trained besides the result, as it was at the end."""
+    return f"adapter-of-{name}{SUFFIX}"
 
 
 def stopped_at(step: int) -> str:

@@ -38,7 +38,7 @@ def describe(config: TrainConfig, *, name: str, family: str, captions: Sequence[
 
 def _network(config: TrainConfig) -> dict[str, str]:
     adapter = config.adapter
-    if adapter.kind == "lora":
+    if adapter.kinds == {"lora"}:
         return {
             "ss_network_module": "networks.lora",
             "ss_network_dim": str(adapter.rank),

@@ -73,6 +73,8 @@ class TrainState:
         for place in self.numbers.get(AS_THEN, ()):
             section, name = place.split(".")
             mine, theirs = getattr(self.config, section), getattr(config, section)
+            if type(mine) is not type(theirs):
+                continue
             if getattr(theirs, name) == getattr(type(theirs)(), name) != getattr(mine, name):
                 log.info(
                     "KronA: this run is older than the setting %s, and goes on without it (%s).", place, getattr(mine, name)

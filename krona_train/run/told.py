@@ -10,7 +10,7 @@ from krona_ops.border import Border, Limits
 from krona_ops.errors import AdapterFileError
 from krona_ops.shown import shown
 
-from ..config import Checkpointing, TrainConfig, from_dict
+from ..config import Checkpointing, DenoisingConfig, TrainConfig, from_dict
 
 KIND = "krona.train-state"
 SCHEMA = "2"
@@ -68,14 +68,18 @@ def read(metadata: Mapping[str, str], where: str) -> Told:
 
 def _as_then(config: Mapping[str, Any], border: Border) -> dict[str, Any]:
     """Settings of a file from before they existed, as trainings were then; defaults have changed since."""
-    objective = {"embedded_guidance": 0.0, **border.mapping(config.get("objective", {}), "objective")}
+    objective = border.mapping(config.get("objective", {}), "objective")
+    if objective.get("kind", DenoisingConfig.kind) == DenoisingConfig.kind:
+        objective = {"embedded_guidance": 0.0, **objective}
     optimizer = {"rate_by_width": 0.0, **border.mapping(config.get("optimizer", {}), "optimizer")}
     return {**config, "optimizer": optimizer, "objective": objective}
 
 
 def _younger(config: Mapping[str, Any]) -> list[str]:
     """Settings that a graph or a file of that time could not name, and that a saved training knows nothing of."""
-    return [] if "embedded_guidance" in config.get("objective", {}) else list(_YOUNGER)
+    objective = config.get("objective", {})
+    is_denoising = objective.get("kind", DenoisingConfig.kind) == DenoisingConfig.kind
+    return list(_YOUNGER) if is_denoising and "embedded_guidance" not in objective else []
 
 
 def _check(numbers: Mapping[str, Any], border: Border) -> None:
@@ -96,6 +100,18 @@ def _check(numbers: Mapping[str, Any], border: Border) -> None:
     plan = _exactly(numbers.get("plan"), "plan", {"checkpointing", "pieces"}, border)
     border.choice(plan["checkpointing"], "plan.checkpointing", get_args(Checkpointing))
     border.integer(plan["pieces"], "plan.pieces", 1, 1_000_000)
+    _check_adapter(numbers, border)
+    for other in border.mapping(numbers.get("adapters", {}), "adapters").values():
+        _check_adapter(border.mapping(other, "adapters"), border)
+    border.mapping(numbers.get("objective", {}), "objective")
+
+
+def _check_adapter(numbers: Mapping[str, Any], border: Border) -> None:
+    """Whether the numbers of one adapter's optimizer are there.
+
+    Raises:
+        AdapterFileError: One is missing or of another type.
+    """
     border.mapping(numbers.get("scaler"), "scaler")
     for group in border.sequence(numbers.get("groups"), "groups"):
         border.mapping(group, "groups")

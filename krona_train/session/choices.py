@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from ..config import (
+    DenoisingConfig,
     EmaConfig,
     MemoryConfig,
-    ObjectiveConfig,
     OptimizerConfig,
     PreviewConfig,
     PriorConfig,
@@ -28,7 +28,7 @@ class Settings:
     """Parts of a `TrainConfig`, and what only the data set can decide."""
 
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    objective: DenoisingConfig = field(default_factory=DenoisingConfig)
     prior: PriorChoice = "auto"
     """``auto`` is ``pictures`` where the data set has or wants class pictures, and off otherwise."""
     prior_weight: float = 1.0

@@ -17,7 +17,6 @@ from krona_ops.errors import ConfigError, DataError, KronaError
 
 from ..comfyui.load import load_clip, load_model, load_vae
 from ..comfyui.start import user_folder
-from ..config.typed_in import safe_name
 from ..data.source import read_pictures
 from ..processes.console import ProgressBar, Requests, as_lines
 from ..processes.together import Runtime
@@ -27,6 +26,7 @@ from ..run.job import Job, to_text
 from ..run.litter import sweep_below
 from ..run.requests import forget
 from ..run.state import TrainState, newest_whole
+from ..settings.typed_in import safe_name
 from .material import Material, Places, prepare, with_prompts
 from .training import HostTraining
 

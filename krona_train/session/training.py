@@ -9,19 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from krona_host.model.families import family_of
-from krona_ops import Adapter, select
+from krona_ops import Adapter
 from krona_ops.errors import AdapterFileError, ConfigError, KronaError
 
-from ..adapters.rates import learning_rates, require_movement
 from ..adapters.start import Start, begin_at
+from ..adapters.targets import targets_of
 from ..batches.fingerprint import fingerprint
-from ..batches.samples import as_items, prior_items
+from ..batches.samples import as_items
 from ..comfyui.model import ComfyBackbone
 from ..comfyui.parts import notes_on, rehearse
 from ..comfyui.sampling import ComfyPreviewer, Prompt, encode_prompts
 from ..config import TrainConfig
-from ..loop import fit
+from ..loop import choose_all, fit
 from ..monitor.preview import Previewer, preview_size
+from ..objectives.kinds import objective_of
+from ..objectives.preservation import prior_items
 from ..processes.together import OneProcess, Runtime
 from ..run.events import Ended, Event, Sink, Started, to_all
 from ..run.folder import Run, require_a_format
@@ -62,12 +64,11 @@ class HostTraining:
         self._settings, self._clip, self._vae = settings, clip, vae
         self._family = family_of(model)
         trained = clip if config.adapter.text_encoder else None
-        self.backbone = ComfyBackbone(model, config.memory, trained, config.objective.embedded_guidance)
-        targets = select(self.backbone.weights(), config.adapter.targets)
+        self.backbone = ComfyBackbone(model, config.memory, trained, getattr(config.objective, "embedded_guidance", 0.0))
+        targets = targets_of(self.backbone, config.adapter)
         self.start: Start | None = None if start is None else begin_at(start, targets, config.adapter)
         require_a_format(targets, config.adapter)
-        begun = () if self.start is None else self.start.adapter.layers
-        require_movement(learning_rates(self.backbone, targets, config), config, begun)
+        choose_all(self.backbone, objective_of(config.objective, config.prior), config, self.start)
 
     @property
     def begun(self) -> str:
@@ -81,7 +82,7 @@ class HostTraining:
             ConfigError: The model cannot take what the text encoder gives.
         """
         items = as_items(self.material.items)
-        classes = prior_items(self.config, items, self.material.class_items)
+        classes = prior_items(self.config.prior, items, self.material.class_items)
         with self.backbone.ready():
             rehearse(self.backbone, items)
             return self.backbone.fingerprint(), fingerprint((*items, *classes))

@@ -15,44 +15,49 @@ from torch.utils.checkpoint import checkpoint
 from krona_ops.live.attach import Forward, patched
 
 from ..backbone.exact_gradients import mode_of_recomputation
-from ..config import Checkpointing, MemoryConfig
+from ..settings.groups import Checkpointing, MemoryConfig
 
 log = logging.getLogger(__name__)
+Pinned = Callable[[], AbstractContextManager[Any]]
 
 
 @contextmanager
-def prepared(blocks: Sequence[nn.Module], memory: MemoryConfig, mode: Checkpointing | None = None) -> Iterator[None]:
+def prepared(
+    blocks: Sequence[nn.Module], memory: MemoryConfig, mode: Checkpointing | None = None, pinned: Pinned = nullcontext
+) -> Iterator[None]:
     """Inside, the blocks compute as the settings say.
 
     Args:
         blocks: As `Backbone.blocks` gives them.
         mode: Instead of ``memory.checkpointing``, for a step that did not fit.
+        pinned: See `checkpointed`.
     """
     mode = mode or memory.checkpointing
     if memory.compile and mode != "none":
         # torch.utils.checkpoint turns the compiler off for what it runs, in both passes (torch 2.11).
         log.info("KronA: blocks are not compiled, because gradient checkpointing is on.")
-    with compiled(blocks) if memory.compile and mode == "none" else checkpointed(blocks, mode):
+    with compiled(blocks) if memory.compile and mode == "none" else checkpointed(blocks, mode, pinned):
         yield
 
 
 @contextmanager
-def checkpointed(blocks: Sequence[nn.Module], mode: Checkpointing) -> Iterator[None]:
+def checkpointed(blocks: Sequence[nn.Module], mode: Checkpointing, pinned: Pinned = nullcontext) -> Iterator[None]:
     """Inside, each block keeps only its inputs, and computes the rest again when its gradient is wanted (Chen et al. 2016).
 
     Backward passes belong inside as well: what is computed again goes through whatever patches the layers then have.
 
     Args:
         mode: ``blocks``, or ``offloaded``, where inputs that carry gradients wait in the computer's memory. ``none`` does nothing.
+        pinned: Called when a block computes; what it gives is entered when the block computes again, so that it does the same then.
     """
     if mode == "none":
         yield
         return
-    with patched({block: _recomputing(block, mode == "offloaded") for block in blocks}):
+    with patched({block: _recomputing(block, mode == "offloaded", pinned) for block in blocks}):
         yield
 
 
-def _recomputing(block: nn.Module, offload: bool) -> Forward:
+def _recomputing(block: nn.Module, offload: bool, pinned: Pinned) -> Forward:
     """A ``forward`` that saves its inputs only. Gradients of layers inside are kept, even where no input carries one."""
     random = any(isinstance(m, nn.Dropout) and m.p > 0 and m.training for m in block.modules())
 
@@ -60,13 +65,28 @@ def _recomputing(block: nn.Module, offload: bool) -> Forward:
         if not torch.is_grad_enabled():
             return original(*args, **kwargs)
         call = _Call(original, args, kwargs)
-        again = mode_of_recomputation()
+        mode, state = mode_of_recomputation(), pinned()
         with _waiting_in_cpu_memory() if offload else nullcontext():
             return checkpoint(
-                call, *call.streams, use_reentrant=False, preserve_rng_state=random, context_fn=lambda: (nullcontext(), again)
+                call, *call.streams, use_reentrant=False, preserve_rng_state=random, context_fn=lambda: (nullcontext(), _Both(mode, state))
             )
 
     return forward
+
+
+class _Both(AbstractContextManager[None]):
+    """One inside the other, as often as a graph is gone through backwards."""
+
+    def __init__(self, outer: AbstractContextManager[Any], inner: AbstractContextManager[Any]) -> None:
+        self._outer, self._inner = outer, inner
+
+    def __enter__(self) -> None:
+        self._outer.__enter__()
+        self._inner.__enter__()
+
+    def __exit__(self, *exception: Any) -> None:
+        self._inner.__exit__(*exception)
+        self._outer.__exit__(*exception)
 
 
 def _waiting_in_cpu_memory() -> AbstractContextManager:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from ..config import Checkpointing
+from ..settings.groups import Checkpointing
 
 _TEXTS = ("out of memory", "can't allocate memory", "not enough memory")
 """How PyTorch's allocators say it where they have no class of their own for it."""

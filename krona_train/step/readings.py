@@ -70,13 +70,12 @@ class Readings:
         bad = (~torch.isfinite(judged)).any().to(torch.float32)
         self.broken = bad if self.broken is None else torch.maximum(self.broken, bad)
 
-    def add(self, loss: Tensor, grad_norm: Tensor, learning_rate: float, memory: int) -> None:
-        """After the factors have moved: the step is done.
+    def add(self, step: int, loss: Tensor, grad_norm: Tensor, learning_rate: float, memory: int) -> None:
+        """After the factors have moved: the step of that number is done, 1 for the first.
 
         Raises:
             NonFiniteError: The numbers of the step before were not finite.
         """
-        step = self._progress.done = self._progress.done + 1
         before = self._waiting
         self._waiting = _Reading(step, *_on_the_way(torch.stack([loss.detach(), grad_norm])), learning_rate, memory)
         if before is not None:

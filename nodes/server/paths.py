@@ -14,11 +14,11 @@ import folder_paths
 from krona_ops.errors import AdapterFileError, ConfigError, DataError, KronaError
 from krona_ops.files import read_header
 from krona_ops.formats.header import SUFFIXES
-from krona_train.config.typed_in import safe_name as safe_name
-from krona_train.config.typed_in import typed_path
 from krona_train.run.overview import RunList
 from krona_train.run.reading import is_run
 from krona_train.run.state import newest_whole
+from krona_train.settings.typed_in import safe_name as safe_name
+from krona_train.settings.typed_in import typed_path
 
 from . import places
 from .public import without_folders

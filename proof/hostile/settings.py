@@ -9,9 +9,9 @@ from typing import Any
 
 import yaml
 
-from krona_train.config.codec import to_dict
 from krona_train.run.job import Job, load_job
 from krona_train.run.reading import settings_of
+from krona_train.settings.codec import to_dict
 
 from ..driver import Bench, Outcome
 from ..judge import foreign

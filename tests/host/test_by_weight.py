@@ -251,16 +251,17 @@ def test_factors_of_a_layer_that_is_read_have_the_gradients_of_the_sum(build, co
     """Kandinsky 6 reads the weight of its modulation while it is trained too; autograd through W + ΔW is the oracle."""
     from krona_ops import TargetRule, select
     from krona_train import AdapterConfig
-    from krona_train.adapters.layers import Switch, build_layer, patch_with
+    from krona_train.adapters.attach import MAIN, Gates, patch_of
+    from krona_train.adapters.layers import build_layer
 
     kinds = {"lora": AdapterConfig(kind="lora", rank=3)}
     [target] = select({"net.2": (64, 96)}, (TargetRule(factors=(8, 8), projections=(), pattern=r"net\.2$"),))
     layer = build_layer(target, kinds.get(config, AdapterConfig(layout=config)), torch.Generator().manual_seed(0))
-    _, zero = layer.random_and_zero()
+    [zero] = layer.by_role()["zero"]
     torch.nn.init.normal_(zero, std=0.1, generator=torch.Generator().manual_seed(1))
     block = build("cast", None).model.diffusion_model.blocks[0]
-    module, switch = block.net[2], Switch()
-    patch = patch_with(layer, module, "net.2", switch)
+    module, gates = block.net[2], Gates()
+    patch = patch_of({"net.2": ((MAIN, layer),)}, module, gates, lambda module: type(module) is nn.Linear)
     with torch.inference_mode():
         x = torch.randn(5, 64, generator=torch.Generator().manual_seed(3))
         base, hidden = block(x), F.gelu(block.net[0](x), approximate="tanh")
@@ -273,7 +274,7 @@ def test_factors_of_a_layer_that_is_read_have_the_gradients_of_the_sum(build, co
         )
         found = block(x)
         gradients = torch.autograd.grad(found.square().sum(), list(layer.parameters()))
-        with switch.off():
+        with gates.only({}):
             assert torch.allclose(block(x), base, atol=1e-5)
     finally:
         patch.detach()
@@ -315,8 +316,8 @@ def test_a_training_names_the_layers_that_the_model_passes_by(caplog):
     import gradients
 
     from krona_ops.live.reach import Reach
+    from krona_train.adapters.attach import attached
     from krona_train.backbone.toy import ToyBackbone
-    from krona_train.loop import attached
 
     backbone, reach = ToyBackbone(), Reach()
     layers = gradients.random_layers(backbone)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from krona_train.config import ObjectiveConfig
+from krona_train.config import DenoisingConfig
 from krona_train.objectives.denoising import denoising
 from krona_train.objectives.noise import Draw, warp
 
@@ -102,7 +102,7 @@ def test_min_snr_is_the_weighting_that_diffusers_computes(case):
     snr = compute_snr(case.scheduler, TIMESTEPS)
     weights = snr.clamp(max=5.0) / (snr if case.scheduler.config.prediction_type == "epsilon" else snr + 1)
     assert 0.001 < weights.min() < weights.max()
-    assert_close(case.loss(ObjectiveConfig(weighting="min_snr", snr_gamma=5.0)), case.reference() * weights, **TOLERANCE)
+    assert_close(case.loss(DenoisingConfig(weighting="min_snr", snr_gamma=5.0)), case.reference() * weights, **TOLERANCE)
 
 
 @pytest.mark.parametrize("c", [0.1, 1.0])
@@ -111,7 +111,7 @@ def test_huber_is_the_distance_that_diffusers_computes(case, c):
     errors = case.errors
     expected = per_sample(2 * c * (torch.sqrt(errors**2 + c**2) - c))
     assert not torch.allclose(expected, case.reference(), rtol=0.1)
-    assert_close(case.loss(ObjectiveConfig(distance="huber", huber_c=c)), expected, **TOLERANCE)
+    assert_close(case.loss(DenoisingConfig(distance="huber", huber_c=c)), expected, **TOLERANCE)
 
 
 def test_the_noise_levels_are_the_thousand_of_diffusers_schedule_equally_often(case):
@@ -195,7 +195,7 @@ def test_the_loss_of_a_flow_is_the_squared_error_that_diffusers_computes(sd3):
     assert_close(sd3.loss(), per_sample((predicted - sd3.target).square()), **TOLERANCE)
     c = 0.1
     expected = per_sample(2 * c * (((predicted - sd3.target) ** 2 + c**2).sqrt() - c))
-    assert_close(sd3.loss(ObjectiveConfig(distance="huber", huber_c=c)), expected, **TOLERANCE)
+    assert_close(sd3.loss(DenoisingConfig(distance="huber", huber_c=c)), expected, **TOLERANCE)
 
 
 @pytest.mark.parametrize("kind", ["sd3", "flux"])
@@ -252,25 +252,25 @@ def max_density(quantiles):
 @pytest.mark.parametrize(("mean", "std"), [(0.0, 1.0), (0.5, 0.8), (-1.0, 1.3)])
 def test_logit_normal_times_are_diffusers_with_the_mean_of_the_paper(mean, std):
     """A positive mean is more noise here as in the paper, and less noise in diffusers' scripts, whose list runs backwards."""
-    config = ObjectiveConfig(levels="logit_normal", level_mean=mean, level_std=std)
+    config = DenoisingConfig(levels="logit_normal", level_mean=mean, level_std=std)
     assert_same_distribution(their_times("logit_normal", logit_mean=-mean, logit_std=std), config)
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.8, 1.29, 1.75])
 def test_mode_times_are_diffusers(scale):
     """Symmetric about one half, so that the direction of diffusers' list makes no difference."""
-    config = ObjectiveConfig(levels="mode", level_scale=scale)
+    config = DenoisingConfig(levels="mode", level_scale=scale)
     assert_same_distribution(their_times("mode", mode_scale=scale), config)
 
 
 def test_uniform_times_are_diffusers():
-    assert_same_distribution(their_times("none"), ObjectiveConfig())
+    assert_same_distribution(their_times("none"), DenoisingConfig())
 
 
 @pytest.mark.parametrize("shift", [1.0, 3.0, 6.0])
 def test_shifted_times_are_those_of_diffusers_shifted_scheduler(shift):
     times = torch.arange(1, 1001, dtype=torch.float64) / 1000
-    found = warp(times, ObjectiveConfig(levels="shifted", level_shift=shift))
+    found = warp(times, DenoisingConfig(levels="shifted", level_shift=shift))
     theirs = diffusers.FlowMatchEulerDiscreteScheduler(shift=shift).sigmas.flip(0)
     assert_close(found.float(), theirs, rtol=1e-5, atol=0)
 
@@ -296,10 +296,10 @@ def shifted(t, shift=3.0):
 
 
 DENSITIES = {
-    "uniform": (torch.ones_like, ObjectiveConfig()),
-    "logit_normal": (logit_normal, ObjectiveConfig(levels="logit_normal", level_mean=0.5, level_std=0.8)),
-    "mode": (mode, ObjectiveConfig(levels="mode", level_scale=1.29)),
-    "shifted": (shifted, ObjectiveConfig(levels="shifted", level_shift=3.0)),
+    "uniform": (torch.ones_like, DenoisingConfig()),
+    "logit_normal": (logit_normal, DenoisingConfig(levels="logit_normal", level_mean=0.5, level_std=0.8)),
+    "mode": (mode, DenoisingConfig(levels="mode", level_scale=1.29)),
+    "shifted": (shifted, DenoisingConfig(levels="shifted", level_shift=3.0)),
 }
 
 

@@ -10,7 +10,7 @@ import torch
 from krona_ops import TargetRule, load, to_low_rank
 from krona_ops.errors import ConfigError
 from krona_train import AdapterConfig, OptimizerConfig, TrainConfig
-from krona_train.config import DataConfig, ObjectiveConfig, PriorConfig
+from krona_train.config import DataConfig, DenoisingConfig, PriorConfig
 from tools import tiny_models
 
 CONFIG = TrainConfig(
@@ -204,7 +204,7 @@ def test_embedded_guidance_is_told_to_the_models_that_take_it_and_to_no_others(c
                 return real(x, t, **kw)
 
             model.model.apply_model = spy
-            config = TrainConfig(steps=1, objective=ObjectiveConfig(embedded_guidance=guidance))
+            config = TrainConfig(steps=1, objective=DenoisingConfig(embedded_guidance=guidance))
             fit(ComfyBackbone(model, guidance=guidance), [example], config)
             del model.model.apply_model
             told[name, guidance] = None if seen[0] is None else float(seen[0][0])

@@ -8,11 +8,11 @@ from torch.testing import assert_close
 
 from krona_ops import TargetRule, select
 from krona_train import AdapterConfig, OptimizerConfig, TrainConfig, fit
+from krona_train.adapters.attach import attached
 from krona_train.adapters.trainee import build_layers
 from krona_train.backbone.toy import ToyBackbone
 from krona_train.batches.examples import Example
 from krona_train.config import PriorConfig
-from krona_train.loop import attached
 from krona_train.objectives.noise import draw
 from krona_train.run.events import Stepped
 

@@ -10,8 +10,8 @@ from krona_ops.errors import ConfigError
 from krona_train import AdapterConfig, OptimizerConfig, TrainConfig
 from krona_train.config import (
     DataConfig,
+    DenoisingConfig,
     EmaConfig,
-    ObjectiveConfig,
     PreviewConfig,
     PriorConfig,
     ValidationConfig,
@@ -35,7 +35,7 @@ OTHERWISE = {
 }
 """Inputs that are called otherwise than their fields, or whose field is in another group than most."""
 GROUPS = {
-    "KronaTrainSettings": (OptimizerConfig, ObjectiveConfig),
+    "KronaTrainSettings": (OptimizerConfig, DenoisingConfig),
     "KronaDataset": (DataConfig,),
     "KronaTargets": (AdapterConfig,),
     "KronaTrain": (TrainConfig,),

@@ -12,9 +12,9 @@ from torch.testing import assert_close
 
 from krona_ops import TargetRule, select
 from krona_train import AdapterConfig, OptimizerConfig, TrainConfig, fit
+from krona_train.adapters.attach import attached
 from krona_train.adapters.trainee import build_layers
 from krona_train.batches.examples import Example
-from krona_train.loop import attached
 from krona_train.objectives.denoising import denoising
 from krona_train.objectives.noise import Draw, draw
 from krona_train.run.events import Stepped

@@ -11,8 +11,8 @@ from torch.overrides import TorchFunctionMode
 
 from krona_ops import TargetRule, select
 from krona_train import AdapterConfig
+from krona_train.adapters.attach import attached
 from krona_train.adapters.trainee import build_layers
-from krona_train.loop import attached
 from krona_train.objectives.noise import Draw
 from krona_train.step.checkpointing import checkpointed
 

@@ -11,10 +11,10 @@ from krona_ops import TargetRule
 from krona_ops.errors import ConfigError, DataError, KronaError
 from krona_train import AdapterConfig, OptimizerConfig, TrainConfig
 from krona_train.config import DataConfig
-from krona_train.config.typed_in import typed_path
 from krona_train.data.choices import PictureFiles
 from krona_train.data.source import read_pictures
 from krona_train.run.job import Job, ModelFiles, load_job, to_text
+from krona_train.settings.typed_in import typed_path
 
 ROBOTS = Path(__file__).resolve().parents[2] / "samples" / "krobot"
 

@@ -12,10 +12,10 @@ from krona_ops.live.attach import patched
 from krona_ops.targets.rules import TargetRule
 from krona_ops.updates import kron
 from krona_ops.updates.shapes import KronShape
-from krona_train.adapters import kron_linear
-from krona_train.adapters.kron_linear import KronConvolution, KronLinear, KronUpdate, formed
-from krona_train.adapters.layers import build_layer, forward_with
-from krona_train.adapters.scheme import choose, cost
+from krona_train.adapters.attach import forward_with
+from krona_train.adapters.layers import build_layer, kron_linear
+from krona_train.adapters.layers.kron_linear import KronConvolution, KronLinear, KronUpdate, formed
+from krona_train.adapters.layers.scheme import choose, cost
 from krona_train.config import AdapterConfig
 
 FACTORS = [(6, 2, 3, 5), (2, 6, 5, 3), (3, 3, 4, 4), (1, 2, 9, 7), (8, 9, 1, 2), (5, 4, 3, 1)]

@@ -9,11 +9,11 @@ from test_loop import config, examples
 from test_state import record, settings
 
 from krona_ops.errors import ConfigError, DataError
+from krona_ops.live.attach import patched
 from krona_train import OptimizerConfig, TrainConfig, fit
 from krona_train.backbone.toy import ToyBackbone
 from krona_train.batches.samples import as_items
-from krona_train.config import EmaConfig, ObjectiveConfig, PreviewConfig, ValidationConfig
-from krona_train.loop import attached
+from krona_train.config import DenoisingConfig, EmaConfig, PreviewConfig, ValidationConfig
 from krona_train.monitor.validation import keep_out, validation_loss
 from krona_train.run.events import Ended, Previewed, Saved, Stepped, Validated
 from krona_train.run.state import TrainState
@@ -73,7 +73,7 @@ def test_looking_changes_nothing():
 
 @pytest.mark.parametrize("k", [1, 3, 5, 8, 11])
 def test_with_average_accumulation_previews_and_validation_the_rest_is_bitwise_the_same(k, tmp_path):
-    chosen = watched(ema=EmaConfig(decay=0.9), objective=ObjectiveConfig(weighting="min_snr", levels="logit_normal"))
+    chosen = watched(ema=EmaConfig(decay=0.9), objective=DenoisingConfig(weighting="min_snr", levels="logit_normal"))
     whole, stopped = run(chosen), run(chosen, stop_after=k)
     state = TrainState.load(stopped[-1].state.save(tmp_path / "state.safetensors"))
     rest = run(chosen, resume=state)
@@ -99,8 +99,12 @@ def test_the_validation_loss_is_that_of_the_adapter_on_pictures_it_never_saw():
     assert len(trained_on) == 3
     assert not {id(item) for item in trained_on} & {id(item) for item in kept}
     backbone = ToyBackbone()
-    layers = {name: (lambda delta: lambda x, y, options: y + delta.apply(x))(d) for name, d in validated.adapter.layers.items()}
-    with backbone.ready(), attached(backbone, layers):
+
+    def adding(delta):
+        return lambda original, x: original(x) + delta.apply(x)
+
+    updates = {backbone.module(name): adding(delta) for name, delta in validated.adapter.layers.items()}
+    with backbone.ready(), patched(updates):
         assert validation_loss(backbone, kept, chosen) == pytest.approx(validated.loss, rel=1e-6)
 
 

@@ -10,7 +10,7 @@ from torch.testing import assert_close
 from krona_train import fit
 from krona_train.backbone.toy import ToyBackbone
 from krona_train.batches.examples import Example
-from krona_train.config import ObjectiveConfig
+from krona_train.config import DenoisingConfig
 from krona_train.objectives.denoising import denoising, mean
 from krona_train.objectives.noise import draw, warp
 from krona_train.objectives.weighting import weighting
@@ -44,17 +44,17 @@ def test_weightings_of_a_flow_model_are_those_of_its_error_of_x0(gamma):
     }
     backbone, batch, drawn = prepared()
     for name, value in expected.items():
-        chosen = ObjectiveConfig(weighting=name, snr_gamma=gamma, p2_gamma=gamma)
+        chosen = DenoisingConfig(weighting=name, snr_gamma=gamma, p2_gamma=gamma)
         assert_close(denoising(backbone, batch, drawn, chosen), value, rtol=1e-4, atol=1e-6)
 
 
 def test_weightings_of_an_epsilon_model_are_the_usual_ones():
     snr = torch.tensor([0.01, 0.4, 3.0, 7.0, 80.0])  # ε-loss = snr · x0-loss
-    assert_close(weighting(ObjectiveConfig(weighting="min_snr"), snr, snr), torch.minimum(snr, torch.tensor(5.0)) / snr)
-    assert_close(weighting(ObjectiveConfig(weighting="debiased"), snr, snr), snr**-0.5)
-    assert_close(weighting(ObjectiveConfig(weighting="p2", p2_gamma=0.7), snr, snr), (1 + snr) ** -0.7)
+    assert_close(weighting(DenoisingConfig(weighting="min_snr"), snr, snr), torch.minimum(snr, torch.tensor(5.0)) / snr)
+    assert_close(weighting(DenoisingConfig(weighting="debiased"), snr, snr), snr**-0.5)
+    assert_close(weighting(DenoisingConfig(weighting="p2", p2_gamma=0.7), snr, snr), (1 + snr) ** -0.7)
     v = snr + 1  # v-loss = (snr + 1) · x0-loss (Salimans & Ho 2022)
-    assert_close(weighting(ObjectiveConfig(weighting="min_snr"), snr, v), torch.minimum(snr, torch.tensor(5.0)) / (snr + 1))
+    assert_close(weighting(DenoisingConfig(weighting="min_snr"), snr, v), torch.minimum(snr, torch.tensor(5.0)) / (snr + 1))
 
 
 @pytest.mark.parametrize("c", [0.05, 0.3, 100.0])
@@ -62,7 +62,7 @@ def test_huber_is_taken_of_the_models_own_error(c):
     error, _ = errors()
     expected = (2 * c * ((error.square() + c**2).sqrt() - c)).flatten(1).mean(1)
     backbone, batch, drawn = prepared()
-    ours = denoising(backbone, batch, drawn, ObjectiveConfig(distance="huber", huber_c=c))
+    ours = denoising(backbone, batch, drawn, DenoisingConfig(distance="huber", huber_c=c))
     assert_close(ours, expected, rtol=1e-3, atol=1e-5)
     if c == 100.0:  # errors far below c count squared
         assert_close(ours, error.square().flatten(1).mean(1), rtol=1e-2, atol=1e-3)
@@ -103,7 +103,7 @@ def test_a_batch_may_mix_pictures_with_and_without_masks():
 
 
 def density(name, t, **options):
-    c = ObjectiveConfig(levels=name, **options)
+    c = DenoisingConfig(levels=name, **options)
     if name == "logit_normal":  # Esser et al. 2024, eq. 19
         logit = math.log(t / (1 - t))
         spread = c.level_std * math.sqrt(2 * math.pi) * t * (1 - t)
@@ -123,7 +123,7 @@ def density(name, t, **options):
     ],
 )
 def test_noise_levels_have_the_density_of_their_paper(name, options):
-    chosen = ObjectiveConfig(levels=name, **options)
+    chosen = DenoisingConfig(levels=name, **options)
     u = (torch.arange(200_000, dtype=torch.float64).add(0.5) / 200_000).float()
     counts = torch.histc(warp(u, chosen), bins=20, min=0, max=1) / 200_000
     for bin_ in range(20):
@@ -136,24 +136,24 @@ def test_mode_levels_follow_equation_20_and_scale_zero_is_uniform():
     u = torch.linspace(0, 1, 101)[:-1]
     s = 1.29
     assert_close(
-        warp(u, ObjectiveConfig(levels="mode")), (1 - u - s * (torch.cos(math.pi * u / 2) ** 2 - 1 + u)).clamp(max=1 - 2**-24)
+        warp(u, DenoisingConfig(levels="mode")), (1 - u - s * (torch.cos(math.pi * u / 2) ** 2 - 1 + u)).clamp(max=1 - 2**-24)
     )
-    assert_close(warp(u, ObjectiveConfig(levels="mode", level_scale=0.0)).flip(0)[:-1], u[1:])
+    assert_close(warp(u, DenoisingConfig(levels="mode", level_scale=0.0)).flip(0)[:-1], u[1:])
 
 
 @pytest.mark.parametrize("name", ["uniform", "logit_normal", "mode", "shifted"])
 def test_levels_stay_within_what_the_model_knows(name):
     u = torch.tensor([0.0, 1e-12, 0.5, 1 - 2**-24])
-    t = warp(u, ObjectiveConfig(levels=name, level_std=3.0))
+    t = warp(u, DenoisingConfig(levels=name, level_std=3.0))
     assert ((t >= 0) & (t < 1)).all()
 
 
 def test_noise_offset_shifts_each_channel_as_a_whole():
     backbone, x0 = ToyBackbone(), torch.zeros(4, 4, 6, 5)
     plain = draw(backbone, x0, 0, range(4))
-    shifted = draw(backbone, x0, 0, range(4), ObjectiveConfig(noise_offset=0.3))
+    shifted = draw(backbone, x0, 0, range(4), DenoisingConfig(noise_offset=0.3))
     shift = shifted.noise - plain.noise
     assert torch.equal(shifted.sigma, plain.sigma)
     assert_close(shift, shift[:, :, :1, :1].expand_as(shift), rtol=0, atol=1e-6)
-    many = draw(backbone, torch.zeros(2000, 4, 2, 2), 0, range(2000), ObjectiveConfig(noise_offset=0.3)).noise.mean((2, 3))
+    many = draw(backbone, torch.zeros(2000, 4, 2, 2), 0, range(2000), DenoisingConfig(noise_offset=0.3)).noise.mean((2, 3))
     assert abs(many.var().item() - (0.25 + 0.09)) < 0.02  # mean of four unit normals, plus the offset

@@ -8,7 +8,7 @@ import yaml
 
 from krona_ops.errors import ConfigError
 from krona_train.config import TrainConfig, from_yaml
-from krona_train.config.plain_yaml import read
+from krona_train.settings.plain_yaml import read
 
 
 def bomb(depth, inner="x"):

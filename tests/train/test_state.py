@@ -21,7 +21,7 @@ from krona_ops.formats.header import read_header
 from krona_train import AdapterConfig, OptimizerConfig, TrainConfig, fit
 from krona_train.backbone.toy import ToyBackbone
 from krona_train.batches.examples import Example
-from krona_train.config import ObjectiveConfig
+from krona_train.config import DenoisingConfig
 from krona_train.run import folder as runs
 from krona_train.run.events import Ended, Noted, Saved, Stepped
 from krona_train.run.folder import Run
@@ -130,7 +130,7 @@ def test_a_training_from_before_widths_counted_goes_on_only_without_them(tmp_pat
 
 def test_a_training_from_before_embedded_guidance_goes_on_as_it_began_and_another_value_is_another_training(tmp_path):
     """A graph or run.yaml of that time does not name the setting, so its default must not make another training of the run."""
-    then = settings(objective=ObjectiveConfig(embedded_guidance=0.0))
+    then = settings(objective=DenoisingConfig(embedded_guidance=0.0))
     folder = tmp_path / "run"
     path = record(then, stop_after=3)[-1].state.save(folder / "state-00000003.safetensors")
     header = read_header(path).metadata
@@ -141,7 +141,7 @@ def test_a_training_from_before_embedded_guidance_goes_on_as_it_began_and_anothe
     state = TrainState.load(path)
     assert state.adopted(settings()) == then
     assert same_run([folder], settings(), state.base, state.data) is not None
-    on_purpose = settings(objective=ObjectiveConfig(embedded_guidance=2.0))
+    on_purpose = settings(objective=DenoisingConfig(embedded_guidance=2.0))
     assert state.adopted(on_purpose) == on_purpose
     assert same_run([folder], on_purpose, state.base, state.data) is None
     with pytest.raises(ConfigError, match=r"objective\.embedded_guidance = 0\.0"):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import re
 import types
-from collections.abc import Hashable, Mapping
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal, Protocol, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -17,11 +18,48 @@ from . import plain_yaml
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+")
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+KIND = "kind"
+
+
+class OfKind(Protocol):
+    """A dataclass of settings that are told apart from others by their kind, which is no field of theirs."""
+
+    kind: ClassVar[str]
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """Beside a field's type: the classes of which it holds one, told apart by ``kind``.
+
+    Args:
+        choices: Gives them; the first one is meant where no kind is named. Called when settings are read or described.
+    """
+
+    choices: Callable[[], Sequence[type[OfKind]]]
+
+    def chosen(self, values: Mapping[str, Any], where: str) -> type[OfKind]:
+        """The class that some values are of.
+
+        Raises:
+            ConfigError: There is no such kind.
+        """
+        kinds = {choice.kind: choice for choice in self.choices()}
+        kind = values.get(KIND, next(iter(kinds)))
+        if not isinstance(kind, str) or kind not in kinds:
+            raise ConfigError(
+                f"{where}.{KIND} is {shown(kind)}; it must be one of {', '.join(kinds)}.",
+                found=kind,
+                expected=", ".join(kinds),
+                remedy="Choose one of these, or leave the line out.",
+            )
+        return kinds[kind]
 
 
 def to_dict(config: object) -> dict[str, Any]:
-    """A config as plain numbers, texts, lists and dicts, ready for YAML or JSON."""
-    return {f.name: _plain(getattr(config, f.name)) for f in dataclasses.fields(config)}  # type: ignore[arg-type]
+    """A config as plain numbers, texts, lists and dicts, ready for YAML or JSON; its kind first, where it has one."""
+    fields = {f.name: _plain(getattr(config, f.name)) for f in dataclasses.fields(config)}  # type: ignore[arg-type]
+    is_of_kind = KIND not in fields and hasattr(type(config), KIND)
+    return {KIND: type(config).kind, **fields} if is_of_kind else fields  # type: ignore[attr-defined]
 
 
 def _plain(value: object) -> object:
@@ -36,7 +74,7 @@ def from_dict(kind: type, values: Mapping[str, Any], where: str = "") -> Any:
     Raises:
         ConfigError: A setting is unknown, has a value of the wrong type or out of its bounds, or fails the config's own checks.
     """
-    hints = get_type_hints(kind)
+    hints = field_types(kind)
     unknown = sorted(map(str, set(values) - set(hints)))
     if unknown:
         raise ConfigError(
@@ -51,7 +89,27 @@ def from_dict(kind: type, values: Mapping[str, Any], where: str = "") -> Any:
     return kind(**converted)
 
 
+def field_types(kind: type) -> dict[str, Any]:
+    """The type of each field of a dataclass, with what stands beside it where it is `OneOf` several."""
+    with_extras = get_type_hints(kind, include_extras=True)
+    plain = get_type_hints(kind)
+    return {
+        field.name: with_extras[field.name] if one_of(with_extras[field.name]) is not None else plain[field.name]
+        for field in dataclasses.fields(kind)
+    }
+
+
+def one_of(hint: Any) -> OneOf | None:
+    """What a field of several kinds has beside its type; ``None`` for any other."""
+    beside = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
+    return next((each for each in beside if isinstance(each, OneOf)), None)
+
+
 def _convert(hint: Any, value: Any, where: str) -> Any:
+    choice = one_of(hint)
+    if choice is not None:
+        hint = choice.chosen(value if isinstance(value, Mapping) else {}, where)
+        value = {k: v for k, v in value.items() if k != KIND} if isinstance(value, Mapping) else value
     origin, arguments = get_origin(hint), get_args(hint)
     if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
         return from_dict(hint, value, f"{where}.")

@@ -7,7 +7,7 @@ as matrices, ``ΔW x`` is ``A X Bᵀ`` and
 - ``∂B = Σ dYᵀ (A X)`` and ``∂A = Σ (dY B) Xᵀ``,
 
 over all tokens, and ``∂x = Wᵀ dy + Aᵀ dY B``. The intermediate products are computed again in the backward pass: they cost a few per cent of
-the base's products, and kept they would be as large as the layer's output. `krona_train.adapters.scheme` says when ``W + ΔW`` is formed instead.
+the base's products, and kept they would be as large as the layer's output. `krona_train.adapters.layers.scheme` says when ``W + ΔW`` is formed instead.
 """
 
 from __future__ import annotations

@@ -1,0 +1,138 @@
+"""The adapters of a training on one frozen model, by name: each with its own layers, optimizer and average."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from krona_ops import Adapter, LayerName
+from krona_ops.live.reach import Reach
+from krona_ops.targets.rules import Target
+from krona_ops.updates.delta import Delta
+
+from ..backbone.protocol import Backbone
+from ..settings.groups import MAIN
+from .attach import Gate, Gates, all_attached
+from .layers.protocol import BIAS, base_of
+from .rates import learning_rates, require_movement
+from .start import Start
+from .targets import targets_of
+from .trainee import Recipe, Trainee
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What an adapter trains: known before the model is on its device."""
+
+    recipe: Recipe
+    targets: Sequence[Target]
+    rates: Mapping[str, float]
+    """For each layer, what its learning rate is multiplied by."""
+    begun: Mapping[LayerName, Delta]
+    """Updates that layers start at, each in its layer's own form."""
+
+
+def choose(backbone: Backbone, recipe: Recipe, start: Start | None = None) -> Chosen:
+    """The targets of an adapter and their rates.
+
+    Raises:
+        ConfigError: A kind of layer does not exist, or nothing would be trained, because every rate is zero.
+        CoverageError: No layer of the backbone is a target.
+    """
+    begun = start.adapter.layers if start is not None else {}
+    targets = targets_of(backbone, recipe.adapter)
+    rates = learning_rates(backbone, targets, recipe.optimizer)
+    require_movement(rates, recipe.optimizer, recipe.steps, begun)
+    return Chosen(recipe, targets, rates, begun)
+
+
+class Bank:
+    """One or several adapters; a forward pass may use any of them or none. Made inside `Backbone.ready`.
+
+    Args:
+        chosen: What each of them trains, by name; `MAIN` is what the training is about.
+
+    Raises:
+        ConfigError: A kind of layer cannot be trained in a place where it is wanted.
+    """
+
+    def __init__(self, backbone: Backbone, chosen: Mapping[str, Chosen]) -> None:
+        self._backbone = backbone
+        self.gates = Gates(backbone.rows)
+        self.trainees = {
+            name: Trainee(each.targets, each.rates, each.recipe, backbone.device, each.begun, self._base)
+            for name, each in chosen.items()
+        }
+
+    def _base(self, name: LayerName) -> Tensor:
+        return base_of(self._backbone.module(LayerName(name.removesuffix(BIAS))), name)
+
+    @property
+    def main(self) -> Trainee:
+        """The adapter that the training is about."""
+        return self.trainees[MAIN]
+
+    @property
+    def parameters(self) -> int:
+        """Numbers that are trained, of all adapters together."""
+        return sum(p.numel() for trainee in self.trainees.values() for p in trainee.parameters)
+
+    def only(self, *names: str, **gates: Gate) -> AbstractContextManager[None]:
+        """Inside, the model computes with these adapters: those of ``names`` fully, those of ``gates`` as much as their ``(B,)`` say; and no others."""
+        return self.gates.only({**dict.fromkeys(names), **gates})
+
+    def none(self) -> AbstractContextManager[None]:
+        """Inside, the model computes as it was before the training."""
+        return self.gates.only({})
+
+    @contextmanager
+    def attached(self, reach: Reach | None = None) -> Iterator[None]:
+        """Inside, the adapters are on the backbone."""
+        layers = {name: trainee.layers for name, trainee in self.trainees.items()}
+        with all_attached(self._backbone, layers, self.gates, reach):
+            yield
+
+    @property
+    def can_hold_still(self) -> bool:
+        """Whether each optimizer can be told by the device itself to move nothing."""
+        return all(trainee.can_hold_still for trainee in self.trainees.values())
+
+    def other_results(self) -> dict[str, Adapter]:
+        """The adapters besides `MAIN` as the training would return them now, by name."""
+        return {name: trainee.result() for name, trainee in self.trainees.items() if name != MAIN}
+
+    def capture(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """All tensors and all plain numbers, copied. Those of `MAIN` have no name before them, as when there was no other adapter."""
+        tensors, numbers = self.main.capture()
+        others: dict[str, Any] = {}
+        for name, trainee in self.trainees.items():
+            if name != MAIN:
+                more, others[name] = trainee.capture()
+                tensors |= {f"{PREFIX}{name}.{key}": value for key, value in more.items()}
+        return tensors, {**numbers, **({ADAPTERS: others} if others else {})}
+
+    def restore(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
+        """Put everything back, bit for bit.
+
+        Raises:
+            ConfigError: The adapters, their layers, or what their optimizers keep of them, are not those of the state.
+        """
+        for name, trainee in self.trainees.items():
+            if name == MAIN:
+                trainee.restore({key: value for key, value in tensors.items() if not key.startswith(PREFIX)}, numbers)
+                continue
+            before = f"{PREFIX}{name}."
+            own = {key.removeprefix(before): value for key, value in tensors.items() if key.startswith(before)}
+            trainee.restore(own, numbers.get(ADAPTERS, {}).get(name, _NOTHING))
+
+
+ADAPTERS = "adapters"
+"""Among the numbers of a state: those of the adapters besides `MAIN`."""
+PREFIX = "adapters."
+"""Before the names of their tensors."""
+_NOTHING: Mapping[str, Any] = {"scaler": {}, "optimizer": {}, "groups": []}
+

@@ -1,0 +1,24 @@
+"""Which weights of a model an adapter trains."""
+
+from __future__ import annotations
+
+from krona_ops.targets.rules import Target, TargetRule, select
+
+from ..backbone.protocol import Backbone
+from ..settings.groups import AdapterConfig
+from .layers import layer_type
+
+
+def targets_of(backbone: Backbone, config: AdapterConfig) -> tuple[Target, ...]:
+    """The targets of the settings' rules, in the model's own order; norms and biases among them where a rule's kind takes them.
+
+    Raises:
+        ConfigError: A rule names a kind that does not exist.
+        CoverageError: No rule matches any layer.
+    """
+
+    def is_whole(rule: TargetRule) -> bool:
+        return layer_type(rule.kind or config.kind).is_whole
+
+    with_vectors = any(map(is_whole, config.targets))
+    return select(backbone.weights(vectors=with_vectors), config.targets, is_whole=is_whole)

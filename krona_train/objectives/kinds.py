@@ -1,0 +1,38 @@
+"""The kinds of objective: a line for each.
+
+``objective.kind`` chooses one; what wraps another is put around it by settings of its own (``prior``).
+"""
+
+from __future__ import annotations
+
+from krona_ops.errors import ConfigError
+
+from ..settings.codec import OfKind
+from ..settings.groups import PriorConfig
+from .denoising import Denoising
+from .preservation import PriorPreservation
+from .protocol import Objective
+
+OBJECTIVES: tuple[type[Objective], ...] = (Denoising, PriorPreservation)
+"""Those that settings choose by ``objective.kind`` have a ``kind`` in their settings; the first one is meant where none is named."""
+
+
+def configs() -> tuple[type[OfKind], ...]:
+    """The classes of settings that ``objective`` may hold."""
+    return tuple(each.config_type for each in OBJECTIVES if hasattr(each.config_type, "kind"))
+
+
+def objective_of(config: OfKind, prior: PriorConfig) -> Objective:
+    """What is minimised.
+
+    Raises:
+        ConfigError: The settings are of no kind that there is, or they make no sense together.
+    """
+    kind = next((each for each in OBJECTIVES if each.config_type is type(config)), None)
+    if kind is None:
+        known = ", ".join(each.kind for each in configs())
+        raise ConfigError(
+            f"There is no objective {config.kind}.", found=config.kind, expected=known, remedy=f"Choose one of {known}."
+        )
+    chosen = kind(config)
+    return PriorPreservation(chosen, prior) if prior.weight else chosen

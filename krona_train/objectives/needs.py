@@ -1,0 +1,51 @@
+"""Whether what an objective needs is there, before anything is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from krona_ops.errors import ConfigError, DataError
+
+from ..backbone.protocol import Backbone
+from ..batches.examples import Group, Item
+from .protocol import Objective
+
+
+def require_needs(objective: Objective, backbone: Backbone, items: Sequence[Item | Group]) -> None:
+    """
+    Raises:
+        DataError: There are only prompts where pictures are needed, or no groups where these are.
+        ConfigError: The model has no condition without a prompt, or no decoder.
+    """
+    needs, kind = objective.needs, objective.name
+    if "groups" in needs and not all(isinstance(item, Group) for item in items):
+        raise DataError(
+            f"The objective {kind} needs groups of pictures.",
+            found="pictures that stand alone",
+            expected="groups, such as a folder for each subject",
+            remedy="Sort the pictures into folders, or choose another objective.",
+        )
+    examples = (e for item in items for member in members_of(item) for e in (*member.forms, *member.uncaptioned))
+    if "pictures" in needs and (bare := next((e for e in examples if e.latent is None), None)) is not None:
+        raise DataError(
+            f"The objective {kind} needs pictures, and the data set has prompts without one.",
+            found=f'"{bare.caption}" without a picture',
+            expected="a picture for each caption",
+            remedy="Add pictures, or choose an objective that learns from prompts.",
+        )
+    if "unconditional" in needs and not backbone.has_unconditional:
+        raise ConfigError(
+            f"The objective {kind} needs what the model makes of an empty prompt.",
+            found="no encoded empty prompt",
+            expected="one",
+            remedy="Connect the text encoder.",
+        )
+    if "decoder" in needs and not backbone.has_decoder:
+        raise ConfigError(
+            f"The objective {kind} looks at pixels.", found="no VAE", expected="a VAE", remedy="Connect the model's VAE."
+        )
+
+
+def members_of(item: Item | Group) -> Sequence[Item]:
+    """The items of a group; an item alone is one."""
+    return item.members if isinstance(item, Group) else (item,)

@@ -1,0 +1,123 @@
+"""What a training minimises: the contract of objectives, and what one is given in a step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
+
+from torch import Tensor
+
+from ..settings.groups import MAIN, AdapterConfig, EmaConfig, OptimizerConfig
+
+if TYPE_CHECKING:
+    from ..adapters.bank import Bank
+    from ..backbone.protocol import Backbone
+    from ..batches.examples import Batch
+    from ..batches.samples import Sample
+
+Need = Literal["pictures", "groups", "unconditional", "decoder"]
+"""What an objective cannot do without: pictures (prompts alone are not enough), groups of pictures, the model's condition for no prompt, or
+something that turns latents into pixels."""
+Source = Literal["data", "class data"]
+"""Where samples come from: the data set, or pictures of the subject's class."""
+Captured = tuple[Mapping[str, Tensor], Mapping[str, Any]]
+"""A state of its own: tensors, and plain numbers as JSON holds them."""
+
+
+class Loss(NamedTuple):
+    """One term of what is minimised."""
+
+    values: Tensor
+    """``(B,)``, one number for each sample."""
+    weight: float = 1.0
+    """What their mean is multiplied by."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One of the moves that a step is made of: which adapter moves, and on which samples."""
+
+    adapter: str = MAIN
+    name: str = ""
+    """Told apart by it where one adapter moves several times in a step."""
+    sources: tuple[Source, ...] = ("data",)
+
+
+@dataclass(frozen=True)
+class Other:
+    """An adapter that an objective needs besides `MAIN`: what it is and how it moves."""
+
+    adapter: AdapterConfig
+    optimizer: OptimizerConfig
+    ema: EmaConfig = EmaConfig(0.0)  # noqa: RUF009 (frozen)
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """Some samples of a step, as many as are computed at once."""
+
+    backbone: Backbone
+    bank: Bank
+    seed: int
+    step: int
+    """Optimizer steps done before this one."""
+    turn: Turn
+    source: Source
+    samples: Sequence[Sample]
+
+    @property
+    def numbers(self) -> list[int]:
+        """Of the samples, counted from the start of the training; everything random about them comes from these."""
+        return [sample.number for sample in self.samples]
+
+    @cached_property
+    def batch(self) -> Batch:
+        """The samples on the model's device."""
+        return self.backbone.collate([sample.example for sample in self.samples])
+
+
+class Objective(Protocol):
+    """What is minimised. A kind is one file with a class, its settings among it, and a line in `krona_train.objectives.OBJECTIVES`."""
+
+    config_type: ClassVar[type]
+    """Its settings, a frozen dataclass; `krona_train.settings.codec.OfKind` where ``objective.kind`` chooses it."""
+    name: str
+    """What messages call it."""
+    needs: frozenset[Need]
+    """What it cannot do without."""
+    turns: tuple[Turn, ...]
+    """The moves of a step, in order; the last one's loss is what is told."""
+    others: Mapping[str, Other]
+    """The adapters that it needs besides `MAIN`, by name; a training begins them fresh."""
+
+    def __init__(self, config: Any) -> None: ...
+
+    def losses(self, piece: Piece) -> Iterator[Loss]:
+        """What is added up for each sample, one term after the other, so that the activations of the first are free before the second's are made."""
+
+    def capture(self) -> Captured:
+        """What it remembers from step to step, copied; nothing for most."""
+
+    def restore(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
+        """Stand where `capture` was called, bit for bit.
+
+        Raises:
+            ConfigError: They are those of another objective.
+        """
+
+
+class Stateless:
+    """An objective that remembers nothing and needs no other adapter."""
+
+    turns: tuple[Turn, ...] = (Turn(),)
+    others: Mapping[str, Other] = MappingProxyType({})
+
+    def capture(self) -> Captured:
+        """Nothing."""
+        return {}, {}
+
+    def restore(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
+        """Nothing to do."""

@@ -1,0 +1,1 @@
+"""Groups of settings, and how settings are written, read and typed in."""
