@@ -17,7 +17,7 @@ demo: setup  ## train, save, load and apply an adapter in a real ComfyUI (CHECKP
 	@$(HOST) run tools/demo.py
 
 browser:  ## find or install Chromium for the browser tests
-	@$(PYTHON) tools/browser.py
+	@$(PYTHON) tools/comfyui/browser.py
 
 test: setup browser  ## all tests, those in the real ComfyUI and in the browser included, in two processes (ARGS= for pytest)
 	OMP_NUM_THREADS=1 $(HOST) run -m pytest -n 2 $(ARGS)
@@ -64,7 +64,7 @@ lint: setup  ## ruff, and TypeScript's look at the browser's modules
 	npx -y -p typescript@5.9 tsc -p jsconfig.json
 
 serve: setup  ## ComfyUI with this pack in the foreground (ARGS="--port 8190 --base folder")
-	@$(HOST) run tools/server.py serve $(ARGS)
+	@$(HOST) run tools/comfyui/server.py serve $(ARGS)
 
 clean:  ## remove what the demo and the tests left here (not the installed ComfyUI)
 	rm -rf demo-output .pytest_cache .hypothesis .ruff_cache

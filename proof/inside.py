@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from tools import tiny_models
-from tools.server import PACK
+from tools.comfyui.server import PACK
 
 Graph = dict[str, dict]
 MODELS = "ProofModels"

@@ -21,7 +21,7 @@ from pathlib import Path
 
 PACK = Path(__file__).absolute().parents[1]
 if __name__ == "__main__":
-    sys.path[0] = str(PACK)  # instead of tools/, whose server.py would hide ComfyUI's
+    sys.path[0] = str(PACK)  # instead of this file's folder, so that `tools` is one package for scripts and for tests
 
 import numpy as np  # noqa: E402
 from PIL import Image, ImageDraw, ImageFont  # noqa: E402
@@ -29,9 +29,9 @@ from tqdm import tqdm  # noqa: E402
 
 from krona_ops import read_header  # noqa: E402
 from krona_train import TrainConfig  # noqa: E402
+from tools.comfyui.server import Client, ClientError, Event, Result, Server, ServerFailed  # noqa: E402
+from tools.comfyui.workflow import Graph, to_api  # noqa: E402
 from tools.make_workflows import APPLY, FOLDER, TRAIN, WORLD_BLEND, WORLD_TRAIN, world_prompt  # noqa: E402
-from tools.server import Client, ClientError, Event, Result, Server, ServerFailed  # noqa: E402
-from tools.workflow import Graph, to_api  # noqa: E402
 
 DEFAULTS = TrainConfig()
 

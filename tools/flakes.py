@@ -24,7 +24,7 @@ from pathlib import Path
 
 PACK = Path(__file__).absolute().parents[1]
 if __name__ == "__main__":
-    sys.path[0] = str(PACK)  # instead of tools/, whose server.py would hide ComfyUI's
+    sys.path[0] = str(PACK)  # instead of this file's folder, so that `tools` is one package for scripts and for tests
 
 from benchmarks.contest import commit, machine  # noqa: E402
 

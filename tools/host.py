@@ -28,7 +28,7 @@ from pathlib import Path
 
 PACK = Path(os.path.abspath(__file__)).parents[1]
 if __name__ == "__main__":
-    sys.path[0] = str(PACK)  # instead of tools/, so that `tools` is one package for scripts and for tests
+    sys.path[0] = str(PACK)  # instead of this file's folder, so that `tools` is one package for scripts and for tests
 
 from tools.install import cache, command, managed, own  # noqa: E402
 from tools.install.errors import HostError  # noqa: E402

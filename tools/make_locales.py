@@ -18,9 +18,9 @@ from typing import Any
 
 PACK = Path(__file__).absolute().parents[1]
 if __name__ == "__main__":
-    sys.path[0] = str(PACK)  # instead of tools/, whose server.py would hide ComfyUI's
+    sys.path[0] = str(PACK)  # instead of this file's folder, so that `tools` is one package for scripts and for tests
 
-from tools.server import Server  # noqa: E402
+from tools.comfyui.server import Server  # noqa: E402
 
 FOLDER = PACK / "locales"
 LANGUAGES = ("zh", "ja")

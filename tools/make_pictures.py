@@ -19,16 +19,17 @@ from pathlib import Path
 
 PACK = Path(__file__).absolute().parents[1]
 if __name__ == "__main__":
-    sys.path[0] = str(PACK)  # instead of tools/, whose server.py would hide ComfyUI's
+    sys.path[0] = str(PACK)  # instead of this file's folder, so that `tools` is one package for scripts and for tests
 
 from PIL import Image  # noqa: E402
 from playwright.sync_api import Page, sync_playwright  # noqa: E402
 
-from tools import browser, tiny_models  # noqa: E402
 from tools import make_workflows as examples  # noqa: E402
+from tools import tiny_models  # noqa: E402
+from tools.comfyui import browser  # noqa: E402
+from tools.comfyui.server import Server  # noqa: E402
+from tools.comfyui.workflow import Graph, to_workflow  # noqa: E402
 from tools.make_workflows import ADAPTER, CHECKPOINT, LIGHT, MADE, STYLE, SUBJECT, node  # noqa: E402
-from tools.server import Server  # noqa: E402
-from tools.workflow import Graph, to_workflow  # noqa: E402
 
 HELP = PACK / "web" / "docs" / "images"
 THUMBNAIL = 512

@@ -13,7 +13,7 @@ from pathlib import Path
 
 PACK = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":
-    sys.path[0] = str(PACK)  # instead of tools/, so that `tools` is one package for scripts and for tests
+    sys.path[0] = str(PACK)  # instead of this file's folder, so that `tools` is one package for scripts and for tests
 
 from tools.krobot.scenes import SCENES  # noqa: E402  (needs the line above)
 

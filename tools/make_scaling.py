@@ -16,7 +16,7 @@ from typing import Any
 
 PACK = Path(__file__).absolute().parents[1]
 if __name__ == "__main__":
-    sys.path[0] = str(PACK)  # instead of tools/, whose server.py would hide ComfyUI's
+    sys.path[0] = str(PACK)  # instead of this file's folder, so that `tools` is one package for scripts and for tests
 
 from benchmarks.models import MODELS, WAN, Model, kron_sizes, lora_parameters, ring_seconds, training_cost  # noqa: E402
 from benchmarks.shapes import Shape, sdxl_attention  # noqa: E402

@@ -21,7 +21,7 @@ import yaml
 
 PACK = Path(__file__).absolute().parents[1]
 if __name__ == "__main__":
-    sys.path[0] = str(PACK)  # instead of tools/, whose server.py would hide ComfyUI's
+    sys.path[0] = str(PACK)  # instead of this file's folder, so that `tools` is one package for scripts and for tests
 
 from krona_ops.bounds import bounds  # noqa: E402
 from krona_train.config import to_dict  # noqa: E402

@@ -15,10 +15,10 @@ from pathlib import Path
 
 PACK = Path(__file__).absolute().parents[1]
 if __name__ == "__main__":
-    sys.path[0] = str(PACK)  # instead of tools/, whose server.py would hide ComfyUI's
+    sys.path[0] = str(PACK)  # instead of this file's folder, so that `tools` is one package for scripts and for tests
 
-from tools.server import Server  # noqa: E402
-from tools.workflow import Graph, to_workflow  # noqa: E402
+from tools.comfyui.server import Server  # noqa: E402
+from tools.comfyui.workflow import Graph, to_workflow  # noqa: E402
 
 FOLDER = PACK / "example_workflows"
 TRAIN, APPLY = "KronA 1 - train on a folder.json", "KronA 2 - load and apply.json"

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 PACK = Path(os.path.abspath(__file__)).parents[1]
 if __name__ == "__main__":
-    sys.path[0] = str(PACK)  # instead of tools/, so that `tools` is one package for scripts and for tests
+    sys.path[0] = str(PACK)  # instead of this file's folder, so that `tools` is one package for scripts and for tests
 
 from tools.install.cache import cache_folder, digest, make_folder  # noqa: E402  (needs the line above)
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from random import Random
 
-from tools.server import PACK, Server
+from tools.comfyui.server import PACK, Server
 
 from ..driver import Bench, Outcome
 

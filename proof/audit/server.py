@@ -19,7 +19,7 @@ from safetensors.torch import save as to_bytes
 from krona_ops import Adapter, Full, Kron
 from krona_ops.formats import encode as encoding
 from tools import tiny_models
-from tools.server import PACK, ClientError, Server
+from tools.comfyui.server import PACK, ClientError, Server
 
 from ..driver import Bench, Outcome
 

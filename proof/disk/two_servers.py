@@ -12,7 +12,7 @@ from pathlib import Path
 from krona_ops import load
 from krona_train.run.layout import METRICS
 from krona_train.run.metrics import read
-from tools.server import PACK, RunFailed, Server
+from tools.comfyui.server import PACK, RunFailed, Server
 
 from .. import toy
 from ..driver import Bench, Outcome

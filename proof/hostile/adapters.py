@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator
 
-from tools.server import PACK
+from tools.comfyui.server import PACK
 
 from ..driver import Bench, Outcome
 

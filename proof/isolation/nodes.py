@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from krona_ops import Adapter, Full, Kron, TargetRule, save, select
-from tools.server import PACK
+from tools.comfyui.server import PACK
 
 from ..inside import MODELS, Graph, Models
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tools.server import PACK
+from tools.comfyui.server import PACK
 
 Act = Callable[[], None]
 _OURS = tuple(str(PACK / package) for package in ("krona_ops", "krona_host", "krona_train", "nodes"))

@@ -17,7 +17,7 @@ from random import Random
 import torch
 
 from krona_ops import Adapter, Full, Kron, load, save
-from tools.server import PACK, Server
+from tools.comfyui.server import PACK, Server
 
 from ..driver import Bench, Outcome
 

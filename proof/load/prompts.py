@@ -20,7 +20,7 @@ from krona_ops import Adapter, Full, Kron, load, save
 from krona_train.run.layout import METRICS
 from krona_train.run.metrics import read
 from tools import tiny_models
-from tools.server import PACK, ClientError, Event, RunFailed, RunInterrupted, Server
+from tools.comfyui.server import PACK, ClientError, Event, RunFailed, RunInterrupted, Server
 
 from ..driver import Bench, Outcome
 

@@ -8,7 +8,7 @@ from graphs import lay_out
 
 from krona_ops import Adapter, Full, Kron, TargetRule, select
 from tools import tiny_models
-from tools.server import PACK, Server
+from tools.comfyui.server import PACK, Server
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ import yaml
 from graphs import link, node
 from PIL import Image
 
-from tools.server import RunFailed, RunInterrupted
+from tools.comfyui.server import RunFailed, RunInterrupted
 
 COLOURS = [(250, 20, 20), (20, 250, 20), (20, 20, 250)]
 SIZES = [(64, 64), (96, 64), (64, 96)]

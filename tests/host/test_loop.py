@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from graphs import lay_out
 
-from tools.server import PACK, Server
+from tools.comfyui.server import PACK, Server
 
 LONGEST = 0.05
 """Seconds."""

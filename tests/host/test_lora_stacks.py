@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from krona_ops import Adapter, Full, Kron, load, save
-from tools.server import RunFailed
+from tools.comfyui.server import RunFailed
 
 PACKS = ("Efficiency", "Manager")
 BLOCK = "diffusion_model.input_blocks.1.1.transformer_blocks.0"

@@ -11,7 +11,7 @@ from graphs import CHECKPOINT, link, node
 from PIL import Image
 
 from krona_ops import Adapter, Full, Kron, LowRank, Matrix, load, save
-from tools.server import PromptRejected, RunFailed
+from tools.comfyui.server import PromptRejected, RunFailed
 
 SPECS = {"a.safetensors": 1, "b.safetensors": 2, "c.safetensors": 3}
 BLOCK = "diffusion_model.input_blocks.1.1.transformer_blocks.0"

@@ -23,7 +23,7 @@ from krona_ops import Adapter, Full, Kron
 from krona_ops import load as load_adapter
 from krona_ops import save as save_adapter
 from krona_train.run.requests import Ask, file_of
-from tools.client import _listen
+from tools.comfyui.client import _listen
 
 
 def graph(**changes):
@@ -193,7 +193,7 @@ def test_messages_hold_row_for_row_what_the_server_answers(server, where):
 
 
 def test_an_interrupted_training_is_told_as_stopped(server):
-    from tools.client import RunInterrupted
+    from tools.comfyui.client import RunInterrupted
 
     def cancel(event):
         if event.type == "progress" and event.data["node"] == "3" and event.data["max"] == 300 and event.data["value"] >= 2:

@@ -20,7 +20,7 @@ from krona_ops import load as load_adapter
 from krona_train.config import from_yaml
 from krona_train.run.job import Job
 from tools import tiny_models
-from tools.server import PromptRejected, RunFailed, RunInterrupted, Server
+from tools.comfyui.server import PromptRejected, RunFailed, RunInterrupted, Server
 
 ROOT = Path(__file__).resolve().parents[2]
 NODES = (

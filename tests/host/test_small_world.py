@@ -7,7 +7,7 @@ import graphs
 import pytest
 from graphs import link
 
-from tools.server import PACK, RunFailed
+from tools.comfyui.server import PACK, RunFailed
 
 
 def node(kind, **inputs):

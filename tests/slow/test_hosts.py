@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from tools import host
+from tools.comfyui.server import PACK, Server
 from tools.install import source, venv
 from tools.install.recipe import Sdist
-from tools.server import PACK, Server
 
 pytestmark = pytest.mark.slow
 

@@ -6,8 +6,8 @@ from functools import cache
 
 import pytest
 
+from tools.comfyui.server import PACK, Server
 from tools.make_locales import FOLDER, LANGUAGES, SOURCES, behind, english, like, read, texts
-from tools.server import PACK, Server
 
 SYNTAX = re.compile(r"[{}@|]")
 """What the editor's translator takes for more than text, except in tooltips."""

@@ -1,4 +1,4 @@
-"""tools/server.py and tools/client.py against the real ComfyUI, with its own nodes only."""
+"""tools/comfyui/server.py and tools/comfyui/client.py against the real ComfyUI, with its own nodes only."""
 
 import asyncio
 import socket
@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import psutil
 import pytest
 
-from tools import server as server_module
-from tools.server import PromptRejected, RunFailed, RunInterrupted, RunTimeout, Server, ServerFailed, ServerLost
+from tools.comfyui import server as server_module
+from tools.comfyui.server import PromptRejected, RunFailed, RunInterrupted, RunTimeout, Server, ServerFailed, ServerLost
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

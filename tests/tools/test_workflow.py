@@ -12,10 +12,10 @@ from PIL import Image
 from krona_train.config import from_yaml
 from krona_train.run.job import Job
 from tools import tiny_models
+from tools.comfyui.server import PACK, Server
+from tools.comfyui.workflow import to_api, to_workflow
 from tools.demo import graph_of
 from tools.make_workflows import DREAMBOOTH, FOLDER, MADE
-from tools.server import PACK, Server
-from tools.workflow import to_api, to_workflow
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ from editor import BESIDE_A_BROWSER, VIEWPORT, Editor
 from graphs import lay_out_for_the_browser
 from playwright.sync_api import sync_playwright
 
-from tools import browser as installed
-from tools.server import PACK, Server
+from tools.comfyui import browser as installed
+from tools.comfyui.server import PACK, Server
 
 ARGUMENTS = ("--no-sandbox", "--disable-background-networking", "--disable-component-update", "--no-first-run", "--mute-audio")
 HERE = Path(__file__).parent

@@ -9,8 +9,8 @@ import pytest
 from graphs import checkpoint, dataset, link, save, train
 from PIL import Image
 
+from tools.comfyui.server import PACK
 from tools.make_workflows import ADAPTER, COMPARE, DREAMBOOTH, FOLDER, LIGHT, MADE, RESUME, STYLE, TRAIN, WORLD, world_train
-from tools.server import PACK
 
 NAMES = [name.removesuffix(".json") for name in MADE]
 MODULE = "comfyui-krona"

@@ -6,7 +6,7 @@ import editor as host
 import pytest
 from PIL import Image
 
-from tools.server import PACK
+from tools.comfyui.server import PACK
 
 DOCS = PACK / "web" / "docs"
 PAGES = {path.stem: path for path in DOCS.glob("*.md")}

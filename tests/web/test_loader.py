@@ -9,7 +9,7 @@ from adapters import adapter_file
 from playwright.sync_api import expect
 from safetensors.torch import load_file, save_file
 
-from tools.server import PACK
+from tools.comfyui.server import PACK
 
 NAMES = ("quokka-final", "quokka draft", "portrait of a cat")
 PNG = bytes.fromhex(

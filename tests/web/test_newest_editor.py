@@ -10,8 +10,8 @@ import test_training_panel
 from editor import BESIDE_A_BROWSER
 from graphs import lay_out_for_the_browser
 
-from tools import frontend
-from tools.server import PACK, Server
+from tools.comfyui import frontend
+from tools.comfyui.server import PACK, Server
 
 held, adapter, looked = test_drop.held, test_heat_map.adapter, test_heat_map.looked
 files, opened = test_loader.files, test_loader.opened

@@ -1,6 +1,6 @@
 """The newest editor that the browser tests look at, beside the one that ComfyUI brings along.
 
-python tools/host.py run tools/frontend.py       its folder, for ComfyUI's --front-end-root
+python tools/host.py run tools/comfyui/frontend.py       its folder, for ComfyUI's --front-end-root
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import shutil
 import sys
 from pathlib import Path
 
-PACK = Path(os.path.abspath(__file__)).parents[1]
+PACK = Path(os.path.abspath(__file__)).parents[2]
 if __name__ == "__main__":
-    sys.path[0] = str(PACK)  # instead of tools/, so that `tools` is one package for scripts and for tests
+    sys.path[0] = str(PACK)  # instead of this file's folder, so that `tools` is one package for scripts and for tests
 
 from tools.install import cache, command  # noqa: E402
 from tools.install.lock import locked  # noqa: E402

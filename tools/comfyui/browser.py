@@ -1,6 +1,6 @@
 """Finds a Chromium for the browser tests, or installs one.
 
-    python3 tools/browser.py           find it, install it where missing, print where it is
+    python3 tools/comfyui/browser.py           find it, install it where missing, print where it is
 
 One that is there is used: the file that CHROMIUM names, a Chromium or Chrome on the PATH, one that Playwright has
 installed. Else Debian's or Ubuntu's package is installed where this user may do that. Needs nothing but the standard library.

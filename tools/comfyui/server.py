@@ -1,6 +1,6 @@
 """A real ComfyUI server as a subprocess, for the demo, the tests and ``make serve``.
 
-    python tools/server.py serve [--base DIR] [--port N]
+    python tools/comfyui/server.py serve [--base DIR] [--port N]
 
 Runs in the Python of ``tools/host.py run``.
 """
@@ -19,12 +19,12 @@ import urllib.error
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-PACK = Path(os.path.abspath(__file__)).parents[1]
+PACK = Path(os.path.abspath(__file__)).parents[2]
 if __name__ == "__main__":
-    sys.path[0] = str(PACK)  # instead of tools/, whose server.py would hide ComfyUI's
+    sys.path[0] = str(PACK)  # instead of this file's folder, so that `tools` is one package for scripts and for tests
 
 from tools import host  # noqa: E402
-from tools.client import (  # noqa: E402
+from tools.comfyui.client import (  # noqa: E402
     Client,
     ClientError,
     Event,
