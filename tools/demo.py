@@ -31,7 +31,7 @@ from krona_ops import read_header  # noqa: E402
 from krona_train import TrainConfig  # noqa: E402
 from tools.comfyui.server import Client, ClientError, Event, Result, Server, ServerFailed  # noqa: E402
 from tools.comfyui.workflow import Graph, to_api  # noqa: E402
-from tools.make_workflows import APPLY, FOLDER, TRAIN, WORLD_BLEND, WORLD_TRAIN, world_prompt  # noqa: E402
+from tools.generate.workflows import APPLY, FOLDER, TRAIN, WORLD_BLEND, WORLD_TRAIN, world_prompt  # noqa: E402
 
 DEFAULTS = TrainConfig()
 

@@ -1,6 +1,6 @@
 """Which names ComfyUI's own *Load LoRA* knows, per kind of base model, and what any tool's name means there.
 
-The tables are in ``core_names.json``, which tools/make_core_names.py makes from the host's key maps: names without their blocks' numbers
+The tables are in ``core_names.json``, which tools/generate/core_names.py makes from the host's key maps: names without their blocks' numbers
 (`krona_ops.names.template`). A name is looked up as ComfyUI would (`Base.loads`), or as the pack does, prefixes off (`Base.means`).
 """
 

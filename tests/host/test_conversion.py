@@ -13,7 +13,7 @@ from krona_ops.names.core_names import FILE, bases
 from krona_ops.operations.blend import blend
 from krona_ops.operations.respell import respelled, unified
 from krona_ops.updates.factor import LowRank
-from tools import make_core_names
+from tools.generate import core_names
 from tools.install.recipe import COMFYUI_VERSION
 
 FAMILIES = ["SD15", "SD3", "Flux", "ZImage", "HunyuanVideo", "WAN21_T2V"]
@@ -166,4 +166,4 @@ def test_the_shipped_tables_are_those_of_the_pinned_comfyui(comfy):
 
     if comfyui_version.__version__ != COMFYUI_VERSION:
         pytest.skip(f"the tables are made from ComfyUI {COMFYUI_VERSION}, this is {comfyui_version.__version__}")
-    assert make_core_names.make() == FILE.read_text("utf-8"), "run: python3 tools/host.py run tools/make_core_names.py"
+    assert core_names.make() == FILE.read_text("utf-8"), "run: python3 tools/host.py run tools/generate/core_names.py"

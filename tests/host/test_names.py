@@ -77,7 +77,7 @@ def test_every_dialect_finds_every_layer_of_the_text_encoders(counts, name):
 def test_the_table_in_the_document_is_up_to_date(counts):
     text = DOCUMENT.read_text(encoding="utf-8")
     found = text[text.index(name_table.BEGIN) : text.index(name_table.END) + len(name_table.END)]
-    assert found == name_table.make(counts.model, counts.encoder), "run: python3 tools/host.py run tools/make_names_table.py"
+    assert found == name_table.make(counts.model, counts.encoder), "run: python3 tools/host.py run tools/generate/names_table.py"
 
 
 DIFFUSERS = {

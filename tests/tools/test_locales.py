@@ -7,7 +7,7 @@ from functools import cache
 import pytest
 
 from tools.comfyui.server import PACK, Server
-from tools.make_locales import FOLDER, LANGUAGES, SOURCES, behind, english, like, read, texts
+from tools.generate.locales import FOLDER, LANGUAGES, SOURCES, behind, english, like, read, texts
 
 SYNTAX = re.compile(r"[{}@|]")
 """What the editor's translator takes for more than text, except in tooltips."""
@@ -25,7 +25,7 @@ def sources():
 
 
 def test_english_is_what_the_nodes_say(now):
-    assert read("en") == json.loads(json.dumps(now)), "run: python3 tools/host.py run tools/make_locales.py"
+    assert read("en") == json.loads(json.dumps(now)), "run: python3 tools/host.py run tools/generate/locales.py"
 
 
 def test_every_node_has_its_table(now):

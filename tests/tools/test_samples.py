@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tools import make_samples
+from tools.generate import samples
 from tools.krobot.robot import KRONECKER_SQUARE, TEAL, Part, Pose, Robot, paint_body
 from tools.krobot.scenes import SCENES
 from tools.krobot.shapes import vec
@@ -12,7 +12,7 @@ from tools.krobot.trace import march, normals
 
 
 def shipped():
-    return sorted(make_samples.SHIPPED.iterdir())
+    return sorted(samples.SHIPPED.iterdir())
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def rendered(tmp_path_factory):
     """All scenes again, a quarter as wide, for the time that rays take."""
     folder = tmp_path_factory.mktemp("krobot")
     for scene in SCENES:
-        make_samples.write_sample(scene, folder, size=128)
+        samples.write_sample(scene, folder, size=128)
     return folder
 
 
@@ -51,7 +51,7 @@ def test_two_renderings_are_equal_to_the_byte(tmp_path):
     first, second = tmp_path / "1", tmp_path / "2"
     for folder in (first, second):
         folder.mkdir()
-        make_samples.write_sample("grass", folder, size=48)
+        samples.write_sample("grass", folder, size=48)
     assert (first / "grass.jpg").read_bytes() == (second / "grass.jpg").read_bytes()
 
 

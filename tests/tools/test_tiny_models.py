@@ -12,7 +12,8 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from tools import make_samples, tiny_models
+from tools import tiny_models
+from tools.generate import samples
 
 # kind, options, the class that ComfyUI must choose, million parameters of the backbone, an attention weight
 MODELS = {
@@ -66,7 +67,7 @@ def photograph(size=64):
     import numpy as np
     from PIL import Image
 
-    with Image.open(make_samples.SHIPPED / "beach.jpg") as picture:
+    with Image.open(samples.SHIPPED / "beach.jpg") as picture:
         pixels = np.asarray(picture.convert("RGB").resize((size, size)), np.float32) / 255.0
     return torch.from_numpy(pixels)[None]
 

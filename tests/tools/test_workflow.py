@@ -15,7 +15,7 @@ from tools import tiny_models
 from tools.comfyui.server import PACK, Server
 from tools.comfyui.workflow import to_api, to_workflow
 from tools.demo import graph_of
-from tools.make_workflows import DREAMBOOTH, FOLDER, MADE
+from tools.generate.workflows import DREAMBOOTH, FOLDER, MADE
 
 
 @pytest.fixture(scope="module")

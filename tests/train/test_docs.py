@@ -9,7 +9,7 @@ import pytest
 
 from krona_train.config import from_yaml
 from krona_train.run.job import Job
-from tools.make_settings_table import DOCUMENT, docstrings, make, sections
+from tools.generate.settings_table import DOCUMENT, docstrings, make, sections
 
 ROOT = Path(__file__).resolve().parents[2]
 HELP = {
@@ -22,7 +22,7 @@ TEXT = DOCUMENT.read_text(encoding="utf-8")
 
 
 def test_the_table_of_settings_is_that_of_the_dataclasses():
-    assert make(TEXT) == TEXT, "run: python3 tools/host.py run tools/make_settings_table.py"
+    assert make(TEXT) == TEXT, "run: python3 tools/host.py run tools/generate/settings_table.py"
 
 
 def test_every_setting_says_what_it_is():

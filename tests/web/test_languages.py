@@ -2,7 +2,7 @@
 
 import pytest
 
-from tools.make_locales import LANGUAGES, english, read
+from tools.generate.locales import LANGUAGES, english, read
 
 
 @pytest.fixture(params=LANGUAGES)

@@ -15,7 +15,8 @@ from safetensors.torch import save_file
 from krona_ops import Adapter, Full, Kron, LowRank, Matrix, save
 from krona_ops.formats import inspection, strangers
 from krona_ops.formats.parts import split
-from tools import make_strangers, tiny_models
+from tools import tiny_models
+from tools.generate import strangers as generated
 
 TELL = Path(__file__).parent / "js" / "tell.mjs"
 LYCORIS = {
@@ -137,8 +138,8 @@ def test_the_browser_says_what_krona_ops_says(make, node, tmp_path):
 
 
 def test_the_browser_has_the_tables_of_krona_ops():
-    assert make_strangers.make() == make_strangers.FILE.read_text("utf-8"), (
-        "run: python3 tools/host.py run tools/make_strangers.py"
+    assert generated.make() == generated.FILE.read_text("utf-8"), (
+        "run: python3 tools/host.py run tools/generate/strangers.py"
     )
 
 

@@ -1,5 +1,5 @@
 // @ts-check
-/** Made by tools/make_strangers.py from krona_ops/formats/strangers.py, which says what each of these is. */
+/** Made by tools/generate/strangers.py from krona_ops/formats/strangers.py, which says what each of these is. */
 export const SPECIAL = /** @type {Record<string, string>} */ ({
   "diff_m": "lightx2v's diff_m",
   "emb_params": "an embedding",

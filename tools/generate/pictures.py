@@ -1,6 +1,6 @@
 """Make the thumbnails of ``example_workflows/`` and the pictures of the help pages: photographs of ComfyUI's editor.
 
-    python tools/host.py run tools/make_pictures.py [NAME ...]
+    python tools/host.py run tools/generate/pictures.py [NAME ...]
 
 Without a name all of them are made anew; a name is a node's id or the beginning of an example's name. The graphs run on the tiny
 random model first, so that curves, heat maps and contact sheets are there.
@@ -17,19 +17,19 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-PACK = Path(__file__).absolute().parents[1]
+PACK = Path(__file__).absolute().parents[2]
 if __name__ == "__main__":
     sys.path[0] = str(PACK)  # instead of this file's folder, so that `tools` is one package for scripts and for tests
 
 from PIL import Image  # noqa: E402
 from playwright.sync_api import Page, sync_playwright  # noqa: E402
 
-from tools import make_workflows as examples  # noqa: E402
 from tools import tiny_models  # noqa: E402
 from tools.comfyui import browser  # noqa: E402
 from tools.comfyui.server import Server  # noqa: E402
 from tools.comfyui.workflow import Graph, to_workflow  # noqa: E402
-from tools.make_workflows import ADAPTER, CHECKPOINT, LIGHT, MADE, STYLE, SUBJECT, node  # noqa: E402
+from tools.generate import workflows as examples  # noqa: E402
+from tools.generate.workflows import ADAPTER, CHECKPOINT, LIGHT, MADE, STYLE, SUBJECT, node  # noqa: E402
 
 HELP = PACK / "web" / "docs" / "images"
 THUMBNAIL = 512

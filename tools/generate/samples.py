@@ -1,6 +1,6 @@
 """Renders the sample subject that the pack ships: five pictures of one small ceramic robot.
 
-    python3 tools/make_samples.py [--out samples/krobot] [--jobs 2]
+    python3 tools/generate/samples.py [--out samples/krobot] [--jobs 2]
 
 Needs Pillow and numpy only. The same numpy and Pillow write the same bytes.
 """
@@ -11,7 +11,7 @@ import os
 import sys
 from pathlib import Path
 
-PACK = Path(__file__).resolve().parents[1]
+PACK = Path(__file__).resolve().parents[2]
 if __name__ == "__main__":
     sys.path[0] = str(PACK)  # instead of this file's folder, so that `tools` is one package for scripts and for tests
 

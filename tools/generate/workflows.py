@@ -1,8 +1,8 @@
 """Write ``example_workflows/``: what a user finds in ComfyUI's template browser, and what the demo runs.
 
-    python tools/host.py run tools/make_workflows.py
+    python tools/host.py run tools/generate/workflows.py
 
-The graphs are written down here once; the server says how the editor stores them. ``make_pictures.py`` makes the thumbnails.
+The graphs are written down here once; the server says how the editor stores them. ``pictures.py`` makes the thumbnails.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-PACK = Path(__file__).absolute().parents[1]
+PACK = Path(__file__).absolute().parents[2]
 if __name__ == "__main__":
     sys.path[0] = str(PACK)  # instead of this file's folder, so that `tools` is one package for scripts and for tests
 

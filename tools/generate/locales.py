@@ -1,10 +1,10 @@
 """Write what the translations in ``locales/`` start from, and say which of them are missing or were made from an older text.
 
-    python3 tools/host.py run tools/make_locales.py             writes locales/en, tidies the others, lists what is to do
-    python3 tools/host.py run tools/make_locales.py --accept    says that zh and ja are translations of the texts as they are now
+    python3 tools/host.py run tools/generate/locales.py             writes locales/en, tidies the others, lists what is to do
+    python3 tools/host.py run tools/generate/locales.py --accept    says that zh and ja are translations of the texts as they are now
 
 English is what the nodes themselves say. Chinese and Japanese are written by hand, in ``locales/<language>/*.json``; the English
-texts that they were made from are kept in ``tools/translated_from.json``. tests/tools/test_locales.py fails when one of them is behind.
+texts that they were made from are kept in ``tools/generate/translated_from.json``. tests/tools/test_locales.py fails when one of them is behind.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-PACK = Path(__file__).absolute().parents[1]
+PACK = Path(__file__).absolute().parents[2]
 if __name__ == "__main__":
     sys.path[0] = str(PACK)  # instead of this file's folder, so that `tools` is one package for scripts and for tests
 
@@ -24,7 +24,7 @@ from tools.comfyui.server import Server  # noqa: E402
 
 FOLDER = PACK / "locales"
 LANGUAGES = ("zh", "ja")
-SOURCES = PACK / "tools" / "translated_from.json"
+SOURCES = PACK / "tools" / "generate" / "translated_from.json"
 """Outside ``locales/``, all of which ComfyUI sends to the browser."""
 GROWN = 8
 """How many sockets of an input that grows them have a tooltip."""

@@ -1,6 +1,6 @@
 """Writes krona_ops/names/core_names.json: what ComfyUI's own Load LoRA calls the layers of each kind of base model, without their blocks' numbers.
 
-    python3 tools/host.py run tools/make_core_names.py
+    python3 tools/host.py run tools/generate/core_names.py
 
 tests/host/test_conversion.py fails when the file is out of date with the pinned ComfyUI.
 Made from the host's own key maps and, for other tools' names, from the pack's index of them. Families of a newer host that
@@ -20,7 +20,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-PACK = Path(os.path.abspath(__file__)).parents[1]
+PACK = Path(os.path.abspath(__file__)).parents[2]
 sys.path.append(str(PACK))
 
 from krona_ops.names.core_names import FILE, FLAT  # noqa: E402

@@ -1,6 +1,6 @@
 """Writes web/adapter/strangers.mjs: the names of the methods that the pack does not read, as krona_ops/formats/strangers.py has them.
 
-    python3 tools/host.py run tools/make_strangers.py
+    python3 tools/host.py run tools/generate/strangers.py
 
 tests/web/test_recognise.py fails when the module is out of date.
 """
@@ -11,7 +11,7 @@ import json
 import sys
 from pathlib import Path
 
-PACK = Path(__file__).absolute().parents[1]
+PACK = Path(__file__).absolute().parents[2]
 if __name__ == "__main__":
     sys.path[0] = str(PACK)  # instead of this file's folder, so that `tools` is one package for scripts and for tests
 
@@ -19,7 +19,7 @@ from krona_ops.formats import strangers  # noqa: E402
 
 FILE = PACK / "web" / "adapter" / "strangers.mjs"
 HEAD = """// @ts-check
-/** Made by tools/make_strangers.py from krona_ops/formats/strangers.py, which says what each of these is. */
+/** Made by tools/generate/strangers.py from krona_ops/formats/strangers.py, which says what each of these is. */
 """
 
 

@@ -1,6 +1,6 @@
 """Writes the tables of layer names in docs/formats.md: every family and dialect, counted on the host's own classes.
 
-    python3 tools/host.py run tools/make_names_table.py
+    python3 tools/host.py run tools/generate/names_table.py
 
 The counts are those of tests/host/test_names.py, which fails when the document is out of date.
 """
@@ -11,7 +11,7 @@ import os
 import sys
 from pathlib import Path
 
-PACK = Path(os.path.abspath(__file__)).parents[1]
+PACK = Path(os.path.abspath(__file__)).parents[2]
 DOCUMENT = PACK / "docs" / "formats.md"
 
 
