@@ -26,7 +26,7 @@ test-slow: setup  ## the standing proof and other ComfyUIs, hours; goes on where
 	OMP_NUM_THREADS=1 $(HOST) run -m proof $(ARGS)
 
 flakes: setup browser  ## tests with servers, browsers and processes 20 times while every core is kept busy (ARGS="--rounds 5 --only tests/web --lanes 3")
-	$(HOST) run tools/flakes.py $(ARGS)
+	$(HOST) run proof/flakes.py $(ARGS)
 
 test-web: setup browser  ## the browser tests alone
 	$(HOST) run -m pytest tests/web $(ARGS)
@@ -44,8 +44,8 @@ bench: setup ## the benchmarks; each writes benchmarks/results/<name>-<machine>.
 	$(HOST) run benchmarks/step.py
 	$(HOST) run benchmarks/apply.py
 	$(HOST) run benchmarks/scale.py
-	$(HOST) run tools/make_scaling.py
-	$(HOST) run tools/make_benchmark_table.py
+	$(HOST) run benchmarks/pages/scaling.py
+	$(HOST) run benchmarks/pages/readme_table.py
 
 bench-gpu: setup ## what needs a GPU: the ways to compute an update, and a training step on SDXL's shapes, 1024 x 1024, bfloat16
 	$(HOST) run benchmarks/ways.py
@@ -53,7 +53,7 @@ bench-gpu: setup ## what needs a GPU: the ways to compute an update, and a train
 
 bench-quality: setup ## does it learn? trials in the small world, as far as they are missing (hours; ARGS="--minutes 60"), and docs/quality.md
 	$(HOST) run benchmarks/quality.py $(ARGS)
-	$(HOST) run tools/make_quality.py
+	$(HOST) run benchmarks/pages/quality.py
 
 world: setup ## train the small world's base model and its judges anew (KRONA_WORLD=folder for what it works with)
 	$(HOST) run benchmarks/world/pretrain.py --folder $(or $(KRONA_WORLD),world-work)

@@ -5,7 +5,7 @@
     python3 tools/host.py run -m proof --only adapters --seed 7 --case 4711    one case again
 
 Results are lines in proof-work; a whole or partial run ends with benchmarks/results/reliability-<machine>.json and, made from it by
-tools/make_reliability.py, docs/reliability.md. The part ``hosts`` is tests/slow/test_hosts.py: other ComfyUIs, installed and started.
+benchmarks/pages/reliability.py, docs/reliability.md. The part ``hosts`` is tests/slow/test_hosts.py: other ComfyUIs, installed and started.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from benchmarks.contest import commit, machine
-from tools import make_reliability
+from benchmarks.pages import reliability
 
 from . import summary, table
 from .driver import Driver, Outcome
@@ -51,7 +51,7 @@ def main(argv: list[str]) -> int:
     told_of = summary.write(ledger, told.seed, command, summary.RESULTS if told.results == WORK else told.results)
     print(summary.in_words(told_of), flush=True)
     if told.results == WORK:
-        make_reliability.main()
+        reliability.main()
     failed = any(row["violated"] for row in told_of["drivers"])
     if HOSTS in (parts or ([] if told.only else [HOSTS])) and not (deadline and time.monotonic() > deadline):
         pytest = [sys.executable, "-m", "pytest", "-m", "slow", str(ROOT / "tests")]

@@ -83,6 +83,36 @@ def test_the_rule_can_be_broken(package, name, source):
     assert len(violations(package, {name: source})) == 1
 
 
+AROUND = {"tools": {"tools"}, "benchmarks": {"tools", "benchmarks"}, "proof": {"tools", "benchmarks", "proof"}}
+"""What stands around the pack takes from each other in this direction alone; the tests take from all of it, and nothing takes from them."""
+
+
+def against_the_direction(name, source):
+    """The imports of a file beside the pack from what stands above it."""
+    above = {*AROUND, "tests"} - AROUND[Path(name).parts[0]]
+    return [f"{name}:{line} imports {module}" for module, _, line in imports(ast.parse(source)) if module in above]
+
+
+@pytest.mark.parametrize("folder", AROUND)
+def test_what_stands_around_the_pack_takes_in_one_direction(folder):
+    files = files_of(folder)
+    assert files
+    assert [line for name, source in files.items() for line in against_the_direction(name, source)] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("tools/generate/samples.py", "from benchmarks.contest import commit"),
+        ("tools/demo.py", "def f():\n    import proof.table"),
+        ("benchmarks/pages/reliability.py", "from proof import table"),
+        ("proof/inside.py", "from tests.support import draws"),
+    ],
+)
+def test_an_import_against_the_direction_is_seen(name, source):
+    assert len(against_the_direction(name, source)) == 1
+
+
 ROOMS = {
     "krona_ops": {
         "atomic": {"errors", "locks", "shown"},

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from benchmarks.contest import Bar, finish
-from tools.make_benchmark_table import BEGIN, DOCUMENT, END, make, read, table
+from benchmarks.pages.readme_table import BEGIN, DOCUMENT, END, make, read, table
 
 
 def result(**changes):
@@ -15,7 +15,7 @@ def result(**changes):
 
 def test_the_readme_has_the_table_of_the_results_in_the_repository():
     text = DOCUMENT.read_text(encoding="utf-8")
-    assert make(text, read()) == text, "run: python3 tools/make_benchmark_table.py"
+    assert make(text, read()) == text, "run: python3 benchmarks/pages/readme_table.py"
 
 
 def test_every_bar_is_a_row_with_its_machine_and_commit():

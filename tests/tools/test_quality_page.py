@@ -5,23 +5,23 @@ import re
 
 import pytest
 
+from benchmarks.pages.quality import DOCUMENT, README, RESULTS, grid, in_short, make, put, read_results
 from benchmarks.quality import judged_by
 from benchmarks.world.contenders import SIDES
 from benchmarks.world.plan import CORE
 from benchmarks.world.summary import CLOSE, References, as_they_come, by_group, by_rate, line, scores
 from benchmarks.world.trial import STEPS, Trial, as_it_comes, current
-from tools.make_quality import DOCUMENT, README, RESULTS, grid, in_short, make, put, read_results
 
 PAGE = DOCUMENT.read_text(encoding="utf-8")
 
 
 def test_the_page_has_the_tables_of_the_script():
-    assert make(PAGE, read_results()) == PAGE, "run: python3 tools/host.py run tools/make_quality.py"
+    assert make(PAGE, read_results()) == PAGE, "run: python3 tools/host.py run benchmarks/pages/quality.py"
 
 
 def test_the_readme_says_what_the_page_says():
     text = README.read_text(encoding="utf-8")
-    assert put(text, "short", in_short(read_results())) == text, "run: python3 tools/host.py run tools/make_quality.py"
+    assert put(text, "short", in_short(read_results())) == text, "run: python3 tools/host.py run benchmarks/pages/quality.py"
 
 
 def test_every_picture_of_the_page_is_there():

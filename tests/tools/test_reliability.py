@@ -2,8 +2,8 @@
 
 import pytest
 
+from benchmarks.pages.reliability import BEGIN, DOCUMENT, END, PARTS, make, read_results
 from proof import table
-from tools.make_reliability import BEGIN, DOCUMENT, END, PARTS, make, read_results
 
 PAGE = DOCUMENT.read_text(encoding="utf-8")
 ROW = {
@@ -14,7 +14,7 @@ TOLD = {"machine": "a-machine", "python": "3.12", "versions": {"torch": "2.9"}, 
 
 
 def test_the_page_is_that_of_the_committed_results():
-    assert make(PAGE, read_results()) == PAGE, "run: python3 tools/host.py run tools/make_reliability.py"
+    assert make(PAGE, read_results()) == PAGE, "run: python3 tools/host.py run benchmarks/pages/reliability.py"
 
 
 def test_nothing_was_violated_in_the_committed_results():

@@ -5,18 +5,18 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.models import FLUX, MODELS, QWEN_IMAGE, WAN, kron_sizes, lora_parameters, ring_seconds, training_cost
+from benchmarks.pages.scaling import DOCUMENT, FACTORS, duration, make, percent, read_results, size
 from benchmarks.scale import exponent
 from benchmarks.shapes import flux_attention, sdxl_attention
 from krona_ops import select
 from krona_ops.updates import kron
 from krona_ops.updates.shapes import split
-from tools.make_scaling import DOCUMENT, FACTORS, duration, make, percent, read_results, size
 
 PAGE = DOCUMENT.read_text(encoding="utf-8")
 
 
 def test_the_page_has_the_tables_of_the_script():
-    assert make(PAGE, read_results()) == PAGE, "run: python3 tools/host.py run tools/make_scaling.py"
+    assert make(PAGE, read_results()) == PAGE, "run: python3 tools/host.py run benchmarks/pages/scaling.py"
 
 
 def test_a_table_that_only_one_of_both_knows_is_an_error():

@@ -2,10 +2,10 @@
 
 import pytest
 
+from benchmarks.pages.quality import read_results
 from benchmarks.world.subjects import COUNT
 from benchmarks.world.summary import References, as_they_come
 from benchmarks.world.trial import current
-from tools.make_quality import read_results
 
 
 @pytest.fixture(scope="module")

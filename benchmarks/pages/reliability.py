@@ -1,6 +1,6 @@
 """Writes the tables of docs/reliability.md from benchmarks/results/reliability-*.json, which ``make test-slow`` leaves.
 
-    python3 tools/host.py run tools/make_reliability.py
+    python3 tools/host.py run benchmarks/pages/reliability.py
 
 tests/tools/test_reliability.py fails when the page is out of date.
 """
@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-PACK = Path(__file__).absolute().parents[1]
+PACK = Path(__file__).absolute().parents[2]
 if __name__ == "__main__":
     sys.path[0] = str(PACK)  # instead of this file's folder, so that `tools` is one package for scripts and for tests
 

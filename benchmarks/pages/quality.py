@@ -1,6 +1,6 @@
 """Writes the tables and plots of docs/quality.md, and its sentence in the README, from benchmarks/results/quality-*.json and the judges' own file.
 
-    python3 tools/host.py run tools/make_quality.py
+    python3 tools/host.py run benchmarks/pages/quality.py
 
 tests/tools/test_quality_page.py fails when the page is out of date.
 """
@@ -15,12 +15,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-PACK = Path(__file__).absolute().parents[1]
+PACK = Path(__file__).absolute().parents[2]
 if __name__ == "__main__":
     sys.path[0] = str(PACK)  # instead of this file's folder, so that `tools` is one package for scripts and for tests
 
 import numpy as np  # noqa: E402
 
+from benchmarks.pages.scaling import table  # noqa: E402
 from benchmarks.quality import judged_by, of_all_machines, sums  # noqa: E402
 from benchmarks.world.contenders import IDEAS, PAPER, SIDES  # noqa: E402
 from benchmarks.world.plan import BETWEEN, BEYOND, CORE, FEW, PROMISING, among_few  # noqa: E402
@@ -39,7 +40,6 @@ from benchmarks.world.summary import (  # noqa: E402
 )
 from benchmarks.world.trial import STEPS, current  # noqa: E402
 from krona_ops import read_header  # noqa: E402
-from tools.make_scaling import table  # noqa: E402
 
 DOCUMENT, README = PACK / "docs" / "quality.md", PACK / "README.md"
 RESULTS = PACK / "benchmarks" / "results"
@@ -344,7 +344,7 @@ def make(text: str, told: Mapping[str, Any]) -> str:
     unknown = set(re.findall(r"<!-- quality: (\w+) -->", text)) ^ made.keys()
     if unknown:
         raise ValueError(
-            f"docs/quality.md and tools/make_quality.py do not have the same tables: {', '.join(sorted(unknown))}."
+            f"docs/quality.md and benchmarks/pages/quality.py do not have the same tables: {', '.join(sorted(unknown))}."
         )
     for name, write in made.items():
         text = put(text, name, write())

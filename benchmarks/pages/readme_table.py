@@ -1,6 +1,6 @@
 """Writes the README's table of speed from benchmarks/results/*.json, one row for each bar, the missed ones included.
 
-    python3 tools/make_benchmark_table.py
+    python3 benchmarks/pages/readme_table.py
 
 Files without "bars" are of an older kind and are left out. tests/tools/test_benchmark_table.py fails when the README is out of date.
 """
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-PACK = Path(__file__).absolute().parents[1]
+PACK = Path(__file__).absolute().parents[2]
 DOCUMENT = PACK / "README.md"
 RESULTS = PACK / "benchmarks" / "results"
 BEGIN, END = "<!-- benchmarks -->", "<!-- /benchmarks -->"

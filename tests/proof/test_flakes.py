@@ -1,10 +1,10 @@
-"""tools/flakes.py sees a test that fails now and then, goes on where it was stopped, and ends what it has started."""
+"""proof/flakes.py sees a test that fails now and then, goes on where it was stopped, and ends what it has started."""
 
 from contextlib import nullcontext
 
 import pytest
 
-from tools import flakes
+from proof import flakes
 
 SOMETIMES = """
 from pathlib import Path

@@ -1,6 +1,6 @@
 """Writes the tables of docs/scaling.md: what was measured, from benchmarks/results/scale-*.json; the rest from shapes and formulas.
 
-    python3 tools/host.py run tools/make_scaling.py
+    python3 tools/host.py run benchmarks/pages/scaling.py
 
 tests/tools/test_scaling.py fails when the page is out of date.
 """
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-PACK = Path(__file__).absolute().parents[1]
+PACK = Path(__file__).absolute().parents[2]
 if __name__ == "__main__":
     sys.path[0] = str(PACK)  # instead of this file's folder, so that `tools` is one package for scripts and for tests
 
@@ -303,7 +303,7 @@ def make(text: str, results: Sequence[Mapping[str, Any]]) -> str:
     unknown = set(re.findall(r"<!-- scaling: (\w+) -->", text)) ^ made.keys()
     if unknown:
         raise ValueError(
-            f"docs/scaling.md and tools/make_scaling.py do not have the same tables: {', '.join(sorted(unknown))}."
+            f"docs/scaling.md and benchmarks/pages/scaling.py do not have the same tables: {', '.join(sorted(unknown))}."
         )
     for name, write in made.items():
         begin, end = f"<!-- scaling: {name} -->", "<!-- /scaling -->"

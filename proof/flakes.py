@@ -1,6 +1,6 @@
 """Do tests race with a busy machine? Runs those with servers, browsers and processes many times while other processes keep every core busy.
 
-    python3 tools/host.py run tools/flakes.py [--rounds 20] [--only tests/web,tests/host/test_upload.py] [--lanes 3] [--anew]
+    python3 tools/host.py run proof/flakes.py [--rounds 20] [--only tests/web,tests/host/test_upload.py] [--lanes 3] [--anew]
 
 With more than one lane, files run side by side and are each other's load, so that fewer processes need to compute for nothing.
 A line of JSON for each file and round goes to proof-work/flakes.jsonl; a run that was stopped goes on there. Ends with what failed, and how often.
