@@ -105,6 +105,21 @@ def test_it_can_be_used_with_the_keyboard_alone(looked):
     expect_rules(looked, "")
 
 
+def test_ctrl_z_takes_back_the_strength_and_then_the_node(looked):
+    page = looked.page
+    page.evaluate("app.extensionManager.workflow.activeWorkflow.changeTracker.captureCanvasState()")
+    before = set(looked.wires())
+    page.get_by_role("button", name="middle_block").click()
+    page.get_by_role("dialog").get_by_role("spinbutton").fill("0.5")
+    page.keyboard.press("Enter")
+    expect_rules(looked, "middle_block=0.5")
+    page.keyboard.press("Control+z")
+    expect_rules(looked, "")
+    page.keyboard.press("Control+z")
+    expect_rules(looked)
+    assert set(looked.wires()) == before
+
+
 def test_the_map_adds_nothing_to_what_is_queued(looked):
     prompt = looked.page.evaluate("app.graphToPrompt()")
     [inputs] = [node["inputs"] for node in prompt["output"].values() if node["class_type"] == "KronaInspect"]

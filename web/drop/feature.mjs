@@ -1,11 +1,12 @@
 // @ts-check
 /** Adapter files that are dropped on the canvas, or chosen with the command of the same purpose. */
+import { inOneStep } from "../graph.mjs";
 import { app, locale, toast } from "../host.mjs";
 import { translator } from "../texts.mjs";
 import { examine } from "./examine.mjs";
 import { modelWiresAt } from "./links.mjs";
 import { isForUs } from "./names.mjs";
-import { addBlend, addOne, chooseFile, inOneStep, loaderAt } from "./place.mjs";
+import { addBlend, addOne, chooseFile, loaderAt } from "./place.mjs";
 import { chooseFiles } from "./picker.mjs";
 import { askWhatToDo } from "./question.mjs";
 import { LARGEST, SETTING, sendAll } from "./send.mjs";

@@ -1,10 +1,11 @@
 // @ts-check
 /** Another file for a loader, from this computer. */
+import { inOneStep } from "../graph.mjs";
 import { app, locale, toast } from "../host.mjs";
 import { translator } from "../texts.mjs";
 import { examine } from "./examine.mjs";
 import { chooseFiles } from "./picker.mjs";
-import { chooseFile, inOneStep } from "./place.mjs";
+import { chooseFile } from "./place.mjs";
 import { sendAll } from "./send.mjs";
 import { TEXTS } from "./texts.mjs";
 

@@ -1,7 +1,9 @@
 // @ts-check
 /** Inspect KronA in the browser: the heat map on the node can be pointed at, and a click sets a block's strength. */
 import { element } from "../dom.mjs";
-import { app, locale, toast } from "../host.mjs";
+import { addNode, chain, inOneStep, setValue, widgetOf } from "../graph.mjs";
+import { locale, toast } from "../host.mjs";
+import { leftOf } from "../places.mjs";
 import { translator } from "../texts.mjs";
 import { heatTable } from "./map.mjs";
 import { strengthOf, withStrength } from "./rules.mjs";
@@ -12,7 +14,6 @@ import { couldTakeWeights, weightsNodes } from "./wiring.mjs";
 const t = translator(TEXTS, locale);
 const WIDTH = 460;
 const HEIGHT = 380;
-const GAP = 60;
 
 /** What the browser registers for this feature. */
 export const heat = {
@@ -29,12 +30,10 @@ function attach(node) {
   place.addEventListener("wheel", (/** @type {WheelEvent} */ event) => event.stopPropagation()); // scroll the table, not the canvas
   node.addDOMWidget("krona_heat", "krona_heat", place, { serialize: false, hideOnZoom: false, getMinHeight: () => HEIGHT });
   node.setSize([Math.max(node.size[0], WIDTH), Math.max(node.size[1], node.computeSize()[1])]);
-  const { onExecuted } = node;
-  node.onExecuted = function (/** @type {any} */ output, /** @type {any[]} */ ...rest) {
-    onExecuted?.call(this, output, ...rest);
+  chain(node, "onExecuted", (/** @type {any} */ output) => {
     const grid = output?.krona_grid?.[0];
     if (grid) show(node, place, grid);
-  };
+  });
 }
 
 /** @param {any} node @param {HTMLElement} place @param {import("./map.mjs").Grid} grid */
@@ -60,12 +59,9 @@ async function choose(node, place, grid, row) {
   const question = { block: grid.blocks[row], strength, nodes: found.map((n, value) => ({ label: `${n.title} (${n.id})`, value })) };
   const answer = await askStrength(question, t);
   if (answer) {
-    const widget = rulesOf(found[answer.node]);
-    node.graph.beforeChange();
-    widget.value = withStrength(String(widget.value), selector, answer.strength);
-    widget.callback?.(widget.value);
-    node.graph.afterChange();
-    app.canvas.setDirty(true, true);
+    const weights = found[answer.node];
+    const rules = withStrength(String(rulesOf(weights).value), selector, answer.strength);
+    void inOneStep(() => setValue(weights, "rules", rules));
   }
   show(node, place, grid);
   /** @type {HTMLElement | null} */ (place.querySelectorAll("tbody button")[row])?.focus();
@@ -78,28 +74,15 @@ function addWeights(node) {
     toast("info", t("impossible"));
     return false;
   }
-  const made = /** @type {any} */ (window).LiteGraph.createNode("KronaWeights");
-  node.graph.beforeChange();
-  made.pos = [user.pos[0] - made.size[0] - GAP, user.pos[1]];
-  made.pos[1] = below(node.graph, made);
-  node.graph.add(made);
-  rulesOf(made).value = ""; // the editor may hand a new node the text of one that had its number in a graph before
-  made.connect(0, user, "weights");
-  node.graph.afterChange();
+  // Empty rules, said: the editor may hand a new node the text of one that had its number in a graph before.
+  const how = { at: leftOf(user, [...node.graph.nodes]), values: { rules: "" }, into: { node: user, input: "weights" } };
+  void inOneStep(() => addNode(node.graph, "KronaWeights", how));
   return true;
-}
-
-/** The height at which a node covers none of those that stand where it would. @param {any} graph @param {any} made */
-function below(graph, made) {
-  const [left, top] = made.pos;
-  const beside = graph.nodes.filter((/** @type {any} */ n) => n.pos[0] < left + made.size[0] && n.pos[0] + n.size[0] > left);
-  const bottoms = beside.map((/** @type {any} */ n) => n.pos[1] + n.size[1] + GAP);
-  return Math.max(top, ...bottoms);
 }
 
 /** @param {any} node */
 function rulesOf(node) {
-  return node.widgets.find((/** @type {any} */ widget) => widget.name === "rules");
+  return widgetOf(node, "rules");
 }
 
 /** Whether the text there is light, which it is on dark grounds. @param {HTMLElement} place */

@@ -2,6 +2,7 @@
 /** Nodes that load an adapter show what they hold, and find another by parts of its name; nodes that apply one show how much of it fits. */
 import { element } from "../dom.mjs";
 import { LOADERS } from "../drop/place.mjs";
+import { chain } from "../graph.mjs";
 import { api, locale } from "../host.mjs";
 import { translator } from "../texts.mjs";
 import { coverageLine, note } from "./card.mjs";
@@ -77,14 +78,4 @@ function showCoverage(node, place) {
     const told = output?.krona_coverage?.[0];
     if (told) place.replaceChildren(coverageLine(told, t));
   });
-}
-
-/** Do something after what a node does already. @param {any} node @param {string} name @param {(...values: any[]) => void} then */
-function chain(node, name, then) {
-  const before = node[name];
-  node[name] = function (/** @type {any[]} */ ...values) {
-    const answer = before?.apply(this, values);
-    then(...values);
-    return answer;
-  };
 }

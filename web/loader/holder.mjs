@@ -1,8 +1,9 @@
 // @ts-check
 /** What a loader node holds: kept up to date with its `file` widget. */
 import { element } from "../dom.mjs";
-import { chooseFile, inOneStep } from "../drop/place.mjs";
+import { chooseFile } from "../drop/place.mjs";
 import { replaceFile } from "../drop/receive.mjs";
+import { inOneStep, widgetOf } from "../graph.mjs";
 import { api, ask, toast } from "../host.mjs";
 import { factsCard, note } from "./card.mjs";
 import { copyText } from "./clipboard.mjs";
@@ -18,7 +19,7 @@ export class Holder {
   constructor(node, t, onOther) {
     this.node = node;
     this.t = t;
-    this.widget = node.widgets.find((/** @type {any} */ one) => one.name === "file");
+    this.widget = widgetOf(node, "file");
     this.facts = element("div", { class: "krona-held" });
     this.controls = this.#controls();
     this.check = watchValue(this.widget, () => {

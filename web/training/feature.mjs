@@ -1,6 +1,8 @@
 // @ts-check
 /** The trainings in the browser: a panel below the graph, and a small chart in each Train KronA node. */
+import { addNode, chain, inOneStep, select } from "../graph.mjs";
 import { api, app, ask, locale, toast } from "../host.mjs";
+import { inTheMiddleOf } from "../places.mjs";
 import { translator } from "../texts.mjs";
 import { Live } from "./live.mjs";
 import { Card } from "./node.mjs";
@@ -93,16 +95,8 @@ const options = {
 /** Add a node with an adapter to the middle of what is seen of the graph. @param {string} adapter */
 async function load(adapter) {
   await app.refreshComboInNodes(); // the file may be younger than the menus
-  const node = /** @type {any} */ (window).LiteGraph.createNode("KronaLoad");
-  const [x, y, width, height] = app.canvas.visible_area;
-  node.pos = [x + (width - node.size[0]) / 2, y + (height - node.size[1]) / 2];
-  app.canvas.graph.beforeChange();
-  app.canvas.graph.add(node);
-  const widget = node.widgets.find((/** @type {any} */ each) => each.name === "file");
-  widget.value = adapter;
-  widget.callback?.(adapter, app.canvas, node);
-  app.canvas.graph.afterChange();
-  app.canvas.selectNode?.(node);
+  const { graph, visible_area } = app.canvas;
+  void inOneStep(() => select([addNode(graph, "KronaLoad", { at: inTheMiddleOf(visible_area), values: { file: adapter } })]));
   toast("success", t("loaded", { adapter }));
 }
 
@@ -140,16 +134,6 @@ function fit(node) {
   const [width, height] = node.computeSize();
   if (node.size[1] < height || node.size[0] < width) node.setSize([Math.max(node.size[0], width), Math.max(node.size[1], height)]);
   app.canvas?.setDirty(true, true);
-}
-
-/** @param {any} node @param {string} name @param {(...args: any[]) => void} also */
-function chain(node, name, also) {
-  const before = node[name];
-  node[name] = function (/** @type {any[]} */ ...args) {
-    const result = before?.apply(this, args);
-    also(...args);
-    return result;
-  };
 }
 
 /** The node behind an id as the server says it: "5:3" is node 3 in the subgraph that is node 5. @param {string} id */
