@@ -13,12 +13,20 @@ from krona_ops.formats.metadata import trigger_words
 from krona_ops.formats.scale import ScaleRule
 from krona_ops.operations.strengths import Weights
 
-from .inputs import clip_input, file_input, scale_input, strength_inputs, trigger_output
+from .inputs import (
+    clip_input,
+    file_input,
+    krona_input,
+    scale_input,
+    strength_inputs,
+    trigger_output,
+    weighted,
+    weights_input,
+)
 from .node import Node
-from .scale import weighted
 from .server import paths
 from .server.text import tell
-from .sockets import CATEGORY, Krona, KronaWeightsSocket
+from .sockets import CATEGORY, Krona
 
 
 def coverage(applied: Applied) -> dict[str, list[dict[str, Any]]]:
@@ -94,7 +102,7 @@ class KronaApply(Node):
             inputs=[
                 io.Model.Input("model", tooltip="The model that the adapter was trained for."),
                 clip_input(),
-                Krona.Input("krona", tooltip="The adapter, from Load KronA or Train KronA."),
+                krona_input(),
                 *strength_inputs(),
                 io.Combo.Input(
                     "mode",
@@ -105,9 +113,7 @@ class KronaApply(Node):
                     "leave it out. auto: bypass for quantised layers only.",
                     advanced=True,
                 ),
-                KronaWeightsSocket.Input(
-                    "weights", optional=True, tooltip="Strengths by block and projection, from KronA Weights."
-                ),
+                weights_input(),
             ],
             outputs=[
                 io.Model.Output(display_name="model"),

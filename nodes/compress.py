@@ -12,9 +12,8 @@ from krona_ops import Adapter
 from krona_ops.nearest.forms import KronForm
 from krona_ops.operations.compress import compress, forms_within
 from krona_ops.operations.extract import extract
-from krona_ops.targets.rules import PAPER_FACTORS
 
-from .inputs import KRONECKER, LORA, form_inputs, form_of, number_input, report_output
+from .inputs import KRONECKER, LORA, factor_inputs, form_inputs, form_of, number_input, report_output
 from .node import Node
 from .sockets import CATEGORY, Krona
 
@@ -40,14 +39,10 @@ class KronaCompress(Node):
                     default=BY_FACTORS,
                     tooltip="These factors for every layer; or for each layer the factors that lose least for a size or an error.",
                 ),
-                io.Int.Input(
-                    "factor_out",
-                    default=PAPER_FACTORS[0],
-                    min=1,
-                    max=65536,
-                    tooltip="Rows of the small factor A. Where it does not divide a layer's width, the nearest divisor is taken.",
+                *factor_inputs(
+                    "Rows of the small factor A. Where it does not divide a layer's width, the nearest divisor is taken.",
+                    "Columns of the small factor A.",
                 ),
-                io.Int.Input("factor_in", default=PAPER_FACTORS[1], min=1, max=65536, tooltip="Columns of the small factor A."),
                 io.Int.Input(
                     "terms",
                     default=1,

@@ -8,21 +8,19 @@ import torch
 from comfy_api.latest import io
 
 from krona_ops.errors import DataError
-from krona_train.config import DataConfig
 from krona_train.data.choices import Captions
 
-from .inputs import number_input
+from .inputs import optional_count, optional_number, optional_switch, optional_text
 from .node import Node
+from .server.picture_choices import NODE, Choices
 from .sockets import CATEGORY
 from .sockets import KronaDataset as DatasetSocket
 from .wires import one, several
 
-NODE = "KronA Dataset"
 FROM_FILES = "from .txt files, else the prompt"
 ALL_PROMPT = "the prompt for every picture"
 FROM_FOLDERS = "from .txt files, else from folder names"
 SOURCES: dict[str, Captions] = {FROM_FILES: "files", ALL_PROMPT: "prompt", FROM_FOLDERS: "folders"}
-DEFAULTS = DataConfig()
 
 
 class KronaDataset(Node):
@@ -130,7 +128,7 @@ class KronaDataset(Node):
         texts: str | list[str] | None = None,
         **typed_in: Any,
     ) -> io.NodeOutput:
-        from .server.data_set import Choices, read, sheet_of
+        from .server.data_set import read, sheet_of
 
         node = cls.hidden.unique_id if cls.hidden is not None else None
         values = {name: one(value, name, NODE) for name, value in typed_in.items()}
@@ -148,125 +146,92 @@ def _mask_inputs() -> list[io.Input]:
             "transparent; invert that mask to learn what is opaque.",
             advanced=True,
         ),
-        io.Boolean.Input(
+        optional_switch(
             "masks",
-            default=DEFAULTS.masks,
-            optional=True,
-            tooltip="Learn only what is white in a second picture next to each one (dog.png, dog-mask.png), or what is opaque in it. "
+            Choices.masks,
+            "Learn only what is white in a second picture next to each one (dog.png, dog-mask.png), or what is opaque in it. "
             "Keeps a background out that all your pictures share.",
-            advanced=True,
         ),
     ]
 
 
 def _class_inputs() -> list[io.Input]:
     return [
-        io.String.Input(
+        optional_text(
             "trigger",
-            default="",
-            optional=True,
-            tooltip="The rare word for your subject, as it stands in the captions ('sks'). Only needed for prior preservation: "
+            "The rare word for your subject, as it stands in the captions ('sks'). Only needed for prior preservation: "
             "the captions without it say what the model shall keep.",
-            advanced=True,
         ),
-        io.String.Input(
+        optional_text(
             "class_prompt",
-            default="",
-            optional=True,
-            tooltip="What your subject is a kind of ('a photo of a dog'). Only needed for prior preservation, which keeps other dogs "
+            "What your subject is a kind of ('a photo of a dog'). Only needed for prior preservation, which keeps other dogs "
             "from looking like yours. Empty takes the captions without the trigger.",
-            advanced=True,
         ),
-        io.String.Input(
+        optional_text(
             "class_folder",
-            default="",
-            optional=True,
-            tooltip="A folder with pictures of others of the kind, for prior preservation with pictures. Needs class_prompt or trigger.",
-            advanced=True,
+            "A folder with pictures of others of the kind, for prior preservation with pictures. Needs class_prompt or trigger.",
         ),
-        io.Int.Input(
+        optional_count(
             "class_pictures",
-            default=0,
-            min=0,
-            max=10_000,
-            optional=True,
-            tooltip="How many class pictures there shall be, for prior preservation with pictures; what the folder lacks is drawn by "
+            Choices.class_pictures,
+            "How many class pictures there shall be, for prior preservation with pictures; what the folder lacks is drawn by "
             "the model before the training. DreamBooth takes 100 to 200.",
-            advanced=True,
+            high=10_000,
         ),
     ]
 
 
 def _cut_inputs() -> list[io.Input]:
     return [
-        io.Int.Input(
+        optional_count(
             "repeats",
-            default=1,
-            min=1,
-            max=10_000,
-            optional=True,
-            tooltip="How often each picture comes per epoch. It makes a difference where two sets are joined or subfolders have "
+            Choices.repeats,
+            "How often each picture comes per epoch. It makes a difference where two sets are joined or subfolders have "
             "numbers ('10_sks dog' comes 10 times as often).",
-            advanced=True,
+            low=1,
+            high=10_000,
         ),
-        io.Boolean.Input(
+        optional_switch(
             "buckets",
-            default=DEFAULTS.buckets,
-            optional=True,
-            tooltip="Keep each picture's shape, upright or wide. Off cuts everything to squares, which loses heads and feet.",
-            advanced=True,
+            Choices.buckets,
+            "Keep each picture's shape, upright or wide. Off cuts everything to squares, which loses heads and feet.",
         ),
-        io.Int.Input(
+        optional_count(
             "crops",
-            default=DEFAULTS.crops,
-            min=1,
-            max=64,
-            optional=True,
-            tooltip="Different cuts of each picture, spread over what does not fit. More show the subject in other places; "
+            Choices.crops,
+            "Different cuts of each picture, spread over what does not fit. More show the subject in other places; "
             "useful with few pictures and buckets off.",
-            advanced=True,
+            low=1,
+            high=64,
         ),
-        io.Boolean.Input(
+        optional_switch(
             "flip",
-            default=DEFAULTS.flip,
-            optional=True,
-            tooltip="Train on mirrored pictures too: twice the pictures. Not for faces, writing, or anything with a left and a right.",
-            advanced=True,
+            Choices.flip,
+            "Train on mirrored pictures too: twice the pictures. Not for faces, writing, or anything with a left and a right.",
         ),
     ]
 
 
 def _caption_inputs() -> list[io.Input]:
     return [
-        number_input(
+        optional_number(
             "caption_dropout",
-            default=DEFAULTS.caption_dropout,
-            low=0.0,
-            high=1.0,
-            decimals=4,
+            Choices.caption_dropout,
+            "Share of steps without a caption. 0.1 keeps pictures without a prompt, and strong guidance, in order in a long training.",
             arrows=0.05,
-            optional=True,
-            tooltip="Share of steps without a caption. 0.1 keeps pictures without a prompt, and strong guidance, in order in a long training.",
-            advanced=True,
         ),
-        io.Int.Input(
+        optional_count(
             "shuffles",
-            default=DEFAULTS.shuffles,
-            min=0,
-            max=64,
-            optional=True,
-            tooltip="Orders of each caption's comma-separated tags to train with, so that their order means nothing later. "
+            Choices.shuffles,
+            "Orders of each caption's comma-separated tags to train with, so that their order means nothing later. "
             "0 leaves captions as they are; sentences should stay as they are.",
-            advanced=True,
+            high=64,
         ),
-        io.Int.Input(
+        optional_count(
             "keep_tags",
-            default=DEFAULTS.keep_tags,
-            min=0,
-            max=64,
-            optional=True,
-            tooltip="Tags at the start that stay in place when the others are shuffled; the subject's word should be among them.",
-            advanced=True,
+            Choices.keep_tags,
+            "Tags at the start that stay in place when the others are shuffled; the subject's word should be among them.",
+            high=64,
         ),
     ]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import comfy.model_management
-import numpy as np
 import torch
 from comfy_api.latest import io
 
+from .images import as_image
 from .node import Node
 from .server import paths
 from .server.text import tell
@@ -95,8 +95,8 @@ class KronaEvaluate(Node):
         scores = evaluate(judge, images, references, prompts.splitlines(), trigger)
         table, means = scores.table(), scores.means()
         tell(table, cls.hidden.unique_id)
-        sheet = np.asarray(score_sheet(scores, images, references).convert("RGB"), dtype=np.float32) / 255.0
-        return io.NodeOutput(table, torch.from_numpy(sheet)[None], means[likeness], means[fidelity])
+        sheet = score_sheet(scores, images, references)
+        return io.NodeOutput(table, as_image(sheet), means[likeness], means[fidelity])
 
 
 def judge_of(judges: str, folder: str) -> tuple[Judge, str, str]:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from comfy_api.latest import io
 
+from krona_ops import Adapter
 from krona_ops.formats.scale import RULES
 from krona_ops.nearest.forms import DenseForm, Form, KronForm, LowRankForm
+from krona_ops.operations.strengths import Weights, apply_weights, describe_unmatched
 from krona_ops.targets.rules import PAPER_FACTORS
 
 from .server import paths
+from .sockets import Krona, KronaWeightsSocket
 
 ARROWS = "krona_arrows"
 """Under this name the browser finds by how much the arrows of a number change it (web/numbers)."""
@@ -43,6 +47,86 @@ def number_input(
     )
 
 
+def optional_combo(
+    id: str, options: Iterable[str], default: str, tooltip: str, *, advanced: bool = True
+) -> io.Combo.Input:
+    """A choice that a graph need not make. This one and the next four stand among a node's advanced inputs."""
+    return io.Combo.Input(id, options=list(options), default=default, optional=True, tooltip=tooltip, advanced=advanced)
+
+
+def optional_number(
+    id: str,
+    default: float,
+    tooltip: str,
+    *,
+    low: float = 0.0,
+    high: float = 1.0,
+    decimals: int = 4,
+    arrows: float = 0.01,
+) -> io.Float.Input:
+    """A `number_input` that a graph need not have: most are a part of one."""
+    return number_input(
+        id,
+        default=default,
+        low=low,
+        high=high,
+        decimals=decimals,
+        arrows=arrows,
+        tooltip=tooltip,
+        optional=True,
+        advanced=True,
+    )
+
+
+def optional_count(
+    id: str, default: int, tooltip: str, *, low: int = 0, high: int = 1_000_000, advanced: bool = True
+) -> io.Int.Input:
+    """A whole number that a graph need not have."""
+    return io.Int.Input(id, default=default, min=low, max=high, optional=True, tooltip=tooltip, advanced=advanced)
+
+
+def optional_text(id: str, tooltip: str, *, multiline: bool = False, advanced: bool = True) -> io.String.Input:
+    """A text that a graph need not have; empty where it does not."""
+    return io.String.Input(id, default="", multiline=multiline, optional=True, tooltip=tooltip, advanced=advanced)
+
+
+def optional_switch(id: str, default: bool, tooltip: str) -> io.Boolean.Input:
+    """A yes or no that a graph need not have."""
+    return io.Boolean.Input(id, default=default, optional=True, tooltip=tooltip, advanced=True)
+
+
+def krona_input() -> io.Input:
+    """The adapter that a node works on."""
+    return Krona.Input("krona", tooltip="The adapter, from Load KronA or Train KronA.")
+
+
+def weights_input() -> io.Input:
+    """Strengths by name for a node that applies or scales an adapter; `weighted` is what it does with them."""
+    return KronaWeightsSocket.Input(
+        "weights", optional=True, tooltip="Strengths by block and projection, from KronA Weights."
+    )
+
+
+def weighted(adapter: Adapter, weights: Weights | None) -> tuple[Adapter, str]:
+    """The adapter with the strengths of a `weights_input`, and what they did, for the user; empty without them."""
+    if weights is None:
+        return adapter, ""
+    result = apply_weights(adapter, weights)
+    lines = (f"{len(result)} of {len(adapter)} layers act.", *describe_unmatched(adapter, weights))
+    return result, "\n".join(lines)
+
+
+def factor_inputs(
+    out_tooltip: str, in_tooltip: str, default: tuple[int, int] = PAPER_FACTORS, *, advanced: bool | None = None
+) -> list[io.Input]:
+    """The shape ``(out_a, in_a)`` of the small factor A, as two inputs."""
+    parts = (("factor_out", default[0], out_tooltip), ("factor_in", default[1], in_tooltip))
+    return [
+        io.Int.Input(id, default=value, min=1, max=65536, tooltip=tooltip, advanced=advanced)
+        for id, value, tooltip in parts
+    ]
+
+
 AS_THEY_ARE, KRONECKER, LORA, DENSE = "as it is", "Kronecker product", "LoRA", "dense"
 
 
@@ -57,21 +141,8 @@ def form_inputs(default: str, exact: bool = True) -> list[io.Input]:
             tooltip="as it is: exact, every term is kept. Kronecker product: small, and a LoKr file holds it. LoRA: any loader reads it. "
             "dense: exact, and as large as the model's layers.",
         ),
-        io.Int.Input(
-            "factor_out",
-            default=PAPER_FACTORS[0],
-            min=1,
-            max=65536,
-            tooltip="Kronecker: rows of the small factor A.",
-            advanced=True,
-        ),
-        io.Int.Input(
-            "factor_in",
-            default=PAPER_FACTORS[1],
-            min=1,
-            max=65536,
-            tooltip="Kronecker: columns of the small factor A.",
-            advanced=True,
+        *factor_inputs(
+            "Kronecker: rows of the small factor A.", "Kronecker: columns of the small factor A.", advanced=True
         ),
         io.Int.Input(
             "terms",
@@ -108,21 +179,20 @@ def file_input() -> io.Combo.Input:
 
 def scale_input() -> io.Combo.Input:
     """How strong the update is, where a file does not say it clearly."""
-    return io.Combo.Input(
+    return optional_combo(
         "scale",
-        options=list(RULES),
-        default="auto",
-        optional=True,
-        tooltip="How strong the file's update is at strength 1. auto follows the program that wrote it; the node says what it decided and why. "
+        RULES,
+        "auto",
+        "How strong the file's update is at strength 1. auto follows the program that wrote it; the node says what it decided and why. "
         "Choose another rule only if the effect is plainly too strong or too weak.",
-        advanced=True,
     )
 
 
 def trigger_output() -> io.Output:
     """What to write into the prompt, from every loader."""
     return io.String.Output(
-        display_name="trigger words", tooltip="The words that call up the subject, as the file says; empty where it does not."
+        display_name="trigger words",
+        tooltip="The words that call up the subject, as the file says; empty where it does not.",
     )
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import numpy as np
-import torch
 from comfy_api.latest import io
 from PIL import Image
 
@@ -17,8 +15,10 @@ from krona_ops.operations.strengths import selectors
 from krona_train.drawing.placard import drawn
 from krona_train.run.reading import finite
 
+from .images import as_image
+from .inputs import krona_input
 from .node import Node
-from .sockets import CATEGORY, Krona
+from .sockets import CATEGORY
 
 TABLES = ("layer", "block", "role")
 MEASURES: dict[str, Measure] = {"how far weights move": "rms", "how much all of them move": "norm"}
@@ -36,7 +36,7 @@ class KronaInspect(Node):
             description="Which layers an adapter moves, and by how much: a heat map by block and projection, the spectra of the factors, and a table.",
             search_aliases=["analyse", "lora info", "heat map", "spectrum"],
             inputs=[
-                Krona.Input("krona", tooltip="The adapter, from Load KronA or Train KronA."),
+                krona_input(),
                 io.Combo.Input(
                     "measure",
                     options=list(MEASURES),
@@ -104,8 +104,3 @@ def for_browser(found: Report, grid: Grid) -> dict[str, Any]:
     ]  # fmt: skip
     chosen = selectors(layer.name for layer in found.layers)
     return finite({**dataclasses.asdict(grid), "selectors": [chosen[block] for block in grid.blocks], "layers": layers})
-
-
-def as_image(picture: Image.Image) -> torch.Tensor:
-    """A picture as the host's ``IMAGE (1, height, width, 3)``."""
-    return torch.from_numpy(np.asarray(picture.convert("RGB"), dtype=np.float32) / 255.0)[None]

@@ -23,11 +23,12 @@ from krona_ops.files import read_header
 from krona_ops.formats.encode import notes_on_file, switched_off
 from krona_ops.formats.metadata import with_standard_metadata
 
+from .inputs import krona_input, optional_combo, optional_count, optional_text
 from .node import Node
 from .server import paths, sidecar
 from .server.lora_folders import lora_name
 from .server.text import tell
-from .sockets import CATEGORY, Krona
+from .sockets import CATEGORY
 
 FORMATS = {
     "ComfyUI LoKr": ("lokr", None),
@@ -53,37 +54,24 @@ class KronaSave(Node):
             description="Saves an adapter as a .safetensors file that ComfyUI's own Load LoRA node reads too, with or without this pack.",
             search_aliases=["lokr", "kronecker", "save lora"],
             inputs=[
-                Krona.Input("krona", tooltip="The adapter, from Load KronA or Train KronA."),
+                krona_input(),
                 io.String.Input(
                     "filename_prefix",
                     default="loras/adapter",
                     tooltip="Folder and name below ComfyUI's output folder; a number is added, nothing is overwritten. Files below loras/ appear in Load LoRA, "
                     "in LoRA managers and in the KronA loaders, files below krona/ in the KronA loaders only; the node says which.",
                 ),
-                io.Combo.Input(
+                optional_combo(
                     "format",
-                    options=list(FORMATS),
-                    default="ComfyUI LoKr",
-                    optional=True,
-                    tooltip="ComfyUI LoKr: exact, for ComfyUI. kohya: exact, for other programs. LoRA: for everything that knows no LoKr, cut off at "
+                    FORMATS,
+                    "ComfyUI LoKr",
+                    "ComfyUI LoKr: exact, for ComfyUI. kohya: exact, for other programs. LoRA: for everything that knows no LoKr, cut off at "
                     "'rank'. PEFT and diffusers names need the model. What a format cannot hold is an error, never a silent loss.",
-                    advanced=True,
                 ),
-                io.Int.Input(
-                    "rank",
-                    default=32,
-                    min=1,
-                    max=4096,
-                    optional=True,
-                    tooltip="For the LoRA formats: higher is closer and larger.",
-                    advanced=True,
-                ),
-                io.String.Input(
+                optional_count("rank", 32, "For the LoRA formats: higher is closer and larger.", low=1, high=4096),
+                optional_text(
                     "trigger_words",
-                    default="",
-                    optional=True,
-                    tooltip="The words that call up the subject; LoRA managers show them. Empty keeps what the adapter says.",
-                    advanced=True,
+                    "The words that call up the subject; LoRA managers show them. Empty keeps what the adapter says.",
                 ),
                 io.Image.Input(
                     "thumbnail",
@@ -126,7 +114,9 @@ class KronaSave(Node):
         picture = jpeg(thumbnail) if thumbnail is not None else None
         is_told = model is None or adapter.metadata.get("ss_base_model_version")
         base = None if is_told else family_of(model)
-        adapter = with_standard_metadata(adapter, base_model=base, trigger=trigger_words.strip() or None, thumbnail=picture)
+        adapter = with_standard_metadata(
+            adapter, base_model=base, trigger=trigger_words.strip() or None, thumbnail=picture
+        )
         folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
             filename_prefix, folder_paths.get_output_directory()
         )
@@ -143,7 +133,9 @@ class KronaSave(Node):
         notes = (*map(str, switched_off(adapter)), *notes_on_file(read_header(path).shapes, kind))
         tell("\n".join((cls._whereabouts(path, adapter, picture), *notes)), cls.hidden.unique_id)
         shown = Path(subfolder) / path.parent.name if kind == "peft" else Path(subfolder)
-        return io.NodeOutput(str(path), ui={"files": [{"filename": path.name, "subfolder": str(shown), "type": "output"}]})
+        return io.NodeOutput(
+            str(path), ui={"files": [{"filename": path.name, "subfolder": str(shown), "type": "output"}]}
+        )
 
     @classmethod
     def _whereabouts(cls, path: Path, adapter: Adapter, picture: bytes | None) -> str:

@@ -6,9 +6,9 @@ from comfy_api.latest import io
 
 from krona_ops import Adapter
 from krona_ops.errors import KronaError
-from krona_ops.operations.strengths import PRESETS, Weights, apply_weights, describe_unmatched, parse_weights
+from krona_ops.operations.strengths import PRESETS, Weights, parse_weights
 
-from .inputs import number_input
+from .inputs import krona_input, number_input, weighted, weights_input
 from .node import Node
 from .sockets import CATEGORY, Krona, KronaWeightsSocket
 
@@ -73,7 +73,7 @@ class KronaScale(Node):
             description="Multiplies an adapter by a number, exactly; with weights connected, each part by its own. Negative numbers turn it around.",
             search_aliases=["strength", "multiply", "negate"],
             inputs=[
-                Krona.Input("krona", tooltip="The adapter, from Load KronA or Train KronA."),
+                krona_input(),
                 number_input(
                     "strength",
                     default=1.0,
@@ -83,9 +83,7 @@ class KronaScale(Node):
                     arrows=0.01,
                     tooltip="1 changes nothing, 0.5 halves what the adapter does, −1 makes it undo itself.",
                 ),
-                KronaWeightsSocket.Input(
-                    "weights", optional=True, tooltip="Strengths by block and projection, from KronA Weights."
-                ),
+                weights_input(),
             ],
             outputs=[
                 Krona.Output(display_name="krona"),
@@ -96,12 +94,3 @@ class KronaScale(Node):
     @classmethod
     def execute(cls, krona: Adapter, strength: float, weights: Weights | None = None) -> io.NodeOutput:
         return io.NodeOutput(*weighted(krona.scaled(strength), weights))
-
-
-def weighted(adapter: Adapter, weights: Weights | None) -> tuple[Adapter, str]:
-    """The adapter with strengths by name, and what they did, for the user; empty without weights."""
-    if weights is None:
-        return adapter, ""
-    result = apply_weights(adapter, weights)
-    lines = (f"{len(result)} of {len(adapter)} layers act.", *describe_unmatched(adapter, weights))
-    return result, "\n".join(lines)

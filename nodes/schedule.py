@@ -9,9 +9,9 @@ from comfy_api.latest import io
 from krona_host.patching.schedule import CURVES, Curve, scheduled_hooks, strengths
 from krona_ops import Adapter
 
-from .inputs import number_input
+from .inputs import krona_input, number_input
 from .node import Node
-from .sockets import CATEGORY, Krona
+from .sockets import CATEGORY
 
 
 class KronaSchedule(Node):
@@ -29,7 +29,7 @@ class KronaSchedule(Node):
             "strong at the end the details. Connect the hooks to Cond Set Props or Set CLIP Hooks.",
             search_aliases=["lora schedule", "strength over time", "hooks", "keyframes"],
             inputs=[
-                Krona.Input("krona", tooltip="The adapter, from Load KronA or Train KronA."),
+                krona_input(),
                 io.Model.Input(
                     "model", tooltip="The model that will be sampled, without this adapter on it. It only tells the names."
                 ),

@@ -25,7 +25,7 @@ from krona_train.config import (
 )
 from krona_train.session.choices import PriorChoice, Settings
 
-from .inputs import number_input
+from .inputs import optional_combo, optional_count, optional_number, optional_switch, optional_text
 from .node import Node
 from .sockets import CATEGORY, KronaSettingsSocket
 
@@ -103,50 +103,34 @@ def settings_of(chosen: dict[str, Any]) -> Settings:
     return settings
 
 
-def _combo(name: str, options: Any, default: str, tooltip: str) -> io.Input:
-    return io.Combo.Input(name, options=list(options), default=default, optional=True, tooltip=tooltip, advanced=True)
-
-
-def _number(name: str, default: float, tooltip: str, **options: Any) -> io.Input:
-    usual = {"low": 0.0, "high": 1.0, "decimals": 4, "arrows": 0.01, "optional": True, "advanced": True}
-    return number_input(name, default=default, tooltip=tooltip, **usual | options)
-
-
-def _count(name: str, default: int, tooltip: str, *, low: int = 0, high: int = 1_000_000, advanced: bool = True) -> io.Input:
-    return io.Int.Input(name, default=default, min=low, max=high, optional=True, tooltip=tooltip, advanced=advanced)
-
-
-def _text(name: str, tooltip: str, *, multiline: bool = False, advanced: bool = False) -> io.Input:
-    return io.String.Input(name, default="", multiline=multiline, optional=True, tooltip=tooltip, advanced=advanced)
-
-
 def _preview_inputs() -> list[io.Input]:
     d = DEFAULTS.preview
     return [
-        _count(
+        optional_count(
             "preview_every",
             d.every,
             "Draw pictures after every so many steps, to see when to stop: when the subject is there and the prompt is still followed. "
             "0 draws none. Drawing never changes what is trained.",
             advanced=False,
         ),
-        _text(
+        optional_text(
             "preview_prompts",
             "One picture per line. Put the subject where it never was ('a photo of sks dog on the moon'): that shows overfitting first. "
             "Empty draws the first caption.",
             multiline=True,
+            advanced=False,
         ),
-        _text("preview_negative", "What previews and class pictures shall not show.", advanced=True),
-        _count("preview_width", d.width, "In pixels; 0 is the size of training. Smaller is faster.", high=8192),
-        _count("preview_height", d.height, "In pixels; 0 is the size of training.", high=8192),
-        _count(
+        optional_text("preview_negative", "What previews and class pictures shall not show."),
+        optional_count("preview_width", d.width, "In pixels; 0 is the size of training. Smaller is faster.", high=8192),
+        optional_count("preview_height", d.height, "In pixels; 0 is the size of training.", high=8192),
+        optional_count(
             "preview_steps",
             d.steps,
             "Of the sampler; also for class pictures. 20 shows enough, 50 is the paper's.",
             low=1,
             high=1000,
         ),
-        _number(
+        optional_number(
             "preview_guidance",
             d.guidance,
             "Guidance of previews and class pictures. 7 for SD and SDXL (7 to 10 are fine, 15 is too vivid), 1 for Flux and other "
@@ -155,19 +139,19 @@ def _preview_inputs() -> list[io.Input]:
             high=100.0,
             arrows=0.5,
         ),
-        _combo(
+        optional_combo(
             "preview_sampler",
             KSampler.SAMPLERS,
             d.sampler,
             "Sampler of previews and class pictures; euler works for every model.",
         ),
-        _combo(
+        optional_combo(
             "preview_scheduler",
             KSampler.SCHEDULERS,
             d.scheduler,
             "Noise schedule of previews and class pictures; normal works for every model.",
         ),
-        _count(
+        optional_count(
             "preview_seed",
             d.seed,
             "Noise that previews start from, the same each time so that they can be compared.",
@@ -178,7 +162,7 @@ def _preview_inputs() -> list[io.Input]:
 
 def _prior_inputs() -> list[io.Input]:
     return [
-        _combo(
+        optional_combo(
             "prior",
             get_args(PriorChoice),
             DEFAULTS.prior,
@@ -186,7 +170,7 @@ def _prior_inputs() -> list[io.Input]:
             "(DreamBooth), 'model' asks the untrained model instead and needs none; both take about twice as long. 'auto' takes class "
             "pictures if the data set has any.",
         ),
-        _number(
+        optional_number(
             "prior_weight",
             DEFAULTS.prior_weight,
             "How much the class counts against the subject. 1 is DreamBooth's; lower if the subject comes through too weakly.",
@@ -199,36 +183,32 @@ def _prior_inputs() -> list[io.Input]:
 def _memory_inputs() -> list[io.Input]:
     d = DEFAULTS.memory
     return [
-        _combo(
+        optional_combo(
             "checkpointing",
             get_args(Checkpointing),
             d.checkpointing,
             "Much less memory for a third more time; the adapter is the same. 'offloaded' keeps what is left in the computer's memory. "
             "Switched on by itself when a step does not fit.",
         ),
-        _combo(
+        optional_combo(
             "compute",
             get_args(Compute),
             d.compute,
             "The model's arithmetic; what is trained is always in full precision. 'auto' fits nearly always; fp32 if the loss becomes NaN.",
         ),
-        io.Boolean.Input(
+        optional_switch(
             "offload",
-            default=d.offload,
-            optional=True,
-            tooltip="Leave the model in the computer's memory and bring each layer over when it computes: for models larger than the GPU. "
+            d.offload,
+            "Leave the model in the computer's memory and bring each layer over when it computes: for models larger than the GPU. "
             "Slow; a quantised (fp8) model is often the better way.",
-            advanced=True,
         ),
-        io.Boolean.Input(
+        optional_switch(
             "compile",
-            default=d.compile,
-            optional=True,
-            tooltip="Compile the model's blocks: a minute or more at the start, faster steps afterwards. Needs a compiler; not together "
+            d.compile,
+            "Compile the model's blocks: a minute or more at the start, faster steps afterwards. Needs a compiler; not together "
             "with checkpointing.",
-            advanced=True,
         ),
-        _count(
+        optional_count(
             "keep_states",
             DEFAULTS.keep_states,
             "How many saved states a run's folder holds; each can be gone on from.",
@@ -241,27 +221,27 @@ def _memory_inputs() -> list[io.Input]:
 def _optimizer_inputs() -> list[io.Input]:
     d = DEFAULTS.optimizer
     return [
-        _combo(
+        optional_combo(
             "optimizer",
             get_args(Optimizer),
             d.name,
             "adamw is the paper's. adamw8bit saves a little memory, prodigy finds the learning rate itself (set it to 1), schedulefree "
             "averages instead of a schedule. The last three need their packages installed.",
         ),
-        _combo(
+        optional_combo(
             "schedule",
             get_args(Schedule),
             d.schedule,
             "How the learning rate goes on: constant is the paper's; cosine settles finer details in the last third.",
         ),
-        _count(
+        optional_count(
             "warmup",
             d.warmup,
             "Steps in which the learning rate rises from 0; 5 % of the steps calm a training that starts wildly.",
         ),
-        _count("cycles", d.cycles, "Restarts of cosine_with_restarts.", low=1, high=1000),
-        _number("power", d.power, "Of polynomial; 1 is a straight line.", low=0.01, high=100.0),
-        _number(
+        optional_count("cycles", d.cycles, "Restarts of cosine_with_restarts.", low=1, high=1000),
+        optional_number("power", d.power, "Of polynomial; 1 is a straight line.", low=0.01, high=100.0),
+        optional_number(
             "rate_a",
             d.rate_a,
             "The small factor A learns this much faster than the learning rate says.",
@@ -269,7 +249,7 @@ def _optimizer_inputs() -> list[io.Input]:
             arrows=0.5,
             decimals=6,
         ),
-        _number(
+        optional_number(
             "rate_b",
             d.rate_b,
             "The large factor B, which starts at zero, learns this much faster: 2 to 16 (LoRA+) reaches the subject in fewer steps, "
@@ -278,7 +258,7 @@ def _optimizer_inputs() -> list[io.Input]:
             arrows=0.5,
             decimals=6,
         ),
-        _number(
+        optional_number(
             "rate_text",
             d.rate_text,
             "The text encoder learns this much faster; 0.1 to 0.5 keeps it from forgetting words.",
@@ -286,7 +266,7 @@ def _optimizer_inputs() -> list[io.Input]:
             arrows=0.05,
             decimals=6,
         ),
-        _number(
+        optional_number(
             "weight_decay",
             d.weight_decay,
             "Pulls the update towards nothing; more keeps closer to the base model.",
@@ -294,14 +274,14 @@ def _optimizer_inputs() -> list[io.Input]:
             arrows=0.001,
             decimals=8,
         ),
-        _number(
+        optional_number(
             "max_grad_norm",
             d.max_grad_norm,
             "Cuts off sudden large steps; 0 is off. Lower it if the loss jumps.",
             high=1000.0,
             arrows=0.1,
         ),
-        _number(
+        optional_number(
             "ema",
             DEFAULTS.ema.decay,
             "Average over the last steps instead of the last one: smoother, less dependent on when you stop. 0.99 for 1000 steps, 0.999 "
@@ -316,7 +296,7 @@ def _optimizer_inputs() -> list[io.Input]:
 def _later_inputs() -> list[io.Input]:
     """What came after saved graphs had the others: graphs keep their values by place, so these stay last."""
     return [
-        _number(
+        optional_number(
             "rate_by_width",
             DEFAULTS.optimizer.rate_by_width,
             "Narrow layers learn faster: (1280 / width) to this power times, so that the paper's learning rates, found on SDXL, suit narrower "
@@ -324,7 +304,7 @@ def _later_inputs() -> list[io.Input]:
             high=2.0,
             arrows=0.05,
         ),
-        _number(
+        optional_number(
             "embedded_guidance",
             DEFAULTS.objective.embedded_guidance,
             "For models that were distilled with guidance (Flux dev, Flux 2 dev, HunyuanVideo): the strength that they are told while they are "
@@ -332,7 +312,7 @@ def _later_inputs() -> list[io.Input]:
             high=100.0,
             arrows=0.5,
         ),
-        _number(
+        optional_number(
             "preview_embedded_guidance",
             DEFAULTS.preview.embedded_guidance,
             "The same while previews and class pictures are drawn, where it makes pictures crisper. 0 leaves it to ComfyUI: 3.5 for Flux, "
@@ -346,14 +326,14 @@ def _later_inputs() -> list[io.Input]:
 def _objective_inputs() -> list[io.Input]:
     d = DEFAULTS.objective
     return [
-        _combo(
+        optional_combo(
             "weighting",
             get_args(Weighting),
             d.weighting,
             "Which noise levels count more. 'none' is the paper's. min_snr learns shapes and details at a more even pace; debiased "
             "stresses overall shape and colour; p2 leaves out fine texture.",
         ),
-        _number(
+        optional_number(
             "snr_gamma",
             d.snr_gamma,
             "Of min_snr: 5 is usual, lower moves further from fine detail.",
@@ -361,15 +341,15 @@ def _objective_inputs() -> list[io.Input]:
             high=100.0,
             arrows=0.5,
         ),
-        _number("p2_gamma", d.p2_gamma, "Of p2: 0 is none, 1 is usual.", high=10.0, arrows=0.1),
-        _combo(
+        optional_number("p2_gamma", d.p2_gamma, "Of p2: 0 is none, 1 is usual.", high=10.0, arrows=0.1),
+        optional_combo(
             "levels",
             get_args(Levels),
             d.levels,
             "Which noise levels are drawn more often. uniform is right for SD and SDXL; logit_normal (middle ones) for Flux, SD3 and "
             "other flow models; shifted (noisier ones, composition) for large pictures of them.",
         ),
-        _number(
+        optional_number(
             "level_mean",
             d.level_mean,
             "Of logit_normal: above 0 stresses composition, below 0 detail.",
@@ -377,9 +357,16 @@ def _objective_inputs() -> list[io.Input]:
             high=10.0,
             arrows=0.1,
         ),
-        _number("level_std", d.level_std, "Of logit_normal: larger spreads over more levels.", low=0.01, high=10.0, arrows=0.1),
-        _number("level_scale", d.level_scale, "Of mode: 1.29 is SD3's; 0 is uniform.", high=1.75),
-        _number(
+        optional_number(
+            "level_std",
+            d.level_std,
+            "Of logit_normal: larger spreads over more levels.",
+            low=0.01,
+            high=10.0,
+            arrows=0.1,
+        ),
+        optional_number("level_scale", d.level_scale, "Of mode: 1.29 is SD3's; 0 is uniform.", high=1.75),
+        optional_number(
             "level_shift",
             d.level_shift,
             "Of shifted, on top of the model's own shift: above 1 stresses composition, below 1 detail.",
@@ -387,14 +374,14 @@ def _objective_inputs() -> list[io.Input]:
             high=100.0,
             arrows=0.1,
         ),
-        _combo(
+        optional_combo(
             "distance",
             get_args(Distance),
             d.distance,
             "huber cares less about single places that do not fit, such as watermarks; l2 is the paper's.",
         ),
-        _number("huber_c", d.huber_c, "Of huber: smaller forgives more.", low=0.0001, high=100.0, decimals=6),
-        _number(
+        optional_number("huber_c", d.huber_c, "Of huber: smaller forgives more.", low=0.0001, high=100.0, decimals=6),
+        optional_number(
             "noise_offset",
             d.noise_offset,
             "Lets SD1.5 and SDXL learn very dark and very bright pictures: 0.05 to 0.1. Not for flow models.",
@@ -406,12 +393,14 @@ def _objective_inputs() -> list[io.Input]:
 def _validation_inputs() -> list[io.Input]:
     d = DEFAULTS.validation
     return [
-        _count(
+        optional_count(
             "validate_every",
             d.every,
             "Measure the loss on pictures that are kept out, after every so many steps: the best adapter so far is kept beside the last. "
             "0 trains on all pictures. Only with ten pictures and more.",
         ),
-        _count("validation_pictures", d.pictures, "How many pictures are kept out.", low=1),
-        _count("patience", d.patience, "Stop after this many validations without a new best; 0 never stops early."),
+        optional_count("validation_pictures", d.pictures, "How many pictures are kept out.", low=1),
+        optional_count(
+            "patience", d.patience, "Stop after this many validations without a new best; 0 never stops early."
+        ),
     ]

@@ -10,7 +10,14 @@ from krona_ops.targets.rules import TargetRule
 from krona_ops.targets.text import parse_factors, parse_rules
 from krona_train import AdapterConfig
 
-from .inputs import number_input
+from .inputs import (
+    factor_inputs,
+    optional_combo,
+    optional_count,
+    optional_number,
+    optional_switch,
+    optional_text,
+)
 from .node import Node
 from .sockets import CATEGORY, KronaTargetsSocket
 
@@ -52,67 +59,44 @@ class KronaTargets(Node):
                     "are read, with the smallest files. Feed-forward layers add style and texture, twice the size, and a prompt that is "
                     "followed less (DiffuseKronA, appendix D.1).",
                 ),
-                io.Int.Input(
-                    "factor_out",
-                    default=FACTORS[0],
-                    min=1,
-                    max=65536,
-                    tooltip="Rows of the small factor A. 64 is the paper's best; small ones (8 and less) make large files that ignore the prompt.",
-                ),
-                io.Int.Input(
-                    "factor_in",
-                    default=FACTORS[1],
-                    min=1,
-                    max=65536,
-                    tooltip="Columns of the small factor A. 4 copies a subject best, 8 and 16 halve the file and follow the prompt better.",
+                *factor_inputs(
+                    "Rows of the small factor A. 64 is the paper's best; small ones (8 and less) make large files that ignore the prompt.",
+                    "Columns of the small factor A. 4 copies a subject best, 8 and 16 halve the file and follow the prompt better.",
+                    FACTORS,
                 ),
                 *_projection_inputs(),
-                io.String.Input(
+                optional_text(
                     "only",
-                    default="",
-                    optional=True,
-                    tooltip="Train only layers whose name has this in it (a regular expression), such as 'middle_block|output_blocks'. "
+                    "Train only layers whose name has this in it (a regular expression), such as 'middle_block|output_blocks'. "
                     "Names are those of KronA Inspect.",
-                    advanced=True,
                 ),
-                io.String.Input(
+                optional_text(
                     "rules",
-                    default="",
-                    multiline=True,
-                    optional=True,
-                    tooltip="Rules that come before the preset, one per line: pattern; projections; factors; rate. "
+                    "Rules that come before the preset, one per line: pattern; projections; factors; rate. "
                     "For example 'attn2; k,v; 64x8; 2.0'. The first rule that matches a layer counts.",
-                    advanced=True,
+                    multiline=True,
                 ),
-                io.Boolean.Input(
+                optional_switch(
                     "text_encoder",
-                    default=DEFAULTS.text_encoder,
-                    optional=True,
-                    tooltip="Train the text encoder's attention too: learns new words better, and forgets others more easily. "
+                    DEFAULTS.text_encoder,
+                    "Train the text encoder's attention too: learns new words better, and forgets others more easily. "
                     "Slower, because captions are encoded in every step. Give it a lower rate (rate_text in the settings).",
-                    advanced=True,
                 ),
-                io.Combo.Input(
+                optional_combo(
                     "layout",
-                    options=["kron", "shuffled"],
-                    default=DEFAULTS.layout,
-                    optional=True,
-                    tooltip="'kron' is the paper's product, which every LoKr loader reads. 'shuffled' is what its released code computes; "
+                    ("kron", "shuffled"),
+                    DEFAULTS.layout,
+                    "'kron' is the paper's product, which every LoKr loader reads. 'shuffled' is what its released code computes; "
                     "only this pack reads it.",
-                    advanced=True,
                 ),
                 *_lora_inputs(),
-                number_input(
+                optional_number(
                     "init_std",
-                    default=DEFAULTS.init_std,
-                    low=0.0,
-                    high=1.0,
+                    DEFAULTS.init_std,
+                    "Standard deviation that A starts with; B starts at zero. 1/64 is the released code's for 64 × 4. 0 takes its "
+                    "1 / factor_out for all factors, which holds small ones back.",
                     decimals=9,
                     arrows=0.001,
-                    optional=True,
-                    tooltip="Standard deviation that A starts with; B starts at zero. 1/64 is the released code's for 64 × 4. 0 takes its "
-                    "1 / factor_out for all factors, which holds small ones back.",
-                    advanced=True,
                 ),
             ],
             outputs=[KronaTargetsSocket.Output(display_name="targets")],
@@ -147,7 +131,11 @@ class KronaTargets(Node):
     ) -> io.NodeOutput:
         factors = (factor_out, factor_in)
         own = parse_rules(rules, factors)
-        chosen = () if preset == RULES else preset_rules(preset, factors, dict(zip(PARTS, (q, k, v, out), strict=True)), only)
+        chosen = (
+            ()
+            if preset == RULES
+            else preset_rules(preset, factors, dict(zip(PARTS, (q, k, v, out), strict=True)), only)
+        )
         return io.NodeOutput(
             AdapterConfig(
                 kind=adapter,
@@ -161,7 +149,9 @@ class KronaTargets(Node):
         )
 
 
-def preset_rules(preset: str, factors: tuple[int, int], parts: dict[Projection, str], only: str = "") -> tuple[TargetRule, ...]:
+def preset_rules(
+    preset: str, factors: tuple[int, int], parts: dict[Projection, str], only: str = ""
+) -> tuple[TargetRule, ...]:
     """The rules of a preset.
 
     Args:
@@ -178,10 +168,14 @@ def preset_rules(preset: str, factors: tuple[int, int], parts: dict[Projection, 
         )
     pattern = _both(patterns[preset], only)
     rules = [
-        TargetRule(parse_factors(text, name), (name,), pattern) for name, text in parts.items() if text.strip() not in ("", OFF)
+        TargetRule(parse_factors(text, name), (name,), pattern)
+        for name, text in parts.items()
+        if text.strip() not in ("", OFF)
     ]
     off = {name for name, text in parts.items() if text.strip() == OFF}
-    rest = tuple(p for p in TargetRule().projections if p not in off and not (off and p in ("qkv", "kv") and _has_off(p, off)))
+    rest = tuple(
+        p for p in TargetRule().projections if p not in off and not (off and p in ("qkv", "kv") and _has_off(p, off))
+    )
     if preset == EVERYTHING and not off:
         return (*rules, TargetRule(factors, (), pattern))
     rules += [TargetRule(factors, rest, pattern)] if rest else []
@@ -205,12 +199,9 @@ def _both(first: str, second: str) -> str:
 def _projection_inputs() -> list[io.Input]:
     words = {"q": "queries", "k": "keys", "v": "values", "out": "outputs"}
     return [
-        io.String.Input(
+        optional_text(
             part,
-            default="",
-            optional=True,
-            tooltip=f"Factors of the {words[part]} alone, such as 64x8, or 'off' to leave them as they are. Empty takes the factors above.",
-            advanced=True,
+            f"Factors of the {words[part]} alone, such as 64x8, or 'off' to leave them as they are. Empty takes the factors above.",
         )
         for part in PARTS
     ]
@@ -218,33 +209,26 @@ def _projection_inputs() -> list[io.Input]:
 
 def _lora_inputs() -> list[io.Input]:
     return [
-        io.Combo.Input(
+        optional_combo(
             "adapter",
-            options=list(KINDS),
-            default=DEFAULTS.kind,
-            optional=True,
-            tooltip="'lora' trains an ordinary LoRA on the same layers with the same settings, to compare with. Give it a lower "
+            KINDS,
+            DEFAULTS.kind,
+            "'lora' trains an ordinary LoRA on the same layers with the same settings, to compare with. Give it a lower "
             "learning rate (1e-4).",
-            advanced=True,
         ),
-        io.Int.Input(
+        optional_count(
             "lora_rank",
-            default=DEFAULTS.rank,
-            min=1,
-            max=1024,
-            optional=True,
-            tooltip="Size of a LoRA; 4 is the paper's baseline. A Kronecker adapter does not have it.",
-            advanced=True,
+            DEFAULTS.rank,
+            "Size of a LoRA; 4 is the paper's baseline. A Kronecker adapter does not have it.",
+            low=1,
+            high=1024,
         ),
-        number_input(
+        optional_number(
             "lora_alpha",
-            default=DEFAULTS.alpha,
+            DEFAULTS.alpha,
+            "A LoRA's update is multiplied by alpha / rank. Equal to the rank is plain; lower learns more slowly.",
             low=0.001,
             high=1024.0,
-            decimals=4,
             arrows=0.5,
-            optional=True,
-            tooltip="A LoRA's update is multiplied by alpha / rank. Equal to the rank is plain; lower learns more slowly.",
-            advanced=True,
         ),
     ]

@@ -6,7 +6,6 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from comfy_api.latest import io, ui
 from PIL import Image
@@ -24,7 +23,8 @@ from krona_train.run import layout
 from krona_train.run.state import newest_whole
 from krona_train.session.choices import Settings
 
-from .inputs import number_input
+from .images import as_image
+from .inputs import factor_inputs, number_input, optional_combo, optional_count
 from .node import Node
 from .server import paths
 from .server.choices import ALL_GPUS, HERE, NEW, PROCESS, SAME
@@ -93,50 +93,32 @@ class KronaTrain(Node):
                     control_after_generate=False,  # the editor's new seed after each run would train again each time
                     tooltip="The same seed and settings give the same adapter.",
                 ),
-                io.Int.Input(
-                    "factor_out",
-                    default=FACTORS[0],
-                    min=1,
-                    max=65536,
-                    tooltip="Rows of the small factor A (out). With factor_in it sets the size of the file: 64 × 4 is the paper's best, "
+                *factor_inputs(
+                    "Rows of the small factor A (out). With factor_in it sets the size of the file: 64 × 4 is the paper's best, "
                     "64 × 8 half its size, both small means a large file.",
+                    "Columns of the small factor A (in); 2, 4 or 8 in the paper's best variants.",
+                    FACTORS,
                     advanced=True,
                 ),
-                io.Int.Input(
-                    "factor_in",
-                    default=FACTORS[1],
-                    min=1,
-                    max=65536,
-                    tooltip="Columns of the small factor A (in); 2, 4 or 8 in the paper's best variants.",
-                    advanced=True,
-                ),
-                io.Combo.Input(
+                optional_combo(
                     "resume",
-                    options=[SAME, NEW, *paths.runs()],
-                    default=SAME,
-                    optional=True,
-                    tooltip="Go on with a run that was cancelled, or with a finished one for more steps: exactly as if it had never stopped. "
+                    (SAME, NEW, *paths.runs()),
+                    SAME,
+                    "Go on with a run that was cancelled, or with a finished one for more steps: exactly as if it had never stopped. "
                     "Everything but 'steps' must be as it was. By itself it goes on with a run of this name and these settings, and does "
                     "not train a finished one again; '(new run)' always starts from the beginning.",
-                    advanced=True,
                 ),
-                io.Int.Input(
+                optional_count(
                     "accumulate",
-                    default=DEFAULTS.accumulate,
-                    min=1,
-                    max=1024,
-                    optional=True,
-                    tooltip="Batches per step: smoother, like a larger batch, without its memory; each step takes as many times longer.",
-                    advanced=True,
+                    DEFAULTS.accumulate,
+                    "Batches per step: smoother, like a larger batch, without its memory; each step takes as many times longer.",
+                    low=1,
+                    high=1024,
                 ),
-                io.Int.Input(
+                optional_count(
                     "save_every",
-                    default=DEFAULTS.save_every,
-                    min=0,
-                    max=1_000_000,
-                    optional=True,
-                    tooltip="Steps between saved states, from which the run can go on after a crash. 0 saves at the end and on cancel only.",
-                    advanced=True,
+                    DEFAULTS.save_every,
+                    "Steps between saved states, from which the run can go on after a crash. 0 saves at the end and on cancel only.",
                 ),
                 KronaTargetsSocket.Input(
                     "targets",
@@ -157,14 +139,12 @@ class KronaTrain(Node):
                     tooltip="Draw a picture of the prompt after every so many steps, to see when to stop. 0 leaves it to the settings. "
                     "Drawing never changes what is trained.",
                 ),
-                io.Combo.Input(
+                optional_combo(
                     "where",
-                    options=[HERE, PROCESS, ALL_GPUS],
-                    default=HERE,
-                    optional=True,
-                    tooltip="A separate process keeps ComfyUI alive if the training runs out of memory; all GPUs train on larger batches "
+                    (HERE, PROCESS, ALL_GPUS),
+                    HERE,
+                    "A separate process keeps ComfyUI alive if the training runs out of memory; all GPUs train on larger batches "
                     "(batch_size for each). Both need a model straight from its loader. Cancel works in all of them.",
-                    advanced=True,
                 ),
                 Krona.Input(
                     "start",
@@ -299,10 +279,10 @@ def draw(result: Result) -> tuple[torch.Tensor, torch.Tensor | None]:
     curve = drawn("The loss curve", draw_curve)
     _keep(curve, run.folder / layout.LOSS_CURVE)
     if not rows:
-        return _tensor(curve), None
+        return as_image(curve), None
     sheet = preview_sheet(rows, result.prompts)
     _keep(sheet, run.folder / layout.PREVIEW_SHEET)
-    return _tensor(curve), _tensor(sheet)
+    return as_image(curve), as_image(sheet)
 
 
 def _keep(picture: Image.Image, path: Path) -> None:
@@ -311,7 +291,3 @@ def _keep(picture: Image.Image, path: Path) -> None:
         write_atomically(path, lambda file: picture.save(file, "PNG"))
     except KronaError as error:
         log.warning("KronA: %s", error)
-
-
-def _tensor(picture: Image.Image) -> torch.Tensor:
-    return torch.from_numpy(np.asarray(picture.convert("RGB"), dtype=np.float32) / 255.0)[None]

@@ -221,6 +221,23 @@ def test_a_circle_is_seen():
         TopologicalSorter({**ROOMS["krona_train"], "config": {"run"}}).prepare()
 
 
+SHARED = {"drawing", "images", "inputs", "node", "server", "sockets", "wires"}
+"""What a node may take from its own package; only `extension` takes the nodes."""
+
+
+def arrows_between_nodes(files):
+    nodes = {name: source for name, source in files.items() if len(Path(name).parts) == 2 and name != "nodes/extension.py"}
+    return [f"{name} takes from {room}" for name, source in nodes.items() for room in rooms_of(name, source) if room not in SHARED]
+
+
+def test_no_node_takes_from_another():
+    assert arrows_between_nodes(files_of("nodes")) == []
+
+
+def test_a_node_that_takes_from_another_is_seen():
+    assert len(arrows_between_nodes({"nodes/apply.py": "from .scale import weighted\nfrom .inputs import weighted"})) == 1
+
+
 def test_the_entry_file_imports_nothing_on_its_own():
     tree = ast.parse((ROOT / "__init__.py").read_text(encoding="utf-8"))
     assert [type(n).__name__ for n in tree.body] == ["Expr", "Assign", "AsyncFunctionDef", "Assign"]

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-import numpy as np
 import torch
 
 from krona_ops.errors import DataError
 from krona_train.config import DataConfig
 from krona_train.data.batches import from_batches
-from krona_train.data.choices import Captions, PictureFiles
+from krona_train.data.choices import PictureFiles
 from krona_train.data.folder import Progress, check_folder, files_of
 from krona_train.data.listing import list_folder
 from krona_train.data.notices import Notice
@@ -19,60 +18,15 @@ from krona_train.data.pictures import Dataset, Picture
 from krona_train.data.source import read_pictures, with_class_folder
 from krona_train.drawing.contact_sheet import contact_sheet
 
+from ..images import as_image
 from ..wires import one
 from . import paths
+from .picture_choices import NODE, Choices
 from .public import without_folders
 from .reading import summary, tell_reading
 from .text import tell
 
-NODE = "KronA Dataset"
 MOST_NAMES_ON_THE_NODE = 8
-DEFAULTS = DataConfig()
-
-
-@dataclass(frozen=True)
-class Choices:
-    """The inputs that have one value."""
-
-    folder: str
-    captions: Captions
-    resolution: int
-    masks: bool = DEFAULTS.masks
-    trigger: str = ""
-    class_prompt: str = ""
-    class_folder: str = ""
-    class_pictures: int = 0
-    repeats: int = 1
-    buckets: bool = DEFAULTS.buckets
-    crops: int = DEFAULTS.crops
-    flip: bool = DEFAULTS.flip
-    caption_dropout: float = DEFAULTS.caption_dropout
-    shuffles: int = DEFAULTS.shuffles
-    keep_tags: int = DEFAULTS.keep_tags
-
-    def settings(self) -> DataConfig:
-        return DataConfig(
-            resolution=self.resolution,
-            buckets=self.buckets,
-            crops=self.crops,
-            flip=self.flip,
-            masks=self.masks,
-            caption_dropout=self.caption_dropout,
-            shuffles=self.shuffles,
-            keep_tags=self.keep_tags,
-        )
-
-    def files(self, prompt: str) -> PictureFiles:
-        return PictureFiles(
-            folder=_path(self.folder),
-            prompt=prompt,
-            captions=self.captions,
-            trigger=self.trigger,
-            class_prompt=self.class_prompt,
-            class_folder=_path(self.class_folder),
-            class_count=self.class_pictures,
-            repeats=self.repeats,
-        )
 
 
 def mistake(folder: str) -> str:
@@ -126,10 +80,10 @@ def read(
 
 def sheet_of(dataset: Dataset, node_id: str | None) -> torch.Tensor:
     """The contact sheet, as ``IMAGE`` ``(1, height, width, 3)``; the node itself gets a sentence about the data set."""
-    sheet = np.asarray(contact_sheet(dataset, progress=tell_reading(node_id, "drawing")), dtype=np.float32) / 255.0
-    told = [notice.text(MOST_NAMES_ON_THE_NODE) for notice in dataset.notices]
-    tell(summary(len(dataset.pictures), len(dataset.class_pictures), told), node_id)
-    return torch.from_numpy(sheet)[None]
+    sheet = contact_sheet(dataset, progress=tell_reading(node_id, "drawing"))
+    notices = [notice.text(MOST_NAMES_ON_THE_NODE) for notice in dataset.notices]
+    tell(summary(len(dataset.pictures), len(dataset.class_pictures), notices), node_id)
+    return as_image(sheet)
 
 
 def _prompt_and_texts(prompts: list[str], texts: list[str], *, has_folder: bool) -> tuple[str, list[str]]:
@@ -141,10 +95,6 @@ def _prompt_and_texts(prompts: list[str], texts: list[str], *, has_folder: bool)
     if len(set(prompts)) > 1 and not texts and not has_folder:
         return "", prompts
     return one(prompts, "prompt", NODE), texts
-
-
-def _path(folder: str) -> str:
-    return str(paths.picture_folder(folder)) if folder.strip() else ""
 
 
 def _read(files: PictureFiles, settings: DataConfig, connected: tuple[Picture, ...], progress: Progress) -> Dataset:
@@ -165,5 +115,7 @@ def _read(files: PictureFiles, settings: DataConfig, connected: tuple[Picture, .
             expected="at least one picture",
             remedy="Name a folder, or connect pictures.",
         )
-    dataset = Dataset(connected, settings.resolution, files.trigger, files.class_prompt, (), files.class_count, settings)
+    dataset = Dataset(
+        connected, settings.resolution, files.trigger, files.class_prompt, (), files.class_count, settings
+    )
     return with_class_folder(dataset, files.class_folder, progress)
