@@ -123,7 +123,7 @@ def _write(adapter: Adapter, options: argparse.Namespace) -> None:
     if output.exists() and not options.overwrite:
         raise ConfigError(
             "The file exists.",
-            layer=str(output),
+            where=str(output),
             found="a file",
             expected="a new name",
             remedy="Add --overwrite to replace it.",

@@ -49,7 +49,7 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], 
     except OSError as error:
         raise AdapterFileError(
             f"The file cannot be written: {error.strerror or error}.",
-            layer=str(path),
+            where=str(path),
             found=str(error),
             expected="a folder with room that may be written",
             remedy="Free some space or choose another folder; nothing was changed.",

@@ -57,7 +57,7 @@ class Border:
         """The error for a value that does not fit."""
         return self.error(
             f"{what} is {shown(found)}, not {expected}.",
-            layer=self.where,
+            where=self.where,
             found=shown(found),
             expected=expected,
             remedy=self.remedy,
@@ -97,7 +97,7 @@ class Border:
     def _no_json(self, what: str, reason: str) -> KronaError:
         return self.error(
             f"{what} cannot be read as JSON: {shown(reason, 160)}.",
-            layer=self.where,
+            where=self.where,
             found=shown(reason, 160),
             expected="JSON of a usual size",
             remedy=self.remedy,
@@ -140,7 +140,7 @@ class Border:
             if reached > self.limits.values or depth > self.limits.depth:
                 raise self.error(
                     f"{what} is too large: more than {self.limits.values:,} values, or more than {self.limits.depth} deep.",
-                    layer=self.where,
+                    where=self.where,
                     found=shown(value),
                     expected=f"{self.limits.values:,} values at most, {self.limits.depth} deep at most",
                     remedy=self.remedy,

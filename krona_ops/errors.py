@@ -22,21 +22,22 @@ from __future__ import annotations
 from .shown import printable, shown
 
 LONGEST = 2_000
-"""Characters of a message, or of a layer's name or a path in one."""
+"""Characters of a message, or of a layer's name or a place in one."""
 
 
 class KronaError(Exception):
     """Base class of every error that the pack raises on purpose.
 
     Args:
-        message: What is wrong, in one sentence, without the layer.
-        layer: The layer or file that it is about.
+        message: What is wrong, in one sentence, without layer and place.
+        layer: The name of the layer that it is about.
+        where: The file, folder, setting, input or node that it is about; the message names it before the layer.
         found: What was there.
         expected: What should have been there.
         remedy: What the user can do, a full sentence.
 
     Attributes:
-        reason: The message and the remedy, without the layer.
+        reason: The message and the remedy, without layer and place.
     """
 
     def __init__(
@@ -44,14 +45,16 @@ class KronaError(Exception):
         message: str,
         *,
         layer: str | None = None,
+        where: str | None = None,
         found: object = None,
         expected: object = None,
         remedy: str | None = None,
     ) -> None:
-        self.layer, self.found, self.expected, self.remedy = layer, found, expected, remedy
+        self.layer, self.where = layer, where
+        self.found, self.expected, self.remedy = found, expected, remedy
         # What strangers wrote is in many messages: none becomes pages long, and no terminal obeys one.
         self.reason = printable(shown(message, LONGEST, "\n") + (f" {remedy}" if remedy else ""), "\n")
-        super().__init__(f"{shown(layer, LONGEST)}: {self.reason}" if layer else self.reason)
+        super().__init__(": ".join([*(shown(place, LONGEST) for place in (where, layer) if place), self.reason]))
 
 
 class ShapeError(KronaError):

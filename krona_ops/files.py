@@ -44,7 +44,9 @@ def load(path: str | os.PathLike[str], scale_rule: ScaleRule = "auto") -> Adapte
         reader = detect(header)
         return reader.read(_tensors_of(Path(path), header), header, rule)
     except FormatError as error:
-        raise FormatError(f"{error}", layer=str(path), found=error.found, expected=error.expected) from error
+        raise FormatError(
+            error.reason, layer=error.layer, where=str(path), found=error.found, expected=error.expected
+        ) from error
 
 
 def _tensors_of(path: Path, header: Header) -> dict[str, Tensor]:
@@ -112,7 +114,7 @@ def _at_the_end_of_links(path: Path) -> Path:
     if end.is_symlink():
         raise AdapterFileError(
             "The name is a link that leads back to itself.",
-            layer=str(path),
+            where=str(path),
             found="a circle of links",
             expected="a file, or a name that is free",
             remedy="Remove the link, or choose another name.",
@@ -151,7 +153,7 @@ def _require_own_folder(path: Path, text: str) -> None:
     if path.exists() and path.read_text(encoding="utf-8", errors="replace") != text:
         raise AdapterFileError(
             "The folder holds the settings of another PEFT adapter.",
-            layer=str(path),
+            where=str(path),
             found=path.name,
             expected="a folder of its own",
             remedy="PEFT wants one folder per adapter; choose a new one.",

@@ -53,7 +53,7 @@ def layer_by_layer(name: str) -> Iterator[None]:
     try:
         yield
     except KronaError as error:
-        if error.layer is not None:
+        if error.layer is not None or error.where is not None:
             raise
         raise type(error)(error.reason, layer=name, found=error.found, expected=error.expected) from error
     except (MemoryError, RuntimeError) as error:

@@ -244,7 +244,7 @@ def _source(captions: str) -> Captions:
     if captions not in SOURCES:
         raise DataError(
             f"There is no choice '{captions}' for captions.",
-            layer=NODE,
+            where=NODE,
             found=captions,
             expected=", ".join(SOURCES),
             remedy="Choose another one.",

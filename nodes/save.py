@@ -104,7 +104,7 @@ class KronaSave(Node):
         if style is not None and model is None:
             raise ConfigError(
                 f"{format} has the layer names of diffusers, which only the model knows.",
-                layer="Save KronA",
+                where="Save KronA",
                 found="no model",
                 expected="a model",
                 remedy="Connect the model that the adapter is for.",

@@ -116,7 +116,7 @@ class KronaStack(Node):
         if not pairs:
             raise ConfigError(
                 "There is nothing to stack.",
-                layer="KronA Stack",
+                where="KronA Stack",
                 found="no file, stack, LORA_MODEL or adapter",
                 expected="at least one of them",
                 remedy="Choose a file or connect something.",

@@ -21,7 +21,7 @@ def one(value: Any, name: str, node: str) -> Any:
     if not values or any(other != values[0] for other in values[1:]):
         raise ConfigError(
             f"{len(values)} values are connected to '{name}', which takes one.",
-            layer=node,
+            where=node,
             found=len(values),
             expected="one value",
             remedy="Only pictures, masks and texts are taken as lists. Choose one of the values before this node.",

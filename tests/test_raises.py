@@ -8,6 +8,15 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("krona_ops", "krona_host", "krona_train", "nodes")
 PARTS = ("found", "expected", "remedy")
+A_LAYER = {
+    "name", "layer", "layer.name", "error.layer", "self.name", "sizes.name", "names[0]", "vectors[0]",
+    "next(iter(reasons), None)", "next(iter(adapter.layers), None)",
+    "min(map(str, refused))",
+    "different.removeprefix('factors.')",
+}  # fmt: skip
+"""What is given as ``layer=``, in the packages' own words; a file, a setting or a node is given as ``where=``."""
+NO_LAYER = ("krona_train/config/", "krona_train/data/", "krona_train/run/", "krona_train/session/", "nodes/")
+"""Where a ``name`` is that of a run, a file or a setting, so that no error is about a layer."""
 ROUTES = "Refused"
 """The routes' own error: a status, a message that says what was found, and a remedy."""
 
@@ -38,7 +47,7 @@ class Module:
 
     def __init__(self, name, source, known):
         self.name, self.known = name, known
-        self.lacking, self.others = [], set()
+        self.lacking, self.others, self.no_layers = [], set(), []
         for node in ast.walk(ast.parse(source)):
             if isinstance(node, ast.Raise):
                 self._raised(node.exc)
@@ -71,6 +80,9 @@ class Module:
         lacks = [part for part in wanted if part not in given]
         if lacks and not passes_on:
             self.lacking.append(f"{self.name}:{call.lineno} lacks {', '.join(lacks)}: {ast.unparse(call)[:120]}")
+        layer = ast.unparse(given["layer"]) if "layer" in given else None
+        if layer is not None and (layer not in A_LAYER or self.name.startswith(NO_LAYER)):
+            self.no_layers.append(f"{self.name}:{call.lineno} gives {layer} as a layer; where= is for files and settings")
         remedy = given.get("remedy")
         if isinstance(remedy, ast.Constant) and not str(remedy.value).endswith((".", "?", "!")):
             self.lacking.append(f"{self.name}:{call.lineno} has a remedy that is no sentence: {remedy.value!r}")
@@ -125,6 +137,29 @@ def test_what_else_is_raised_is_listed_with_its_reason(sources, known):
     assert others == set(OTHERS)
 
 
+def test_a_file_or_a_setting_is_never_given_as_a_layer(sources, known):
+    assert [line for name, source in sources.items() for line in Module(name, source, known).no_layers] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "count"),
+    [
+        ("krona_ops/a.py", "name", 0),
+        ("krona_ops/a.py", "error.layer", 0),
+        ("krona_ops/a.py", "str(path)", 1),
+        ("krona_ops/a.py", "path", 1),
+        ("krona_ops/a.py", "self.where", 1),
+        ("krona_train/comfyui/a.py", "'comfyui'", 1),
+        ("krona_train/comfyui/a.py", "f'preview.{what}'", 1),
+        ("krona_train/run/a.py", "name", 1),
+        ("nodes/save.py", "name", 1),
+    ],
+)
+def test_a_place_given_as_a_layer_is_seen(name, layer, count, known):
+    source = f'raise ConfigError("No.", layer={layer}, found=1, expected=2, remedy="Set it.")'
+    assert len(Module(name, source, known).no_layers) == count
+
+
 @pytest.mark.parametrize(
     ("source", "lacking", "others"),
     [
@@ -141,7 +176,7 @@ def test_what_else_is_raised_is_listed_with_its_reason(sources, known):
         ("raise Refused(404, 'There is none.', remedy='Look elsewhere.')", 0, 0),
         ('raise ValueError("no")', 0, 1),
         ("raise ValueError", 0, 1),
-        ('raise error if error.layer else ConfigError("No.")', 1, 0),
+        ('raise error if error.where else ConfigError("No.")', 1, 0),
         ("raise helper()", 0, 1),
     ],
 )

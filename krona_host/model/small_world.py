@@ -201,7 +201,7 @@ def load_world(file: Path = FILE) -> tuple[Any, Any, Any]:
     except (KeyError, RuntimeError) as error:
         raise AdapterFileError(
             f"This is no model of the small world: {error}",
-            layer=file.name,
+            where=file.name,
             found="other tensors",
             expected="the tensors that benchmarks/world/pretrain.py writes",
             remedy="Get the pack again, or make it anew with 'make world'.",

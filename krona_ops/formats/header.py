@@ -180,7 +180,7 @@ def unreadable(path: Path, reason: str, remedy: str) -> AdapterFileError:
     """The error for a file that is no safetensors file or cannot be opened."""
     return AdapterFileError(
         f"This file cannot be read: {reason}",
-        layer=str(path),
+        where=str(path),
         found=reason,
         expected="a safetensors file",
         remedy=remedy,

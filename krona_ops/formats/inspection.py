@@ -67,7 +67,9 @@ def inspect_header(path: str | os.PathLike[str]) -> Inspection:
     try:
         name, adapter = _read(header)
     except FormatError as error:
-        raise FormatError(f"{error}", layer=str(path), found=error.found, expected=error.expected) from error
+        raise FormatError(
+            error.reason, layer=error.layer, where=str(path), found=error.found, expected=error.expected
+        ) from error
     size = Path(path).stat().st_size
     return Inspection(name, _all_facts(adapter), header.metadata, Counter(header.dtypes.values()), size, adapter.left_out)
 

@@ -229,7 +229,7 @@ def _no_factor(sizes: Iterable[tuple[int, int, int, int]]) -> FormatError:
     found = sorted({f"{times((out_a, in_a))} ⊗ {times((out_b, in_b))}" for out_a, out_b, in_a, in_b in sizes})
     return FormatError(
         f"PEFT has one factor for all layers and both sides; none gives {', '.join(found[:4])}{', …' if len(found) > 4 else ''}.",
-        layer="adapter",
+        where="adapter",
         found=found,
         expected="factors that one decompose_factor gives",
         remedy="Save it as lokr, or compress it to square factors first.",

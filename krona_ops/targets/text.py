@@ -23,7 +23,7 @@ def parse_factors(text: str, where: str) -> tuple[int, int]:
     if match is None:
         raise ConfigError(
             f"{text.strip()!r} is no pair of factors.",
-            layer=where,
+            where=where,
             found=text.strip(),
             expected="out x in, such as 64x4",
             remedy="Write the rows of A, an x, and its columns.",
@@ -60,7 +60,7 @@ def _rule(parts: list[str], factors: tuple[int, int], where: str) -> TargetRule:
     if len(parts) > 4:
         raise ConfigError(
             f"It has {len(parts)} parts.",
-            layer=where,
+            where=where,
             found=len(parts),
             expected="pattern; projections; factors; rate",
             remedy="Take out the semicolons that are too many.",
@@ -75,10 +75,10 @@ def _rule(parts: list[str], factors: tuple[int, int], where: str) -> TargetRule:
         )
     except ValueError as error:
         raise ConfigError(
-            f"{rate!r} is no number.", layer=where, found=rate, expected="such as 0.5", remedy="Leave it out for 1."
+            f"{rate!r} is no number.", where=where, found=rate, expected="such as 0.5", remedy="Leave it out for 1."
         ) from error
     except ConfigError as error:
-        raise error if error.layer else ConfigError(str(error), layer=where) from error
+        raise error if error.where else ConfigError(str(error), where=where) from error
 
 
 def _projections(text: str, where: str) -> tuple[Projection, ...]:
@@ -91,7 +91,7 @@ def _projections(text: str, where: str) -> tuple[Projection, ...]:
     if unknown is not None:
         raise ConfigError(
             f"There is no projection {unknown!r}.",
-            layer=where,
+            where=where,
             found=unknown,
             expected=", ".join(PROJECTIONS),
             remedy="Write * for layers that are no attention.",

@@ -48,7 +48,7 @@ def require_movement(
         what = "rate_b" if not optimizer.rate_b else "rate_text, or every target rule's rate,"
         raise ConfigError(
             f"Nothing would be trained: {what} is 0, so every update stays the zero that it starts as.",
-            layer="optimizer",
+            where="optimizer",
             found=0,
             expected="a learning rate above 0 for at least one layer",
             remedy="Set it above 0; 1 learns as fast as the learning rate says.",

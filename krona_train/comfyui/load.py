@@ -40,7 +40,7 @@ def load_model(files: ModelFiles) -> Any:
     if not files.checkpoint:
         raise ConfigError(
             "No model is named.",
-            layer="model",
+            where="model",
             found="neither checkpoint nor diffusion_model",
             expected="the path of a file",
             remedy="Add checkpoint: /path/to/model.safetensors below model:.",
@@ -102,7 +102,7 @@ def _load(path: str, load: Any) -> Any:
         first, *_ = str(error).strip().splitlines() or [type(error).__name__]
         raise ConfigError(
             f"ComfyUI cannot load it: {first.rstrip('.')}.",
-            layer=path,
+            where=path,
             found=type(error).__name__,
             expected="a model file that ComfyUI knows",
             remedy="Check the path, and whether ComfyUI's own loader node opens it.",
@@ -165,7 +165,7 @@ def _require_as_loaded(what: str, patcher: Any) -> None:
 def _not_as_loaded(what: str, why: str) -> ConfigError:
     return ConfigError(
         f"The {what} cannot be loaded again in a process of its own: it has {why}.",
-        layer=what,
+        where=what,
         found=why,
         expected="a model straight from ComfyUI's own loader node",
         remedy="Train in ComfyUI itself, or connect the loader directly.",

@@ -108,7 +108,7 @@ def _in_words(channels: int, dimensions: int) -> str:
 def _another_vae(model: Any, vae: Any, found: str, expected: str) -> ConfigError:
     return ConfigError(
         f"The VAE belongs to another family: it makes {found}, and this {family_of(model)} model draws {expected}.",
-        layer="vae",
+        where="vae",
         found=found,
         expected=expected,
         remedy="Connect the model's own VAE, or name its file (model.vae in run.yaml).",
@@ -146,7 +146,7 @@ def usable_text(family: str, text: Any) -> Iterator[None]:
         given = _given(text)
         raise ConfigError(
             f"This {family} model cannot take what the text encoder gives ({given}): {type(error).__name__}: {first.rstrip('.')}.",
-            layer="clip",
+            where="clip",
             found=given,
             expected=f"the text encoder of {family}",
             remedy="Connect the model's own text encoder (the loader's type too), or name its files (model.text_encoders, model.clip_type).",

@@ -68,7 +68,7 @@ def check_sampler(config: PreviewConfig) -> None:
         if name not in known:
             raise ConfigError(
                 f"ComfyUI has no {what} {name!r}.",
-                layer=f"preview.{what}",
+                where=f"preview.{what}",
                 found=name,
                 expected=", ".join(known),
                 remedy=f"Choose one of these; {getattr(PreviewConfig(), what)} works for every model.",

@@ -28,7 +28,7 @@ def find_comfyui(named: str, of_the_file: str = "") -> Path:
     if not named and of_the_file and _is_comfyui(of_the_file) and (place is None or not _is_same(of_the_file, place)):
         raise ConfigError(
             f"The file names the ComfyUI in {shown(of_the_file, 200)}, whose code would be run.",
-            layer="comfyui",
+            where="comfyui",
             found=shown(of_the_file, 200),
             expected="the one that this pack is installed in, or that COMFYUI_PATH names" if place is None else place,
             remedy="If you trust it, name it yourself: add --comfyui and its folder to the command, or set COMFYUI_PATH.",
@@ -36,7 +36,7 @@ def find_comfyui(named: str, of_the_file: str = "") -> Path:
     if place is None or (of_the_file and not named and not _is_comfyui(of_the_file)):
         raise ConfigError(
             "ComfyUI is not found.",
-            layer=shown(named or of_the_file, 200) or "comfyui",
+            where=shown(named or of_the_file, 200) or "comfyui",
             found="no folder with comfy/sd.py in it",
             expected="the folder with ComfyUI's main.py",
             remedy="Write comfyui: and its folder into the file and set COMFYUI_PATH to it, or give --comfyui /path/to/ComfyUI.",

@@ -52,7 +52,7 @@ def _in_colour(batch: Tensor) -> Tensor:
     if batch.ndim != 4 or batch.shape[-1] not in (1, 3, 4) or 0 in batch.shape[1:3]:
         raise DataError(
             f"What is connected as pictures has the shape {tuple(batch.shape)}.",
-            layer=_WHERE,
+            where=_WHERE,
             found=tuple(batch.shape),
             expected="(count, height, width, 3)",
             remedy="Connect an IMAGE, a list of them, or a batch.",
@@ -89,7 +89,7 @@ def _together(masks: Sequence[Tensor]) -> Tensor:
     if len(sizes) > 1:
         raise DataError(
             "The masks for one batch of pictures differ in size.",
-            layer=_WHERE,
+            where=_WHERE,
             found=sorted(sizes),
             expected="one size, that of the pictures",
             remedy="Connect one mask per picture, in the order of the pictures.",
@@ -120,7 +120,7 @@ def _other_count(what: str, found: int, counts: Sequence[int]) -> DataError:
     batches = f" in {len(counts)} batches" if len(counts) not in (1, sum(counts)) else ""
     return DataError(
         f"{found} {what} are connected for {sum(counts)} pictures{batches}.",
-        layer=_WHERE,
+        where=_WHERE,
         found=found,
         expected=sum(counts),
         remedy="Connect one per picture, in their order, or one for all.",

@@ -147,7 +147,7 @@ def _read(path: Path) -> Entry:
     ):  # entries of earlier versions leave the text out
         raise AdapterFileError(
             "Its values have changed.",
-            layer=str(path),
+            where=str(path),
             found="other values than the checksum's",
             expected="what was written",
             remedy="Delete the file if this comes again; it is made anew.",

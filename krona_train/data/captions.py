@@ -45,7 +45,7 @@ def require_usable(text: str, what: str) -> None:
     if reason is not None:
         raise DataError(
             f"Its text {reason}.",
-            layer=what,
+            where=what,
             found=shown(text, 60),
             expected=f"a text of {MOST_CHARACTERS:,} characters at most",
             remedy="Shorten it, or remove what is no text.",
@@ -128,7 +128,7 @@ def class_caption(caption: str, trigger: str, class_prompt: str) -> str:
     if not trigger.strip():
         raise DataError(
             "Keeping what the model knows about the subject's class needs the name of that class.",
-            layer=f'caption "{_short(caption)}"',
+            where=f'caption "{_short(caption)}"',
             found="neither class_prompt nor trigger",
             expected="one of them",
             remedy=CLASS_REMEDY,
@@ -138,7 +138,7 @@ def class_caption(caption: str, trigger: str, class_prompt: str) -> str:
         raise DataError(
             f'The trigger "{shown(trigger.strip())}" is {"all there is" if not without else "not"} in the caption, '
             "so the caption of the subject's class is not known.",
-            layer=f'caption "{_short(caption)}"',
+            where=f'caption "{_short(caption)}"',
             found=shown(caption),
             expected="the trigger among other words",
             remedy=f"{CLASS_REMEDY} Upper and lower case do not matter.",

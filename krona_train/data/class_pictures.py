@@ -97,7 +97,7 @@ def _files(folder: Path) -> list[Path]:
     except OSError as error:
         raise AdapterFileError(
             f"The folder of the class pictures cannot be read: {error.strerror or error}.",
-            layer=str(folder),
+            where=str(folder),
             found=str(error),
             expected="a folder",
             remedy="Choose another one.",
@@ -117,7 +117,7 @@ def _require_prompt(path: Path, prompt: str) -> None:
     if found != prompt:
         raise DataError(
             f"The folder holds class pictures of another prompt, {shown(found)}.",
-            layer=str(path),
+            where=str(path),
             found=shown(found),
             expected=prompt,
             remedy="Choose another folder, or delete these pictures.",

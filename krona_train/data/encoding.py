@@ -166,7 +166,7 @@ def _require_some(seen: list[_Seen], picture: Picture) -> list[_Seen]:
     if not seen:
         raise DataError(
             "What the mask leaves of the picture is cut off, so nothing of it would be learnt.",
-            layer=picture.name,
+            where=picture.name,
             found="a mask that is white at the edge only",
             expected="white inside the cut",
             remedy="Turn buckets on, take more crops, or cut the picture around the subject yourself.",

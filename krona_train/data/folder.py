@@ -154,7 +154,7 @@ def _listed(folder: str | os.PathLike[str]) -> Listing:
     told = "".join(f" {notice.text(5)}." for notice in listing.notices[:5])
     raise DataError(
         "There are no pictures in the folder.",
-        layer=str(folder),
+        where=str(folder),
         found=f"{number} other files",
         expected=f"pictures, such as {USUAL}",
         remedy=f"Three to five pictures of the subject are enough.{told}",
@@ -165,7 +165,7 @@ def _none_readable(folder: str | os.PathLike[str], files: Sequence[tuple[str, st
     told = "".join(f" {name}: {reason}." for name, reason in files[:5])
     return DataError(
         f"None of the {len(files)} pictures can be read.",
-        layer=str(folder),
+        where=str(folder),
         found=", ".join(name for name, _ in files[:5]),
         expected=USUAL,
         remedy=f"Open them in a picture viewer and save them again.{told}",
@@ -238,7 +238,7 @@ def _own_text(found: Found) -> str:
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"The caption file cannot be read: {shown(str(error), 160)}.",
-            layer=str(found.caption_file),
+            where=str(found.caption_file),
             found="no UTF-8 text",
             expected="text in UTF-8",
             remedy="Save it as UTF-8, or delete it to use the prompt.",

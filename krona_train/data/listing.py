@@ -60,7 +60,7 @@ def list_folder(folder: Path) -> Listing:
     if not os.path.isdir(folder):  # which a name that no folder can have does not trouble
         raise DataError(
             "There is no such folder.",
-            layer=shown(str(folder), 300),
+            where=shown(str(folder), 300),
             found="nothing",
             expected="a folder with pictures",
             remedy="Give its full path, or the name of a folder inside ComfyUI's input folder.",
@@ -139,7 +139,7 @@ def _entries(folder: Path) -> list[Path]:
     except OSError as error:
         raise DataError(
             f"The folder cannot be read: {error.strerror or error}.",
-            layer=str(folder),
+            where=str(folder),
             found=str(error),
             expected="a folder that may be read",
             remedy="Check its permissions, or choose another one.",

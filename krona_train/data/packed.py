@@ -52,7 +52,7 @@ def unpack(path: str | os.PathLike[str], classes: Sequence[type]) -> Any:
     """
     if read_header(path).metadata.get("krona.kind") != KIND:
         raise AdapterFileError(
-            "This is no encoded data set.", layer=str(path), found="another file", expected=KIND, remedy="Encode it again."
+            "This is no encoded data set.", where=str(path), found="another file", expected=KIND, remedy="Encode it again."
         )
     tensors = load_tensors(path)
     try:
@@ -61,7 +61,7 @@ def unpack(path: str | os.PathLike[str], classes: Sequence[type]) -> Any:
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise AdapterFileError(
             f"The encoded data set is damaged or of another version ({type(error).__name__}: {error}).",
-            layer=str(path),
+            where=str(path),
             found="unknown parts",
             expected=", ".join(kind.__name__ for kind in classes),
             remedy="Start the training again, so that it is encoded again.",

@@ -102,7 +102,7 @@ def from_tensor(images: Tensor, prompt: str, masks: Tensor | None = None, repeat
             raise DataError(
                 f"{len(masks)} masks of {masks.shape[2]} × {masks.shape[1]} pixels are connected for {len(images)} pictures "
                 f"of {images.shape[2]} × {images.shape[1]}.",
-                layer="the pictures from the graph",
+                where="the pictures from the graph",
                 found=tuple(masks.shape),
                 expected=tuple(images.shape[:3]),
                 remedy="Connect one mask per picture, or one for all, of the pictures' size.",
@@ -123,7 +123,7 @@ def require_prompt(prompt: str, what: str) -> None:
     if not prompt.strip():
         raise DataError(
             "The prompt is empty.",
-            layer=what,
+            where=what,
             found="nothing",
             expected="a sentence that names the subject",
             remedy='Write something like "a photo of sks dog": a rare word for the subject and a plain one for its kind.',

@@ -124,7 +124,7 @@ class Content:
         if mask.getextrema()[1] == 0:
             raise DataError(
                 "The mask is all black, so nothing of the picture would be learnt.",
-                layer=f"{self.picture.name} ({'its transparency' if source is self.picture.source else _name(source)})",
+                where=f"{self.picture.name} ({'its transparency' if source is self.picture.source else _name(source)})",
                 found="black",
                 expected="white where the subject is",
                 remedy="Paint the subject white, or remove the mask to learn the whole picture.",
@@ -204,7 +204,7 @@ def _require_same_size(picture: str, size: Size, mask: Path, mask_size: Size) ->
     if size != mask_size:
         raise DataError(
             f"The mask {mask.name} has {mask_size[0]} × {mask_size[1]} pixels, the picture {size[0]} × {size[1]}.",
-            layer=picture,
+            where=picture,
             found=mask_size,
             expected=size,
             remedy="Save the mask in the picture's size, or remove it.",
@@ -225,7 +225,7 @@ def _name(source: Path | Tensor) -> str:
 def _gone(picture: Picture, error: Exception) -> DataError:
     return DataError(
         f"The picture can no longer be read: {why(error)}.",
-        layer=str(picture.source) if isinstance(picture.source, Path) else picture.name,
+        where=str(picture.source) if isinstance(picture.source, Path) else picture.name,
         found="a missing, changed or damaged file",
         expected="the picture that was there before",
         remedy="Put it back or save it again, or queue again without it.",
@@ -235,7 +235,7 @@ def _gone(picture: Picture, error: Exception) -> DataError:
 def _no_mask(path: Path, error: Exception) -> DataError:
     return DataError(
         f"The mask cannot be read: {why(error)}.",
-        layer=str(path),
+        where=str(path),
         found="no picture",
         expected="a PNG, white where the subject is",
         remedy="Save it again, or remove it to learn the whole picture.",

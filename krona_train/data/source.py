@@ -23,7 +23,7 @@ def read_pictures(pictures: PictureFiles, settings: DataConfig, progress: Progre
     if not pictures.folder:  # as in the run.yaml of pictures that came from a graph
         raise DataError(
             "No folder with pictures is named.",
-            layer="pictures",
+            where="pictures",
             found="nothing",
             expected="the path of a folder",
             remedy="Add folder: /path/to/pictures below pictures:.",

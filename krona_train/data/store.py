@@ -91,7 +91,7 @@ class Store:
         try:
             latent = self.encoder.encode_picture(content.cut(view))
         except DataError as error:
-            raise DataError(str(error), layer=content.picture.name, found=error.found, expected=error.expected) from error
+            raise DataError(str(error), where=content.picture.name, found=error.found, expected=error.expected) from error
         if self.cache is None or identity is None:
             return latent
         self.cache.put(key, {"latent": latent})

@@ -104,7 +104,7 @@ def _checked(folder: Path, name: str) -> Path:
     model, processor = CLASSES[name]
     raise ConfigError(
         f"There is no {name} to judge with" + (f"; {pickled[0]} could run any program and is not opened." if pickled else "."),
-        layer=str(path),
+        where=str(path),
         found=pickled[0] if pickled else ("no model.safetensors" if path.is_dir() else "no such folder"),
         expected="config.json, preprocessor_config.json and model.safetensors",
         remedy=f'Get it once, in Python: import transformers as t; t.{model}.from_pretrained("{REPOSITORIES[name]}").save_pretrained("{path}"); '
@@ -119,7 +119,7 @@ def _loaded(kind: Any, folder: Path, **options: Any) -> Any:
         first, *_ = str(error).strip().splitlines() or [type(error).__name__]
         raise ConfigError(
             f"transformers cannot load a {kind.__name__}: {first.rstrip('.')}.",
-            layer=str(folder),
+            where=str(folder),
             found=type(error).__name__,
             expected="a folder as save_pretrained writes it",
             remedy="Get it again.",

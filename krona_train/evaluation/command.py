@@ -86,7 +86,7 @@ def _prompts(options: argparse.Namespace) -> tuple[str, ...]:
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"The prompts cannot be read: {error}.",
-            layer=str(options.prompts),
+            where=str(options.prompts),
             found="no text",
             expected="one prompt per line",
             remedy="Check the name.",
@@ -106,7 +106,7 @@ def _read(folder: Path) -> list[Tensor]:
         except UNREADABLE as error:
             raise DataError(
                 f"The picture cannot be read: {why(error)}.",
-                layer=str(file),
+                where=str(file),
                 found="no picture",
                 expected="a picture file",
                 remedy="Take it out of the folder.",

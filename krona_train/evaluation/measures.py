@@ -115,7 +115,7 @@ def spread_over(prompts: Sequence[str], count: int) -> tuple[str, ...]:
     if not told or count % len(told):
         raise DataError(
             f"{len(told)} prompts do not go with {count} pictures.",
-            layer="prompts",
+            where="prompts",
             found=f"{len(told)} prompts",
             expected="one for all, or the same number of pictures for each",
             remedy="Write one prompt per line, in the order of the pictures.",

@@ -125,7 +125,7 @@ class SmallWorldJudge:
         except (KeyError, ValueError, RuntimeError) as error:
             raise AdapterFileError(
                 f"These are not the small world's judges: {error}",
-                layer=str(file),
+                where=str(file),
                 found="other tensors",
                 expected="the tensors that benchmarks/world/train_judges.py writes",
                 remedy="Get the pack again, or make them anew with 'make world'.",

@@ -122,7 +122,7 @@ def follow(
     if process.returncode != 0:
         raise TrainingError(
             f"The training's process ended with code {process.returncode}: {_tail(folder / LOG)}.",
-            layer=str(folder),
+            where=str(folder),
             found=process.returncode,
             expected=0,
             remedy=f"All that it said is in {folder / LOG}.{where}",

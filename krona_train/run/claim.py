@@ -165,7 +165,7 @@ def _locked(folder: Path, name: str) -> Claim:
     except OSError as error:
         raise AdapterFileError(
             f"The run's folder cannot be written: {error.strerror or error}.",
-            layer=str(folder),
+            where=str(folder),
             found=str(error),
             expected="a folder with room that may be written",
             remedy="Free some space or choose another folder.",
@@ -196,7 +196,7 @@ def _taken(folder: Path, said: str) -> ConfigError:
     who = shown(said.partition(" ")[2], 160)
     return ConfigError(
         f"Another training writes into this run{f' ({who})' if who else ''}.",
-        layer=folder.name,
+        where=folder.name,
         found="a run that is being trained",
         expected="a run that nobody trains",
         remedy="Wait for its end or stop it, or begin a new run.",

@@ -137,7 +137,7 @@ class Run:
         if kept is not None:
             raise ConfigError(
                 "The folder holds another run already.",
-                layer=self.folder.name,
+                where=self.folder.name,
                 found=kept.name,
                 expected="a folder without states and adapters",
                 remedy="Go on with that run, or begin in another folder.",
@@ -234,7 +234,7 @@ def require_a_format(targets: Sequence[Target], config: AdapterConfig) -> None:
     if other is not None:
         raise ConfigError(
             "The layout shuffled fits into official DiffuseKronA files alone, which hold attention's to_q, to_k, to_v and to_out.",
-            layer=str(other),
+            where=str(other),
             found="another layer",
             expected="layers such as transformer_blocks.0.attn1.to_q",
             remedy="Train with the layout kron, or narrow the targets to those layers.",

@@ -115,7 +115,7 @@ def _text(path: Path) -> str:
     except OSError as error:
         raise ConfigError(
             f"The file cannot be read: {error.strerror or error}.",
-            layer=str(path),
+            where=str(path),
             found="no file",
             expected="a YAML file such as the run.yaml of a run",
             remedy="Check its name.",
@@ -130,7 +130,7 @@ def _text(path: Path) -> str:
         found = f"another encoding: byte {error.start + 1}, in line {line}, is no UTF-8"
     raise ConfigError(
         f"The file cannot be read: it is text in {found}.",
-        layer=str(path),
+        where=str(path),
         found=found,
         expected="text in UTF-8",
         remedy="Save it as UTF-8 in your editor.",
@@ -142,7 +142,7 @@ def _parsed(text: str, path: Path) -> Job:
         values = plain_yaml.read(text)
         return _with_prior(from_dict(Job, values), values)
     except KronaError as error:
-        raise ConfigError(str(error), layer=str(path), found=error.found, expected=error.expected) from error
+        raise ConfigError(str(error), where=str(path), found=error.found, expected=error.expected) from error
 
 
 def _with_prior(job: Job, values: Mapping[str, Any]) -> Job:

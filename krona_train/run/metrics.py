@@ -93,7 +93,7 @@ def append(path: Path, row: Mapping[str, Any]) -> None:
     except OSError as error:
         raise AdapterFileError(
             f"The run's folder cannot be written: {error.strerror or error}.",
-            layer=str(path),
+            where=str(path),
             found=str(error),
             expected="a folder with room that may be written",
             remedy="Free some space, and leave the folder of a run that trains where it is.",

@@ -153,7 +153,7 @@ class TrainState:
         if metadata.get(_CHECKSUM, found := checksum(tensors)) != found:
             raise AdapterFileError(
                 "The state is damaged: its numbers are not those that were written.",
-                layer=str(path),
+                where=str(path),
                 found=found,
                 expected=printable(metadata[_CHECKSUM][:20]),
                 remedy="Go on from an older one.",
@@ -207,7 +207,7 @@ def newest_whole(folder: Path, *, peek: bool = False) -> TrainState | None:
     if damaged:
         raise AdapterFileError(
             f"None of the run's saved states can be read: {', '.join(map(printable, damaged[:5]))}.",
-            layer=str(folder),
+            where=str(folder),
             found=f"{len(damaged)} damaged states",
             expected="a state that is whole",
             remedy="Put one of them back from a copy, or begin a new run.",

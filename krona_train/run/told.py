@@ -43,7 +43,7 @@ def read(metadata: Mapping[str, str], where: str) -> Told:
     if metadata.get("krona.kind") != KIND or metadata.get("krona.schema") != SCHEMA:
         raise AdapterFileError(
             "This is no saved training of this version.",
-            layer=where,
+            where=where,
             found=shown(metadata.get("krona.kind", "another file")),
             expected=f"{KIND} {SCHEMA}",
             remedy="Choose a file named state-….safetensors from a run's folder.",

@@ -124,7 +124,7 @@ def _require_same_captions(job: Job, captions: Sequence[str]) -> None:
         was, is_now = next(((a, b) for a, b in zip_longest(captions, now, fillvalue="no picture") if a != b))
         raise ConfigError(
             "The saved training had other pictures or captions.",
-            layer="pictures",
+            where="pictures",
             found=is_now,
             expected=was,
             remedy=f'It had "{was}" where there is "{is_now}" now: set it back to go on, or start a new run.',
@@ -152,7 +152,7 @@ def _state(folder: Path) -> TrainState:
     if state is None:
         raise ConfigError(
             "There is no saved state to go on from.",
-            layer=str(folder),
+            where=str(folder),
             found="no state-….safetensors",
             expected="the folder of a run",
             remedy="Leave --resume out to start a new run; with --folder it begins in this one.",

@@ -194,7 +194,7 @@ def _into(folder: Path, *sinks: Sink) -> Sink:
             raise errors[0]
         raise AdapterFileError(
             f"The run's folder cannot be written: {getattr(errors[0], 'strerror', None) or errors[0]}.",
-            layer=str(folder),
+            where=str(folder),
             found=str(errors[0]),
             expected="a folder with room that may be written",
             remedy="Free some space.",

@@ -110,7 +110,7 @@ def _read(files: PictureFiles, settings: DataConfig, connected: tuple[Picture, .
     if not connected:
         raise DataError(
             "There are no pictures.",
-            layer=NODE,
+            where=NODE,
             found="no folder and nothing connected",
             expected="at least one picture",
             remedy="Name a folder, or connect pictures.",

@@ -45,7 +45,7 @@ def lora_path(name: str) -> Path:
             return Path(found)
     raise AdapterFileError(
         "There is no such file in the LoRA folders.",
-        layer=name,
+        where=name,
         found="nothing",
         expected="a row whose name is relative to one of the LoRA folders (models/loras, output/loras, …)",
         remedy="Choose the file again in the node that made the row. Files elsewhere, as in models/krona, come in by 'file' or 'krona'.",

@@ -49,7 +49,7 @@ def judges_folder(name: str) -> Path:
     if not typed_path(name):
         raise ConfigError(
             "No folder with CLIP and DINO is named.",
-            layer="folder",
+            where="folder",
             found="nothing",
             expected="a full path, or a name inside ComfyUI's models folder",
             remedy="Write krona_judges, and put them there.",
@@ -91,7 +91,7 @@ def adapter_path(name: str) -> Path:
     if path is None:
         raise AdapterFileError(
             "There is no such adapter file.",
-            layer=name or "(no file chosen)",
+            where=name or "(no file chosen)",
             found="nothing",
             expected="a .safetensors file in models/krona, models/loras or output/krona",
             remedy="Put the file into models/krona, press R in the browser to refresh the list, and choose it.",
@@ -209,7 +209,7 @@ def run_folder(name: str) -> Path:
     if name not in runs():
         raise AdapterFileError(
             "There is no run of this name to go on with.",
-            layer=name,
+            where=name,
             found="no saved state",
             expected="a folder in output/krona with a state-….safetensors file",
             remedy="Press R in the browser to refresh the list, and choose again.",

@@ -34,7 +34,7 @@ def allowed(path: Path, typed: str, error: type[KronaError]) -> Path:
         return path
     raise error(
         "This server reads data sets from ComfyUI's own folders only.",
-        layer=shown(typed),
+        where=shown(typed),
         found=shown(typed),
         expected="the name of a folder inside ComfyUI's input folder",
         remedy="Put the folder into ComfyUI's input folder, or list it where the server runs, in the environment variable "

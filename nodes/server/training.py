@@ -134,7 +134,7 @@ def train(
     if run.adapter_file is None:
         raise TrainingError(
             "The training's process left no adapter.",
-            layer=str(folder),
+            where=str(folder),
             found="nothing",
             expected=layout.RESULT,
             remedy=f"What it said is in {folder / 'log.txt'}.",

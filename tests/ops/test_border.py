@@ -104,7 +104,7 @@ def test_a_value_is_of_the_type_that_is_asked_for_or_refused(ask, good, bad):
     for value in bad:
         with pytest.raises(ConfigError) as caught:
             ask(BORDER, value)
-        assert caught.value.layer == "rows.json"
+        assert caught.value.where == "rows.json"
         assert len(str(caught.value)) < 300
 
 

@@ -65,7 +65,7 @@ def test_a_preview_whose_file_is_gone_or_no_picture_is_no_event(tmp_path):
 
 
 def test_errors_travel_as_their_text(tmp_path):
-    known = NonFiniteError("The loss became nan.", layer="step 7", remedy="Lower the learning rate.")
+    known = NonFiniteError("The loss became nan.", where="step 7", remedy="Lower the learning rate.")
     back = from_line(to_line(Ended(6, 9, None, None, known), tmp_path))
     assert type(back.error) is TrainingError
     assert (back.step, back.steps, str(back.error)) == (6, 9, str(known))

@@ -77,7 +77,7 @@ def test_l4_a_missing_factor_is_named(missing, tmp_path):
     path = saved(tmp_path / "cut.safetensors", parts)
     with pytest.raises(FormatError, match=rf"cut.safetensors: lora_unet_block: {missing} is missing.*get it again") as caught:
         load(path)
-    assert caught.value.layer == str(path)
+    assert caught.value.where == str(path)
 
 
 def test_l5_the_scale_of_whole_factors_can_be_chosen(tmp_path):
