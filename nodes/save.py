@@ -30,7 +30,7 @@ from .server.lora_folders import lora_name
 from .server.text import tell
 from .sockets import CATEGORY
 
-FORMATS = {
+FILE_FORMATS = {
     "ComfyUI LoKr": ("lokr", None),
     "kohya / LyCORIS LoKr": ("kohya", None),
     "PEFT LoKr": ("peft", "peft"),
@@ -63,7 +63,7 @@ class KronaSave(Node):
                 ),
                 optional_combo(
                     "format",
-                    FORMATS,
+                    FILE_FORMATS,
                     "ComfyUI LoKr",
                     "ComfyUI LoKr: exact, for ComfyUI. kohya: exact, for other programs. LoRA: for everything that knows no LoKr, cut off at "
                     "'rank'. PEFT and diffusers names need the model. What a format cannot hold is an error, never a silent loss.",
@@ -100,7 +100,7 @@ class KronaSave(Node):
         thumbnail: torch.Tensor | None = None,
         model: Any = None,
     ) -> io.NodeOutput:
-        kind, style = FORMATS[format]
+        kind, style = FILE_FORMATS[format]
         if style is not None and model is None:
             raise ConfigError(
                 f"{format} has the layer names of diffusers, which only the model knows.",

@@ -9,7 +9,7 @@ from typing import Any
 from krona_ops import Adapter, LayerName, Matrix
 from krona_ops.operations.respell import UNDERSCORED, respelled
 from krona_ops.updates.delta import Delta
-from krona_ops.updates.embedded import placed
+from krona_ops.updates.embedded import embedded
 from krona_ops.updates.factor import Full
 
 from ..patching.weight_adapter import summed
@@ -51,7 +51,7 @@ def _whole(delta: Delta, site: Site, net: Any) -> Delta:
     dimension, start, _ = site.offset
     shape = weight_shape(Site(site.key), net)
     if dimension == 0:
-        return placed(delta, start, shape[0])
+        return embedded(delta, start, shape[0])
     dense = delta.dense()
     whole = dense.new_zeros(shape)
     whole.narrow(dimension, start, site.offset[2]).copy_(dense)

@@ -13,11 +13,11 @@ from ..errors import FormatError
 from . import cdka, diff, diffusekrona, layers, loha, lokr, lora, parts, peft, sdscripts
 from .header import Header
 
-FORMATS: tuple[ModuleType, ...] = (lokr, peft, sdscripts, diffusekrona, cdka, loha, lora, diff)
+READERS: tuple[ModuleType, ...] = (lokr, peft, sdscripts, diffusekrona, cdka, loha, lora, diff)
 """What can be read."""
 
 
-def detect(header: Header, formats: Sequence[ModuleType] = FORMATS) -> ModuleType:
+def detect(header: Header, formats: Sequence[ModuleType] = READERS) -> ModuleType:
     """The one format that a file is in.
 
     Raises:
@@ -34,4 +34,4 @@ def detect(header: Header, formats: Sequence[ModuleType] = FORMATS) -> ModuleTyp
             expected="one format",
             remedy="Was the file mixed from several? Convert its parts one by one.",
         )
-    raise layers.nothing_readable(parts.group(header.shapes, parts.places(header).get), header)
+    raise layers.nothing_readable(parts.group(header.shapes, parts.split_all(header).get), header)

@@ -26,7 +26,7 @@ from ..updates.delta import Delta, Kron
 from ..updates.factor import Full
 from . import layers, parts
 from .header import Header
-from .kinds.layer import Layer, LayerError, times
+from .kinds.layer import LayerError, StoredLayer, times
 from .kinds.lokr import times_number
 from .layers import Rename, cannot_hold, describe
 from .processors import what_is_missing
@@ -158,7 +158,7 @@ def _refusal(layers: Iterable[str]) -> tuple[str, ...]:
 
 
 def _read_layer(name: str, pair: Mapping[str, Tensor]) -> Kron:
-    layer = Layer(name, pair, lambda _: Resolved(1.0, ""))
+    layer = StoredLayer(name, pair, lambda _: Resolved(1.0, ""))
     up, down = layer.pair("up", "down")
     if (up.ndim, down.ndim) != (2, 2):
         raise layer.error(f"Its factors are {times(down.shape)} and {times(up.shape)}.", tuple(up.shape), "two matrices")

@@ -24,7 +24,7 @@ from .metadata import MODELSPEC, network_facts
 WRITERS = {module.NAME: module for module in (lokr, kohya, peft, lora, diffusekrona)}
 LORA = {"lora": lora, "kohya-lora": kohya}
 """The formats in which everything becomes a LoRA first."""
-FORMATS: tuple[str, ...] = (*WRITERS, *(name for name in LORA if name not in WRITERS))
+WRITABLE: tuple[str, ...] = (*WRITERS, *(name for name in LORA if name not in WRITERS))
 """What `krona_ops.save` can write."""
 RECIPE = ("ss_network_module", "ss_network_args", "ss_network_dim", "ss_network_alpha")
 
@@ -54,9 +54,9 @@ def encode(adapter: Adapter, format: str = "lokr", *, rank: int | None = None, r
         FormatError: The format cannot hold one of the layers.
         ConfigError: There is no such format, or it needs a rank.
     """
-    if format not in FORMATS:
+    if format not in WRITABLE:
         raise ConfigError(
-            f'There is no format "{format}" to write.', found=format, expected=" or ".join(FORMATS), remedy='Take "lokr".'
+            f'There is no format "{format}" to write.', found=format, expected=" or ".join(WRITABLE), remedy='Take "lokr".'
         )
     adapter = replace(adapter, layers={name: _joined(name, delta) for name, delta in adapter.layers.items()})
     errors: dict[LayerName, float] = {}

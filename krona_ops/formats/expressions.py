@@ -1,8 +1,9 @@
 """Regular expressions from files, evaluated without backtracking: however one is written, its work has a bound.
 
-Python's own engine tries one way after the other, and ``(a+)+`` has 2ⁿ ways through ``aaa…!``. Here all places that an expression may have
-reached in a text are one integer, a bit for each, and every part of the expression moves all of them at once (Baeza-Yates and Gonnet 1992).
-Groups, alternatives, classes and repetitions mean what they mean in `re`; what looks around or back is not evaluated.
+Python's own engine tries one way after the other, and ``(a+)+`` has 2ⁿ ways through ``aaa…!``. Here all positions that an
+expression may have reached in a text are one integer, a bit for each, and every part of the expression moves all of them at
+once (Baeza-Yates and Gonnet 1992). Groups, alternatives, classes and repetitions mean what they mean in `re`; lookahead,
+lookbehind and back-references are not evaluated.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ _parser: Any = getattr(re, "_parser", None) or import_module("sre_parse")  # Pyt
 LONGEST = 1_000
 """Characters of an expression."""
 MOST_STEPS = 20_000
-"""Of one evaluation, a step being one part of the expression at all places."""
+"""Of one evaluation, a step being one part of the expression at all positions."""
 
-Places = int
+Positions = int
 """Bit ``n`` is set where the expression may have come as far as before the character ``n``."""
 
 
@@ -49,8 +50,8 @@ class Expression:
         self._length = len(pattern)
         _Walk("", self._parts)  # says at once what is not evaluated
 
-    def ends(self, text: str, starts: Places) -> tuple[Places, int]:
-        """Where matches that begin at some places of a text may end, and how many steps it took to know.
+    def ends(self, text: str, starts: Positions) -> tuple[Positions, int]:
+        """Where matches that begin at some positions of a text may end, and how many steps it took to know.
 
         Raises:
             NotEvaluatedError: It takes too many steps.
@@ -64,55 +65,55 @@ class _Walk:
 
     def __init__(self, text: str, parts: list) -> None:
         self._text, self.left = text, MOST_STEPS
-        self._places: dict[str, Places] = {}
+        self._positions: dict[str, Positions] = {}
         for n, character in enumerate(text):
-            self._places[character] = self._places.get(character, 0) | 1 << n
+            self._positions[character] = self._positions.get(character, 0) | 1 << n
         self.after = self._sequence(parts)
 
-    def _sequence(self, parts: list) -> Callable[[Places], Places]:
+    def _sequence(self, parts: list) -> Callable[[Positions], Positions]:
         moves = [self._move(str(name), value) for name, value in parts]
 
-        def after(places: Places) -> Places:
+        def after(positions: Positions) -> Positions:
             for move in moves:
                 self.left -= 1
                 if self.left < 0:
                     raise NotEvaluatedError("it takes too many steps")
-                places = move(places)
-                if not places:
+                positions = move(positions)
+                if not positions:
                     break
-            return places
+            return positions
 
         return after
 
-    def _move(self, name: str, value: Any) -> Callable[[Places], Places]:
+    def _move(self, name: str, value: Any) -> Callable[[Positions], Positions]:
         if name in ("LITERAL", "NOT_LITERAL", "ANY", "IN"):
             mask = self._mask(name, value)
-            return lambda places: (places & mask) << 1
+            return lambda positions: (positions & mask) << 1
         if name == "SUBPATTERN" and not value[1] and not value[2]:
             return self._sequence(list(value[3]))
         if name == "BRANCH":
             ways = [self._sequence(list(way)) for way in value[1]]
-            return lambda places: _union(way(places) for way in ways)
+            return lambda positions: _union(way(positions) for way in ways)
         if name in ("MAX_REPEAT", "MIN_REPEAT"):
             return self._repeated(int(value[0]), int(value[1]), self._sequence(list(value[2])))
         if name == "AT" and str(value) in ("AT_BEGINNING", "AT_BEGINNING_STRING"):
-            return lambda places: places & 1
+            return lambda positions: positions & 1
         if name == "AT" and str(value) in ("AT_END", "AT_END_STRING"):
             end = 1 << len(self._text)
             if str(value) == "AT_END" and self._text.endswith("\n"):
                 end |= end >> 1
-            return lambda places: places & end
+            return lambda positions: positions & end
         raise NotEvaluatedError(f"it has {name.lower().replace('_', ' ')}, which is not evaluated")
 
-    def _repeated(self, least: int, most: int, inner: Callable[[Places], Places]) -> Callable[[Places], Places]:
-        def after(places: Places) -> Places:
+    def _repeated(self, least: int, most: int, inner: Callable[[Positions], Positions]) -> Callable[[Positions], Positions]:
+        def after(positions: Positions) -> Positions:
             for _ in range(least):
-                if not places:
+                if not positions:
                     return 0
-                before, places = places, inner(places)
-                if before == places:
+                before, positions = positions, inner(positions)
+                if before == positions:
                     break
-            reached, frontier = places, places
+            reached, frontier = positions, positions
             for _ in range(most - least):
                 frontier = inner(frontier) & ~reached
                 if not frontier:
@@ -122,15 +123,15 @@ class _Walk:
 
         return after
 
-    def _mask(self, name: str, value: Any) -> Places:
-        """The places before a character that this part of the expression takes."""
+    def _mask(self, name: str, value: Any) -> Positions:
+        """The positions before a character that this part of the expression takes."""
         if name == "LITERAL":
-            return self._places.get(chr(value), 0)
+            return self._positions.get(chr(value), 0)
         taken = _character_class(name, value)
-        return _union(places for character, places in self._places.items() if taken(character))
+        return _union(before for character, before in self._positions.items() if taken(character))
 
 
-def _union(ways: Any) -> Places:
+def _union(ways: Any) -> Positions:
     found = 0
     for way in ways:
         found |= way

@@ -85,12 +85,12 @@ class _Reader:
     def __init__(self, raw: bytes, dtypes: Mapping[str, torch.dtype]) -> None:
         self._raw, self._text, self._dtypes = raw, raw.decode("latin-1"), dtypes
         self._told = HeaderText()
-        self._places: list[tuple[int, int]] = []
+        self._spans: list[tuple[int, int]] = []
         self._kinds: dict[tuple[str, str], tuple[tuple[int, ...], int | None, str]] = {}  # sizes, bytes, and the type as it was told first
         self._has_metadata = False
 
     def read(self) -> HeaderText:
-        text, told, kinds, places = self._text, self._told, self._kinds, self._places
+        text, told, kinds, spans = self._text, self._told, self._kinds, self._spans
         match, shapes, dtypes = _ENTRY.match, told.shapes, told.dtypes
         if text[:1] != "{":
             _refuse("it does not begin as one")
@@ -106,16 +106,16 @@ class _Reader:
             at, more = entry.end(), then == ","
             if not name.isascii():
                 name = self._raw[entry.start(1) : entry.end(1)].decode()
-            place = int(start), int(end)
+            span = int(start), int(end)
             kind = kinds.get((dtype, shape))
-            if kind is None or kind[1] != place[1] - place[0] or name in shapes or len(name) > LONGEST_NAME:
-                self._add(name, dtype, shape, *place)
+            if kind is None or kind[1] != span[1] - span[0] or name in shapes or len(name) > LONGEST_NAME:
+                self._add(name, dtype, shape, *span)
                 continue
             shapes[name], dtypes[name] = kind[0], kind[2]  # as `_add` does; of 100,000 tensors nearly all are seen here
-            places.append(place)
+            spans.append(span)
         if self._space(at) != len(text):
             _refuse("something follows it")
-        if len(places) > MOST_TENSORS:
+        if len(spans) > MOST_TENSORS:
             _refuse(_TOO_MANY)
         told.end = self._end()
         return told
@@ -202,8 +202,8 @@ class _Reader:
         if end < start or (end - start != kind[1] if kind[1] is not None else prod(kind[0]) > 8 * (end - start)):
             _refuse(f"{shown(name)} has a shape that does not fill its bytes")
         told.shapes[name], told.dtypes[name] = kind[0], dtype
-        self._places.append((start, end))
-        if len(self._places) > MOST_TENSORS:
+        self._spans.append((start, end))
+        if len(self._spans) > MOST_TENSORS:
             _refuse(_TOO_MANY)
 
     def _kind(self, name: str, dtype: str, shape: str) -> tuple[tuple[int, ...], int | None]:
@@ -219,7 +219,7 @@ class _Reader:
     def _end(self) -> int:
         """Where the last tensor ends; they follow one another without a gap, as the format wants it."""
         reached = 0
-        for start, end in sorted(self._places):
+        for start, end in sorted(self._spans):
             if start != reached:
                 _refuse("tensors overlap, or there is a gap between them")
             reached = end

@@ -22,12 +22,12 @@ from ..updates.rows import Rows, thirds
 from . import parts, scale, strangers
 from .header import DTYPES, Header
 from .kinds import cdka, dora, loha, lokr, lora
-from .kinds.layer import Layer, LayerError, times, whole
+from .kinds.layer import LayerError, StoredLayer, times, whole
 from .kinds.projection import projection
 from .scale import Resolved, ScaleRule, Sizes
 from .trainer import Trainer, neutral
 
-METHODS = (lokr, loha, lora, cdka)
+KINDS = (lokr, loha, lora, cdka)
 """The ways to store an update of a weight; a new one is a module in `kinds` and its names in `parts`."""
 BIAS = ".bias"
 """The update of a layer's bias is a layer of its own, under this name."""
@@ -65,7 +65,7 @@ def read(tensors: Mapping[str, Tensor], header: Header, rule: ScaleRule = "auto"
         FormatError: Nothing can be read, or the file is a whole model; or the settings beside it are about another file.
     """
     keys = [*tensors, *(key for key in header.shapes if key not in tensors)]  # the latter: what torch cannot hold
-    grouped = parts.group(keys, parts.places(header).get)
+    grouped = parts.group(keys, parts.split_all(header).get)
     foreign = strangers.unknown(grouped.strangers, header.shapes)
     trainer = Trainer.of(header)
     reasons = _Reasons(rule, trainer, has_values=not any(t.is_meta for t in tensors.values()))
@@ -81,7 +81,7 @@ def read(tensors: Mapping[str, Tensor], header: Header, rule: ScaleRule = "auto"
             continue  # the alpha of a method that is not known is left out with it
         try:
             _require_readable(name, grouped, header.dtypes, packed, stranger)
-            layer = Layer(name, {part: tensors[key] for part, key in held.items()}, reasons.resolve)
+            layer = StoredLayer(name, {part: tensors[key] for part, key in held.items()}, reasons.resolve)
             is_enlarged = name in grouped.enlarged
             updates = _updates(layer, is_enlarged) if reasons.has_values else alike.updates(layer, is_enlarged)
             for target, delta in updates:
@@ -114,7 +114,7 @@ class _Alike:
     def __init__(self) -> None:
         self._known: dict[tuple, list[tuple[str, Delta]] | LayerError] = {}
 
-    def updates(self, layer: Layer, is_enlarged: bool) -> list[tuple[str, Delta]]:
+    def updates(self, layer: StoredLayer, is_enlarged: bool) -> list[tuple[str, Delta]]:
         """As `_updates`; placeholders of one shape and type are one tensor (`krona_ops.formats.header.Header.placeholders`).
 
         Raises:
@@ -174,7 +174,7 @@ def _require_readable(
 
 def unreadable(header: Header) -> tuple[LeftOut, ...]:
     """What a file, or a part of one, holds in which no layer can be read."""
-    grouped = parts.group(header.shapes, parts.places(header).get)
+    grouped = parts.group(header.shapes, parts.split_all(header).get)
     foreign = strangers.unknown(grouped.strangers, header.shapes)
     alone = [
         LeftOut(parts.method_of(held), "It is no update of a layer.", (name,))
@@ -231,7 +231,7 @@ def _put(found: dict[LayerName, Delta], name: LayerName, delta: Delta) -> None:
         raise LayerError(f"Two updates of it differ in shape. {error}", layer=name, found=error.found) from error
 
 
-def _updates(layer: Layer, is_enlarged: bool) -> list[tuple[str, Delta]]:
+def _updates(layer: StoredLayer, is_enlarged: bool) -> list[tuple[str, Delta]]:
     """The updates of a layer's weight and of its bias: all of them, or none.
 
     Raises:
@@ -249,12 +249,12 @@ def _updates(layer: Layer, is_enlarged: bool) -> list[tuple[str, Delta]]:
         raise layer.error(str(error), error.found, error.expected) from error
 
 
-def _read_layer(layer: Layer) -> Iterable[tuple[str, Delta]]:
+def _read_layer(layer: StoredLayer) -> Iterable[tuple[str, Delta]]:
     present = layer.parts.keys()
     if "set_weight" in present:  # ComfyUI's last word on a weight
         yield layer.name, Replacement(whole(layer, "set_weight", (1, 5)).value)
         return
-    methods = [method for method in METHODS if method.PARTS & present]
+    methods = [method for method in KINDS if method.PARTS & present]
     if len(methods) > 1:
         raise layer.error("It is stored in two methods at once.", sorted(present), "one method")
     if not methods and present <= parts.MODIFIERS:
@@ -271,7 +271,7 @@ def _read_layer(layer: Layer) -> Iterable[tuple[str, Delta]]:
     yield from _read_plain(layer)
 
 
-def _read_plain(layer: Layer) -> Iterable[tuple[str, Delta]]:
+def _read_plain(layer: StoredLayer) -> Iterable[tuple[str, Delta]]:
     """Updates that are stored as they are: core's and LyCORIS's ``diff``, the weights of norms, biases."""
     for part in ("diff", "w_norm"):
         if layer.has(part):

@@ -78,12 +78,12 @@ _WHOLE = (
 _COMMONEST = {"lokr_w1", "lokr_w2"}
 
 
-Place = tuple[str, str]
+LayerPart = tuple[str, str]
 """The layer that a tensor belongs to, and which part of it it is."""
 
 
 @lru_cache(maxsize=20_000)
-def split(key: str) -> Place | None:
+def split(key: str) -> LayerPart | None:
     """The layer and the part of a tensor by its name, or ``None`` where no method that is known here writes such a name.
 
     >>> split("lora_unet_mid_block.lokr_w1"), split("x.lora_A.my_adapter.weight")
@@ -134,17 +134,17 @@ class Grouped:
 
 
 @lru_cache(maxsize=2)  # a format is told by this, and then read by it
-def places(header: Header) -> Mapping[str, Place | None]:
+def split_all(header: Header) -> Mapping[str, LayerPart | None]:
     """`split` of each name in a header."""
-    place_of = split.__wrapped__  # what is kept of so many names would push each other out
-    return {key: place_of(key) for key in header.shapes}
+    split_key = split.__wrapped__  # what is kept of so many names would push each other out
+    return {key: split_key(key) for key in header.shapes}
 
 
-def group(keys: Iterable[str], place_of: Callable[[str], Place | None] = split) -> Grouped:
+def group(keys: Iterable[str], split_key: Callable[[str], LayerPart | None] = split) -> Grouped:
     """Sort a file's tensor names by layer and part.
 
     Args:
-        place_of: `split`, or what it has found already.
+        split_key: `split`, or a look-up in what `split_all` found.
 
     Parts of one layer go by one name in nearly every file. Where a tool converted a part of the names only (ai-toolkit's SDXL,
     scripts that replace dots), what is incomplete alone is put together by the flat name.
@@ -153,7 +153,7 @@ def group(keys: Iterable[str], place_of: Callable[[str], Place | None] = split) 
     found = Grouped()
     is_control = _is_control_lora(keys)
     for key in keys:
-        place = place_of(key) or (_norm(key) if is_control else None)
+        place = split_key(key) or (_norm(key) if is_control else None)
         if place is None:
             found.strangers.append(key)
             continue
@@ -220,7 +220,7 @@ def _counted(match: re.Match[str]) -> str:
 @lru_cache(maxsize=2)  # every format asks this about one file
 def methods(header: Header) -> frozenset[str]:
     """The kinds of update in a file, by the beginning of their parts: ``lokr``, ``hada``, ``lora``, ``cdka``, ``diff``."""
-    found = {place[1] for place in places(header).values() if place}
+    found = {place[1] for place in split_all(header).values() if place}
     kinds = {part.partition("_")[0] for part in found} & {"lokr", "hada", "lora", "cdka"}
     return frozenset(kinds | {"diff"} if found & _PLAIN else kinds)
 

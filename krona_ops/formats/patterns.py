@@ -20,7 +20,7 @@ _ANY = None
 MOST_KEYS = 20_000
 MOST_EXPRESSIONS = 50
 """PEFT's users write a handful; each is tried on each layer."""
-MOST_STEPS = 10_000_000
+MOST_STEPS_OF_ALL = 10_000_000
 """Of all expressions on all layers of one file: some seconds."""
 _MOST_FORMS = 64
 """Of keys of one length: where their dots are. Names of layers of one model have some ten."""
@@ -94,7 +94,7 @@ class Patterns:
             starts |= 1 << n
         ends, steps = _expression(f"(?:{key})$").ends(path, starts)
         self._steps += steps
-        if self._steps > MOST_STEPS:
+        if self._steps > MOST_STEPS_OF_ALL:
             raise NotEvaluatedError("all layers together take too many steps")
         return bool(ends)
 

@@ -1,7 +1,7 @@
 """LoKr as PEFT saves it: the tensors without ``alpha``, and the scale in ``adapter_config.json`` beside them.
 
 PEFT has one ``decompose_factor`` for all layers and decides from the rank which factor it decomposes, so it holds fewer
-adapters than the other formats: `plan` finds settings under which it would make exactly these shapes, or says why there
+adapters than the other formats: `settings_of` finds settings under which it would make exactly these shapes, or says why there
 are none.
 """
 
@@ -82,7 +82,7 @@ def write(adapter: Adapter, rename: Rename = str) -> dict[str, Tensor]:
     Raises:
         FormatError: PEFT would make other factors, or none of this kind.
     """
-    plan(adapter, rename)
+    settings_of(adapter, rename)
     tensors: dict[str, Tensor] = {}
     for name, delta in adapter.layers.items():
         path = _path(rename, name)
@@ -111,11 +111,11 @@ def _write_layer(name: str, delta: Delta) -> dict[str, Tensor]:
 
 def sidecar(adapter: Adapter, rename: Rename = str) -> str:
     """The text of ``adapter_config.json``."""
-    return json.dumps(plan(adapter, rename).config(), indent=2, sort_keys=True)
+    return json.dumps(settings_of(adapter, rename).config(), indent=2, sort_keys=True)
 
 
 @dataclass(frozen=True)
-class Plan:
+class LoKrSettings:
     """Settings of `peft.LoKrConfig` under which PEFT makes exactly an adapter's factors."""
 
     factor: int
@@ -155,7 +155,7 @@ def _plain_number(value: float) -> float | int:
     return int(value) if value == int(value) else value
 
 
-def plan(adapter: Adapter, rename: Rename = str) -> Plan:
+def settings_of(adapter: Adapter, rename: Rename = str) -> LoKrSettings:
     """Settings under which PEFT makes an adapter's factors.
 
     Raises:
@@ -176,7 +176,7 @@ def plan(adapter: Adapter, rename: Rename = str) -> Plan:
     paths = {name: _path(rename, name) for name in deltas}
     ranks = {paths[name]: _rank(name, delta, decompose_both) for name, delta in deltas.items()}
     alphas = {paths[name]: delta.scale * ranks[paths[name]] for name, delta in deltas.items()}
-    return Plan(factor, decompose_both, bool(tuckers), ranks, alphas)
+    return LoKrSettings(factor, decompose_both, bool(tuckers), ranks, alphas)
 
 
 def _plain(name: str, delta: Delta) -> Kron:

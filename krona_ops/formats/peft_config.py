@@ -17,7 +17,7 @@ from .patterns import Patterns
 
 PEFT_PREFIX = "base_model.model."
 """PEFT puts this before every name that it saves."""
-KINDS = {"LORA": "lora", "LOKR": "lokr", "LOHA": "hada"}
+METHOD_OF = {"LORA": "lora", "LOKR": "lokr", "LOHA": "hada"}
 """PEFT's kinds whose update of a weight is in the tensors, and how the names of their parts begin."""
 _CHANGES_THE_BASE = {"pissa": "PiSSA", "olora": "OLoRA", "corda": "CorDA", "lora_ga": "LoRA-GA", "loftq": "LoftQ"}
 """Values of ``init_lora_weights`` with which PEFT takes the first factors out of the base weights (`lora/layer.py`, 0.21.2)."""
@@ -131,7 +131,7 @@ def require_update(values: Mapping[str, object]) -> None:
         FormatError: Such settings.
     """
     kind, start = kind_of(values), shown(values.get("init_lora_weights", "")).lower()
-    if kind and kind not in KINDS:
+    if kind and kind not in METHOD_OF:
         raise _refused(f"a PEFT adapter of the kind {shown(kind)}", kind, "Merge it into the model with PEFT.")
     changed = next((name for word, name in _CHANGES_THE_BASE.items() if start.startswith(word)), None)
     if kind == "LORA" and changed is not None:

@@ -18,7 +18,7 @@ _BLOCKS = {
 }  # fmt: skip
 """By family, side and block, how many transformer blocks each ``attentions.<n>`` has; each holds two attentions."""
 _PROCESSOR = re.compile(
-    r"(?P<place>(?:down_blocks|mid_block|up_blocks)\..*attn[12]\.processor)\.(?P<projection>to_(?:q|k|v|out))$"
+    r"(?P<processor>(?:down_blocks|mid_block|up_blocks)\..*attn[12]\.processor)\.(?P<projection>to_(?:q|k|v|out))$"
 )
 
 
@@ -31,36 +31,36 @@ def what_is_missing(layers: Iterable[str]) -> str:
     projections: dict[str, set[str]] = {}
     for layer in layers:
         if match := _PROCESSOR.search(layer):
-            projections.setdefault(match["place"], set()).add(match["projection"])
+            projections.setdefault(match["processor"], set()).add(match["projection"])
     if not projections:
         return "it has no layer of the UNet's attentions"
     usual = Counter(map(frozenset, projections.values())).most_common(1)[0][0]
-    fewer = next((place for place, found in projections.items() if found != usual), None)
+    fewer = next((processor for processor, own in projections.items() if own != usual), None)
     if fewer is not None:
         return f"{fewer} has {', '.join(sorted(projections[fewer]))}, and most others have {', '.join(sorted(usual))}"
-    found = set(projections)
+    processors = set(projections)
     families = _families()
-    if found in families.values():
+    if processors in families.values():
         return ""
-    larger = {family: places for family, places in families.items() if found < places}
+    larger = {family: all_of_it for family, all_of_it in families.items() if processors < all_of_it}
     if larger:
         family = min(larger, key=lambda name: len(larger[name]))
-        return f"it has {len(found)} of the {len(larger[family])} attentions of {family}"
-    alone = next((place for place in sorted(found) if _other(place) not in found), None)
+        return f"it has {len(processors)} of the {len(larger[family])} attentions of {family}"
+    alone = next((one for one in sorted(processors) if _other(one) not in processors), None)
     return f"it has {alone}, but not {_other(alone)}" if alone is not None else ""
 
 
 @lru_cache(maxsize=1)
 def _families() -> dict[str, frozenset[str]]:
-    return {family: frozenset(_places(blocks)) for family, blocks in _BLOCKS.items()}
+    return {family: frozenset(_processors(blocks)) for family, blocks in _BLOCKS.items()}
 
 
-def _other(place: str) -> str:
+def _other(processor: str) -> str:
     """The cross-attention beside a self-attention, and the other way round."""
-    return place.replace("attn1", "attn0").replace("attn2", "attn1").replace("attn0", "attn2")
+    return processor.replace("attn1", "attn0").replace("attn2", "attn1").replace("attn0", "attn2")
 
 
-def _places(sides: Mapping[str, Mapping[int, tuple[int, ...]]]) -> Iterable[str]:
+def _processors(sides: Mapping[str, Mapping[int, tuple[int, ...]]]) -> Iterable[str]:
     for side, blocks in sides.items():
         for block, attentions in blocks.items():
             start = side if side == "mid_block" else f"{side}.{block}"

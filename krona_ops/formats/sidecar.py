@@ -13,7 +13,7 @@ from ..shown import shown
 from . import parts
 from .header import SIDECAR, Header
 from .patterns import matches_whole
-from .peft_config import KINDS, PEFT_PREFIX, PeftConfig, kind_of
+from .peft_config import METHOD_OF, PEFT_PREFIX, PeftConfig, kind_of
 
 Layers = Mapping[str, Mapping[str, tuple[int, ...]]]
 """Shapes by the path of a layer inside the model, and part."""
@@ -49,9 +49,9 @@ def _contradiction(header: Header, config: PeftConfig) -> str:
     if any(f"{name}.alpha" in header.shapes for name in names):
         return "the file has an alpha for each layer, which PEFT never saves"
     methods = parts.methods(header)
-    if config.kind in KINDS and methods and methods != {KINDS[config.kind]}:
+    if config.kind in METHOD_OF and methods and methods != {METHOD_OF[config.kind]}:
         return f"they are about {config.kind}, and the file holds {' and '.join(sorted(methods))} tensors"
-    if config.kind not in KINDS and methods:
+    if config.kind not in METHOD_OF and methods:
         return f"they are about {config.kind or 'another kind'}, which is not what the file holds"
     layers = _layers(header)
     return _other_layers(header, layers) or _other_ranks(layers, config) or _other_norms(layers, header.config)

@@ -15,13 +15,13 @@ from ..updates.delta import Delta, Matrix
 from ..updates.factor import Full, wide_dtype
 from .compress import ErrorReport, LayerLoss
 
-Weights = Mapping[str, Tensor] | Callable[[str], Tensor]
+ModelWeights = Mapping[str, Tensor] | Callable[[str], Tensor]
 """Weights by name: a state dict, or anything that gives one weight when asked, and need not hold the others."""
 
 
 def extract(
-    tuned: Weights,
-    base: Weights,
+    tuned: ModelWeights,
+    base: ModelWeights,
     form: Form | Mapping[LayerName, Form] | None = None,
     *,
     names: Iterable[str] | None = None,
@@ -68,13 +68,13 @@ def extract(
     return Adapter(layers, metadata or {}), ErrorReport(tuple(lost))
 
 
-def _common(tuned: Weights, base: Weights) -> list[str]:
+def _common(tuned: ModelWeights, base: ModelWeights) -> list[str]:
     if not isinstance(tuned, Mapping) or not isinstance(base, Mapping):
         raise TypeError("extract needs names where weights are given by a function")
     return [name for name in tuned if name in base]
 
 
-def _one(weights: Weights, name: str) -> Tensor:
+def _one(weights: ModelWeights, name: str) -> Tensor:
     return weights[name] if isinstance(weights, Mapping) else weights(name)
 
 

@@ -18,7 +18,7 @@ from ..names.families import guess
 from ..names.spellings import LayerName, flat, spellings
 from ..updates.adapter import Adapter
 from ..updates.delta import Delta, Sum
-from ..updates.embedded import placed
+from ..updates.embedded import embedded
 from ..updates.joined import joined
 from ..updates.rows import rows
 
@@ -285,8 +285,8 @@ def _whole(delta: Delta, part: str, height: int) -> Delta:
     """An update of the whole weight, ``(height, in, *kernel)``."""
     if part == "swap":
         half = height // 2
-        return Sum((placed(rows(delta, 0, half), half, height), placed(rows(delta, half, half), 0, height)))
-    return placed(delta, int(Fraction(part.partition(":")[0]) * height), height) if part else delta
+        return Sum((embedded(rows(delta, 0, half), half, height), embedded(rows(delta, half, half), 0, height)))
+    return embedded(delta, int(Fraction(part.partition(":")[0]) * height), height) if part else delta
 
 
 def _overlap(parts: Iterable[str]) -> bool:

@@ -11,14 +11,14 @@ from .delta import Delta, Kron, Matrix, Sum
 from .factor import Factor, Full, LowRank
 
 
-def placed(delta: Delta, start: int, total: int) -> Delta:
+def embedded(delta: Delta, start: int, total: int) -> Delta:
     """``(total, in, *kernel)`` with ``delta`` in the rows from ``start`` on, exactly; structured where the rows fall on factor rows.
 
     Raises:
         KronaError: It is a DoRA update that has to be formed.
     """
     if isinstance(delta, Sum):
-        return Sum(tuple(placed(term, start, total) for term in delta.terms))
+        return Sum(tuple(embedded(term, start, total) for term in delta.terms))
     if isinstance(delta, Matrix) and isinstance(delta.factor, Full | LowRank):
         return replace(delta, factor=_padded(delta.factor, start, total))
     if isinstance(delta, Kron) and delta.layout == "kron" and isinstance(delta.a, Full | LowRank):
@@ -29,7 +29,7 @@ def placed(delta: Delta, start: int, total: int) -> Delta:
 
 
 def is_of_parts(delta: Delta) -> bool:
-    """Whether a sum's terms change different rows of the weight: layers that a model keeps in one, each `placed`."""
+    """Whether a sum's terms change different rows of the weight: layers that a model keeps in one, each `embedded`."""
     if not isinstance(delta, Sum) or len(delta.terms) < 2:
         return False
     changed = [_changed(term) for term in delta.terms]

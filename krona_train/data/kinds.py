@@ -16,7 +16,7 @@ SUFFIXES = (
 )
 """Endings of the pictures that Pillow reads by itself, in small letters."""
 USUAL = "PNG, JPEG, WebP, AVIF, TIFF, BMP or GIF"
-FORMATS = (
+PICTURE_FORMATS = (
     *("PNG", "JPEG", "MPO", "WEBP", "BMP", "DIB", "TIFF", "GIF", "AVIF", "JPEG2000", "PPM", "TGA", "PSD", "QOI", "HEIF", "JXL"),
 )
 """What a file may be inside, whatever its ending. Those that start other programs, as EPS does, are not among them."""
@@ -84,9 +84,9 @@ def why_not(suffix: str) -> str:
 
 @lru_cache(maxsize=1)
 def formats() -> tuple[str, ...]:
-    """The `FORMATS` that this Pillow has, and those that plugins have added by now."""
+    """The `PICTURE_FORMATS` that this Pillow has, and those that plugins have added by now."""
     Image.init()
-    return tuple(name for name in FORMATS if name in Image.OPEN)
+    return tuple(name for name in PICTURE_FORMATS if name in Image.OPEN)
 
 
 _MISSING = "it is not installed"

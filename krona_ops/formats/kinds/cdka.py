@@ -8,12 +8,12 @@ from __future__ import annotations
 from ...updates.delta import Delta, Kron, Sum
 from ...updates.factor import Full
 from ..scale import Sizes
-from .layer import Layer, times
+from .layer import StoredLayer, times
 
 PARTS = frozenset({"cdka_a", "cdka_b"})
 
 
-def read(layer: Layer) -> Delta:
+def read(layer: StoredLayer) -> Delta:
     """The update in a layer's ``cdka_*`` tensors.
 
     Raises:

@@ -6,12 +6,12 @@ from torch import Tensor
 
 from ...updates.delta import Delta, Dora
 from ...updates.reshape import reshaped
-from .layer import FLOAT32_EPS, Layer, times
+from .layer import FLOAT32_EPS, StoredLayer, times
 
 PARTS = frozenset({"dora_scale", "magnitude"})
 
 
-def read(layer: Layer, delta: Delta) -> Delta:
+def read(layer: StoredLayer, delta: Delta) -> Delta:
     """The update with the layer's norm, if it has one.
 
     A vector of norms, and every square case that could be either, is per output: what DoRA's authors, PEFT and LyCORIS

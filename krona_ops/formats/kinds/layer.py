@@ -25,7 +25,7 @@ class LayerError(FormatError):
 
 
 @dataclass(frozen=True)
-class Layer:
+class StoredLayer:
     """The tensors of one layer of a file."""
 
     name: str
@@ -106,7 +106,7 @@ def times(shape: tuple[int, ...]) -> str:
     return " × ".join(map(str, shape))
 
 
-def low_rank(layer: Layer, up: str, down: str) -> LowRank:
+def low_rank(layer: StoredLayer, up: str, down: str) -> LowRank:
     """``up (out, r) @ down (r, in, *kernel)``.
 
     Raises:
@@ -122,7 +122,7 @@ def low_rank(layer: Layer, up: str, down: str) -> LowRank:
     return LowRank(left, right)
 
 
-def tucker(layer: Layer, core: str, up: str, down: str) -> Tucker:
+def tucker(layer: StoredLayer, core: str, up: str, down: str) -> Tucker:
     """``core (r, s, *kernel)`` between ``up (r, out)`` and ``down (s, in)``.
 
     Raises:
@@ -146,7 +146,7 @@ def rank_of(factor: Factor) -> int | None:
     return None
 
 
-def whole(layer: Layer, part: str, ndims: tuple[int, int]) -> Full:
+def whole(layer: StoredLayer, part: str, ndims: tuple[int, int]) -> Full:
     """A factor or an update stored as it is, with so many axes at least and at most."""
     value = layer.tensor(part)
     if not ndims[0] <= value.ndim <= ndims[1]:

@@ -7,13 +7,13 @@ from torch import Tensor
 from ...updates.delta import Matrix
 from ...updates.factor import Factor, Hadamard, LowRank, Tucker
 from ..scale import Sizes
-from .layer import Layer, low_rank, rank_of, tucker
+from .layer import StoredLayer, low_rank, rank_of, tucker
 from .lokr import number
 
 PARTS = frozenset({"hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2"})
 
 
-def read(layer: Layer) -> Matrix:
+def read(layer: StoredLayer) -> Matrix:
     """The update in a layer's ``hada_*`` tensors.
 
     Raises:
@@ -27,7 +27,7 @@ def read(layer: Layer) -> Matrix:
     return Matrix(Hadamard(sides[0], sides[1]), scale)
 
 
-def _side(layer: Layer, n: int, has_core: bool) -> Factor:
+def _side(layer: StoredLayer, n: int, has_core: bool) -> Factor:
     if has_core:
         return tucker(layer, f"hada_t{n}", f"hada_w{n}_a", f"hada_w{n}_b")
     return low_rank(layer, f"hada_w{n}_a", f"hada_w{n}_b")

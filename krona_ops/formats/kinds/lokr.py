@@ -15,12 +15,12 @@ from torch import Tensor
 from ...updates.delta import Kron
 from ...updates.factor import Factor, Full, LowRank, Tucker, wide_dtype
 from ..scale import Sizes
-from .layer import Layer, low_rank, rank_of, times, tucker, whole
+from .layer import StoredLayer, low_rank, rank_of, times, tucker, whole
 
 PARTS = frozenset({"lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2"})
 
 
-def read(layer: Layer) -> Kron:
+def read(layer: StoredLayer) -> Kron:
     """The update in a layer's ``lokr_*`` tensors.
 
     Raises:
@@ -35,7 +35,7 @@ def read(layer: Layer) -> Kron:
     return Kron(a, b, layer.scale(sizes))
 
 
-def _factor(layer: Layer, name: str) -> Factor:
+def _factor(layer: StoredLayer, name: str) -> Factor:
     rest = [part for part in (f"{name}_a", f"{name}_b") if layer.has(part)]
     if name == "lokr_w2" and layer.has("lokr_t2"):
         rest.append("lokr_t2")

@@ -7,13 +7,13 @@ from torch import Tensor
 from ...updates.delta import Matrix
 from ...updates.factor import Factor, Full, LowRank, Tucker
 from ..scale import Sizes
-from .layer import Layer, LayerError, times
+from .layer import LayerError, StoredLayer, times
 from .lokr import number
 
 PARTS = frozenset({"lora_up", "lora_down", "lora_mid", "lora_bias", "lora_embedding_a", "lora_embedding_b"})
 
 
-def read(layer: Layer) -> Matrix:
+def read(layer: StoredLayer) -> Matrix:
     """The update in a layer's LoRA tensors: ``up (out, r, 1…)``, ``down (r, in, *kernel)``, and perhaps ``mid (r, s, *kernel)``.
 
     Raises:
@@ -34,7 +34,7 @@ def read(layer: Layer) -> Matrix:
     return Matrix(_factor(layer, up.flatten(1), down), scale)
 
 
-def _embedding(layer: Layer) -> Matrix:
+def _embedding(layer: StoredLayer) -> Matrix:
     """PEFT's LoRA of an embedding ``(words, width)``: ``A (r, words)`` and ``B (width, r)``, whose product is transposed."""
     b, a = layer.pair("lora_embedding_b", "lora_embedding_a")
     if (a.ndim, b.ndim) != (2, 2) or a.shape[0] != b.shape[1]:
@@ -46,7 +46,7 @@ def _embedding(layer: Layer) -> Matrix:
     return Matrix(LowRank(a.mT, b.mT), layer.scale(Sizes(layer.name, "lora", layer.alpha, a.shape[0])))
 
 
-def _require_no_groups(layer: Layer, up: Tensor, down: Tensor) -> None:
+def _require_no_groups(layer: StoredLayer, up: Tensor, down: Tensor) -> None:
     """PEFT's ``lora_B`` of a convolution in groups has groups, and ``lora_A`` none: what they do fits into no grouped weight."""
     if up.ndim == down.ndim >= 3 and _is_pointwise(up) and 0 < up.shape[1] < down.shape[0] and not down.shape[0] % up.shape[1]:
         groups = down.shape[0] // up.shape[1]
@@ -60,7 +60,7 @@ def _require_no_groups(layer: Layer, up: Tensor, down: Tensor) -> None:
             )
 
 
-def bias(layer: Layer, scale: float) -> Matrix | None:
+def bias(layer: StoredLayer, scale: float) -> Matrix | None:
     """The update of the bias that PEFT trains with ``lora_bias``: it is scaled like the weight's."""
     if not layer.has("lora_bias"):
         return None
@@ -70,7 +70,7 @@ def bias(layer: Layer, scale: float) -> Matrix | None:
     return Matrix(Full(value), scale)
 
 
-def _middle(layer: Layer, down: Tensor) -> tuple[int, int]:
+def _middle(layer: StoredLayer, down: Tensor) -> tuple[int, int]:
     """The rank towards ``up`` and the one towards ``down``."""
     if not layer.has("lora_mid"):
         return down.shape[0], down.shape[0]
@@ -84,7 +84,7 @@ def _middle(layer: Layer, down: Tensor) -> tuple[int, int]:
     return mid.shape[0], down.shape[0]
 
 
-def _factor(layer: Layer, up: Tensor, down: Tensor) -> Factor:
+def _factor(layer: StoredLayer, up: Tensor, down: Tensor) -> Factor:
     if layer.has("lora_mid"):
         return Tucker(layer.tensor("lora_mid"), up.mT, down.flatten(1))
     return LowRank(up, down)

@@ -12,10 +12,10 @@ from dataclasses import replace
 from ...names.spellings import projection as kind_of
 from ...updates.delta import Delta
 from ...updates.rows import rows, thirds
-from .layer import Layer
+from .layer import StoredLayer
 
 
-def projection(delta: Delta, layer: Layer) -> tuple[Delta, Layer]:
+def projection(delta: Delta, layer: StoredLayer) -> tuple[Delta, StoredLayer]:
     """The rows of one projection, and the layer with the same rows of its DoRA norm, where that has all of them.
 
     Raises:

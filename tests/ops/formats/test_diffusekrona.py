@@ -9,7 +9,7 @@ from krona_ops.errors import FormatError
 from krona_ops.formats import detect
 from krona_ops.formats.encode import encode
 from krona_ops.formats.header import Header
-from krona_ops.formats.processors import _BLOCKS, _places
+from krona_ops.formats.processors import _BLOCKS, _processors
 
 BLOCK = "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn{}.processor.to_{}_lora"
 
@@ -270,4 +270,4 @@ def test_a_part_of_the_attentions_is_told_on_reading_and_on_writing(tensors, rea
                                                ("Segmind Vega", 30), ("KOALA-700M", 42), ("KOALA-1B", 60)])  # fmt: skip
 def test_the_families_have_as_many_attentions_as_their_unets(family, count):
     """What ComfyUI's own classes have (docs/formats.md), divided by four projections."""
-    assert len(set(_places(_BLOCKS[family]))) == count
+    assert len(set(_processors(_BLOCKS[family]))) == count

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from krona_ops import Full, Kron, LowRank, Matrix, Sum, Tucker
-from krona_ops.updates.embedded import placed
+from krona_ops.updates.embedded import embedded
 
 
 def randn(*shape):
@@ -26,7 +26,7 @@ CASES = {
 @pytest.mark.parametrize("start", [0, 6, 12, 5])
 def test_the_rows_are_where_they_belong_and_the_rest_is_zero(name, start):
     delta, kind = CASES[name]
-    whole = placed(delta, start, 18)
+    whole = embedded(delta, start, 18)
     expected = torch.zeros(18, *delta.shape[1:], dtype=torch.float64)
     expected[start : start + 6] = delta.dense()
     assert whole.shape == tuple(expected.shape)
