@@ -13,7 +13,7 @@ from typing import get_args
 
 from .errors import ConfigError, KronaError
 from .files import load, read_header, save
-from .formats.encode import LORA, WRITABLE, as_lora, notes_on_file, switched_off, without_vectors
+from .formats.encode import LORA, as_lora, notes_on_file, switched_off, without_vectors, writable
 from .formats.inspection import inspect_header
 from .formats.scale import ScaleRule
 from .nearest.forms import Form, Forms, KronForm, LowRankForm
@@ -180,7 +180,7 @@ def _parser() -> argparse.ArgumentParser:
     writing = argparse.ArgumentParser(add_help=False)
     writing.add_argument("-o", "--output", required=True, metavar="FILE", help="the .safetensors file to write")
     writing.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
-    writing.add_argument("--format", choices=WRITABLE, default="lokr", help="of the file (lokr)")
+    writing.add_argument("--format", choices=writable(), default="lokr", help="of the file (lokr)")
     writing.add_argument(
         "--base", metavar="MODEL", help="the kind of base model (Flux, WAN21_T2V, …), where the names fit several"
     )

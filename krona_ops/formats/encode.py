@@ -17,16 +17,19 @@ from ..updates.control import Enlarged, Replacement
 from ..updates.delta import Delta, Dora, Matrix
 from ..updates.factor import LowRank, Tucker
 from ..updates.joined import joined
-from . import diffusekrona, kohya, lokr, lora, peft
+from . import diffusekrona, kohya, lora, peft, writers
 from .layers import Rename
 from .metadata import MODELSPEC, network_facts
 
-WRITERS = {module.NAME: module for module in (lokr, kohya, peft, lora, diffusekrona)}
 LORA = {"lora": lora, "kohya-lora": kohya}
 """The formats in which everything becomes a LoRA first."""
-WRITABLE: tuple[str, ...] = (*WRITERS, *(name for name in LORA if name not in WRITERS))
-"""What `krona_ops.save` can write."""
 RECIPE = ("ss_network_module", "ss_network_args", "ss_network_dim", "ss_network_alpha")
+
+
+def writable() -> tuple[str, ...]:
+    """What `krona_ops.save` can write."""
+    known = writers()
+    return (*known, *(name for name in LORA if name not in known))
 
 
 @dataclass(frozen=True)
@@ -54,15 +57,15 @@ def encode(adapter: Adapter, format: str = "lokr", *, rank: int | None = None, r
         FormatError: The format cannot hold one of the layers.
         ConfigError: There is no such format, or it needs a rank.
     """
-    if format not in WRITABLE:
+    if format not in writable():
         raise ConfigError(
-            f'There is no format "{format}" to write.', found=format, expected=" or ".join(WRITABLE), remedy='Take "lokr".'
+            f'There is no format "{format}" to write.', found=format, expected=" or ".join(writable()), remedy='Take "lokr".'
         )
     adapter = replace(adapter, layers={name: _joined(name, delta) for name, delta in adapter.layers.items()})
     errors: dict[LayerName, float] = {}
     if format in LORA:
         adapter, errors = as_lora(adapter, rank, format)
-    module = LORA.get(format) or WRITERS[format]
+    module = LORA.get(format) or writers()[format]
     options = {} if rename is None else {"rename": rename}
     sidecar = peft.sidecar(adapter, **options) if module is peft else None
     tensors = module.write(adapter, **options)

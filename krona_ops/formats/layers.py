@@ -21,13 +21,13 @@ from ..updates.factor import Full
 from ..updates.rows import Rows, thirds
 from . import parts, scale, strangers
 from .header import DTYPES, Header
-from .kinds import cdka, dora, loha, lokr, lora
+from .kinds import cdka, dora, loha, lokr, lokr_sum, lora
 from .kinds.layer import LayerError, StoredLayer, times, whole
 from .kinds.projection import projection
 from .scale import Resolved, ScaleRule, Sizes
 from .trainer import Trainer, neutral
 
-KINDS = (lokr, loha, lora, cdka)
+KINDS = (lokr, loha, lora, cdka, lokr_sum)
 """The ways to store an update of a weight; a new one is a module in `kinds` and its names in `parts`."""
 BIAS = ".bias"
 """The update of a layer's bias is a layer of its own, under this name."""

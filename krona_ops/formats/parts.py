@@ -9,6 +9,8 @@ from functools import lru_cache
 
 from .header import Header
 
+SUM_PARTS = tuple(f"lokr_sum_{number}_{which}" for number in range(16) for which in ("w1", "w2"))
+"""The factors of a sum of Kronecker products, as this pack stores it."""
 _LORA_SPELLINGS = (
     (".lora_up.weight", ".lora_down.weight", ".lora_mid.weight"),  # kohya, LyCORIS
     (".lora_B.weight", ".lora_A.weight", None),  # PEFT, diffusers
@@ -25,6 +27,7 @@ _OF_PEFT = (
 _OWN = (
     *_OF_PEFT,
     *("cdka_a", "cdka_b"),
+    *SUM_PARTS,
     *("diff", "diff_b", "w_norm", "b_norm", "set_weight"),
     *("alpha", "dora_scale", "magnitude", "scalar", "row_offset", "reshape_weight"),
 )
@@ -72,6 +75,7 @@ _WHOLE = (
     {"lora_embedding_a", "lora_embedding_b"},
     {"hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"},
     {"cdka_a", "cdka_b"},
+    {"lokr_sum_0_w1", "lokr_sum_0_w2"},
     *({*a, *b} for a in (("lokr_w1",), ("lokr_w1_a", "lokr_w1_b")) for b in (("lokr_w2",), ("lokr_w2_a", "lokr_w2_b"))),
 )
 """What makes an update; all else about a layer may be missing."""

@@ -132,7 +132,7 @@ def _require_no_gate(gate: Gate, name: LayerName) -> None:
     if gate is not None:
         raise TrainingError(
             "This model reads the layer's weight instead of calling the layer, so its samples cannot have gates of their own.",
-            layer=str(name),
+            layer=name,
             found="a gate for each sample",
             expected="no gate",
             remedy="Leave the layer out with a target rule.",

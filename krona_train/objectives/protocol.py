@@ -96,7 +96,10 @@ class Objective(Protocol):
     def __init__(self, config: Any) -> None: ...
 
     def losses(self, piece: Piece) -> Iterator[Loss]:
-        """What is added up for each sample, one term after the other, so that the activations of the first are free before the second's are made."""
+        """What is added up for each sample, one term after the other, so that the activations of the first are free before the second's are made.
+
+        What comes of one prediction is one term: its graph is gone with the first.
+        """
 
     def capture(self) -> Captured:
         """What it remembers from step to step, copied; nothing for most."""

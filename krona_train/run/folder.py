@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from krona_ops import Adapter, Target, save
 from krona_ops.atomic import remove, sweep, write_atomically
 from krona_ops.errors import AdapterFileError, ConfigError
+from krona_ops.formats import lokr_sum
 
 from ..config import AdapterConfig, TrainConfig, to_yaml
 from . import layout
@@ -90,8 +91,7 @@ class Run:
             self._keep(event.state)
             if event.adapter is not None:
                 self._save(event.adapter, layout.adapter_at(event.state.step), event.state.step)
-                for name, other in event.others.items():
-                    self._save(other, layout.adapter_at(event.state.step, name), event.state.step)
+                self._save_others(event.others, lambda name: layout.adapter_at(event.state.step, name), event.state.step)
                 forget(self.folder, Ask.SAVE)
         self._note(event)
         if isinstance(event, Validated) and event.is_best and event.adapter is not None:
@@ -177,12 +177,16 @@ class Run:
         told = adapter.with_metadata(**self._metadata, ss_steps=str(step))
         return save_as_trained(told, self.folder / name, self._config.adapter)
 
+    def _save_others(self, others: Mapping[str, Adapter], file_of: Callable[[str], str], step: int) -> None:
+        """The adapters besides the result, whose kinds are the objective's: in the format that holds every kind."""
+        for name, other in others.items():
+            save(other.with_metadata(**self._metadata, ss_steps=str(step)), self.folder / file_of(name), lokr_sum.NAME)
+
     def _end(self, event: Ended) -> None:
         try:
             if event.step > 0 and event.adapter is not None and event.state is not None:
                 self._keep(event.state)
-                for name, other in event.others.items():
-                    self._save(other, layout.other_adapter(name), event.step)
+                self._save_others(event.others, layout.other_adapter, event.step)
                 self._keep_result(event.step, event.adapter, is_whole=event.error is None)
         finally:
             forget(self.folder)
@@ -205,7 +209,8 @@ def save_start(adapter: Adapter, path: Path, config: AdapterConfig) -> Path:
     Raises:
         AdapterFileError: The folder cannot be written, or the disk is full.
     """
-    return save_as_trained(adapter, path, config) if config.layout == "shuffled" else save(adapter, path)
+    needs_own = config.layout == "shuffled" or "sum" in config.kinds
+    return save_as_trained(adapter, path, config) if needs_own else save(adapter, path)
 
 
 def save_as_trained(adapter: Adapter, path: Path, config: AdapterConfig) -> Path:
@@ -217,6 +222,8 @@ def save_as_trained(adapter: Adapter, path: Path, config: AdapterConfig) -> Path
     """
     if config.kinds == {"lora"}:
         return save(adapter, path, "lora", rank=config.rank)
+    if "sum" in config.kinds and config.layout == "kron":
+        return save(adapter, path, lokr_sum.NAME)
     if config.layout == "shuffled":
         return save(adapter, path, "diffusekrona", rename=_official)
     return save(adapter, path)
@@ -230,6 +237,14 @@ def require_a_format(targets: Sequence[Target], config: AdapterConfig) -> None:
     """
     if config.layout == "kron" or not config.kinds & {"kronecker", "sum"}:
         return
+    if config.kinds != {"kronecker"}:
+        raise ConfigError(
+            "The layout shuffled fits into official DiffuseKronA files alone, which hold Kronecker products and nothing else.",
+            where="adapter.layout",
+            found=", ".join(sorted(config.kinds)),
+            expected="kronecker alone",
+            remedy="Train with the layout kron.",
+        )
     other = next((t.name for t in targets if t.sizes.kernel or not _OFFICIAL.fullmatch(_official(t.name))), None)
     if other is not None:
         raise ConfigError(

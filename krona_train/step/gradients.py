@@ -90,16 +90,18 @@ def backward(scene: Scene, progress: Progress, turn: Turn) -> Tensor:
     total = torch.zeros((), device=scene.backbone.device)
     for number in range(progress.done * config.accumulate, (progress.done + 1) * config.accumulate):
         for source in turn.sources:
-            for samples in split(scene.samples[source].batch(number), progress.plan.pieces):
+            batch = scene.samples[source].batch(number)
+            for samples in split(batch, progress.plan.pieces):
                 piece = Piece(scene.backbone, scene.bank, config.seed, progress.done, turn, source, samples)
                 for term in scene.objective.losses(piece):
-                    loss = term.weight * term.values.sum() / (config.batch_size * config.accumulate)
+                    loss = term.weight * term.values.sum() / (len(batch) * config.accumulate)
                     scaler.scale(loss).backward()
                     total += loss.detach()
     return total
 
 
 def split(samples: Sequence[Sample], pieces: int) -> Iterator[Sequence[Sample]]:
-    """The samples in that many parts, as even as can be."""
-    size = -(-len(samples) // pieces)
+    """The samples in that many parts, as even as can be; what belongs to one group stays in one part."""
+    whole = samples[0].size
+    size = -(-len(samples) // whole // pieces) * whole
     return (samples[i : i + size] for i in range(0, len(samples), size))

@@ -380,7 +380,7 @@ def _uses(path: Path, draw: random.Random) -> Iterator[tuple[str, Callable[[], o
     import krona_ops as k
     from krona_ops.__main__ import main
     from krona_ops.formats import metadata
-    from krona_ops.formats.encode import WRITABLE
+    from krona_ops.formats.encode import writable
     from krona_ops.operations.respell import respelled
     from krona_ops.operations.strengths import selectors
 
@@ -389,7 +389,7 @@ def _uses(path: Path, draw: random.Random) -> Iterator[tuple[str, Callable[[], o
     form = draw.choice((k.KronForm((2, 2)), k.KronForm((4, 4), 2), k.LowRankForm(2), k.DenseForm()))
 
     def again() -> object:
-        k.save(k.load(path, rule), output, draw.choice(WRITABLE), rank=draw.choice((None, 1, 4)))
+        k.save(k.load(path, rule), output, draw.choice(writable()), rank=draw.choice((None, 1, 4)))
         return k.load(output)
 
     def described() -> object:
@@ -414,7 +414,7 @@ def _uses(path: Path, draw: random.Random) -> Iterator[tuple[str, Callable[[], o
         ("compress", lambda: k.compress(k.load(path, rule), form)),
         ("respell", lambda: respelled(k.load(path, rule), "lokr")),
         ("prompt", lambda: main(["inspect", "--by", "layer", str(path), *(["--tensors"] if draw.random() < 0.5 else [])])),
-        ("convert", lambda: main(["convert", str(path), "-o", str(output), "--overwrite", "--format", draw.choice(WRITABLE), "--rank", "2", *(["--keep-names"] if draw.random() < 0.7 else [])])),
+        ("convert", lambda: main(["convert", str(path), "-o", str(output), "--overwrite", "--format", draw.choice(writable()), "--rank", "2", *(["--keep-names"] if draw.random() < 0.7 else [])])),
     ]  # fmt: skip
     yield from draw.sample(more, 3)
 

@@ -68,7 +68,7 @@ def inputs(source):
         if isinstance(call, ast.Call) and call.args and isinstance(call.args[0], ast.Constant):
             function = call.func
             if (isinstance(function, ast.Attribute) and function.attr == "Input") or (
-                isinstance(function, ast.Name) and function.id in ("_count", "_number", "_combo", "_text")
+                isinstance(function, ast.Name) and function.id.startswith(("optional_", "number_input"))
             ):
                 yield call.args[0].value
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from krona_ops.errors import ConfigError
+from krona_ops.names.spellings import LayerName
 from krona_ops.shown import shown
 from krona_ops.targets.rules import Target
 
@@ -58,13 +59,13 @@ def build_layer(
     Raises:
         ConfigError: There is no such kind, or it cannot be trained in that place.
     """
-    return layer_type_of(target, config).build(target, config, rng, base or (lambda: _no_base(target)))
+    return layer_type_of(target, config).build(target, config, rng, base or (lambda: _no_base(target.name)))
 
 
-def _no_base(target: Target) -> Tensor:
+def _no_base(name: LayerName) -> Tensor:
     raise ConfigError(
         "This kind of layer starts at the model's own weight, and there is no model.",
-        layer=str(target.name),
+        layer=name,
         found="no model",
         expected="a model with this layer",
         remedy="Build it with the weight, as a training does.",

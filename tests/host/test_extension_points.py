@@ -1,0 +1,131 @@
+"""What ComfyUI's models offer to objectives and kinds of layer, against the host's own code: norms and biases, levels, no prompt, pixels, sites."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from krona_ops import TargetRule, save
+from krona_train import AdapterConfig, OptimizerConfig, TrainConfig, fit
+from krona_train.batches.examples import Example
+
+CAPTION = "a photo of a red cat"
+
+
+@pytest.fixture(scope="module")
+def world(comfy):
+    """The pack's own model, and a backbone that has all that it can be given."""
+    from krona_host.model.small_world import load_world
+    from krona_train.comfyui.encode import PictureSize, TextCondition, encode_captions
+    from krona_train.comfyui.model import ComfyBackbone
+
+    with torch.inference_mode():
+        model, clip, vae = load_world()
+        texts = encode_captions(clip, [CAPTION, ""])
+        latent = vae.encode(torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(0)))[0].float()
+    size = PictureSize(64, 64, 0, 0, 64, 64)
+    example = Example(latent, TextCondition(*texts[CAPTION], size), CAPTION)
+    without = Example(latent, TextCondition(*texts[""], size), "")
+    return SimpleNamespace(
+        model=model, vae=vae, example=example, without=without, backbone=ComfyBackbone(model, without=texts[""], vae=vae)
+    )
+
+
+def net_of(world):
+    return world.model.model.diffusion_model
+
+
+def test_every_parameter_of_the_unet_can_be_a_target(world):
+    shapes = world.backbone.weights(vectors=True)
+    named = {f"diffusion_model.{name}".removesuffix(".weight"): p.shape for name, p in net_of(world).named_parameters()}
+    assert dict(shapes) == named
+    assert list(shapes) == list(named)
+    assert {name: shape for name, shape in shapes.items() if len(shape) > 1} == dict(world.backbone.weights())
+
+
+def test_a_batch_has_conditions_without_a_prompt_and_a_prompt_needs_no_picture(world):
+    prompt = Example(None, world.example.condition, CAPTION, shape=tuple(world.example.latent.shape))
+    with world.backbone.ready():
+        batch, empty = (world.backbone.collate([e, e]) for e in (world.example, world.without))
+        assert not world.backbone.collate([prompt]).has_pictures
+        sigma, noise = torch.tensor([2.0, 5.0]), torch.randn(batch.x0.shape, generator=torch.Generator().manual_seed(1))
+        x_t = world.backbone.add_noise(batch.x0, noise, sigma)
+        with torch.no_grad():
+            found, expected, with_prompt = (
+                world.backbone.predict(x_t, sigma, c) for c in (batch.unconditional, empty.conditions, batch.conditions)
+            )
+    assert torch.equal(found, expected)
+    assert not torch.allclose(found, with_prompt, atol=1e-4)
+
+
+def test_latents_become_pixels_as_in_the_host_with_gradients(world):
+    with world.backbone.ready():
+        batch = world.backbone.collate([world.example, world.example])
+        x0 = batch.x0.clone().requires_grad_()
+        pixels = world.backbone.decode(x0)
+        [gradient] = torch.autograd.grad(pixels.mean(), x0)
+    with torch.inference_mode():
+        expected = world.vae.decode(torch.stack([world.example.latent] * 2))
+    assert_close(pixels.detach().movedim(1, -1), expected.cpu(), rtol=1e-4, atol=1e-4)
+    assert gradient.abs().max() > 0
+
+
+def test_the_levels_are_those_of_the_hosts_sampler(world, comfy):
+    import comfy.samplers
+
+    schedule = comfy.samplers.KSampler(world.model, 7, world.model.load_device, "euler", "normal")
+    assert_close(world.backbone.levels(7), schedule.sigmas)
+    assert world.backbone.levels(7)[-1] == 0
+
+
+def test_another_attention_can_stand_beside_each_self_attention(world):
+    sites = world.backbone.sites()
+    names = {name.removesuffix(".to_q") for name in world.backbone.weights() if name.endswith("attn1.to_q")}
+    assert {site.name for site in sites} == names
+    for site in sites:
+        norm, out = world.backbone.module(site.norm), world.backbone.module(site.out)
+        assert norm.normalized_shape == (out.out_features,)
+        assert world.backbone.module(site.q).out_features % site.heads == 0
+
+
+@pytest.mark.parametrize("kind", ["difference", "full"])
+def test_norms_biases_and_products_in_one_file_are_what_the_host_makes_of_it(world, kind, tmp_path):
+    """Trained, saved, and read by the host's own LoRA loader: the same prediction as with the trainer's layers."""
+    import comfy.sd
+    import comfy.utils
+
+    from krona_train.comfyui.model import ComfyBackbone
+
+    rules = (
+        TargetRule((8, 4), pattern="output_blocks"),
+        TargetRule(projections=(), pattern=r"\.(norm1|in_layers\.0|out_layers\.0)(\.bias)?$|in_layers\.2\.bias", kind=kind),
+        TargetRule(projections=(), pattern=r"^diffusion_model\.out\.2", kind=kind),
+    )
+    settings = TrainConfig(
+        steps=3,
+        batch_size=2,
+        adapter=AdapterConfig(targets=rules),
+        optimizer=OptimizerConfig(learning_rate=2e-2, rate_by_width=0.0),
+    )
+    adapter = fit(ComfyBackbone(world.model), [world.example], settings)
+    vectors = [name for name, delta in adapter.layers.items() if len(delta.shape) == 1]
+    assert len(vectors) > 20
+    assert all(delta.dense().abs().max() > 0 for name, delta in adapter.layers.items() if name in vectors)
+
+    from krona_host.patching.apply import apply_adapter
+
+    ours = apply_adapter(adapter, world.model, None).model
+    file = save(adapter, tmp_path / "mixed.safetensors")
+    theirs, _ = comfy.sd.load_lora_for_models(world.model, None, comfy.utils.load_torch_file(str(file)), 1.0, 0.0)
+    found = []
+    for model in (world.model, ours, theirs):
+        backbone = ComfyBackbone(model)
+        with backbone.ready(), torch.no_grad():
+            batch = backbone.collate([world.example])
+            noise = torch.randn(batch.x0.shape, generator=torch.Generator().manual_seed(4))
+            sigma = torch.tensor([3.0])
+            found.append(backbone.predict(backbone.add_noise(batch.x0, noise, sigma), sigma, batch.conditions))
+    assert len(theirs.patches) == len(adapter.layers)
+    assert_close(found[1], found[2], rtol=1e-4, atol=1e-4)
+    assert (found[1] - found[0]).abs().max() > 1e-2

@@ -1,0 +1,1 @@
+"""What a stranger might add, each in a file of its own."""

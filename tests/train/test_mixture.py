@@ -1,0 +1,118 @@
+"""Batches of what is no single picture: prompts alone, groups that stay together, and pictures that are drawn by weights."""
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+import torch
+from test_loop import config, examples
+
+from krona_ops.errors import DataError
+from krona_train import TrainConfig, fit
+from krona_train.backbone.toy import ToyBackbone
+from krona_train.batches.examples import Example, Group, Item
+from krona_train.batches.fingerprint import fingerprint
+from krona_train.batches.mixture import ROUND, Mixture
+from krona_train.batches.samples import Samples
+from krona_train.run.events import Stepped
+
+
+def items(shapes, weights):
+    rng = torch.Generator().manual_seed(0)
+    return [
+        Item((Example(torch.randn(4, *shape, generator=rng), torch.zeros(7, 24), f"{n}"),), weight=weight)
+        for n, (shape, weight) in enumerate(zip(shapes, weights, strict=True))
+    ]
+
+
+def drawn(samples, batches):
+    return Counter(sample.example.caption for number in range(batches) for sample in samples.batch(number))
+
+
+@pytest.mark.parametrize("weights", [(1, 3, 4), (0.25, 0.0, 0.75), (5.0, 1e-9, 5.0)])
+def test_pictures_come_as_often_as_their_weights_say_in_each_round(weights):
+    mixture = Mixture([0] * 3, weights, 4, seed=2)
+    for first in range(0, 3 * ROUND // 4, ROUND // 4):
+        found = Counter(index for number in range(first, first + ROUND // 4) for index in mixture.batch(number))
+        for index, weight in enumerate(weights):
+            assert abs(found[index] - ROUND * weight / sum(weights)) < 1 + 1e-6
+            assert weight or not found[index]
+
+
+def test_sizes_are_drawn_by_the_weights_of_their_pictures():
+    samples = Samples(items([(6, 5), (6, 5), (4, 8)], (9.0, 4.0, 1.0)), TrainConfig(batch_size=2))
+    found = drawn(samples, 3 * ROUND)
+    assert abs(found["2"] / found.total() - 1 / 14) < 0.01
+    assert abs(found["0"] / found.total() - 9 / 14) < 0.02
+    assert all(len({s.example.latent_shape for s in samples.batch(n)}) == 1 for n in range(50))
+
+
+def test_the_draw_is_the_same_for_any_number_of_processes():
+    data = items([(6, 5)] * 5, (1.0, 2.0, 3.0, 4.0, 5.0))
+    one = Samples(data, TrainConfig(batch_size=4))
+    two = [Samples(data, TrainConfig(batch_size=2), process, 2) for process in range(2)]
+    for number in range(20):
+        assert [s.example.caption for s in one.batch(number)] == [s.example.caption for part in two for s in part.batch(number)]
+
+
+@pytest.mark.parametrize("weights", [(0.0, 0.0), (1.0, -1.0), (1.0, float("nan")), (1.0, None)])
+def test_weights_that_are_none_are_refused(weights):
+    with pytest.raises(DataError):
+        Samples(items([(6, 5)] * 2, weights), TrainConfig())
+
+
+def test_weights_decide_which_pictures_a_training_is_of():
+    data = items([(6, 5)] * 2, (1.0, 3.0))
+    assert fingerprint(data) != fingerprint([replace(item, weight=None) for item in data])
+    assert fit(ToyBackbone(), data, config()) == fit(ToyBackbone(), data, config())
+
+
+def group(size, take=0, first=0):
+    return Group(tuple(Item((example,)) for example in examples(first + size)[first:]), take)
+
+
+def test_a_group_stays_together_in_its_order():
+    samples = Samples([group(3), group(3, first=1)], TrainConfig(batch_size=2))
+    for number in range(6):
+        batch = samples.batch(number)
+        assert len(batch) == 6
+        assert [sample.group for sample in batch] == [2 * number] * 3 + [2 * number + 1] * 3
+        assert [sample.number for sample in batch] == list(range(6 * number, 6 * number + 6))
+        for captions in (batch[:3], batch[3:]):
+            first = int(captions[0].example.caption.split()[1])
+            assert [sample.example.caption for sample in captions] == [f"caption {first + n}" for n in range(3)]
+
+
+def test_of_a_large_group_other_members_are_taken_each_time():
+    samples = Samples([group(5, take=2)], TrainConfig(batch_size=1))
+    pairs = [tuple(sample.example.caption for sample in samples.batch(number)) for number in range(40)]
+    assert all(len(set(pair)) == 2 for pair in pairs)
+    assert len(set(pairs)) > 10
+    assert {caption for pair in pairs for caption in pair} == {f"caption {n}" for n in range(5)}
+
+
+def test_the_loss_of_groups_is_a_mean_over_all_their_samples():
+    """Of one picture three times: the numbers of the samples, and so their noise, are the same alone and in a group."""
+    [picture], losses = examples(1), []
+    for data, size in (([Item((picture,))] * 3, 3), ([Group((Item((picture,)),) * 3)], 1)):
+        settings = config(steps=4, batch_size=size)
+        fit(ToyBackbone(), data, settings, lambda event: losses.append(event.loss) if isinstance(event, Stepped) else None)
+    assert losses[:4] == losses[4:]
+
+
+def test_pictures_of_one_group_have_one_size():
+    odd = Group((Item((Example(torch.zeros(4, 6, 5), None),)), Item((Example(torch.zeros(4, 5, 6), None),))))
+    with pytest.raises(DataError, match="different sizes"):
+        Samples([odd], TrainConfig())
+    with pytest.raises(DataError, match="3 pictures cannot be taken from a group of 2"):
+        Group(odd.members, take=3)
+
+
+def test_prompts_are_batches_without_pictures_which_denoising_refuses():
+    prompts = [Example(None, e.condition, e.caption, shape=(4, 6, 5)) for e in examples(3)]
+    batch = ToyBackbone().collate([sample.example for sample in Samples([Item((p,)) for p in prompts], config()).batch(0)])
+    assert not batch.has_pictures
+    assert batch.x0.shape == (3, 4, 6, 5)
+    assert not batch.x0.any()
+    with pytest.raises(DataError, match="denoising needs pictures, and the data set has prompts"):
+        fit(ToyBackbone(), prompts, config())
