@@ -33,7 +33,7 @@ if __name__ == "__main__":
     sys.path[0] = str(ROOT)  # instead of benchmarks/, so that `benchmarks` is a package
 
 from benchmarks import host  # noqa: E402
-from benchmarks.contest import Bar, Times, arguments, finish, require_close, table, take_turns  # noqa: E402
+from benchmarks.contest import Times, arguments, finish, require_close, table, take_turns  # noqa: E402
 from krona_ops import Adapter, Full, Kron, LayerName, load, save  # noqa: E402
 from krona_ops.updates.shapes import split  # noqa: E402
 
@@ -204,7 +204,6 @@ def main() -> None:
     layers = host.attention_layers(stage.base)
     keys = [f"{name}.weight" for name in layers]
     results: dict[str, Any] = {}
-    bars: list[Bar] = []
     rows = []
     with torch.inference_mode(), tempfile.TemporaryDirectory() as folder:  # as nodes run
         stage.put(stage.base)
@@ -212,42 +211,22 @@ def main() -> None:
         made = adapters(layers, max(STACKS))
         written = [save(adapter, Path(folder) / f"{n}.safetensors") for n, adapter in enumerate(made)]
         for mode in ("merge", "bypass"):
-            found: dict[int, dict[str, dict[str, Times]]] = {}
             for count in STACKS:
                 what = f"{mode}, {count} adapter{'s' * (count > 1)}"
                 builds = contestants(stage, comfy, made[:count], written[:count], mode, keys)
                 same = [name for name in builds if name != "limit" and (name != "core" or mode == "merge" or count == 1)]
                 merged, at_zero = partial(ours, stage, made[:count], "merge"), ours(stage, made[:count], mode, 0.0, 0.0)
                 check(stage, {name: builds[name] for name in same}, merged, at_zero, base, what)
-                times = found[count] = measure(stage, builds, given.rounds)
+                times = measure(stage, builds, given.rounds)
                 results[what] = {kind: {name: one.told() for name, one in all_.items()} for kind, all_ in times.items()}
                 for name in builds:
                     mark = "" if name in same or name == "limit" else " (only the last of them)"
                     rows.append(
                         (what, name + mark, *(f"{1e3 * times[kind][name].median:.1f}" for kind in ("patching", "step")))
                     )
-                bars += judged(what, times) if "core" in same else []
-            if mode == "bypass":
-                bars.append(each_further(found))
     print(table(("", "", "patching, ms", "with one step, ms"), rows))
     context = {"threads": given.threads, "latent": given.size, "layers": len(layers), "factors": FACTORS}
-    finish("apply", bars, results, unit="seconds", **context)
-
-
-def judged(what: str, times: dict[str, dict[str, Times]]) -> list[Bar]:
-    """Nothing is slower than the peer that does the same work; with a step in it, 5 % is what two equal runs differ by."""
-    return [
-        Bar(f"{what}: {told}, times core's", times[kind]["ours"].median / times[kind]["core"].median, bar)
-        for kind, told, bar in (("patching", "patching", 1.0), ("step", "patching and a step", 1.05))
-    ]
-
-
-def each_further(times: dict[int, dict[str, dict[str, Times]]]) -> Bar:
-    """Adapters beside the layers cost time in every step; a tenth of the step is what one may add, loading it included."""
-    few, many = min(times), max(times)
-    more = times[many]["step"]["ours"].median - times[few]["step"]["ours"].median
-    added = more / (many - few) / times[few]["step"]["limit"].median
-    return Bar("bypass: what each further adapter adds, of a step", added, 0.1)
+    finish("apply", results, unit="seconds", **context)
 
 
 if __name__ == "__main__":

@@ -146,7 +146,7 @@ def main() -> None:
     for name, value in found["ten"].items():
         if name != "seconds":
             print(f"{name:42}{value:12,.3f}" if isinstance(value, float) else f"{name:42}{value:12,}")
-    finish("blend", (), found, threads=chosen.threads, rounds=chosen.rounds)
+    finish("blend", found, threads=chosen.threads, rounds=chosen.rounds)
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import host
-from benchmarks.contest import Bar, arguments, finish, table, take_turns
-from benchmarks.layer import PEERS, Run, check, contestants
+from benchmarks.contest import arguments, finish, table, take_turns
+from benchmarks.layer import Run, check, contestants
 from benchmarks.operations import operations
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -39,7 +39,7 @@ def main() -> None:
     told = arguments(__doc__.partition("\n")[0], threads=1, rounds=9)
     host.start()
     torch.manual_seed(0)
-    rows, cells, bars = [], {}, []
+    rows, cells = [], {}
     for kind, dtype in DTYPES.items():
         base = nn.Linear(64, 64).requires_grad_(False)
         field = contestants(base, torch.randn(16, 4), torch.randn(4, 16))
@@ -59,12 +59,9 @@ def main() -> None:
         for name in field:
             t = times[name]
             rows.append((f"{kind}: {name}", counts[name], *(f"{1e6 * s / REPEATS:.1f}" for s in (t.median, t.low, t.high))))
-        peers = [name for name in PEERS if name in field]
-        quickest = min(times[name].median for name in peers)
-        bars.append(Bar(f"calls, {kind}: time over the quickest peer's", times["KronA"].median / quickest, 1.0))
         cells[kind] = {"operations": counts, f"seconds of {REPEATS}": {name: t.told() for name, t in times.items()}}
     print("\n" + table(("layer", "operations", "µs", "least", "most"), rows))
-    finish("calls", bars, cells, threads=told.threads, rounds=told.rounds)
+    finish("calls", cells, threads=told.threads, rounds=told.rounds)
 
 
 def takes(entry: Entry, x: Tensor, dy: Tensor) -> bool:

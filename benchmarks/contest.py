@@ -1,7 +1,7 @@
-"""What all benchmarks share: runs that take turns, medians, bars, and one file per benchmark and machine.
+"""What all benchmarks share: runs that take turns, medians, and one file per benchmark and machine. What is claimed of them says `benchmarks.claims`.
 
-Machines are noisy and their speed drifts, so what is compared is measured in turns (A B C A B C ...) within one process, and a bar is a
-ratio of medians, never a time.
+Machines are noisy and their speed drifts, so what is compared is measured in turns (A B C A B C ...) within one process, and a claim about speed
+is a ratio of medians.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from statistics import median
 from typing import Any
 
 import torch
+
+from benchmarks.claims import Claim, judge
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -49,26 +51,6 @@ class Times:
     def told(self) -> dict[str, float]:
         """For the results' file."""
         return {"median": self.median, "low": self.low, "high": self.high, "runs": len(self.seconds)}
-
-
-@dataclass(frozen=True)
-class Bar:
-    """What a measurement must reach.
-
-    Attributes:
-        value: Measured; a ratio of medians, or bytes.
-        bar: The limit.
-        wanted: ``"at most"`` or ``"at least"``.
-    """
-
-    name: str
-    value: float
-    bar: float
-    wanted: str = "at most"
-
-    @property
-    def holds(self) -> bool:
-        return self.value <= self.bar if self.wanted == "at most" else self.value >= self.bar
 
 
 def take_turns(
@@ -163,23 +145,32 @@ def commit() -> str:
     return head + ("+" if dirty else "")
 
 
-def finish(name: str, bars: Iterable[Bar], results: Mapping[str, Any], **context: Any) -> None:
-    """Write ``results/<name>-<machine>.json``; print the bars, and last one JSON line with all of them.
+def finish(name: str, results: Mapping[str, Any], **context: Any) -> None:
+    """Write ``results/<name>-<machine>.json``; print what is claimed and what is told beside its limit, and last one JSON line with all of it.
 
     Args:
         results: Everything that was measured.
         context: What else belongs to the machine or the command: threads, sizes.
     """
-    judged = [{**asdict(bar), "holds": bar.holds} for bar in bars]
+    rows = judge(name, results)
+    claims = [row for row in rows if isinstance(row, Claim)]
+    told = {
+        "bars": [{**asdict(claim), "holds": claim.holds} for claim in claims],
+        "measured": [asdict(row) for row in rows if not isinstance(row, Claim)],
+    }
     path = RESULTS / f"{name}-{machine()}.json"
-    keep(path, {**circumstances(name), **context, "bars": judged, "results": results})
-    if judged:
-        rows = (
-            (b["name"], f"{b['value']:.3f}", f"{b['wanted']} {b['bar']:g}", "holds" if b["holds"] else "MISSED") for b in judged
+    keep(path, {**circumstances(name), **context, **told, "results": results})
+    if claims:
+        lines = (
+            (claim.name, f"{claim.value:.3f}", f"{claim.wanted} {claim.bar:g}", "holds" if claim.holds else "MISSED")
+            for claim in claims
         )
-        print("\n" + table(("bar", "value", "wanted", ""), rows))
+        print("\n" + table(("claim", "value", "wanted", ""), lines))
+    if told["measured"]:
+        beside = ((m["name"], f"{m['value']:.3f}", f"{m['limit']:.3f}", m["limited_by"]) for m in told["measured"])
+        print("\n" + table(("measured", "value", "limit", "limited by"), beside))
     print(f"written to {path.relative_to(ROOT)}")
-    print(json.dumps({"benchmark": name, "bars": judged}, ensure_ascii=False))
+    print(json.dumps({"benchmark": name, **told}, ensure_ascii=False))
 
 
 def circumstances(name: str) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import host
-from benchmarks.contest import Bar, arguments, finish, require_close, table, take_turns
+from benchmarks.contest import arguments, finish, require_close, table, take_turns
 from krona_ops import LayerName
 from krona_ops.targets.rules import Target
 from krona_ops.updates import kron
@@ -34,10 +34,7 @@ SDXL = ((1024, 1280, 1280), (4096, 640, 640), (77, 2048, 1280), (1024, 1280, 512
 FLUX = ((4096, 3072, 3072), (4608, 3072, 21504))
 FACTORS = ((64, 4), (4, 64), (64, 8), (8, 64), (8, 8), (16, 16), (0, 0))
 """``(out_a, in_a)``; zeros: as square as the sizes allow."""
-PEERS = ("core weight", "core bypass", "lycoris weight", "lycoris bypass", "peft")
 RANKS = (4, 64)
-DEAR = 3.0
-"""Times faster than core's bypass where its order of the two products is the dear one."""
 Run = Callable[[Tensor], Tensor]
 
 
@@ -149,7 +146,6 @@ def main() -> None:
     host.start()
     torch.manual_seed(0)
     rows, cells = [], {}
-    worst = {"frozen": 0.0, "peer": 0.0, "bytes": 0.0, "dear": float("inf"), "dear, at most": float("inf")}
     for tokens, width, out in FLUX if told.flux else SDXL:
         for wanted in FACTORS:
             square = (nearest_divisor(out, round(out**0.5)), nearest_divisor(width, round(width**0.5)))
@@ -165,18 +161,8 @@ def main() -> None:
 
             times = take_turns({name: lambda e=entry: one(*e) for name, entry in field.items()}, told.rounds, warm_up=0)
             kept = {name: bytes_saved(run, x, base) for name, (run, _) in field.items()}
-            ours, frozen = times["KronA"].median, times["frozen"].median
-            fastest = min(times[name].median for name in PEERS)
-            least = 4 * (x.numel() + a.numel() + b.numel())
-            worst["frozen"] = max(worst["frozen"], ours / frozen)
-            worst["peer"] = max(worst["peer"], ours / fastest)
-            worst["bytes"] = max(worst["bytes"], kept["KronA"] / least)
+            frozen, least = times["frozen"].median, 4 * (x.numel() + a.numel() + b.numel())
             is_dear = sizes.apply_cost("b first") > 2 * sizes.apply_cost("a first")
-            bypass = times["core bypass"].median
-            if is_dear:
-                # With few tokens reading the weight is most of the time, and not even the frozen layer is so much faster.
-                which = "dear" if bypass / frozen >= DEAR else "dear, at most"
-                worst[which] = min(worst[which], bypass / ours)
             scheme = choose(sizes, tokens, exact=True)
             key = f"{tokens} × {width} → {out}, {sizes.out_a} × {sizes.in_a}"
             rows.append(
@@ -189,16 +175,7 @@ def main() -> None:
                 "seconds": {name: t.told() for name, t in times.items()}, "bytes kept": kept,
             }  # fmt: skip
     print("\n" + table(("layer", "scheme", "frozen ms", *(n for n in field if n != "frozen"), "MB kept", "x + f"), rows))
-    name = "layer, Flux" if told.flux else "layer"
-    bars = [
-        Bar(f"{name}: times the frozen layer, worst of all", worst["frozen"], 1.45),
-        Bar(f"{name}: times the fastest peer, worst of all", worst["peer"], 1.0),
-        Bar(f"{name}: faster than core's bypass where its order is dear, least", worst["dear"], DEAR, "at least"),
-        Bar("the same where not even the frozen layer reaches it, least", worst["dear, at most"], DEAR, "at least"),
-        Bar(f"{name}: bytes kept over input and factors, worst", worst["bytes"], 1.05),
-    ]
-    measured = [bar for bar in bars if bar.value < float("inf")]  # there may be no layer of a kind
-    finish("layer-flux" if told.flux else "layer", measured, cells, threads=told.threads, rounds=told.rounds)
+    finish("layer-flux" if told.flux else "layer", cells, threads=told.threads, rounds=told.rounds)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)  # instead of benchmarks/, so that `benchmarks` is a package
 
-from benchmarks.contest import Bar, Times, arguments, finish, table, take_turns  # noqa: E402
+from benchmarks.contest import Times, arguments, finish, table, take_turns  # noqa: E402
 from krona_ops import load  # noqa: E402
 from krona_ops.errors import KronaError  # noqa: E402
 from krona_ops.formats.inspection import inspect_header  # noqa: E402
@@ -225,16 +225,8 @@ def main() -> None:
         (what, *(f"{1e3 * s:.1f}" for s in (t.median, t.low, t.high))) for what, t in {**large, **listed}.items()
     )))  # fmt: skip
     print("\n" + table(("refused", "ms", "MB"), ((what, f"{t['ms']:.1f}", f"{t['MB']:.1f}") for what, t in no.items())))
-    bars = [
-        Bar("header of 100,000 tensors, s", max(large[kind].median for kind in LARGE), 1),
-        Bar("a refused file, ms, the longest of all kinds", max(told["ms"] for told in no.values()), 100),
-        Bar("a refused file, MB beyond its size, the most of all kinds", max(told["MB"] for told in no.values()), 64),
-        Bar("10,000 runs listed anew, s", listed["10,000 runs, anew"].median, 1),
-        Bar("10,000 runs listed again, s", listed["10,000 runs, again"].median, 0.1),
-        Bar("one run, s", listed["one run"].median, 0.05),
-    ]
     results = {"s": {what: t.told() for what, t in {**large, **listed}.items()}, "refused": no}
-    finish("limits", bars, results, threads=chosen.threads, rounds=chosen.rounds, kinds=sum(len(kinds) for _, kinds, _ in KINDS),
+    finish("limits", results, threads=chosen.threads, rounds=chosen.rounds, kinds=sum(len(kinds) for _, kinds, _ in KINDS),
            median_of_kinds_ms=median(told["ms"] for told in no.values()))  # fmt: skip
 
 

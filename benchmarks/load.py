@@ -31,7 +31,7 @@ sys.path[0] = str(ROOT)  # instead of benchmarks/, so that `benchmarks` is a pac
 
 from benchmarks import host  # noqa: E402
 from benchmarks.adapters import sdxl_adapter  # noqa: E402
-from benchmarks.contest import Bar, Times, arguments, finish, table, take_turns  # noqa: E402
+from benchmarks.contest import Times, arguments, finish, table, take_turns  # noqa: E402
 from krona_ops import Adapter, load, save  # noqa: E402
 from krona_ops.formats.inspection import inspect_header  # noqa: E402
 
@@ -196,7 +196,6 @@ def main() -> None:
     """Measure, print, write."""
     chosen = arguments("Reading and resolving adapters, and the pack's part in ComfyUI's start.", rounds=5, starts=7, files=100)
     begun = starts(chosen.starts)
-    added = median(begun["KronA"]) - median(begun["an empty pack"])
     print(table(("start", "ms", "lowest", "highest"), (
         (name, *(f"{ms:.1f}" for ms in (median(begun[name]), min(begun[name]), max(begun[name]))))
         for name in ("KronA", "an empty pack")
@@ -206,10 +205,8 @@ def main() -> None:
     times = reading(chosen.files, chosen.rounds)
     rows = ((name, *(f"{1e3 * s:.1f}" for s in (t.median, t.low, t.high))) for name, t in times.items())
     print(table(("files", "ms", "lowest", "highest"), rows))
-    bars = [Bar("import of the pack, ms over ComfyUI's own modules", added, 150)]
     finish(
         "load",
-        bars,
         {"start, ms": begun, "reading, s": {name: t.told() for name, t in times.items()}},
         threads=chosen.threads,
         rounds=chosen.rounds,

@@ -34,7 +34,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)  # instead of benchmarks/, so that `benchmarks` is a package
 
 from benchmarks import host  # noqa: E402
-from benchmarks.contest import Bar, Times, arguments, finish, require_close, table, take_turns  # noqa: E402
+from benchmarks.contest import Times, arguments, finish, require_close, table, take_turns  # noqa: E402
 from benchmarks.shapes import Shape, flux_attention, sdxl_attention  # noqa: E402
 from krona_ops import Full, Kron  # noqa: E402
 from krona_ops.updates import kron  # noqa: E402
@@ -305,14 +305,8 @@ def main() -> None:
         printed += rows(name, path, precision, times)
         results[f"{name}, {path}, {precision}"] = {who: t.told() for who, t in times.items()}
     print(table(("", "ms", "lowest", "highest", "/ limit or frame", "/ KronA"), printed))
-    judged = measured["SDXL", "in place", "fp32"]
-    median = {who: t.median for who, t in judged.items()}
     finish(
         "merge",
-        (
-            Bar("merge, SDXL attention, fp32: ComfyUI's LoKr / KronA", median[CORE] / median[OURS], 4, "at least"),
-            Bar("merge, SDXL attention, fp32: KronA / read and write", median[OURS] / median[LIMIT], 2.0),
-        ),
         results,
         threads=chosen.threads,
         rounds=chosen.rounds,

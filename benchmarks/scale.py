@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":
     sys.path[0] = str(ROOT)  # instead of benchmarks/, so that `benchmarks` is a package
 
-from benchmarks.contest import Bar, Times, arguments, finish, machine, require_close, table, take_turns  # noqa: E402
+from benchmarks.contest import Times, arguments, finish, machine, require_close, table, take_turns  # noqa: E402
 from krona_ops import Adapter, Full, Kron, LayerName  # noqa: E402
 from krona_ops.nearest.forms import KronForm  # noqa: E402
 from krona_ops.operations.blend import blend  # noqa: E402
@@ -53,8 +53,6 @@ class Curve:
     make: Callable[[int], Work]
     formula: float | None = None
     """The exponent that the formulas say; ``None`` where they say no power."""
-    at_most: float | None = None
-    """The bar of the measured exponent."""
     is_power: bool = True
     """Whether a straight line says anything; elsewhere the points are joined."""
 
@@ -133,15 +131,15 @@ def pictures() -> tuple[Picture, ...]:
     by_work = {s.apply_cost(s.cheapest_order): f for f in rectangles for s in (split((1280, 1280), f),)}
     return (
         Picture("layers", "layers of 640 × 640", "adapters of 64 × 4 on more layers", (
-            Curve("merge", counts, lambda n: merging(n, 640), 1, 1.15),
-            Curve("factored forward, 256 tokens", counts, lambda n: forward(n, 640, 256), 1, 1.15),
-            Curve("blend of 4 into one", counts, lambda n: blending(n, 640, 4, one), 1, 1.15),
-            Curve("blend of 4, exact", counts, lambda n: blending(n, 640, 4, None), 1, 1.15),
+            Curve("merge", counts, lambda n: merging(n, 640), 1),
+            Curve("factored forward, 256 tokens", counts, lambda n: forward(n, 640, 256), 1),
+            Curve("blend of 4 into one", counts, lambda n: blending(n, 640, 4, one), 1),
+            Curve("blend of 4, exact", counts, lambda n: blending(n, 640, 4, None), 1),
         )),
         Picture("tokens", "tokens", "one layer of 1280 × 1280, more tokens", (
             Curve("the layer itself", tokens, lambda n: base_forward(1280, n), 1),
             *(
-                Curve(f"factored forward, {f[0]} × {f[1]}", tokens, lambda n, f=f: forward(1, 1280, n, factors=f), 1, 1.15)
+                Curve(f"factored forward, {f[0]} × {f[1]}", tokens, lambda n, f=f: forward(1, 1280, n, factors=f), 1)
                 for f in (FACTORS, (8, 8), (16, 16))
             ),
         )),
@@ -151,13 +149,13 @@ def pictures() -> tuple[Picture, ...]:
             Curve("blend of 4 into one f × f", squares, lambda f: blending(1, 1280, 4, KronForm((f, f))), is_power=False),
         )),
         Picture("work", "multiply-adds per token, by formula", "one layer of 1280 × 1280, factors from 128 × 2 to 2 × 2", (
-            Curve("factored forward, 1024 tokens", tuple(by_work), lambda n: forward(1, 1280, 1024, factors=by_work[n]), 1, 1.15),
+            Curve("factored forward, 1024 tokens", tuple(by_work), lambda n: forward(1, 1280, 1024, factors=by_work[n]), 1),
         )),
         Picture("adapters", "adapters", "more adapters of 64 × 4 on one layer of 1280 × 1280", (
-            Curve("merge", (1, 2, 4, 8, 16, 32), lambda n: merging(1, 1280, n), 1, 1.15),
-            Curve("factored forward, 256 tokens", (1, 2, 4, 8, 16, 32), lambda n: forward(1, 1280, 256, n), 1, 1.15),
+            Curve("merge", (1, 2, 4, 8, 16, 32), lambda n: merging(1, 1280, n), 1),
+            Curve("factored forward, 256 tokens", (1, 2, 4, 8, 16, 32), lambda n: forward(1, 1280, 256, n), 1),
             Curve("blend into one", (2, 4, 8, 16, 32), lambda n: blending(1, 1280, n, one)),
-            Curve("blend, exact", (2, 4, 8, 16, 32), lambda n: blending(1, 1280, n, None), 1, 1.15),
+            Curve("blend, exact", (2, 4, 8, 16, 32), lambda n: blending(1, 1280, n, None), 1),
         )),
         Picture("width", "width of the layer", "one layer, wider", (
             Curve("merge, 64 × 4", widths, lambda n: merging(1, n), 2),
@@ -305,7 +303,6 @@ def main() -> None:
     given = arguments("How cost grows.", rounds=5, points=0, pictures="docs/images")
     check()
     results: dict[str, Any] = {}
-    bars: list[Bar] = []
     rows = []
     for picture in pictures():
         with torch.inference_mode():
@@ -325,16 +322,12 @@ def main() -> None:
                     formula,
                 )
             )
-            if curve.at_most is not None:
-                bars.append(
-                    Bar(f"{curve.name}: exponent over {picture.name}, 1 is proportional", one["exponent"], curve.at_most)
-                )
         if not given.points:
             folder = ROOT / given.pictures
             folder.mkdir(parents=True, exist_ok=True)
             draw(picture.name, found, folder)
     print(table(("over", "work", "first, ms", "last, ms", "exponent", "formula"), rows))
-    finish("scale", bars, results, unit="seconds", threads=given.threads)
+    finish("scale", results, unit="seconds", threads=given.threads)
 
 
 if __name__ == "__main__":

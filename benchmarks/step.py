@@ -27,11 +27,11 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import host
-from benchmarks.contest import Bar, Times, arguments, finish, require_close, table
+from benchmarks.claims import CORE
+from benchmarks.contest import Times, arguments, finish, require_close, table
 from benchmarks.memory import tensor_peak
 
 BATCHES = (1, 2, 4)
-CORE = ("core weight", "core bypass")
 Train = Callable[[int], object]
 """A whole training of so many steps."""
 
@@ -211,19 +211,12 @@ def peak(train: Callable[[], object], device: torch.device) -> float:
     return torch.cuda.max_memory_allocated() - before
 
 
-def limits(batch: int, *, sdxl: bool) -> tuple[float, float]:
-    """How many times the frozen base at most, and how much faster than core's faster mode at least."""
-    if sdxl:
-        return 1.15, 1.0
-    return (1.05, 1.6) if batch == 1 else (1.10, 3.0)
-
-
 def main() -> None:
     """Measure all batches, print, write."""
     told = arguments(__doc__.partition("\n")[0], rounds=5, size=32, steps=3, sdxl=False, narrow=False)
     host.start(cpu=not told.sdxl or told.narrow, its_attention=True)
     logging.disable(logging.INFO)
-    bars, cells, rows = [], {}, []
+    cells, rows = {}, []
     with torch.inference_mode():  # as a loader node runs
         model = host.sdxl(told.narrow) if told.sdxl else host.small_sd15()
     for batch in (1,) if told.sdxl else BATCHES:
@@ -243,34 +236,7 @@ def main() -> None:
         # Core's node computes batch² samples in each step: at 4 one of its steps takes as long as five of ours.
         times = measure(field, told.rounds if batch <= 2 else max(1, told.rounds // 2), told.steps)
         peaks = {name: peak(lambda train=train: train(2), contest.backbone.device) for name, train in field.items()}
-        ours, frozen = times["KronA"].median, times["frozen"].median
-        core = min(times[name].median for name in CORE)
-        slower, faster = limits(batch, sdxl=told.sdxl)
-        bars += [
-            Bar(f"step, batch {batch}: times the frozen base", ours / frozen, slower),
-            Bar(f"step, batch {batch}: faster than core's faster mode at the same layers", core / ours, faster, "at least"),
-        ]
-        as_it_comes = [t.median for name, t in times.items() if name.endswith("every layer")]
-        if as_it_comes:
-            bars.append(
-                Bar(
-                    f"step, batch {batch}: faster than core's faster mode as it comes",
-                    min(as_it_comes) / ours,
-                    faster,
-                    "at least",
-                )
-            )
-        if batch == 1:
-            least = min(peaks[name] for name in CORE)
-            bars += [
-                Bar(
-                    "step: peak memory below core's, in base models",
-                    (least - peaks["KronA"]) / contest.base_bytes,
-                    1.0,
-                    "at least",
-                ),
-                Bar("step: peak memory over the frozen base's", peaks["KronA"] / peaks["frozen"], 1.10),
-            ]
+        frozen = times["frozen"].median
         for name in field:
             t = times[name]
             rows.append(
@@ -285,7 +251,7 @@ def main() -> None:
         }  # fmt: skip
     print("\n" + table(("step", "ms", "least", "most", "× frozen", "MB"), rows))
     name = "step-sdxl-narrow" if told.narrow else "step-sdxl" if told.sdxl else "step"
-    finish(name, bars, cells, threads=told.threads, rounds=told.rounds, size=told.size, steps=told.steps)
+    finish(name, cells, threads=told.threads, rounds=told.rounds, size=told.size, steps=told.steps)
 
 
 if __name__ == "__main__":

@@ -1,63 +1,128 @@
-"""Writes the README's table of speed from benchmarks/results/*.json, one row for each bar, the missed ones included.
+"""Writes docs/speed.md and its sentence in the README from benchmarks/results/*.json: a row for each claim, the missed ones included, and for each measurement its limit.
 
     python3 benchmarks/pages/readme_table.py
 
-Files without "bars" are of an older kind and are left out. tests/tools/test_benchmark_table.py fails when the README is out of date.
+What is claimed says benchmarks/claims.py, which judges the recorded results anew; files of which it claims nothing are left out.
+tests/tools/test_benchmark_table.py fails when a page is out of date.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 PACK = Path(__file__).absolute().parents[2]
-DOCUMENT = PACK / "README.md"
+if __name__ == "__main__":
+    sys.path[0] = str(PACK)  # instead of benchmarks/pages/, so that `benchmarks` is a package
+
+from benchmarks.claims import Claim, Measurement, judge  # noqa: E402
+
+DOCUMENT, README = PACK / "docs" / "speed.md", PACK / "README.md"
 RESULTS = PACK / "benchmarks" / "results"
 BEGIN, END = "<!-- benchmarks -->", "<!-- /benchmarks -->"
+NOTHING = "Speed: no benchmark with a claim has been run yet (`make bench`)."
 _BAR = "\\|"
 """A bar inside a cell."""
 
 
-def read(folder: Path = RESULTS) -> list[Mapping[str, Any]]:
-    """What the benchmarks wrote, in the order of the files' names."""
-    told = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
-    return [one for one in told if one.get("bars")]
+@dataclass(frozen=True)
+class Judged:
+    """A results' file, and what is claimed of it today."""
+
+    benchmark: str
+    commit: str
+    machine: str
+    claims: tuple[Claim, ...]
+    measured: tuple[Measurement, ...] = ()
 
 
-def table(results: Sequence[Mapping[str, Any]]) -> str:
-    """One line that sums up, a row for each claim with a column for each machine, and the commits that were measured."""
-    bars = [bar for told in results for bar in told["bars"]]
-    if not bars:
-        return "Speed: no benchmark with a bar has been run yet (`make bench`)."
-    missed = sum(not bar["holds"] for bar in bars)
-    verdict = f"{len(bars) - missed} of {len(bars)} measured claims hold" + (f", **{missed} missed**" if missed else "")
-    machines = sorted({told["machine"] for told in results})
-    head = ("benchmark", "claim", "wanted", *(f"`{machine}`" for machine in machines))
-    lines = [head, ("---", "---", "---:", *["---:"] * len(machines)), *_rows(results, machines)]
-    rows = "\n".join("| " + " | ".join(str(cell).replace("|", _BAR) for cell in line) + " |" for line in lines)
-    return f"<details><summary>Speed, measured by <code>make bench</code>: {_html(verdict)}</summary>\n\n{rows}\n\n{_commits(results)}\n\n</details>"
+def read(folder: Path = RESULTS) -> list[Judged]:
+    """What the benchmarks wrote, in the order of the files' names; of blends, memory and quality nothing is claimed here."""
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        told = json.loads(path.read_text(encoding="utf-8"))
+        rows = judge(told.get("benchmark", ""), told.get("results") or {})
+        if rows:
+            claims = tuple(row for row in rows if isinstance(row, Claim))
+            measured = tuple(row for row in rows if isinstance(row, Measurement))
+            found.append(Judged(told["benchmark"], told["commit"], told["machine"], claims, measured))
+    return found
 
 
-def _rows(results: Iterable[Mapping[str, Any]], machines: Sequence[str]) -> Iterable[tuple[str, ...]]:
+def verdict(results: Iterable[Judged]) -> str:
+    """How many claims hold."""
+    claims = [claim for judged in results for claim in judged.claims]
+    missed = sum(not claim.holds for claim in claims)
+    return f"{len(claims) - missed} of {len(claims)} measured claims hold" + (f", **{missed} missed**" if missed else "")
+
+
+def in_short(results: Sequence[Judged]) -> str:
+    """What the README says."""
+    if not any(judged.claims for judged in results):
+        return NOTHING
+    return f"[Speed](docs/speed.md), measured by `make bench` on two kinds of processors: {verdict(results)}."
+
+
+def table(results: Sequence[Judged]) -> str:
+    """One line that sums up, a row for each claim and each measurement with a column for each machine, and the commits that were measured."""
+    if not any(judged.claims for judged in results):
+        return NOTHING
+    machines = sorted({judged.machine for judged in results})
+    heads = [f"`{machine}`" for machine in machines]
+    claims = _markdown(("benchmark", "claim", "wanted", *heads), _claims(results, machines), words=2)
+    parts = [f"{verdict(results)}:", claims]
+    if any(judged.measured for judged in results):
+        parts += [
+            "Measured and not claimed: what cannot be had, or is as much the machine's as ours. In brackets is the limit on the same machine:",
+            _markdown(("benchmark", "what", "limit", *heads), _measurements(results, machines), words=3),
+        ]
+    return "\n\n".join([*parts, _commits(results)])
+
+
+def _markdown(head: Sequence[str], rows: Iterable[Sequence[str]], words: int) -> str:
+    lines = [head, ["---" if number < words else "---:" for number in range(len(head))], *rows]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", _BAR) for cell in line) + " |" for line in lines)
+
+
+def _claims(results: Iterable[Judged], machines: Sequence[str]) -> Iterator[tuple[str, ...]]:
     found: dict[tuple[str, str, str], dict[str, str]] = {}
-    for told in results:
-        script = told["benchmark"].partition("-")[0]  # "step-sdxl" is the same file with an option
-        for bar in told["bars"]:
-            claim = f"[{told['benchmark']}](benchmarks/{script}.py)", bar["name"], f"{bar['wanted']} {_number(bar['bar'])}"
-            measured = _number(bar["value"])
-            found.setdefault(claim, {})[told["machine"]] = measured if bar["holds"] else f"**{measured} missed**"
-    for claim, measured in sorted(found.items(), key=lambda item: item[0][0]):
-        yield *claim, *(measured.get(machine, "") for machine in machines)
+    for judged in results:
+        for claim in judged.claims:
+            key = _link(judged), claim.name, f"{claim.wanted} {_number(claim.bar)}"
+            told = _number(claim.value, unlike=claim.bar)
+            found.setdefault(key, {})[judged.machine] = told if claim.holds else f"**{told} missed**"
+    return _by_machine(found, machines)
 
 
-def _commits(results: Iterable[Mapping[str, Any]]) -> str:
+def _measurements(results: Iterable[Judged], machines: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    found: dict[tuple[str, str, str], dict[str, str]] = {}
+    for judged in results:
+        for one in judged.measured:
+            told = f"{_number(one.value)} ({_number(one.limit)})"
+            found.setdefault((_link(judged), one.name, one.limited_by), {})[judged.machine] = told
+    return _by_machine(found, machines)
+
+
+def _link(judged: Judged) -> str:
+    script = judged.benchmark.partition("-")[0]  # "step-sdxl" is the same file with an option
+    return f"[{judged.benchmark}](../benchmarks/{script}.py)"
+
+
+def _by_machine(
+    found: Mapping[tuple[str, str, str], Mapping[str, str]], machines: Sequence[str]
+) -> Iterator[tuple[str, ...]]:
+    for key, told in sorted(found.items(), key=lambda item: item[0][0]):
+        yield *key, *(told.get(machine, "") for machine in machines)
+
+
+def _commits(results: Iterable[Judged]) -> str:
     """Which benchmarks were measured at which commit, machine by machine."""
     found: dict[str, dict[str, list[str]]] = {}
-    for told in results:
-        found.setdefault(told["machine"], {}).setdefault(told["commit"], []).append(told["benchmark"])
+    for judged in results:
+        found.setdefault(judged.machine, {}).setdefault(judged.commit, []).append(judged.benchmark)
     told = (
         f"`{machine}`: " + ", ".join(f"{', '.join(names)} at `{commit}`" for commit, names in commits.items())
         for machine, commits in sorted(found.items())
@@ -65,34 +130,37 @@ def _commits(results: Iterable[Mapping[str, Any]]) -> str:
     return "Measured on " + "; ".join(told) + "."
 
 
-def _number(value: float) -> str:
-    """Three digits that count; whole numbers that are large in full."""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+def _number(value: float, unlike: float | None = None) -> str:
+    """Three digits that count, or as many as tell it from another number; whole numbers that are large in full."""
+
+    def of(number: float, digits: int) -> str:
+        return f"{number:,.0f}" if abs(number) >= 1000 else f"{number:.{digits}g}"
+
+    digits = 3
+    while unlike is not None and value != unlike and digits < 8 and of(value, digits) == of(unlike, digits):
+        digits += 1
+    return of(value, digits)
 
 
-def _html(text: str) -> str:
-    """A summary is HTML, where two asterisks are two asterisks."""
-    before, *rest = text.split("**")
-    return before + "".join(f"<b>{part}</b>" if n % 2 == 0 else part for n, part in enumerate(rest))
-
-
-def make(text: str, results: Sequence[Mapping[str, Any]]) -> str:
-    """The README with the table made anew.
+def make(text: str, what: str) -> str:
+    """A page with its part made anew.
 
     Raises:
         ValueError: It has no place for it.
     """
     if BEGIN not in text or END not in text:
-        raise ValueError(f"README.md has no lines {BEGIN} and {END}.")
+        raise ValueError(f"The page has no lines {BEGIN} and {END}.")
     start, end = text.index(BEGIN) + len(BEGIN), text.index(END)
-    return f"{text[:start]}\n\n{table(results)}\n\n{text[end:]}"
+    return f"{text[:start]}\n\n{what}\n\n{text[end:]}"
 
 
 def main() -> None:
-    """Write the README anew."""
-    DOCUMENT.write_text(make(DOCUMENT.read_text(encoding="utf-8"), read()), encoding="utf-8")
-    print(f"wrote {DOCUMENT.relative_to(PACK)}")
+    """Write page and sentence anew."""
+    results = read()
+    for page, what in ((DOCUMENT, table(results)), (README, in_short(results))):
+        page.write_text(make(page.read_text(encoding="utf-8"), what), encoding="utf-8")
+        sys.stdout.write(f"wrote {page.relative_to(PACK)}\n")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
