@@ -111,9 +111,7 @@ def _link(judged: Judged) -> str:
     return f"[{judged.benchmark}](../benchmarks/{script}.py)"
 
 
-def _by_machine(
-    found: Mapping[tuple[str, str, str], Mapping[str, str]], machines: Sequence[str]
-) -> Iterator[tuple[str, ...]]:
+def _by_machine(found: Mapping[tuple[str, str, str], Mapping[str, str]], machines: Sequence[str]) -> Iterator[tuple[str, ...]]:
     for key, told in sorted(found.items(), key=lambda item: item[0][0]):
         yield *key, *(told.get(machine, "") for machine in machines)
 
