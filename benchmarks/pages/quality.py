@@ -1,4 +1,4 @@
-"""Writes the tables and plots of docs/quality.md, and its sentence in the README, from benchmarks/results/quality-*.json and the judges' own file.
+"""Writes the tables and plots of docs/quality.md, and the README's, from benchmarks/results/quality-*.json and the judges' own file.
 
     python3 tools/host.py run benchmarks/pages/quality.py
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,9 +21,11 @@ if __name__ == "__main__":
     sys.path[0] = str(PACK)  # instead of this file's folder, so that `tools` is one package for scripts and for tests
 
 import numpy as np  # noqa: E402
+import torch  # noqa: E402
 
 from benchmarks.pages.scaling import table  # noqa: E402
 from benchmarks.quality import judged_by, of_all_machines, sums  # noqa: E402
+from benchmarks.shapes import Shape, sdxl_attention  # noqa: E402
 from benchmarks.world.contenders import IDEAS, PAPER, SIDES  # noqa: E402
 from benchmarks.world.plan import BETWEEN, BEYOND, CORE, FEW, PROMISING, among_few  # noqa: E402
 from benchmarks.world.subjects import COUNT  # noqa: E402
@@ -39,7 +42,9 @@ from benchmarks.world.summary import (  # noqa: E402
     stability,
 )
 from benchmarks.world.trial import STEPS, current  # noqa: E402
-from krona_ops import read_header  # noqa: E402
+from krona_ops import Adapter, Delta, Full, Kron, LayerName, LowRank, Matrix, read_header, save  # noqa: E402
+from krona_ops.targets.rules import PAPER_FACTORS  # noqa: E402
+from krona_ops.updates.shapes import split  # noqa: E402
 
 DOCUMENT, README = PACK / "docs" / "quality.md", PACK / "README.md"
 RESULTS = PACK / "benchmarks" / "results"
@@ -295,35 +300,66 @@ def sections(told: Mapping[str, Any]) -> dict[str, Callable[[], str]]:
     }
 
 
+IN_THE_README = {
+    PAPER: "**KronA 64 × 4**, the default factors",
+    "lora 1": "LoRA, rank 1",
+    "lora 4": "LoRA, rank 4",
+    "full": "all weights of the UNet",
+}
+"""Contenders that the README shows."""
+
+
 def in_short(told: Mapping[str, Any]) -> str:
-    """What the README says."""
+    """What the README says: size, quality and seconds, without intervals."""
+    rows = current(told["trials"])
+    lines = {name: own for name in IN_THE_README if (own := line(rows, name))}
     head = told["headline"]
-    if head.get("subject_gain") is None:
+    if not lines or head.get("subject_gain") is None:
         return NOTHING
-    said = [
-        f"with the default settings, four pictures close **{percent(head['subject_gain'])}** of the gap between the base model and real pictures of a subject "
-        f"(mean of {head['subjects']} subjects; the least {percent(head['subject_gain_least'])}), at a cost of {100 * head['prompt_drop']:.0f} points of prompt accuracy"
-    ]
-    if head.get("params_vs_lora"):
-        low, high = head["params_vs_lora 95 %"]
-        said.append(
-            f"for the likeness that 64 × 4 reaches, it takes **{head['params_vs_lora']:.2f}** times the parameters of a LoRA ({low:.2f} to {high:.2f})"
+    files = {PAPER: file_for_sdxl(_kron, "lokr"), **{f"lora {n}": file_for_sdxl(_low_rank(n), "lora") for n in (1, 4)}}
+    body = [
+        (
+            called, f"{own['parameters']:,}", percent(own["gain"]), percent(own["prompt"]), f"{own['seconds']:.0f}",
+            f"{files[name] / 2**20:.1f} MiB" if name in files else "",
         )
-    if head.get("params_vs_lora_4"):
-        said.append(f"as much likeness as with LoRA of rank 4 takes {head['params_vs_lora_4']:.2f} times its parameters")
-    elif head.get("stability_krona") is not None:  # the grid has run
-        said.append("none of the Kronecker adapters that were tried comes as close as a LoRA of rank 4")
-    if head.get("stability_krona") is not None and head.get("stability_lora") is not None:
-        said.append(
-            f"{percent(head['stability_krona'])} of the learning rates from 1e-4 to 5e-3 are within 5 % of the best one (LoRA: {percent(head['stability_lora'])})"
-        )
-    lines = {line["contender"]: line for line in told["lines"]}
-    now, before = lines.get("idea: 4x4, A as 64x4 starts"), lines.get("krona 4x4")
-    if now and before and now["subjects"] == before["subjects"] == COUNT:
-        said.append(
-            f"with the start of A that is the default now, 4 × 4 closes {percent(now['gain'])} of the gap instead of {percent(before['gain'])}"
-        )
-    return f"Measured in [a small world of our own](docs/quality.md): {'; '.join(said)}."
+        for name, own in lines.items() for called in (IN_THE_README[name],)
+    ]  # fmt: skip
+    columns = ("adapter", "parameters", "of the gap closed", "prompts followed", "seconds", "file for SDXL")
+    subjects, trials = ({own[key] for own in lines.values()} for key in ("subjects", "trials"))
+    said = (
+        f"<sub>`make bench-quality`: four pictures, 500 steps, each at its best learning rate; means of {_only(subjects)} subjects and {_only(trials) // _only(subjects)} seeds in "
+        "[a small world of our own](docs/quality.md), where the intervals are; seconds on one CPU core. The gap is between what the base model draws and real pictures of the subject; "
+        f"the default settings close {percent(head['subject_gain'])} of it ({percent(head['subject_gain_least'])} for the worst subject). Files are those the pack saves for SDXL's 560 "
+        "attention layers, 5 to 16 times as wide, so sizes compare differently there. Nothing of this has been measured on a GPU or a large model yet.</sub>"
+    )
+    return f"{table(columns, body)}\n\n{said}"
+
+
+def _only(values: set[int]) -> int:
+    """The number that all rows share.
+
+    Raises:
+        ValueError: They do not, and one sentence cannot speak for them.
+    """
+    if len(values) != 1:
+        raise ValueError(f"The README's rows are means of {sorted(values)} trials or subjects; they must be of as many each.")
+    return next(iter(values))
+
+
+def file_for_sdxl(update: Callable[[Shape], Delta], format: str) -> int:
+    """Bytes of the file that the pack saves for all 560 attention layers of SDXL, in float32."""
+    adapter = Adapter({LayerName(name): update(shape) for name, shape in sdxl_attention().items()})
+    with tempfile.TemporaryDirectory() as folder:
+        return save(adapter, Path(folder) / "adapter.safetensors", format).stat().st_size
+
+
+def _kron(shape: Shape) -> Delta:
+    sizes = split(shape, PAPER_FACTORS)
+    return Kron(Full(torch.zeros(sizes.out_a, sizes.in_a)), Full(torch.zeros(sizes.out_b, sizes.in_b)))
+
+
+def _low_rank(rank: int) -> Callable[[Shape], Delta]:
+    return lambda shape: Matrix(LowRank(torch.zeros(shape[0], rank), torch.zeros(rank, shape[1])))
 
 
 def read_results(folder: Path = RESULTS) -> Mapping[str, Any]:
