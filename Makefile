@@ -3,9 +3,10 @@
 #   make test ARGS="tests/ops -x"
 PYTHON ?= python3
 HOST = $(PYTHON) tools/host.py
+CHECK ?= $(HOST) run
 
 .DEFAULT_GOAL := help
-.PHONY: help setup browser demo test test-slow flakes test-web bench bench-gpu bench-quality world lint serve clean
+.PHONY: help setup browser demo test test-slow flakes test-web bench bench-gpu bench-quality world check types lint serve clean
 
 help:   ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1|/' | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
@@ -20,7 +21,15 @@ browser:  ## find or install Chromium for the browser tests
 	@$(PYTHON) tools/comfyui/browser.py
 
 test: setup browser  ## all tests, those in the real ComfyUI and in the browser included, in two processes (ARGS= for pytest)
-	OMP_NUM_THREADS=1 $(HOST) run -m pytest -n 2 $(ARGS)
+	OMP_NUM_THREADS=1 $(HOST) run -m pytest -n 2 --durations=25 $(ARGS)
+
+check:  ## lint, types, and the tests that need neither ComfyUI nor Chromium (CHECK=.venv/bin/python: without ComfyUI, see CONTRIBUTING.md)
+	$(CHECK) -m ruff check .
+	@$(MAKE) --no-print-directory types
+	OMP_NUM_THREADS=1 $(CHECK) -m pytest -n 2 -q -m "not host and not browser and not slow and not long" tests/ops tests/train tests/test_house.py tests/test_raises.py tests/test_markers.py $(ARGS)
+
+types:  ## TypeScript's look at the browser's modules; checkers of Python go here
+	npx -y -p typescript@5.9 tsc -p jsconfig.json
 
 test-slow: setup  ## the standing proof and other ComfyUIs, hours; goes on where it stopped (ARGS="--parts kills,disk --cases 50"), then docs/reliability.md
 	OMP_NUM_THREADS=1 $(HOST) run -m proof $(ARGS)
@@ -59,9 +68,9 @@ world: setup ## train the small world's base model and its judges anew (KRONA_WO
 	$(HOST) run benchmarks/world/pretrain.py --folder $(or $(KRONA_WORLD),world-work)
 	$(HOST) run benchmarks/world/train_judges.py --folder $(or $(KRONA_WORLD),world-work)
 
-lint: setup  ## ruff, and TypeScript's look at the browser's modules
+lint: setup  ## ruff and types
 	$(HOST) run -m ruff check .
-	npx -y -p typescript@5.9 tsc -p jsconfig.json
+	@$(MAKE) --no-print-directory types
 
 serve: setup  ## ComfyUI with this pack in the foreground (ARGS="--port 8190 --base folder")
 	@$(HOST) run tools/comfyui/server.py serve $(ARGS)

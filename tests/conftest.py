@@ -11,11 +11,16 @@ ROOT = Path(__file__).resolve().parents[1]
 WEB = ROOT / "tests" / "web"
 
 
+LONG = {line for line in (ROOT / "tests" / "long.txt").read_text("utf-8").splitlines() if not line.startswith("#")}
+IN_THE_HOST = ("tests/host", "tests/proof", "tests/slow", "tests/tools", "tests/web", "tests/world")
+"""Folders whose tests need ComfyUI, or tools that look for it."""
+
+
 def pytest_configure(config):
     """ComfyUI first on the path, as in its own process; the pack under a name of its own, so that `nodes` is the host's."""
     comfyui = os.environ.get("COMFYUI_PATH")
     if not comfyui:
-        raise pytest.UsageError("COMFYUI_PATH is not set. Run the tests with `make test`, which finds or installs ComfyUI.")
+        return
     sys.path.insert(0, comfyui)
     spec = importlib.util.spec_from_file_location("krona_pack", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
     module = importlib.util.module_from_spec(spec)
@@ -23,11 +28,35 @@ def pytest_configure(config):
     spec.loader.exec_module(module)
 
 
+def pytest_ignore_collect(collection_path):
+    """Without ComfyUI, the folders that need it are not even imported."""
+    inside = collection_path.is_relative_to(ROOT) and collection_path.relative_to(ROOT).as_posix()
+    return True if not os.environ.get("COMFYUI_PATH") and inside in IN_THE_HOST else None
+
+
+def marks_of(place, name, fixtures):
+    """The markers of one test, from where it is and what it takes."""
+    if place.startswith(tuple(f"{folder}/" for folder in IN_THE_HOST)) or "comfy" in fixtures:
+        yield "host"
+    if place.startswith("tests/web/") and {"chromium", "editor"} & set(fixtures):
+        yield "browser"
+    if f"{place}::{name}" in LONG:
+        yield "long"
+
+
+def pytest_itemcollected(item):
+    """Markers that nobody has to remember."""
+    name = getattr(item, "originalname", item.name)
+    for mark in marks_of(item.path.relative_to(ROOT).as_posix(), name, getattr(item, "fixturenames", ())):
+        item.add_marker(mark)
+
+
 def pytest_report_header():
     """What the short draws of the standing proof depend on, so that they can be repeated."""
     from draws import seed_of_the_day
 
-    return f"seed of the short draws: {seed_of_the_day()} (KRONA_SEED={seed_of_the_day()} repeats them)"
+    alone = [] if os.environ.get("COMFYUI_PATH") else ["no ComfyUI (COMFYUI_PATH): only the tests that need none; `make test` runs all"]
+    return [*alone, f"seed of the short draws: {seed_of_the_day()} (KRONA_SEED={seed_of_the_day()} repeats them)"]
 
 
 def pytest_collection_modifyitems(items):
@@ -51,6 +80,8 @@ def pytest_xdist_make_scheduler(config, log):
 @pytest.fixture(scope="session")
 def comfy():
     """The host's `comfy` package, on the CPU."""
+    if not os.environ.get("COMFYUI_PATH"):
+        pytest.skip("there is no ComfyUI (COMFYUI_PATH)")
     import comfy.cli_args
 
     comfy.cli_args.args.cpu = True
