@@ -27,8 +27,7 @@ def write(path: Path, adapter: Adapter, picture: bytes | None = None) -> None:
         if picture is not None and not shown.exists():
             shown.write_bytes(picture)
         if not told.exists():
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            digest = _sha256(path)
             stat = path.stat()
             entry = manager_entry(
                 adapter,
@@ -44,3 +43,12 @@ def write(path: Path, adapter: Adapter, picture: bytes | None = None) -> None:
             os.replace(partial, told)
     except OSError as error:
         log.warning("KronA: nothing for LoRA managers could be written beside %s: %s", path, error)
+
+
+def _sha256(path: Path) -> str:
+    """Of a file's content; read by the megabyte (`hashlib.file_digest` is younger than Python 3.10)."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(2**20):
+            digest.update(piece)
+    return digest.hexdigest()
