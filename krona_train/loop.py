@@ -147,7 +147,8 @@ def fit(
                     usage.begin()
                     for turn in objective.turns:
                         trainee = bank.trainees[turn.adapter]
-                        loss = runtime.mean(backward(scene, blocks, progress, turn))
+                        with bank.moving(turn.adapter):
+                            loss = runtime.mean(backward(scene, blocks, progress, turn))
                         runtime.average_gradients(trainee.parameters)
                         grad_norm = trainee.clip()
                         readings.judge(loss, grad_norm)

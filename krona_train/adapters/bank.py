@@ -96,6 +96,18 @@ class Bank:
         with all_attached(self._backbone, layers, self.gates, reach):
             yield
 
+    @contextmanager
+    def moving(self, adapter: str) -> Iterator[None]:
+        """Inside, losses give gradients to this adapter alone, whichever of them count: another one's would be added to those of its own turn."""
+        others = [p for name, trainee in self.trainees.items() if name != adapter for p in trainee.parameters]
+        for parameter in others:
+            parameter.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for parameter in others:
+                parameter.requires_grad_(True)
+
     @property
     def can_hold_still(self) -> bool:
         """Whether each optimizer can be told by the device itself to move nothing."""

@@ -80,7 +80,7 @@ class Piece:
 
 
 class Objective(Protocol):
-    """What is minimised. A kind is one file with a class, its settings among it, and a line in `krona_train.objectives.OBJECTIVES`."""
+    """What is minimised. A kind is one file with a class, its settings among it, and a line in `krona_train.objectives.kinds.OBJECTIVES`."""
 
     config_type: ClassVar[type]
     """Its settings, a frozen dataclass; `krona_train.settings.codec.OfKind` where ``objective.kind`` chooses it."""

@@ -110,6 +110,24 @@ def test_what_is_computed_again_for_the_gradient_is_what_was_computed(case):
         assert (ours - theirs).norm() <= 1e-5 * theirs.norm()
 
 
+@pytest.mark.parametrize("mode", ["none", "blocks"])
+def test_a_turn_gives_gradients_to_the_adapter_that_moves_and_to_no_other(mode, case):
+    """Though the loss goes through both: the other one is frozen in it, and can be moved again afterwards."""
+    backbone, inputs = case
+    bank = bank_of(backbone, adapter=KINDS["kronecker"], other=KINDS["sum"])
+    with (
+        backbone.ready(),
+        bank.attached(),
+        checkpointed(backbone.blocks(), mode, bank.gates.pinned),
+        bank.moving("adapter"),
+        bank.only("adapter", "other"),
+    ):
+        backbone.net(*inputs).square().sum().backward()
+    ours, theirs = bank.trainees.values()
+    assert all(p.grad is not None and p.grad.any() for p in ours.parameters)
+    assert all(p.grad is None and p.requires_grad for p in theirs.parameters)
+
+
 def test_adapters_begin_at_other_random_factors(case):
     bank = bank_of(case[0], adapter=KINDS["kronecker"], other=KINDS["kronecker"])
     ours, theirs = (trainee.layers["attn1.to_q"] for trainee in bank.trainees.values())
