@@ -118,7 +118,7 @@ def fit(
             progress.restore(resume)
         targets = [target for each in chosen.values() for target in each.targets]
         notes = (*notes, *(start.notes if start is not None else ()), *describe_adjustments(tuple(targets)))
-        sink(Started(config.steps, progress.done, len(targets), bank.parameters, notes))
+        sink(Started(config.steps, progress.done, len(targets), bank.parameters, notes, tuple(objective.others)))
         if resume is not None and (change := jump(resume.step, resume.config.steps, config.steps, config.optimizer)):
             sink(Noted(progress.done, change))
         late = bank.can_hold_still and (backbone.device.type != "cpu" if late is None else late)

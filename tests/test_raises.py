@@ -34,6 +34,7 @@ OTHERS = {
     "NotEvaluatedError in patterns.py": "the same reason, from the sum of all layers",
     "_UnknownError in identity.py": "a signal inside that file, which never leaves it",
     "_too_large in opening.py": "PIL's own error for a picture that is too large, told with the picture's name by the caller",
+    "ValueError in events.py": "a line of another process that is no event, which wire.py takes for text",
     "ValueError in opening.py": "told with the picture's name by the caller",
     "KeyError in small_world.py": "caught there, and told as a file of something else",
     "AttributeError in __init__.py": "Python's own for a name that a module lacks, where names are loaded when they are asked for",

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from krona_ops.shown import printable
 
-from ..run.events import Ended, Event, Noted, Sink, Started, Stepped, Validated
+from ..run.events import Ended, Event, Noted, Sink, Started, Stepped, Validated, Watcher
 from ..run.requests import Ask, asked
 from .together import is_launched
 from .wire import to_line
@@ -45,11 +45,11 @@ class Requests:
             signal.signal(number, signal.SIG_DFL)
 
 
-def as_lines(folder: Path, requests: Requests) -> Sink:
+def as_lines(requests: Requests) -> Sink:
     """A line of JSON for each event, for whoever has started this process; where nobody reads them any more, the training shall stop."""
 
     def show(event: Event) -> None:
-        line = to_line(event, folder)
+        line = to_line(event)
         try:
             if line is not None:
                 sys.stdout.write(f"{line}\n")
@@ -61,27 +61,36 @@ def as_lines(folder: Path, requests: Requests) -> Sink:
     return show
 
 
-class ProgressBar:
+class ProgressBar(Watcher):
     """A progress bar for a person."""
 
     def __init__(self, steps: int, *, is_hidden: bool) -> None:
         self._steps, self._is_hidden = steps, is_hidden
         self._bar = tqdm(disable=True)  # until training has begun: what is refused before has no bar
 
-    def __call__(self, event: Event) -> None:
-        if isinstance(event, Started):
-            told = (f"training {event.parameters:,} parameters in {event.layers} layers", *event.notes)
-            for line in () if self._is_hidden else told:
-                tqdm.write(line, file=sys.stderr)
-            self._bar = tqdm(total=self._steps, initial=event.done, unit="step", dynamic_ncols=True, disable=self._is_hidden)
-        elif isinstance(event, Stepped):
-            self._bar.set_postfix(loss=f"{event.loss:.4f}", refresh=False)
-            self._bar.update()
-        elif isinstance(event, Noted):
-            tqdm.write(printable(event.text), file=sys.stderr)
-        elif isinstance(event, Validated):
-            tqdm.write(
-                f"step {event.step}: validation loss {event.loss:.5f}{' (best)' if event.is_best else ''}", file=sys.stderr
-            )
-        elif isinstance(event, Ended):
-            self._bar.close()
+    def started(self, event: Started) -> None:
+        """Say what is trained, and show the bar."""
+        lines = (f"training {event.parameters:,} parameters in {event.layers} layers", *event.notes)
+        for line in () if self._is_hidden else lines:
+            tqdm.write(line, file=sys.stderr)
+        self._bar = tqdm(
+            total=self._steps, initial=event.done, unit="step", dynamic_ncols=True, disable=self._is_hidden
+        )
+
+    def stepped(self, event: Stepped) -> None:
+        """Move the bar."""
+        self._bar.set_postfix(loss=f"{event.loss:.4f}", refresh=False)
+        self._bar.update()
+
+    def noted(self, event: Noted) -> None:
+        """Write its text above the bar."""
+        tqdm.write(printable(event.text), file=sys.stderr)
+
+    def validated(self, event: Validated) -> None:
+        """Write its loss above the bar."""
+        best = " (best)" if event.is_best else ""
+        tqdm.write(f"step {event.step}: validation loss {event.loss:.5f}{best}", file=sys.stderr)
+
+    def ended(self, event: Ended) -> None:
+        """Leave the bar as it is."""
+        self._bar.close()

@@ -100,7 +100,7 @@ def follow(
         ended: Ended | None = None
         try:
             while (line := _next(lines, poll, process)) is not None:
-                event = _told(line, log)
+                event = _event(line, folder, log)
                 if isinstance(event, Ended):
                     ended = event
                 if event is not None:
@@ -114,7 +114,7 @@ def follow(
             reader.join()
             process.stdout.close()  # type: ignore[union-attr]
             while not lines.empty() and (line := lines.get()) is not None:
-                _told(line, log)
+                _event(line, folder, log)
             forget(folder)
     where = f" What was trained is in {folder}; choose it in 'resume' to go on." if newest(folder) else ""
     if ended is not None and ended.error is not None:
@@ -129,8 +129,8 @@ def follow(
         )
 
 
-def _told(line: str, log: IO[bytes]) -> Event | None:
-    event = from_line(line)
+def _event(line: str, folder: Path, log: IO[bytes]) -> Event | None:
+    event = from_line(line, folder)
     if event is None:
         log.write(line.encode(errors="replace"))
         log.flush()

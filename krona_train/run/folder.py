@@ -17,7 +17,7 @@ from krona_ops.formats import lokr_sum
 from ..config import AdapterConfig, TrainConfig, to_yaml
 from . import layout
 from .claim import Claim, claim
-from .events import Ended, Event, Previewed, Saved, Started, Validated
+from .events import Ended, Event, Noted, Previewed, Saved, Started, Stepped, Validated, Watcher
 from .metrics import append, history, read, row_of
 from .requests import Ask, forget
 from .state import TrainState, states
@@ -25,7 +25,7 @@ from .state import TrainState, states
 log = logging.getLogger(__name__)
 
 
-class Run:
+class Run(Watcher):
     """Writes what happens into a folder of its own; a sink for `krona_train.loop.fit`.
 
     ``run.yaml`` holds the settings, ``metrics.jsonl`` one line per event, ``state-<step>.safetensors`` the newest states,
@@ -66,36 +66,54 @@ class Run:
         self._config, self._metadata = config, dict(metadata)
         self._settings = to_yaml(config) if settings is None else settings
 
-    def __call__(self, event: Event) -> None:
-        """Take note of one event.
+    def started(self, event: Started) -> None:
+        """Hold the folder and write the settings.
 
         Raises:
             ConfigError: Another training writes into the folder, or it holds another run.
-            AdapterFileError: The folder cannot be written, or the disk is full.
+            AdapterFileError: The folder cannot be written, or the disk is full; the other methods raise this too.
         """
-        if isinstance(event, Ended):
-            try:
-                self._end(event)
-            finally:
-                self._let_go()
-            return
-        if isinstance(event, Started):
-            try:
-                self._start(event)
-            except BaseException:
-                self._let_go()
-                raise
-        elif isinstance(event, Previewed):
-            self._keep_pictures(event)
-        elif isinstance(event, Saved):
-            self._keep(event.state)
-            if event.adapter is not None:
-                self._save(event.adapter, layout.adapter_at(event.state.step), event.state.step)
-                self._save_others(event.others, lambda name: layout.adapter_at(event.state.step, name), event.state.step)
-                forget(self.folder, Ask.SAVE)
+        try:
+            self._start(event)
+            self._note(event)
+        except BaseException:
+            self._let_go()
+            raise
+
+    def stepped(self, event: Stepped) -> None:
+        """Note it."""
         self._note(event)
-        if isinstance(event, Validated) and event.is_best and event.adapter is not None:
+
+    def noted(self, event: Noted) -> None:
+        """Note it."""
+        self._note(event)
+
+    def previewed(self, event: Previewed) -> None:
+        """Keep the pictures."""
+        self._keep_pictures(event)
+        self._note(event)
+
+    def validated(self, event: Validated) -> None:
+        """Keep the best adapter."""
+        self._note(event)
+        if event.is_best and event.adapter is not None:
             self._save(event.adapter, layout.BEST, event.step)
+
+    def saved(self, event: Saved) -> None:
+        """Keep the state, and the adapters where somebody asked for them."""
+        self._keep(event.state)
+        if event.adapter is not None:
+            self._save(event.adapter, layout.adapter_at(event.state.step), event.state.step)
+            self._save_others(event.others, lambda name: layout.adapter_at(event.state.step, name), event.state.step)
+            forget(self.folder, Ask.SAVE)
+        self._note(event)
+
+    def ended(self, event: Ended) -> None:
+        """Keep the state and what was trained, and let the folder go."""
+        try:
+            self._end(event)
+        finally:
+            self._let_go()
 
     @classmethod
     def recall(cls, folder: Path, config: TrainConfig) -> Run:

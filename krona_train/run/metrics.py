@@ -6,7 +6,6 @@ cannot be read at all, is no row: nobody counts it.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 import re
@@ -18,23 +17,14 @@ from typing import Any, BinaryIO
 from krona_ops.border import Border, Limits
 from krona_ops.errors import AdapterFileError, KronaError
 
-from .events import Ended, Event, Noted, Previewed, Saved, Started, Stepped, Validated
-from .layout import METRICS, picture_names
+from .events import EVENTS, Event, Fields, Previewed, has_fields
+from .layout import METRICS
 
-_WANTED: dict[str, dict[str, type]] = {
-    event: {"step": int, **more}
-    for event, more in {
-        "started": {"steps": int},
-        "step": {"loss": float, "learning_rate": float},
-        "validation": {"validation": float},
-        "preview": {"pictures": list},
-        "note": {"text": str},
-        "saved": {},
-        "ended": {"steps": int},
-    }.items()
+_NEEDED: dict[str, Fields] = {
+    kind.NAME: {"step": int, **{name: kind.FIELDS[name] for name in kind.SINCE_EVER}} for kind in EVENTS
 }
 """What a row must have, by its event. Rows of earlier versions have less than those of today."""
-_OFTEN = {"steps": int, "layers": int, "parameters": int, "notes": list}
+_OFTEN: Fields = {"steps": int, "layers": int, "parameters": int, "notes": list, "others": list}
 """What many rows have, and readers look at without asking for the event."""
 _PICTURE = re.compile(r"[\w.-]{1,200}", re.ASCII)
 """A file in the folder of previews, and never one elsewhere."""
@@ -48,37 +38,9 @@ one that reads a little, looks at it and reads again releases it more often than
 log = logging.getLogger(__name__)
 
 
-def row_of(event: Event) -> dict[str, Any]:
-    """What is noted of an event."""
-    return {**_facts(event), "time": round(time.time(), 3)}
-
-
-def _facts(event: Event) -> dict[str, Any]:
-    if isinstance(event, Started):
-        told = {"steps": event.steps, "layers": event.layers, "parameters": event.parameters, "notes": list(event.notes)}
-        return {"event": "started", "step": event.done, **told}
-    if isinstance(event, Stepped):
-        return {"event": "step", **dataclasses.asdict(event)}
-    if isinstance(event, Noted):
-        return {"event": "note", "step": event.step, "text": event.text}
-    if isinstance(event, Validated):
-        return {"event": "validation", "step": event.step, "validation": event.loss, "best": event.is_best}
-    if isinstance(event, Previewed):
-        return {"event": "preview", "step": event.step, "pictures": picture_names(event.step, len(event.pictures))}
-    if isinstance(event, Saved):
-        return {"event": "saved", "step": event.state.step, "adapter": event.adapter is not None}
-    assert isinstance(event, Ended)
-    # Interrupts, the host's too, are no `Exception`: nothing has failed.
-    stopped = event.error is not None and not isinstance(event.error, Exception)
-    error = None if stopped else in_words(event.error)
-    return {"event": "ended", "step": event.step, "steps": event.steps, "error": error, "stopped": stopped}
-
-
-def in_words(error: BaseException | None) -> str | None:
-    """An error in words; those of libraries say too little without their names."""
-    if error is None or isinstance(error, KronaError):
-        return None if error is None else str(error)
-    return f"{type(error).__name__}: {error}"
+def row_of(event: Event) -> dict[str, object]:
+    """What is noted of an event: its own row, and when it happened."""
+    return {**event.row(), "time": round(time.time(), 3)}
 
 
 def append(path: Path, row: Mapping[str, Any]) -> None:
@@ -134,18 +96,14 @@ def parsed(line: bytes) -> dict[str, Any] | None:
 def is_whole(row: Mapping[str, Any]) -> bool:
     """Whether a line of the metrics has all that its kind of event has, and a value that is known to have a type has that one."""
     kind = row.get("event", "")
-    wanted = _WANTED.get(kind) if isinstance(kind, str) else None
-    if wanted is None:
+    needed = _NEEDED.get(kind) if isinstance(kind, str) else None
+    if needed is None or not has_fields(row, needed):
         return False
-    for name, type_ in wanted.items():
-        if type(row.get(name)) is not type_:  # of JSON; `True` is no number
-            return False
-    for name, type_ in _OFTEN.items():
-        if name in row and type(row[name]) is not type_:
-            return False
+    if not has_fields(row, {name: type_ for name, type_ in _OFTEN.items() if name in row}):
+        return False
     if row["step"] < 0:
         return False
-    return kind != "preview" or all(isinstance(name, str) and _PICTURE.fullmatch(name) for name in row["pictures"])
+    return kind != Previewed.NAME or all(isinstance(name, str) and _PICTURE.fullmatch(name) for name in row["pictures"])
 
 
 def history(path: Path, done: int) -> list[dict[str, Any]]:

@@ -10,13 +10,13 @@ from PIL.Image import Image
 
 from ..config import TrainConfig, to_yaml
 from .event_file import EventFile, Message, picture, scalar, session_start, text
-from .events import Ended, Event, Noted, Previewed, Saved, Started, Stepped, Validated
+from .events import Ended, Noted, Previewed, Saved, Started, Stepped, Validated, Watcher
 
 SECONDS_BETWEEN_FLUSHES = 10.0
 """How far a page that watches a running training lags behind."""
 
 
-class TensorBoardLog:
+class TensorBoardLog(Watcher):
     """Writes losses, learning rate, previews and settings into a folder; a sink for `krona_train.loop.fit`.
 
     Each part of a run that goes on is a file of its own. It begins with the order to forget the steps that are done again,
@@ -33,28 +33,39 @@ class TensorBoardLog:
         self._file: EventFile | None = None
         self._flushed = 0.0
 
-    def __call__(self, event: Event) -> None:
-        """Take note of one event."""
-        if isinstance(event, Started):
-            self._start(event)
-        elif isinstance(event, Stepped):
-            self._add(event.step, scalar("loss/train", event.loss))
-            self._add(event.step, scalar("grad_norm", event.grad_norm))
-            self._add(event.step, scalar("learning_rate", event.learning_rate))
-            if time.monotonic() - self._flushed > SECONDS_BETWEEN_FLUSHES:
-                self._flush()
-        elif isinstance(event, Validated):
-            self._add(event.step, scalar("loss/validation", event.loss))
-        elif isinstance(event, Previewed):
-            for number, drawn in enumerate(event.pictures, 1):
-                self._add(event.step, picture(f"preview/{number}", _png(drawn), drawn.size))
+    def started(self, event: Started) -> None:
+        """Open a file and say what is trained."""
+        self._start(event)
+
+    def stepped(self, event: Stepped) -> None:
+        """Its numbers."""
+        self._add(event.step, scalar("loss/train", event.loss))
+        self._add(event.step, scalar("grad_norm", event.grad_norm))
+        self._add(event.step, scalar("learning_rate", event.learning_rate))
+        if time.monotonic() - self._flushed > SECONDS_BETWEEN_FLUSHES:
             self._flush()
-        elif isinstance(event, Noted):
-            self._add(event.step, text("notes", event.text))
-        elif isinstance(event, Saved):
-            self._flush()
-        elif isinstance(event, Ended):
-            self._close(event)
+
+    def validated(self, event: Validated) -> None:
+        """Its loss."""
+        self._add(event.step, scalar("loss/validation", event.loss))
+
+    def previewed(self, event: Previewed) -> None:
+        """Its pictures, each under its prompt's number."""
+        for number, drawn in enumerate(event.pictures, 1):
+            self._add(event.step, picture(f"preview/{number}", _png(drawn), drawn.size))
+        self._flush()
+
+    def noted(self, event: Noted) -> None:
+        """Its text."""
+        self._add(event.step, text("notes", event.text))
+
+    def saved(self, event: Saved) -> None:
+        """Everything until now reaches the disk."""
+        self._flush()
+
+    def ended(self, event: Ended) -> None:
+        """Say why, where it ended early, and close the file."""
+        self._close(event)
 
     def _start(self, event: Started) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -80,7 +80,7 @@ def _train_in(folder: Path, job: Job, options: argparse.Namespace, runtime: Runt
     written = dataclasses.replace(job, name=folder.name, start=layout.START if job.start else "")
     training = HostTraining(model, clip, vae, material, config, to_text(written), start_of(job, model, clip))
     requests = Requests(folder if leads else None)
-    show = as_lines(folder, requests) if options.events else ProgressBar(config.steps, is_hidden=not leads)
+    show = as_lines(requests) if options.events else ProgressBar(config.steps, is_hidden=not leads)
     try:
         training.run(folder, [show], resume, runtime, requests, held=True)
     except KeyboardInterrupt:

@@ -206,10 +206,10 @@ def _into(folder: Path, *sinks: Sink) -> Sink:
 def _with_notes(notes: tuple[str, ...], sink: Sink) -> Sink:
     """A sink that hears of the pictures when the training begins, before what the layers have to say."""
 
-    def tell(event: Event) -> None:
+    def with_notes(event: Event) -> None:
         sink(replace(event, notes=(*notes, *event.notes)) if isinstance(event, Started) else event)
 
-    return tell
+    return with_notes
 
 
 def _nobody(event: object) -> None:

@@ -21,7 +21,7 @@ from krona_train.config import from_yaml
 from krona_train.data.source import read_pictures
 from krona_train.processes.launch import command, follow
 from krona_train.processes.wire import from_line
-from krona_train.run.events import Stepped
+from krona_train.run.events import Ended, Stepped
 from krona_train.run.job import Job, load_job
 from krona_train.run.requests import Ask, ask, asked
 from krona_train.run.state import TrainState, newest, states
@@ -121,7 +121,7 @@ def started(log, *arguments):
 
 def wait_for_a_step(process):
     for line in process.stdout:
-        if isinstance(from_line(line), Stepped):
+        if isinstance(from_line(line, Path()), Stepped):
             return
     pytest.fail("the training ended before its first step")
 
@@ -198,12 +198,14 @@ def test_a_run_stopped_in_every_way_goes_on_bitwise(expected, place):
                 ask(folder, Ask.STOP)
             else:
                 process.send_signal(how)
-            told, _ = process.communicate(timeout=GUARD)
+            output, _ = process.communicate(timeout=GUARD)
             if how == signal.SIGKILL:
                 assert process.returncode == -signal.SIGKILL
             else:
                 assert process.returncode == STOPPED == 130, log.read_text()[-3000:]
-                assert f'"error": "KeyboardInterrupt: Asked to stop after step {newest_step(folder)}."' in told
+                last = from_line(output.splitlines()[-1], folder)
+                assert isinstance(last, Ended)
+                assert str(last.error) == f"It was stopped after step {newest_step(folder)}."
                 assert (folder / f"adapter-stopped-at-{newest_step(folder):06}.safetensors").exists()
         assert asked(folder) is Ask.NOTHING
         done.append(newest_step(folder))

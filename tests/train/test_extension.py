@@ -25,6 +25,8 @@ from krona_train.backbone.toy import ToyBackbone
 from krona_train.config import DenoisingConfig, from_dict, to_dict
 from krona_train.objectives import kinds
 from krona_train.run.events import Ended
+from krona_train.run.layout import METRICS
+from krona_train.run.metrics import read
 from krona_train.run.state import TrainState, newest
 
 SCRIPT = Path(train.__file__)
@@ -58,6 +60,8 @@ def test_a_killed_training_goes_on_to_the_same_result_bit_for_bit(added, tmp_pat
     assert all(torch.equal(ours.tensors[key], theirs.tensors[key]) for key in theirs.tensors)
     assert f"adapters.{CRITIC}.factors.attn2.to_q.value" in theirs.tensors
     assert theirs.numbers["objective"] == {"seen": 2 * train.STEPS}
+    named = [(row["event"], row["others"]) for row in read(whole / METRICS) if "others" in row]
+    assert named == [("started", [CRITIC]), ("ended", [CRITIC])]
     for name in ("adapter.safetensors", f"adapter-of-{CRITIC}.safetensors"):
         assert load(whole / name) == load(killed / name)
     assert dict(load(whole / "adapter.safetensors").layers) == dict(result.layers)

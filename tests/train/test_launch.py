@@ -23,7 +23,7 @@ folder = Path(sys.argv[1])
 def tell(kind, **fields):
     print(json.dumps({"krona.event": kind, **fields}), flush=True)
 def note(step, text="note"):
-    tell("Noted", step=step, text=text)
+    tell("note", step=step, text=text)
 def until_asked():
     while not (folder / "stop").exists():
         time.sleep(0.01)
@@ -114,7 +114,7 @@ note(1)
 until_asked()
 note(2)
 (folder / "saved").write_text("all of it")
-tell("Ended", step=1, steps=9, error="KeyboardInterrupt: ")
+tell("ended", step=1, steps=9, error=None, stopped=True)
 print("goodbye")
 sys.exit(130)
 """,
@@ -189,7 +189,7 @@ def is_running(pid):
 def test_an_error_that_the_child_tells_of_is_raised_in_its_own_words(run):
     with pytest.raises(TrainingError, match=r"^The loss became nan\. Lower the learning rate\.$"):
         run("""
-tell("Ended", step=0, steps=9, error="The loss became nan. Lower the learning rate.")
+tell("ended", step=0, steps=9, error="The loss became nan. Lower the learning rate.", stopped=False)
 raise RuntimeError("what Python prints is of no interest then")
 """)
     assert [type(event) for event in run.events] == [Ended]
@@ -199,7 +199,7 @@ def test_an_error_says_where_what_was_trained_is_if_something_was(run):
     with pytest.raises(TrainingError, match=r"^The loss became nan\. What was trained is in .*run; choose it in 'resume'"):
         run("""
 (folder / "state-00000003.safetensors").touch()
-tell("Ended", step=3, steps=9, error="The loss became nan.")
+tell("ended", step=3, steps=9, error="The loss became nan.", stopped=False)
 sys.exit(2)
 """)
 
@@ -214,7 +214,7 @@ def test_a_child_that_dies_is_an_error_with_the_end_of_its_log(run):
 def test_a_child_that_is_killed_in_the_middle_of_a_line_is_an_error_that_says_so(run):
     with pytest.raises(TrainingError, match=rf"ended with code -{int(signal.SIGKILL)}: .*krona\.event") as caught:
         run("""
-sys.stdout.write('{"krona.event": "Noted", "st')
+sys.stdout.write('{"krona.event": "note", "st')
 sys.stdout.flush()
 os.kill(os.getpid(), signal.SIGKILL)
 """)
@@ -273,5 +273,5 @@ def test_what_is_started_understands_the_command(tmp_path):
 
 
 def test_steps_of_a_training_reach_the_sink_as_they_were(run):
-    run('tell("Stepped", step=1, steps=2, loss=0.1, grad_norm=float("inf"), learning_rate=1e-4, seconds=1, memory=7)')
+    run('tell("step", step=1, steps=2, loss=0.1, grad_norm=float("inf"), learning_rate=1e-4, seconds=1.0, memory=7)')
     assert run.events == [Stepped(1, 2, 0.1, float("inf"), 1e-4, 1, 7)]

@@ -21,8 +21,8 @@
  * @typedef {{step: number, loss: number, isBest: boolean, row: number}} Validation
  * @typedef {{step: number, count: number, row: number}} Preview `count` pictures, one for each prompt.
  * @typedef {{step: number, isStopped: boolean, error: string, row: number}} Ended
- * @typedef {"started" | "resumed" | "note" | "best" | "preview" | "saved" | "kept" | "finished" | "stopped" | "failed"} Kind
- *   `saved` is the state and the adapter that somebody asked for, `kept` a state alone.
+ * @typedef {"started" | "resumed" | "others" | "note" | "best" | "preview" | "saved" | "kept" | "finished" | "stopped" | "failed"} Kind
+ *   `others` names the adapters that the objective trains besides; `saved` is the state and the adapter that somebody asked for, `kept` a state alone.
  * @typedef {{kind: Kind, step: number, elapsed: number, time: number, text: string, row: number}} Entry `time` in seconds since 1970; NaN
  *   in the rows of old versions. `elapsed` is of training, in seconds.
  * @typedef {Record<string, any>} Row
@@ -99,6 +99,7 @@ const FOLDS = {
     if (Number.isInteger(row.steps)) history.total = row.steps;
     history.ended = null;
     note(history, row.step > 0 ? "resumed" : "started", row, number);
+    if (Array.isArray(row.others) && row.others.length) note(history, "others", row, number, row.others.join(", "));
     for (const text of Array.isArray(row.notes) ? row.notes : []) note(history, "note", row, number, String(text));
   },
   step(history, row, number) {

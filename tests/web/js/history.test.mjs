@@ -23,6 +23,11 @@ test("rows become columns, one entry per step", () => {
   assert.deepEqual(history.log.map(({ kind }) => kind), ["started", "note"]);
 });
 
+test("adapters that are trained besides are named once, where the training begins", () => {
+  const history = historyOf({ event: "started", step: 0, steps: 60, others: ["critic", "fake"] }, { event: "started", step: 2, others: [] });
+  assert.deepEqual(history.log.map(({ kind, text }) => [kind, text]), [["started", ""], ["others", "critic, fake"], ["resumed", ""]]);
+});
+
 test("in pieces is the same as at once", () => {
   const rows = [step(1), { event: "preview", step: 1, pictures: ["a.png", "b.png"] }, step(2), { event: "validation", step: 2, validation: 0.5, best: true }];
   const whole = historyOf(...rows);
