@@ -205,7 +205,7 @@ class ComfyBackbone:
         """No prompt, for a picture of the example's size."""
         size = example.condition.size
         if size not in self._without_of:
-            self._without_of[size] = TextCondition(*self._without, size)  # type: ignore[misc]
+            self._without_of[size] = TextCondition(*self._without, size, "")  # type: ignore[misc]
         return self._without_of[size]
 
     def _condition(self, text: TextCondition, latent: Tensor, caption: str | None = None) -> Any:

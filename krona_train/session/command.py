@@ -18,6 +18,7 @@ from krona_ops.errors import ConfigError, DataError, KronaError
 from ..comfyui.load import load_clip, load_model, load_vae
 from ..comfyui.start import user_folder
 from ..data.source import read_pictures
+from ..objectives.kinds import objective_of
 from ..processes.console import ProgressBar, Requests, as_lines
 from ..processes.together import Runtime
 from ..run import layout
@@ -76,7 +77,8 @@ def _train_in(folder: Path, job: Job, options: argparse.Namespace, runtime: Runt
         _require_same_captions(job, material.captions)
         material = with_prompts(material, lambda: load_clip(job.model), config.preview)
     clip = load_clip(job.model) if config.adapter.text_encoder else None
-    vae = load_vae(job.model) if leads and config.preview.every else None
+    decodes = "decoder" in objective_of(config.objective, config.prior).needs
+    vae = load_vae(job.model) if decodes or (leads and config.preview.every) else None
     written = dataclasses.replace(job, name=folder.name, start=layout.START if job.start else "")
     training = HostTraining(model, clip, vae, material, config, to_text(written), start_of(job, model, clip))
     requests = Requests(folder if leads else None)

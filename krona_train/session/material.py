@@ -24,7 +24,9 @@ from ..data.class_pictures import class_folder, make_class_pictures
 from ..data.packed import pack, unpack
 from ..data.pictures import Dataset, Picture
 from ..data.source import unused_class_pictures
+from ..data.store import EncodedText
 from ..monitor.preview import preview_prompts
+from ..objectives.kinds import objective_of
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +47,8 @@ class Material:
     """Side in pixels of a square of the trained pictures' area."""
     notes: tuple[str, ...] = ()
     """What the run's log shall say of the pictures: files that are not used, and why."""
+    empty_prompt: EncodedText | None = None
+    """No prompt, encoded, for objectives that need what the model makes of it."""
 
     _CLASSES = (Item, Example, TextCondition, PictureSize, Prompt)
 
@@ -105,7 +109,9 @@ def prepare(
         log.info("KronA: prior preservation with %d class pictures, weight %g.", len(whole.class_pictures), config.prior.weight)
         class_items = encoding.encode_class_pictures(whole, resolution, encoder, cache, progress)
     notes = tuple(notice.text() for notice in (*dataset.notices, *unused_class_pictures(dataset, config.prior)))
-    material = Material(items, class_items, (), None, dataset.captions, resolution, notes)
+    needs = objective_of(config.objective, config.prior).needs
+    empty = encoder.encode_captions([""])[""] if "unconditional" in needs else None
+    material = Material(items, class_items, (), None, dataset.captions, resolution, notes, empty)
     return with_prompts(material, lambda: clip, config.preview)
 
 

@@ -42,7 +42,7 @@ class HostTraining:
     Args:
         model: The host's ``ModelPatcher``.
         clip: The host's ``CLIP``; only used where the text encoder is trained.
-        vae: The host's ``VAE``; only used for previews.
+        vae: The host's ``VAE``; only used for previews, and by objectives that look at pixels.
         settings: The text of the run's ``run.yaml``.
         start: The adapter to begin at, by the model's own names; of any form.
 
@@ -63,12 +63,19 @@ class HostTraining:
         self.material, self.config = material, config
         self._settings, self._clip, self._vae = settings, clip, vae
         self._family = family_of(model)
-        trained = clip if config.adapter.text_encoder else None
-        self.backbone = ComfyBackbone(model, config.memory, trained, getattr(config.objective, "embedded_guidance", 0.0))
+        objective = objective_of(config.objective, config.prior)
+        self.backbone = ComfyBackbone(
+            model,
+            config.memory,
+            clip if config.adapter.text_encoder else None,
+            getattr(config.objective, "embedded_guidance", 0.0),
+            material.empty_prompt,
+            vae if "decoder" in objective.needs else None,
+        )
         targets = targets_of(self.backbone, config.adapter)
         self.start: Start | None = None if start is None else begin_at(start, targets, config.adapter)
         require_a_format(targets, config.adapter)
-        choose_all(self.backbone, objective_of(config.objective, config.prior), config, self.start)
+        choose_all(self.backbone, objective, config, self.start)
 
     @property
     def begun(self) -> str:

@@ -1,14 +1,19 @@
 """What ComfyUI's models offer to objectives and kinds of layer, against the host's own code: norms and biases, levels, no prompt, pixels, sites."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
+from extension.critic import Critic, CriticConfig
+from PIL import Image
 from torch.testing import assert_close
 
 from krona_ops import TargetRule, save
 from krona_train import AdapterConfig, OptimizerConfig, TrainConfig, fit
 from krona_train.batches.examples import Example
+from krona_train.config import DataConfig, DenoisingConfig
+from krona_train.objectives import kinds
 
 CAPTION = "a photo of a red cat"
 
@@ -28,7 +33,7 @@ def world(comfy):
     example = Example(latent, TextCondition(*texts[CAPTION], size), CAPTION)
     without = Example(latent, TextCondition(*texts[""], size), "")
     return SimpleNamespace(
-        model=model, vae=vae, example=example, without=without, backbone=ComfyBackbone(model, without=texts[""], vae=vae)
+        model=model, clip=clip, vae=vae, example=example, without=without, backbone=ComfyBackbone(model, without=texts[""], vae=vae)
     )
 
 
@@ -69,6 +74,52 @@ def test_latents_become_pixels_as_in_the_host_with_gradients(world):
         expected = world.vae.decode(torch.stack([world.example.latent] * 2))
     assert_close(pixels.detach().movedim(1, -1), expected.cpu(), rtol=1e-4, atol=1e-4)
     assert gradient.abs().max() > 0
+
+
+@pytest.mark.parametrize("text_encoder", [False, True])
+def test_an_objective_gets_the_empty_prompt_and_the_pixels_that_it_needs(world, text_encoder, tmp_path, monkeypatch):
+    """The tests' own objective, through the session that node and command line share."""
+    from krona_train.data.choices import PictureFiles
+    from krona_train.data.source import read_pictures
+    from krona_train.session.material import Material, Places, prepare
+    from krona_train.session.training import HostTraining
+
+    monkeypatch.setattr(kinds, "OBJECTIVES", (*kinds.OBJECTIVES, Critic))
+    for number, color in enumerate(("red", "blue")):
+        Image.new("RGB", (64, 64), color).save(tmp_path / f"{number}.png")
+    adapter = AdapterConfig(targets=(TargetRule((8, 4), ("k",)),), text_encoder=text_encoder)
+    settings = TrainConfig(steps=2, adapter=adapter, objective=CriticConfig(), data=DataConfig(cache=False, resolution=64))
+    settings = replace(settings, optimizer=OptimizerConfig(learning_rate=1e-3))
+    pictures = read_pictures(PictureFiles(folder=str(tmp_path), prompt=CAPTION), settings.data)
+    parts = world.model, world.clip, world.vae
+    with torch.inference_mode():
+        made = prepare(*parts, pictures, settings, Places(tmp_path / "c", tmp_path / "p"), lambda *progress: None)
+    material = Material.load(made.save(tmp_path / "encoded.safetensors"))
+    assert torch.equal(material.empty_prompt[0], world.without.condition.embedding)
+    result, run = HostTraining(*parts, material, settings, "").run(tmp_path / "run")
+    assert run.steps == [1, 2]
+    assert any(delta.dense().abs().max() > 0 for delta in result.layers.values())
+    assert (run.folder / "adapter-of-critic.safetensors").is_file()
+    plain = replace(settings, objective=DenoisingConfig())
+    with torch.inference_mode():
+        made = prepare(*parts, pictures, plain, Places(tmp_path / "c", tmp_path / "p"), lambda *progress: None)
+    assert made.empty_prompt is None
+    training = HostTraining(*parts, made, plain, "")
+    assert not training.backbone.has_unconditional
+    assert not training.backbone.has_decoder
+
+
+def test_no_prompt_is_encoded_anew_where_the_text_encoder_learns(world):
+    """Else the empty prompt would be what it was before the training."""
+    from krona_train.comfyui.model import ComfyBackbone
+
+    embedding = world.without.condition.embedding
+    backbone = ComfyBackbone(world.model, clip=world.clip, without=(torch.zeros_like(embedding), world.without.condition.extras))
+    with backbone.ready(), torch.no_grad():
+        batch, empty = backbone.collate([world.example]), world.backbone.collate([world.without])
+        sigma = torch.tensor([2.0])
+        found, expected = (b.predict(empty.x0, sigma, c) for b, c in ((backbone, batch.unconditional), (world.backbone, empty.conditions)))
+    assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_the_levels_are_those_of_the_hosts_sampler(world, comfy):
