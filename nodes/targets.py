@@ -34,7 +34,8 @@ ATTENTION, SELF, CROSS, FEED_FORWARD, EVERYTHING, RULES = (
 _SELF = r"attn1\b|self_attn"
 _CROSS = r"attn2\b|cross_attn"
 _FEED_FORWARD = r"\b(ff|ffn|mlp|feed_forward|img_mlp|txt_mlp|ff_context|w[123])\b"
-KINDS = ("kronecker", "lora")
+KINDS = ("kronecker", "lora", "sum", "difference", "full")
+"""Those of `krona_train.adapters.layers.LAYERS`, which no start of ComfyUI should wait for."""
 PARTS: tuple[Projection, ...] = ("q", "k", "v", "out")
 OFF = "off"
 
@@ -72,8 +73,9 @@ class KronaTargets(Node):
                 ),
                 optional_text(
                     "rules",
-                    "Rules that come before the preset, one per line: pattern; projections; factors; rate. "
-                    "For example 'attn2; k,v; 64x8; 2.0'. The first rule that matches a layer counts.",
+                    "Rules that come before the preset, one per line: pattern; projections; factors; rate; kind. "
+                    "For example 'attn2; k,v; 64x8; 2.0', or 'norm; *; ; ; difference' for norms, which have no factors. "
+                    "The first rule that matches a layer counts.",
                     multiline=True,
                 ),
                 optional_switch(
@@ -105,7 +107,7 @@ class KronaTargets(Node):
     @classmethod
     def validate_inputs(cls, rules: str | None = None) -> bool | str:
         try:
-            parse_rules(rules or "", FACTORS)
+            parse_rules(rules or "", FACTORS, KINDS)
         except ConfigError as error:
             return str(error)
         return True
@@ -130,7 +132,7 @@ class KronaTargets(Node):
         init_std: float = DEFAULTS.init_std,
     ) -> io.NodeOutput:
         factors = (factor_out, factor_in)
-        own = parse_rules(rules, factors)
+        own = parse_rules(rules, factors, KINDS)
         chosen = (
             ()
             if preset == RULES
@@ -213,8 +215,9 @@ def _lora_inputs() -> list[io.Input]:
             "adapter",
             KINDS,
             DEFAULTS.kind,
-            "'lora' trains an ordinary LoRA on the same layers with the same settings, to compare with. Give it a lower "
-            "learning rate (1e-4).",
+            "What is trained for each layer. 'lora' is an ordinary LoRA on the same layers, to compare with: give it a lower "
+            "learning rate (1e-4). 'sum' adds two Kronecker products, in a file that only this pack reads. 'difference' and "
+            "'full' move whole weights, norms and biases too, in large files.",
         ),
         optional_count(
             "lora_rank",

@@ -1,8 +1,9 @@
-"""Target rules as a person writes them: one per line, ``pattern; projections; factors; rate``."""
+"""Target rules as a person writes them: one per line, ``pattern; projections; factors; rate; kind``."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import get_args
 
 from ..errors import ConfigError
@@ -10,6 +11,7 @@ from ..names.spellings import Projection
 from .rules import TargetRule
 
 PROJECTIONS: tuple[Projection, ...] = get_args(Projection)
+PARTS = ("pattern", "projections", "factors", "rate", "kind")
 _FACTORS = re.compile(r"\s*(\d+)\s*[x×]\s*(\d+)\s*")
 
 
@@ -31,19 +33,22 @@ def parse_factors(text: str, where: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def parse_rules(text: str, factors: tuple[int, int]) -> tuple[TargetRule, ...]:
+def parse_rules(text: str, factors: tuple[int, int], kinds: Sequence[str] = ()) -> tuple[TargetRule, ...]:
     """The rules in a text; empty lines and what follows a ``#`` do not count.
 
-    Each line has up to four parts, and what is left out is usual: a regular expression that must be found in the layer's
+    Each line has up to five parts, and what is left out is usual: a regular expression that must be found in the layer's
     name (every layer), projections separated by commas (those of attention; ``*`` takes every layer that the pattern
-    finds, attention or not), factors (``factors``), and what the learning rate is multiplied by (1). For example::
+    finds, attention or not), factors (``factors``; of a sum of products those of each, with a ``+`` between), what the
+    learning rate is multiplied by (1), and what is trained (what the adapter's settings say). For example::
 
         attn2; k,v; 64x8; 2.0
         ff\\.net; *; 16x16
-        ; q,out
+        ; q,out; 64x4 + 8x8; ; sum
+        norm; *; ; ; difference
 
     Args:
         factors: Of the rules that name none.
+        kinds: What can be trained; any word is taken where there are none.
 
     Raises:
         ConfigError: A line cannot be read; it is named by its number.
@@ -52,26 +57,37 @@ def parse_rules(text: str, factors: tuple[int, int]) -> tuple[TargetRule, ...]:
     for number, line in enumerate(text.splitlines(), 1):
         parts = [part.strip() for part in line.split("#")[0].split(";")]
         if any(parts):
-            rules.append(_rule(parts, factors, f"rule {number}"))
+            rules.append(_rule(parts, factors, kinds, f"rule {number}"))
     return tuple(rules)
 
 
-def _rule(parts: list[str], factors: tuple[int, int], where: str) -> TargetRule:
-    if len(parts) > 4:
+def _rule(parts: list[str], factors: tuple[int, int], kinds: Sequence[str], where: str) -> TargetRule:
+    if len(parts) > len(PARTS):
         raise ConfigError(
             f"It has {len(parts)} parts.",
             where=where,
             found=len(parts),
-            expected="pattern; projections; factors; rate",
+            expected="; ".join(PARTS),
             remedy="Take out the semicolons that are too many.",
         )
-    pattern, projections, pair, rate = (*parts, *[""] * (4 - len(parts)))
+    pattern, projections, pairs, rate, kind = (*parts, *[""] * (len(PARTS) - len(parts)))
+    if kind and kinds and kind not in kinds:
+        raise ConfigError(
+            f"There is no kind {kind!r}.",
+            where=where,
+            found=kind,
+            expected=", ".join(kinds),
+            remedy="Write one of these, or leave it out.",
+        )
+    first, *terms = [parse_factors(pair, where) for pair in pairs.split("+")] if pairs else [factors]
     try:
         return TargetRule(
-            factors=parse_factors(pair, where) if pair else factors,
+            factors=first,
             projections=_projections(projections, where),
             pattern=pattern,
             rate=float(rate) if rate else 1.0,
+            kind=kind,
+            terms=tuple(terms),
         )
     except ValueError as error:
         raise ConfigError(

@@ -125,3 +125,17 @@ def test_a_learning_rate_that_cannot_train_is_refused_by_the_node_before_anythin
 
     with pytest.raises(ConfigError, match=r"^learning_rate is .*; it must be above 0, to 1\. 5e-4 is the paper's best"):
         KronaTrain.execute(None, None, None, None, "run", 10, rate, 1, 0, 8, 4)
+
+
+def test_the_node_offers_every_kind_of_layer_as_a_whole_and_by_rule(comfy):
+    from krona_pack.nodes.targets import KINDS, RULES, KronaTargets
+
+    from krona_train.adapters.layers import LAYERS
+
+    assert tuple(layer.kind for layer in LAYERS) == KINDS
+    rules = "\n".join(f"attn{n}; *; 8x4; ; {kind}" for n, kind in enumerate(KINDS))
+    [config] = KronaTargets.execute(RULES, 64, 4, rules=rules, adapter="full").args
+    assert [rule.kind for rule in config.targets] == list(KINDS)
+    assert config.kind == "full"
+    assert KronaTargets.validate_inputs("norm; *; ; ; difference") is True
+    assert "There is no kind 'norms'" in KronaTargets.validate_inputs("norm; *; ; ; norms")
