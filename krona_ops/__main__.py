@@ -132,9 +132,9 @@ def _write(adapter: Adapter, options: argparse.Namespace) -> None:
         adapter, vectors = without_vectors(adapter)
         _say(f"{len(vectors)} norms and biases were left out{': ' if vectors else ''}{', '.join(vectors[:3])}"
               f"{', …' if len(vectors) > 3 else ''}")  # fmt: skip
-    plain = {}
+    rename = None
     if not options.keep_names and options.format != "diffusekrona":
-        adapter, plain = respelled(adapter, options.format, base=options.base), {"rename": str}
+        adapter, rename = respelled(adapter, options.format, base=options.base), str
     if options.format in LORA:
         adapter, errors = as_lora(adapter, options.rank, options.format)
         if errors:
@@ -142,7 +142,7 @@ def _write(adapter: Adapter, options: argparse.Namespace) -> None:
             _say(f"{len(errors)} layers became LoRAs, largest relative error {errors[worst]:.3g} in {worst}")
     for one in (*adapter.left_out, *switched_off(adapter)):
         _say(one)
-    save(adapter, output, options.format, **plain)
+    save(adapter, output, options.format, rename=rename)
     for note in notes_on_file(read_header(output).shapes, options.format):
         _say(note)
     size = output.stat().st_size

@@ -13,12 +13,12 @@ should be, or nesting that no call stack holds.
 from __future__ import annotations
 
 import codecs
-import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
+from json import JSONDecoder
 
 from .errors import AdapterFileError, KronaError
 from .shown import shown
@@ -87,12 +87,12 @@ class Border:
             raise self._no_json(what, str(error) if isinstance(error, ValueError) else "it is too deep") from error
 
     @cached_property
-    def _strict(self) -> json.JSONDecoder:
-        return json.JSONDecoder(parse_int=self._integer, parse_float=self._float, parse_constant=_no_number)
+    def _strict(self) -> JSONDecoder:
+        return JSONDecoder(parse_int=self._integer, parse_float=self._float, parse_constant=_no_number)
 
     @cached_property
-    def _lenient(self) -> json.JSONDecoder:
-        return json.JSONDecoder(parse_int=self._integer)
+    def _lenient(self) -> JSONDecoder:
+        return JSONDecoder(parse_int=self._integer)
 
     def _no_json(self, what: str, reason: str) -> KronaError:
         return self.error(

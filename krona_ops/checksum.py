@@ -14,5 +14,5 @@ def checksum(tensors: Mapping[str, Tensor], text: str = "") -> str:
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()
         total = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode(errors="surrogatepass"), total)
-        total = zlib.crc32(tensor.reshape(-1).view(uint8).numpy(), total)
+        total = zlib.crc32(tensor.reshape(-1).view(uint8).numpy().data, total)
     return f"{zlib.crc32(text.encode(errors='surrogatepass'), total):08x}"

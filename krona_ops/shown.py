@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from itertools import islice
 
 SHORT = 80
@@ -63,8 +63,8 @@ def _words(value: object, most: int, depth: int = 0) -> str:
     return repr(value)
 
 
-def _some(words: object, count: int, ends: str, depth: int) -> str:
+def _some(words: Iterable[str], count: int, ends: str, depth: int) -> str:
     if depth >= _DEEPEST:
         return f"{ends[0]}{'…' if count else ''}{ends[1]}"
-    told = ", ".join(islice(words, _ITEMS))  # type: ignore[call-overload]
-    return f"{ends[0]}{told}{', …' if count > _ITEMS else ''}{ends[1]}"
+    first = ", ".join(islice(words, _ITEMS))
+    return f"{ends[0]}{first}{', …' if count > _ITEMS else ''}{ends[1]}"

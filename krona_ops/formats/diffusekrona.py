@@ -209,7 +209,7 @@ def name_in_file(name: str) -> str:
 
 def _write_layer(name: str, delta: Delta) -> tuple[Tensor, Tensor]:
     fits = isinstance(delta, Kron) and delta.layout == "shuffled" and len(delta.b.shape) == 2
-    if not fits or not isinstance(delta.a, Full) or not isinstance(delta.b, Full):
+    if not (fits and isinstance(delta, Kron) and isinstance(delta.a, Full) and isinstance(delta.b, Full)):
         raise cannot_hold(name, describe(delta), "Train with the shuffled layout, or save as lokr or LoRA.", NAME)
     down = delta.a.value.mT.contiguous()
     return (down if delta.scale == 1.0 else times_number(down, delta.scale)), delta.b.value.contiguous()

@@ -160,7 +160,7 @@ def parse_header(path: Path, file: IO[bytes], size: int) -> Header:
     return Header(told.shapes, told.metadata, told.dtypes)
 
 
-def _sidecar(path: Path) -> dict[str, object]:
+def _sidecar(path: Path) -> Mapping[str, object]:
     """PEFT's settings file; empty where there is none that makes sense: it may belong to another program."""
     try:
         if not path.is_file() or path.stat().st_size > _SETTINGS.limits.size:
@@ -168,7 +168,7 @@ def _sidecar(path: Path) -> dict[str, object]:
         config = _SETTINGS.json(path.read_bytes())
     except (OSError, AdapterFileError):
         return {}
-    return config if isinstance(config, dict) and "peft_type" in config else {}  # type: ignore[return-value]
+    return config if isinstance(config, dict) and "peft_type" in config else {}
 
 
 def _is_alone(path: Path) -> bool:

@@ -121,7 +121,9 @@ class _Reader:
         return told
 
     def _space(self, at: int) -> int:
-        return _SPACE.match(self._text, at).end()  # type: ignore[union-attr]
+        space = _SPACE.match(self._text, at)
+        assert space is not None  # it matches nothing too
+        return space.end()
 
     def _sign(self, at: int, signs: str) -> tuple[str, int]:
         """One of these signs, and where what follows begins."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from json.decoder import scanstring  # type: ignore[attr-defined]
+from json.decoder import scanstring  # type: ignore[attr-defined]  # its stub lacks it
 
 _FIRST, _MOST = 2**12, 2**20
 """Characters of a piece, doubled from one to the next. The scanner of the library holds the interpreter's lock until a string

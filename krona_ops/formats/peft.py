@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ..errors import FormatError
+from ..names.spellings import LayerName
 from ..room import require_room
 from ..updates.adapter import Adapter
 from ..updates.delta import Delta, Kron, Matrix
@@ -91,8 +92,8 @@ def write(adapter: Adapter, rename: Rename = str) -> dict[str, Tensor]:
     return tensors
 
 
-def _path(rename: Rename, name: str) -> str:
-    return rename(name).removeprefix(PREFIX)  # type: ignore[arg-type]
+def _path(rename: Rename, name: LayerName) -> str:
+    return rename(name).removeprefix(PREFIX)
 
 
 def _write_layer(name: str, delta: Delta) -> dict[str, Tensor]:
@@ -165,7 +166,7 @@ def settings_of(adapter: Adapter, rename: Rename = str) -> LoKrSettings:
     if not adapter.layers:
         raise cannot_hold("adapter", "empty", "Train or load one first.", "PEFT")
     deltas = {name: _plain(name, delta) for name, delta in adapter.layers.items()}
-    factor = _decompose_factor(deltas)
+    factor = _decompose_factor(deltas.values())
     decompose_both = any(isinstance(d.a, LowRank) for d in deltas.values())
     tuckers = [name for name, d in deltas.items() if isinstance(d.b, Tucker)]
     flat = [
@@ -212,9 +213,9 @@ def _rank(name: str, delta: Kron, decompose_both: bool) -> int:
     return rank
 
 
-def _decompose_factor(deltas: Mapping[str, Kron]) -> int:
+def _decompose_factor(deltas: Iterable[Kron]) -> int:
     """The one setting that splits every layer's sides as they are split here."""
-    sizes = {(d.a.shape[0], d.b.shape[0], d.a.shape[1], d.b.shape[1]): name for name, d in deltas.items()}
+    sizes = dict.fromkeys((d.a.shape[0], d.b.shape[0], d.a.shape[1], d.b.shape[1]) for d in deltas)
     largest = max(max(out_a, in_a) for out_a, _, in_a, _ in sizes)
     for factor in (-1, *range(1, largest + 1)):
         if all(

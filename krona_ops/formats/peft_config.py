@@ -56,8 +56,8 @@ class PeftConfig:
         """The settings in an ``adapter_config.json``; ``None`` where they make no sense."""
         kind = kind_of(values)
         r, alpha = finite(values.get("r")), finite(values.get("lora_alpha" if kind not in ("LOKR", "LOHA") else "alpha"))
-        patterns = [_numbers(values.get(name)) for name in ("rank_pattern", "alpha_pattern")]
-        if r is None or alpha is None or None in patterns:
+        ranks, alphas = _numbers(values.get("rank_pattern")), _numbers(values.get("alpha_pattern"))
+        if r is None or alpha is None or ranks is None or alphas is None:
             return None
         has_scale = kind != "LOKR" or "rank_dropout_scale" in values
         bias = values.get("bias")
@@ -65,7 +65,8 @@ class PeftConfig:
             kind,
             r,
             alpha,
-            *patterns,  # type: ignore[arg-type]
+            ranks,
+            alphas,
             bool(values.get("use_rslora", False)),
             has_scale,
             bias if isinstance(bias, str) else "none",
@@ -94,8 +95,13 @@ def _numbers(value: object) -> dict[str, float] | None:
     """A mapping from keys to numbers; ``None`` for anything else."""
     if value is not None and not isinstance(value, Mapping):
         return None
-    found = {str(key): finite(number) for key, number in (value or {}).items()}
-    return None if None in found.values() else found  # type: ignore[return-value]
+    numbers: dict[str, float] = {}
+    for key, entry in (value or {}).items():
+        number = finite(entry)
+        if number is None:
+            return None
+        numbers[str(key)] = number
+    return numbers
 
 
 def kind_of(values: Mapping[str, object]) -> str:
@@ -156,10 +162,10 @@ def _refused(what: str, found: object, remedy: str) -> FormatError:
     return FormatError(f"It is {what}.", found=found, expected="updates of the weights of a plain model", remedy=remedy)
 
 
-def parsed(text: str | None) -> dict[str, object]:
+def parsed(text: str | None) -> Mapping[str, object]:
     """A JSON object in metadata; empty where it is none. Nothing there is trusted to be well-formed."""
     try:
         value = Border().json(text, allow_nan=True) if text else {}
     except AdapterFileError:
         return {}
-    return value if isinstance(value, dict) else {}  # type: ignore[return-value]
+    return value if isinstance(value, dict) else {}

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
-_BLOCKS = {
+_BLOCKS: dict[str, dict[str, dict[int, tuple[int, ...]]]] = {
     "SD 1 or 2": {"down_blocks": {0: (1, 1), 1: (1, 1), 2: (1, 1)}, "mid_block": {0: (1,)}, "up_blocks": {1: (1, 1, 1), 2: (1, 1, 1), 3: (1, 1, 1)}},
     "SDXL": {"down_blocks": {1: (2, 2), 2: (10, 10)}, "mid_block": {0: (10,)}, "up_blocks": {0: (10, 10, 10), 1: (2, 2, 2)}},
     "SDXL's refiner": {"down_blocks": {1: (4, 4), 2: (4, 4)}, "mid_block": {0: (4,)}, "up_blocks": {1: (4, 4, 4), 2: (4, 4, 4)}},

@@ -271,4 +271,4 @@ def check_rule(rule: str) -> ScaleRule:
         raise ConfigError(
             f'There is no scale rule "{rule}".', found=rule, expected=" or ".join(RULES), remedy='Take "auto" to start with.'
         )
-    return rule  # type: ignore[return-value]
+    return rule

@@ -34,7 +34,7 @@ class ForwardPatch:
     def __init__(self, module: nn.Module, forward: Forward, weigh: Weigh | None = None) -> None:
         self._module, self._forward = module, forward
         self._original: Callable[..., Any] | None = None
-        self._hidden: object = None
+        self._hidden: Forward | None = None
         self._has_own_list = False
         self.is_reached = False
         """Whether the change has been used, in one way or the other, since somebody last wrote ``False`` here."""
@@ -52,8 +52,8 @@ class ForwardPatch:
             if self._original is not original:  # detached while somebody else still calls us
                 return original(*args, **kwargs)
             self.is_reached = True
-            functions = () if read is None else getattr(module, "weight_function", ())
-            if read not in functions:
+            functions: list[Weigh] = getattr(module, "weight_function", [])
+            if read is None or read not in functions:
                 return self._forward(original, *args, **kwargs)
             functions.remove(read)
             try:
@@ -62,7 +62,7 @@ class ForwardPatch:
                 functions.append(read)
 
         self._call = call
-        module.forward = call  # type: ignore[method-assign]
+        module.forward = call
         self._has_own_list = "weight_function" in module.__dict__
         self.offer_weight()
 
@@ -71,7 +71,7 @@ class ForwardPatch:
         functions = getattr(self._module, "weight_function", None)
         if self._original is None or self._read is None or not isinstance(functions, list) or self._read in functions:
             return
-        self._module.weight_function = [*functions, self._read]  # a list of its own: the class has one for all layers
+        self._set_functions([*functions, self._read])  # a list of its own: the class has one for all layers
 
     def detach(self) -> None:
         """Stop; does nothing when not attached."""
@@ -84,7 +84,7 @@ class ForwardPatch:
         if self._hidden is None:
             del self._module.forward
         else:
-            self._module.forward = self._hidden  # type: ignore[assignment]
+            self._module.forward = self._hidden
 
     def _take_weight_back(self) -> None:
         functions = self._module.__dict__.get("weight_function")
@@ -92,9 +92,12 @@ class ForwardPatch:
             return
         rest = [function for function in functions if function is not self._read]
         if rest or self._has_own_list:
-            self._module.weight_function = rest
+            self._set_functions(rest)
         else:
             del self._module.weight_function
+
+    def _set_functions(self, functions: list[Weigh]) -> None:
+        self._module.weight_function = functions  # type: ignore[assignment]  # a Module declares tensors and modules only
 
     def _reading(self, weigh: Weigh) -> Weigh:
         def read(weight: Tensor) -> Tensor:

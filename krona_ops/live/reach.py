@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 from torch import nn
 from torch.utils.hooks import RemovableHandle
@@ -12,7 +12,8 @@ from torch.utils.hooks import RemovableHandle
 from .attach import ForwardPatch
 
 log = logging.getLogger(__name__)
-P, T = ParamSpec("P"), TypeVar("T")
+P = ParamSpec("P")
+T = TypeVar("T")
 SHOWN = 4
 
 
@@ -111,8 +112,8 @@ class Reach:
         self._reached |= {name for name, patch in self._patches.items() if patch.is_reached}
 
 
-def _noting(path: str, ran: dict[str, bool]) -> Any:
-    def note(module: nn.Module, args: Any) -> None:
+def _noting(path: str, ran: dict[str, bool]) -> Callable[[nn.Module, object], None]:
+    def note(module: nn.Module, args: object) -> None:
         ran[path] = True
 
     return note

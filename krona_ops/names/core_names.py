@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from .spellings import flat, renamed, spellings
 from .template import filled, template
@@ -218,7 +218,7 @@ def bases() -> tuple[Base, ...]:
     return tuple(_base(entry) for entry in json.loads(FILE.read_text(encoding="utf-8"))["bases"])
 
 
-def _base(entry: Mapping) -> Base:  # type: ignore[type-arg]
+def _base(entry: Mapping[str, Any]) -> Base:
     known = {
         prefix + (name.replace(".", "_") if prefix in FLAT else name): (where, part)
         for prefixes, names in entry["core"]

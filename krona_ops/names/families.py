@@ -80,10 +80,12 @@ def guess(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
     if not layers and shapes:
         return _text_encoder(shapes)
     # Of layers that differ in their number alone, one tells as much as all: a whole model has thousands.
-    alike = Counter((*(_NUMBER.sub("0", name) for name in names), shape[1]) for names, shape in layers if len(shape) > 1)
+    alike = Counter(
+        (tuple(_NUMBER.sub("0", name) for name in names), shape[1]) for names, shape in layers if len(shape) > 1
+    )
     for sign in _SIGNS:
         widths: Counter[int] = Counter()
-        for (*names, width), count in alike.items():
+        for (names, width), count in alike.items():
             if any(sign.pattern.search(name) for name in names):
                 widths[width] += count
         known = next((width for width in widths if width in sign.names), None)

@@ -85,26 +85,24 @@ class Spelling:
     """Which text encoder a prefix speaks of, counted from 1; the first where it has no number."""
 
 
-_PREFIXES: tuple[tuple[re.Pattern[str], Owner | None], ...] = tuple(
-    # A separator is a dot or an underscore, whoever wrote the name: "[._]+" also takes what is doubled.
-    (re.compile(rf"(?:{pattern})[._]+", re.IGNORECASE), owner)  # type: ignore[misc]
-    for pattern, owner in (
-        (r"lora[._](?:prior[._])?unet", "model"),
-        (r"lora[._]transformer", "model"),
-        (r"hunyuan_?video_(?:[a-z0-9]+_)*?lora", "model"),
-        (r"(?:lora[._])?text_encoders?(?:_?(?P<encoder>\d))?", "text encoder"),
-        (r"lora[._](?:prior[._])?te(?P<encoder>\d)?", "text encoder"),
-        (r"te(?:_?(?P<encoder>\d))?", "text encoder"),
-        (r"cond_stage_model", "text encoder"),
-        (r"diffusion_model", "model"),
-        (r"dit|unet|denoiser|prior|conditional_transformer", "model"),
-        (r"lycoris", None),
-        (r"base_model", None),
-        (r"pipe|pipeline|module|model|net|network", None),
-        # Last, as "transformer_blocks" is a name of its own far more often than a prefix and a name.
-        (r"transformer(?!_(?:blocks|1d))", "model"),
-    )
+_PREFIX_PATTERNS: tuple[tuple[str, Owner | None], ...] = (
+    (r"lora[._](?:prior[._])?unet", "model"),
+    (r"lora[._]transformer", "model"),
+    (r"hunyuan_?video_(?:[a-z0-9]+_)*?lora", "model"),
+    (r"(?:lora[._])?text_encoders?(?:_?(?P<encoder>\d))?", "text encoder"),
+    (r"lora[._](?:prior[._])?te(?P<encoder>\d)?", "text encoder"),
+    (r"te(?:_?(?P<encoder>\d))?", "text encoder"),
+    (r"cond_stage_model", "text encoder"),
+    (r"diffusion_model", "model"),
+    (r"dit|unet|denoiser|prior|conditional_transformer", "model"),
+    (r"lycoris", None),
+    (r"base_model", None),
+    (r"pipe|pipeline|module|model|net|network", None),
+    # Last, as "transformer_blocks" is a name of its own far more often than a prefix and a name.
+    (r"transformer(?!_(?:blocks|1d))", "model"),
 )
+# A separator is a dot or an underscore, whoever wrote the name: "[._]+" also takes what is doubled.
+_PREFIXES = [(re.compile(rf"(?:{pattern})[._]+", re.IGNORECASE), owner) for pattern, owner in _PREFIX_PATTERNS]
 _WRAPPERS = re.compile(r"(?:^|(?<=[._]))_?(?:orig_mod|fsdp_wrapped_module|checkpoint_wrapped_module)(?:[._]+|$)")
 """What torch.compile and sharding put in front of a module, anywhere in its path."""
 _MODULE = re.compile(r"(?<=[._])module[._]")
@@ -169,13 +167,19 @@ def usual_names(path: str) -> Iterator[str]:
             yield f"{parent}.to_out.0"
 
 
+_PARTS: dict[Projection, tuple[Projection, ...]] = {"qkv": ("q", "k", "v"), "kv": ("k", "v")}
+
+
 def part_names(path: str, kind: Projection) -> Iterator[tuple[str, Projection]]:
-    """What most tools would call the parts of a fused projection where they keep them apart, and which part each is."""
+    """What most tools would call the parts of a fused projection where they keep them apart, and which part each is.
+
+    Nothing for a projection that is not fused.
+    """
     parent, _, leaf = path.rpartition(".")
-    for part in kind:
+    for part in _PARTS.get(kind, ()):
         own = () if _ADDED.fullmatch(leaf) else (f"to_{part}",)
         for spelled in (*own, leaf.lower().replace(kind, part), part, f"{part}_proj", f"{part}_linear"):
-            yield f"{parent}.{spelled}", part  # type: ignore[misc]
+            yield f"{parent}.{spelled}", part
 
 
 _FUSED: dict[str, tuple[str, ...]] = {

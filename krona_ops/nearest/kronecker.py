@@ -141,22 +141,23 @@ class Rearrangement:
 
     def _sides(self, count: int) -> tuple[Tensor, Tensor]:
         """The first singular vectors of both sides, as columns."""
-        found = self._factored
-        left = None if found.left is None else found.left[:, :count]
-        right = None if found.right is None else found.right[:, :count]
-        weights = found.values[:count].clamp_min(torch.finfo(torch.float64).tiny)
-        if right is None:
-            right = self._carried(left, self.a_legs, self.b_legs) / weights
-        elif left is None:
+        factored = self._factored
+        left = None if factored.left is None else factored.left[:, :count]
+        right = None if factored.right is None else factored.right[:, :count]
+        weights = factored.values[:count].clamp_min(torch.finfo(torch.float64).tiny)
+        if left is None:
+            assert right is not None  # one side is always known
             left = self._carried(right, self.b_legs, self.a_legs) / weights
-        return left, right  # type: ignore[return-value]
+        elif right is None:
+            right = self._carried(left, self.a_legs, self.b_legs) / weights
+        return left, right
 
     def _by_factors(self) -> _Factored | None:
         """``R = U Vᵀ`` with as many columns as there are terms: all that is decomposed is as small as their number."""
-        pairs = [self._split(network) for network in self.networks]
-        if any(pair is None for pair in pairs):
+        pairs = [pair for network in self.networks if (pair := self._split(network)) is not None]
+        if len(pairs) < len(self.networks):
             return None
-        u, v = (torch.cat([pair[side] for pair in pairs], 1) for side in (0, 1))  # type: ignore[index]
+        u, v = (torch.cat([pair[side] for pair in pairs], 1) for side in (0, 1))
         if 2 * u.shape[1] > min(u.shape[0], v.shape[0]) and u.shape[1] > 1:
             return None
         (qu, ru), (_, rv) = _orthonormal(u), _orthonormal(v)
@@ -200,15 +201,22 @@ class Rearrangement:
         plans = [plan_of(nodes, output) for _, nodes in pairs]
         work, room = sum(p.multiplications for p in plans), max(p.peak for p in plans)
         if work > side * side * other and room > side * other:
-            formed = sum(contract(network, (*kept, *summed)) for network in self.networks).reshape(side, other)
+            formed = _sum(contract(network, (*kept, *summed)) for network in self.networks).reshape(side, other)
             return formed @ formed.mT
         parts = ((is_square, contract(nodes, output).reshape(side, side)) for is_square, nodes in pairs)
-        return sum(part if is_square else part + part.mT for is_square, part in parts)  # type: ignore[return-value]
+        return _sum(part if is_square else part + part.mT for is_square, part in parts)
 
     def _carried(self, vectors: Tensor, legs: tuple[Leg, ...], onto: tuple[Leg, ...]) -> Tensor:
         """Multiply ``R``, or its transpose, with vectors ``(legs, n)``: ``(onto, n)``."""
         start = Node(vectors.reshape(*(self.digits.size(leg) for leg in legs), -1), (*legs, "n"))
-        return sum(contract((start, *network), (*onto, "n")).reshape(-1, vectors.shape[-1]) for network in self.networks)  # type: ignore[return-value]
+        return _sum(contract((start, *network), (*onto, "n")).reshape(-1, vectors.shape[-1]) for network in self.networks)
+
+
+def _sum(parts: Iterable[Tensor]) -> Tensor:
+    """The sum of one tensor or more, one at a time in memory."""
+    total = sum(parts)
+    assert isinstance(total, Tensor)  # 0 is the sum of none
+    return total
 
 
 def _orthonormal(columns: Tensor) -> tuple[Tensor, Tensor]:

@@ -106,7 +106,8 @@ def _columns(term: Delta) -> int:
     if isinstance(term, Kron):
         a, b = term.a.shape, term.b.shape
         return min(a) * min(b[0], prod(b[1:]))
-    factor = term.factor  # type: ignore[attr-defined]
+    assert isinstance(term, Matrix)  # as in `_pair`
+    factor = term.factor
     if isinstance(factor, LowRank):
         return factor.up.shape[1]
     return factor.up.shape[0] if isinstance(factor, Tucker) else min(term.shape[0], prod(term.shape[1:]))
@@ -117,7 +118,8 @@ def _pair(term: Delta) -> tuple[Tensor, Tensor]:
     if isinstance(term, Kron):
         u, values, v = _of_kron(term)
         return u * values, v
-    factor, scale = term.factor, term.scale  # type: ignore[attr-defined]
+    assert isinstance(term, Matrix)  # what depends on the weight was refused, sums and rows were taken apart
+    factor, scale = term.factor, term.scale
     if isinstance(factor, LowRank):
         return factor.up * scale, factor.down.flatten(1)
     if isinstance(factor, Tucker):

@@ -28,7 +28,7 @@ from ..room import layer_by_layer
 from ..updates.adapter import Adapter
 from ..updates.contraction import require_plain
 from ..updates.control import Enlarged, Replacement
-from ..updates.delta import Delta, Dora, Matrix, Sum, skeleton, tensors
+from ..updates.delta import Delta, Dora, Kron, Matrix, Sum, skeleton, tensors
 from ..updates.factor import Full
 from ..updates.rows import Rows
 
@@ -67,12 +67,13 @@ def blend(
     """
     _check(pairs, method, density)
     weights = _normalised([weight for _, weight in pairs]) if normalise and method in ("sum", "dare") else [w for _, w in pairs]
-    combine = {
+    ways: dict[Method, Callable[..., Delta | None]] = {
         "sum": _add,
         "ties": partial(_ties, trim=_largest, normalise=normalise),
         "dare": _dare,
         "dare ties": partial(_ties, trim=_survivors, normalise=normalise),
-    }[method]
+    }
+    combine = ways[method]
     names = list(dict.fromkeys(name for adapter, _ in pairs for name in adapter.layers))
     layers: dict[LayerName, Delta] = {}
     for name in names:
@@ -139,7 +140,8 @@ def _scale(term: Delta) -> float:
         return term.strength
     if isinstance(term, Rows | Enlarged):
         return _scale(term.whole if isinstance(term, Rows) else term.delta)
-    return term.scale  # type: ignore[attr-defined]
+    assert isinstance(term, Kron | Matrix)
+    return term.scale
 
 
 def _with_scale(term: Delta, scale: float) -> Delta:
@@ -149,7 +151,8 @@ def _with_scale(term: Delta, scale: float) -> Delta:
         return replace(term, whole=_with_scale(term.whole, scale))
     if isinstance(term, Enlarged):
         return replace(term, delta=_with_scale(term.delta, scale))
-    return replace(term, scale=scale)  # type: ignore[call-arg]
+    assert isinstance(term, Kron | Matrix)
+    return replace(term, scale=scale)
 
 
 def _memory(term: Delta) -> tuple:

@@ -116,10 +116,10 @@ class Report:
         names, rows = self._layer_rows() if by == "layer" else self._group_rows(by)
         if all(layer.norm is None for layer in self.layers):  # only the header was read, or all is DoRA
             kept = [n for n, name in enumerate(names) if name not in MEASURED]
-            names, rows = [names[n] for n in kept], [[row[n] for n in kept] for row in rows]
+            names, rows = [names[n] for n in kept], [tuple(row[n] for n in kept) for row in rows]
         return aligned(names, rows, total=True)
 
-    def _group_rows(self, by: By) -> tuple[Sequence[str], list]:
+    def _group_rows(self, by: By) -> tuple[Sequence[str], list[tuple[str, ...]]]:
         key: Callable[[LayerReport], str] = (lambda layer: layer.block) if by == "block" else (lambda layer: layer.role)
         groups = _groups(self.layers, key)
         ordered = sorted_blocks(groups) if by == "block" else sorted_roles(groups)
@@ -132,9 +132,9 @@ class Report:
         form = forms[0] if len(forms) == 1 else f"{len(forms)} forms" if forms else ""
         return f"{len(layers)}", f"{sum(layer.parameters for layer in layers):,}", form, *_measures(layers)
 
-    def _layer_rows(self) -> tuple[Sequence[str], list]:
+    def _layer_rows(self) -> tuple[Sequence[str], list[tuple[str, ...]]]:
         order = {block: n for n, block in enumerate(sorted_blocks(layer.block for layer in self.layers))}
-        rows = [
+        rows: list[tuple[str, ...]] = [
             (
                 layer.block,
                 layer.role,
@@ -242,11 +242,11 @@ def _terms(delta: Delta) -> list[Delta]:
     return [term for part in delta.terms for term in _terms(part)] if isinstance(delta, Sum) else [delta]
 
 
-def _describe_term(term: Delta) -> str:
+def _describe_term(term: Kron | Matrix) -> str:
     if isinstance(term, Kron):
         shuffled = ", shuffled" if term.layout == "shuffled" else ""
         return f"{_describe_factor(term.a)} ⊗ {_describe_factor(term.b)}{shuffled}"
-    factor = term.factor  # type: ignore[attr-defined]
+    factor = term.factor
     if isinstance(factor, LowRank):
         return f"LoRA {factor.up.shape[1]}"
     if isinstance(factor, Tucker):

@@ -102,14 +102,15 @@ def _projections(text: str, where: str) -> tuple[Projection, ...]:
         return ()
     if not text:
         return TargetRule().projections
-    names = [name.strip() for name in text.split(",")]
-    unknown = next((name for name in names if name not in PROJECTIONS), None)
-    if unknown is not None:
-        raise ConfigError(
-            f"There is no projection {unknown!r}.",
-            where=where,
-            found=unknown,
-            expected=", ".join(PROJECTIONS),
-            remedy="Write * for layers that are no attention.",
-        )
-    return tuple(names)  # type: ignore[arg-type]
+    projections: list[Projection] = []
+    for name in map(str.strip, text.split(",")):
+        if name not in PROJECTIONS:
+            raise ConfigError(
+                f"There is no projection {name!r}.",
+                where=where,
+                found=name,
+                expected=", ".join(PROJECTIONS),
+                remedy="Write * for layers that are no attention.",
+            )
+        projections.append(name)
+    return tuple(projections)

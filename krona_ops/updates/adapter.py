@@ -68,7 +68,7 @@ class Adapter:
             return NotImplemented
         return self.metadata == other.metadata and dict(self.layers) == dict(other.layers)
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]  # tensors have no cheap hash
 
     def __repr__(self) -> str:
         return f"Adapter({len(self)} layers, {self.parameters:,} parameters)"

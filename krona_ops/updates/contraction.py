@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ..errors import KronaError, ShapeError
 from ..room import require_room
-from .delta import Delta, Dora, Kron, Matrix, Sum, map_tensors
+from .delta import Delta, Dora, Kron, Matrix, Part, Sum, map_tensors
 from .factor import Factor, Full, LowRank, Tucker
 from .rows import Rows
 
@@ -106,9 +106,9 @@ def require_plain(delta: Delta, use: str, layer: str | None = None) -> None:
         )
 
 
-def wide(delta: Delta) -> Delta:
-    """The same update in float64."""
-    return map_tensors(delta, lambda tensor: tensor.double())
+def wide(part: Part) -> Part:
+    """The same update or factor in float64."""
+    return map_tensors(part, lambda tensor: tensor.double())
 
 
 def common_digits(shape: tuple[int, ...], terms: Iterable[Delta], *more: tuple[int, int]) -> Digits | None:
@@ -151,10 +151,10 @@ def networks(terms: Sequence[Delta], digits: Digits) -> list[Network]:
     for term in terms:
         if isinstance(term, Kron):
             krons[(term.layout, term.sizes)].append(term)
-        elif isinstance(term.factor, LowRank):  # type: ignore[attr-defined]
-            pairs.append((term.factor.up.double() * term.scale, term.factor.down.double()))  # type: ignore[attr-defined]
-        elif isinstance(term.factor, Tucker):  # type: ignore[attr-defined]
-            found.append(_tucker(wide(term), digits, (next(names), next(names))))  # type: ignore[arg-type]
+        elif isinstance(term, Matrix) and isinstance(term.factor, LowRank):
+            pairs.append((term.factor.up.double() * term.scale, term.factor.down.double()))
+        elif isinstance(term, Matrix) and isinstance(term.factor, Tucker):
+            found.append(_tucker(wide(term.factor), term.scale, digits, (next(names), next(names))))
         else:
             formed = wide(term).dense()
             dense = formed if dense is None else dense + formed
@@ -183,7 +183,7 @@ def _stacked(group: Sequence[Kron], digits: Digits, bond: Leg) -> Network:
 
 def _dense(factor: Factor) -> Tensor:
     """A factor as one tensor: one that is stored so without a copy, others multiplied out in float64."""
-    return factor.value if isinstance(factor, Full) else map_tensors(factor, lambda tensor: tensor.double()).dense()
+    return factor.value if isinstance(factor, Full) else wide(factor).dense()
 
 
 def _low_rank(pairs: Sequence[tuple[Tensor, Tensor]], digits: Digits, bond: Leg) -> Network:
@@ -194,8 +194,8 @@ def _low_rank(pairs: Sequence[tuple[Tensor, Tensor]], digits: Digits, bond: Leg)
     return (_node(up, digits, rows, (bond,), rank), _node(down, digits, (*columns, "w"), (bond,), rank))
 
 
-def _tucker(term: Matrix, digits: Digits, bonds: tuple[Leg, Leg]) -> Network:
-    core, up, down = term.factor.core * term.scale, term.factor.up, term.factor.down  # type: ignore[attr-defined]
+def _tucker(factor: Tucker, scale: float, digits: Digits, bonds: tuple[Leg, Leg]) -> Network:
+    core, up, down = factor.core * scale, factor.up, factor.down
     rows, columns = digits.row_legs(prod(digits.rows), "first"), digits.column_legs(prod(digits.columns), "first")
     return (
         Node(core.flatten(2), (*bonds, "w")),
@@ -304,6 +304,7 @@ def inner(x: Delta, y: Delta) -> float:
     if digits is None:
         terms = (dense_term(x),)
         digits = common_digits(x.shape, ())
+    assert digits is not None  # without factors to keep whole there always are some
     return sum(
         float(contract((*left, *bra(right)), ())) for left in networks(terms, digits) for right in networks(others, digits)
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
-from typing import TypeVar, final
+from typing import Any, TypeVar, final
 
 import torch
 from torch import Tensor
@@ -81,10 +81,10 @@ class Delta(ABC):
         """Same kind, same settings, bitwise the same tensors of the same dtype."""
         if type(self) is not type(other):
             return NotImplemented
-        mine, theirs = tensors(self), tensors(other)  # type: ignore[arg-type]
+        mine, theirs = tensors(self), tensors(other)
         return (
             [(t.shape, t.dtype) for t in mine] == [(t.shape, t.dtype) for t in theirs]
-            and skeleton(self) == skeleton(other)  # type: ignore[arg-type]
+            and skeleton(self) == skeleton(other)
             and all(torch.equal(p, q) for p, q in zip(mine, theirs, strict=True))
         )
 
@@ -113,7 +113,8 @@ class Kron(Delta):
     @property
     def sizes(self) -> KronShape:
         """The sizes of the two factors."""
-        return KronShape(*self.a.shape, *self.b.shape[:2], self.b.shape[2:])
+        (out_a, in_a), (out_b, in_b, *kernel) = self.a.shape, self.b.shape
+        return KronShape(out_a, in_a, out_b, in_b, tuple(kernel))
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -134,7 +135,7 @@ class Kron(Delta):
 
     def convolve(self, x: Tensor, **options: object) -> Tensor:
         a, b = self.a.formed(), self.b.formed()
-        return kron.convolve((a * self.scale).to(x.dtype), b.to(x.dtype), x, self.layout, **options)  # type: ignore[arg-type]
+        return kron.convolve((a * self.scale).to(x.dtype), b.to(x.dtype), x, self.layout, **options)  # type: ignore[arg-type]  # its own options
 
 
 @final
@@ -335,18 +336,24 @@ def _tensors(part: object) -> Iterator[Tensor]:
         for item in part:
             yield from _tensors(item)
     elif isinstance(part, Delta | Factor):
-        for field in fields(part):  # type: ignore[arg-type]
-            yield from _tensors(getattr(part, field.name))
+        for value in _values(part).values():
+            yield from _tensors(value)
+
+
+def _values(part: Delta | Factor) -> dict[str, Any]:
+    """What an update or a factor consists of, by field: tensors, settings, further updates and factors."""
+    return {field.name: getattr(part, field.name) for field in fields(part)}  # type: ignore[arg-type]  # all are dataclasses
 
 
 def map_tensors(part: Part, change: Callable[[Tensor], object]) -> Part:
     """The same update with every stored tensor replaced by ``change(tensor)``, in the order of `tensors`."""
     if isinstance(part, Tensor):
-        return change(part)  # type: ignore[return-value]
+        return change(part)
     if isinstance(part, tuple):
-        return tuple(map_tensors(item, change) for item in part)  # type: ignore[return-value]
+        return tuple(map_tensors(item, change) for item in part)
     if isinstance(part, Delta | Factor):
-        return replace(part, **{f.name: map_tensors(getattr(part, f.name), change) for f in fields(part)})  # type: ignore
+        changed = {name: map_tensors(value, change) for name, value in _values(part).items()}
+        return replace(part, **changed)  # type: ignore[type-var]  # all are dataclasses
     return part
 
 
@@ -357,5 +364,5 @@ def skeleton(part: object) -> object:
     if isinstance(part, tuple):
         return tuple(skeleton(item) for item in part)
     if isinstance(part, Delta | Factor):
-        return (type(part).__name__, *(skeleton(getattr(part, f.name)) for f in fields(part)))  # type: ignore[arg-type]
+        return (type(part).__name__, *map(skeleton, _values(part).values()))
     return part

@@ -32,8 +32,8 @@ def is_of_parts(delta: Delta) -> bool:
     """Whether a sum's terms change different rows of the weight: layers that a model keeps in one, each `embedded`."""
     if not isinstance(delta, Sum) or len(delta.terms) < 2:
         return False
-    changed = [_changed(term) for term in delta.terms]
-    return all(rows is not None for rows in changed) and int(sum(rows.int() for rows in changed if rows is not None).max()) <= 1  # type: ignore[union-attr]
+    changed = [rows for term in delta.terms if (rows := _changed(term)) is not None]
+    return len(changed) == len(delta.terms) and int(torch.stack(changed).int().sum(0).max()) <= 1
 
 
 def _changed(delta: Delta) -> Tensor | None:
@@ -48,10 +48,10 @@ def _is_there(factor: Factor) -> Tensor:
     return stored.flatten(1).ne(0).any(1)
 
 
-def _padded(factor: Factor, start: int, total: int) -> Factor:
+def _padded(factor: Full | LowRank, start: int, total: int) -> Factor:
     if isinstance(factor, LowRank):
         return replace(factor, up=_rows(factor.up, start, total))
-    return Full(_rows(factor.value, start, total))  # type: ignore[attr-defined]
+    return Full(_rows(factor.value, start, total))
 
 
 def _rows(tensor: Tensor, start: int, total: int) -> Tensor:

@@ -18,14 +18,14 @@ def joined(delta: Delta) -> Delta:
     if not isinstance(delta, Sum):
         return delta
     terms = terms_of(delta)
-    factors = [term.factor if isinstance(term, Matrix) else None for term in terms]
-    if all(isinstance(factor, LowRank) for factor in factors):
-        pairs = [(_times(factor.up, term.scale), factor.down) for factor, term in zip(factors, terms, strict=True)]  # type: ignore[union-attr]
+    loras = [(t.factor, t.scale) for t in terms if isinstance(t, Matrix) and isinstance(t.factor, LowRank)]
+    if len(loras) == len(terms):
+        pairs = [(_times(factor.up, scale), factor.down) for factor, scale in loras]
         dtype = torch.float64 if any(t.dtype == torch.float64 for pair in pairs for t in pair) else torch.float32
         if len({t.dtype for pair in pairs for t in pair}) == 1:
             dtype = pairs[0][1].dtype
         return Matrix(LowRank(torch.cat([u.to(dtype) for u, _ in pairs], 1), torch.cat([d.to(dtype) for _, d in pairs], 0)))
-    if all(isinstance(factor, Full) for factor in factors):
+    if all(isinstance(term, Matrix) and isinstance(term.factor, Full) for term in terms):
         return Matrix(Full(delta.dense()))
     return delta
 

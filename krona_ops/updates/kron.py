@@ -11,7 +11,7 @@ Nothing here forms ``ΔW`` but `materialise`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Literal
 
@@ -23,7 +23,8 @@ from ..errors import ShapeError
 from .shapes import KronShape, Order
 
 Layout = Literal["kron", "shuffled"]
-CONVOLUTIONS = (F.linear, F.conv1d, F.conv2d, F.conv3d)
+CONVOLUTIONS: tuple[Callable[..., Tensor], ...] = (F.linear, F.conv1d, F.conv2d, F.conv3d)
+"""By the number of kernel axes."""
 CAST_AT_ONCE = 2**17
 """Numbers of a weight that are added to at once where a CPU has to cast them to the factors' precision and back: 512 KiB in
 float32, which stay in a core's cache. The whole weight at once took 1.1 to 1.3 times as long on one core, and 3.2 times where its copies were fresh memory."""

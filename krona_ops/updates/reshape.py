@@ -14,7 +14,7 @@ from torch import Tensor
 from ..errors import ShapeError
 from .control import Enlarged, Replacement, can_grow, enlarges
 from .delta import Delta, Dora, Kron, Matrix, Sum
-from .factor import Factor, Full, Hadamard, LowRank
+from .factor import Factor, Full, Hadamard, LowRank, Tucker
 
 
 def fits(delta: tuple[int, ...], weight: tuple[int, ...]) -> bool:
@@ -87,8 +87,8 @@ def _factor(factor: Factor, inner: tuple[int, ...]) -> Factor:
         return Hadamard(_factor(factor.left, inner), _factor(factor.right, inner))
     if isinstance(factor, Full):
         return Full(factor.value.reshape(factor.shape[0], *inner))
-    if len(inner) > 1 and factor.shape[1] == inner[0]:  # Tucker with another kernel: (k, 1) for (k,)
-        return replace(factor, core=factor.core.reshape(*factor.core.shape[:2], *inner[1:]))  # type: ignore[attr-defined,call-arg]
+    if isinstance(factor, Tucker) and len(inner) > 1 and factor.shape[1] == inner[0]:  # another kernel: (k, 1) for (k,)
+        return replace(factor, core=factor.core.reshape(*factor.core.shape[:2], *inner[1:]))
     return Full(factor.formed().reshape(factor.shape[0], *inner))
 
 

@@ -25,7 +25,7 @@ def read(layer: StoredLayer, delta: Delta) -> Delta:
         return delta
     if len(both) > 1:
         raise layer.error("It has two DoRA norms.", sorted(both), "one")
-    part = both.pop()
+    (part,) = both
     magnitude = layer.tensor(part)
     eps = FLOAT32_EPS if part == "dora_scale" else 0.0  # PEFT adds nothing
     sizes = [n for n in magnitude.shape if n != 1] or [1]

@@ -26,7 +26,8 @@ def projection(delta: Delta, layer: StoredLayer) -> tuple[Delta, StoredLayer]:
     if start is None:  # only the header is read: the name says what the number would
         kind = kind_of(layer.name) or layer.name[-1:]
         start = dict(zip("qkv", (first for first, _ in parts), strict=False)).get(kind, -1)
-    length = dict(parts).get(start)  # type: ignore[call-overload]  # 64.0 is 64 here, and what is no whole number is no row
+    lengths: dict[float, int] = dict(parts)  # 64.0 is 64 here, and what is no whole number is no row
+    length = lengths.get(start)
     if length is None:
         raise layer.error(
             f"Its row_offset is {start:g}, its update has {delta.shape[0]} rows and {delta.shape[1]} columns.",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from .table import SWAPPED, Table
 
+_OWN_REFINER = "txt_in.individual_token_refiner.blocks.#"
 _REFINER = "context_embedder.token_refiner.refiner_blocks.#"
 _EMBEDDER = "context_embedder.time_text_embed"
 _TIME = ("time_text_embed", "time_guidance_embed", "time_embed")
 """What Flux and HunyuanVideo, Flux.2 and HunyuanImage, LongCat-Image and HunyuanVideo 1.5 call it."""
 
 
-def _embedder(ours: str, theirs: str, original: str = "") -> dict[str, tuple[str, ...]]:
+def _embedder(ours: str, theirs: str, original: str = "") -> dict[str, str | tuple[str, ...]]:
     return {
         f"{ours}.{end}_layer": (
             *(f"{time}.{theirs}.linear_{n}" for time in _TIME),
@@ -62,16 +63,11 @@ FLUX = Table(
         "txt_in.t_embedder.out_layer": (f"{_EMBEDDER}.timestep_embedder.linear_2", "txt_in.t_embedder.mlp.2"),
         "txt_in.c_embedder.in_layer": (f"{_EMBEDDER}.text_embedder.linear_1", "txt_in.c_embedder.linear_1"),
         "txt_in.c_embedder.out_layer": (f"{_EMBEDDER}.text_embedder.linear_2", "txt_in.c_embedder.linear_2"),
-        **{
-            f"txt_in.individual_token_refiner.blocks.#.{ours}": theirs
-            for ours, theirs in {
-                "self_attn.qkv": f"{_REFINER}.attn.to_{{q|k|v}}",
-                "self_attn.proj": f"{_REFINER}.attn.to_out.0",
-                "mlp.0": (f"{_REFINER}.ff.net.0.proj", "txt_in.individual_token_refiner.blocks.#.mlp.fc1"),
-                "mlp.2": (f"{_REFINER}.ff.net.2", "txt_in.individual_token_refiner.blocks.#.mlp.fc2"),
-                "adaLN_modulation.1": f"{_REFINER}.norm_out.linear",
-            }.items()
-        },
+        f"{_OWN_REFINER}.self_attn.qkv": f"{_REFINER}.attn.to_{{q|k|v}}",
+        f"{_OWN_REFINER}.self_attn.proj": f"{_REFINER}.attn.to_out.0",
+        f"{_OWN_REFINER}.mlp.0": (f"{_REFINER}.ff.net.0.proj", f"{_OWN_REFINER}.mlp.fc1"),
+        f"{_OWN_REFINER}.mlp.2": (f"{_REFINER}.ff.net.2", f"{_OWN_REFINER}.mlp.fc2"),
+        f"{_OWN_REFINER}.adaLN_modulation.1": f"{_REFINER}.norm_out.linear",
         "byt5_in.fc1": "context_embedder_2.linear_1",
         "byt5_in.fc2": "context_embedder_2.linear_2",
         "byt5_in.fc3": "context_embedder_2.linear_3",
