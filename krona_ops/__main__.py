@@ -15,7 +15,7 @@ from .errors import ConfigError, KronaError
 from .files import load, read_header, save
 from .formats.encode import LORA, as_lora, notes_on_file, switched_off, without_vectors, writable
 from .formats.inspection import inspect_header
-from .formats.scale import ScaleRule
+from .formats.scale_rules import ScaleRule
 from .nearest.forms import Form, Forms, KronForm, LowRankForm
 from .operations.blend import METHODS, blend
 from .operations.compress import ErrorReport, compress, forms_within

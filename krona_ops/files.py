@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -17,14 +17,15 @@ from torch import Tensor
 
 from .atomic import write_atomically
 from .errors import AdapterFileError, FormatError
-from .formats import detect
-from .formats.encode import Encoded, encode
 from .formats.header import DTYPES, PAIRS, SIDECAR, Header, read_header, unreadable
-from .formats.layers import Rename
-from .formats.scale import ScaleRule, check_rule
+from .formats.scale_rules import ScaleRule, check_rule
 from .updates.adapter import Adapter
 
-__all__ = ["Encoded", "Header", "encode", "load", "read_header", "save", "write_atomically"]
+if TYPE_CHECKING:  # `load` and `save` import the formats: headers and plain tensors are read without them
+    from .formats.encode import Encoded
+    from .formats.layers import Rename
+
+__all__ = ["Header", "load", "load_tensors", "read_header", "save", "save_tensors", "write_atomically"]
 
 
 def load(path: str | os.PathLike[str], scale_rule: ScaleRule = "auto") -> Adapter:
@@ -38,6 +39,8 @@ def load(path: str | os.PathLike[str], scale_rule: ScaleRule = "auto") -> Adapte
         FormatError: It holds no adapter of a known format, or a damaged one.
         ConfigError: There is no such scale rule.
     """
+    from .formats.registry import detect
+
     rule = check_rule(scale_rule)
     header = read_header(path)
     try:
@@ -97,6 +100,8 @@ def save(
         FormatError: The format cannot hold one of the layers.
         AdapterFileError: The folder cannot be written, or the disk is full.
     """
+    from .formats.encode import encode
+
     encoded = encode(adapter, format, rank=rank, rename=rename)
     path = Path(path)
     beside = path.with_name(SIDECAR)

@@ -10,7 +10,7 @@ from comfy_api.latest import io
 from krona_host.patching.apply import MODES, Applied, Mode, apply_adapter
 from krona_ops import Adapter, load
 from krona_ops.formats.metadata import trigger_words
-from krona_ops.formats.scale import ScaleRule
+from krona_ops.formats.scale_rules import ScaleRule
 from krona_ops.operations.strengths import Weights
 
 from .inputs import (

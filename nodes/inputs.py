@@ -8,7 +8,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from krona_ops import Adapter
-from krona_ops.formats.scale import RULES
+from krona_ops.formats.scale_rules import RULES
 from krona_ops.nearest.forms import DenseForm, Form, KronForm, LowRankForm
 from krona_ops.operations.strengths import Weights, apply_weights, describe_unmatched
 from krona_ops.targets.rules import PAPER_FACTORS

@@ -8,7 +8,7 @@ from comfy_api.latest import io
 
 from krona_ops import load
 from krona_ops.formats.metadata import trigger_words
-from krona_ops.formats.scale import ScaleRule
+from krona_ops.formats.scale_rules import ScaleRule
 
 from .inputs import file_input, scale_input, trigger_output
 from .node import Node

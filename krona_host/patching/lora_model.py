@@ -8,8 +8,9 @@ from dataclasses import replace
 from torch import Tensor
 
 from krona_ops import Adapter, Kron, Matrix
-from krona_ops.formats import detect, lokr
+from krona_ops.formats import lokr
 from krona_ops.formats.header import Header
+from krona_ops.formats.registry import detect
 from krona_ops.updates.delta import Delta
 from krona_ops.updates.factor import Full
 

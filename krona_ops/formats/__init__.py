@@ -1,50 +1,5 @@
-"""Adapter file formats: one module each with ``NAME``, and ``sniff`` and ``read``, or ``write``, or all of them; a new one is a line here.
+"""Adapter file formats: one module each with ``NAME``, and ``sniff`` and ``read``, or ``write``, or all of them; `registry` lists them.
 
-A format is told by names, shapes and metadata, never by the file's name; `detect` finds exactly one. Within a file each
-layer is read by its own method (`krona_ops.formats.kinds`), so files that mix LoKr, LoRA and differences are read too.
+Within a file each layer is read by its own method (`krona_ops.formats.kinds`), so files that mix LoKr, LoRA and differences are
+read too. Nothing is imported here: whoever wants a header does not wait for ten formats.
 """
-
-from __future__ import annotations
-
-from collections.abc import Sequence
-from types import ModuleType
-
-from ..errors import FormatError
-from . import cdka, diff, diffusekrona, kohya, layers, loha, lokr, lokr_sum, lora, parts, peft, sdscripts
-from .header import Header
-
-FORMATS: tuple[ModuleType, ...] = (lokr, kohya, peft, lora, diffusekrona, lokr_sum, sdscripts, cdka, loha, diff)
-"""What is known; those that are written come first, as a menu shows them."""
-
-
-def readers() -> tuple[ModuleType, ...]:
-    """The formats that files are told by. kohya's is told by its parts, which are LyCORIS's."""
-    return tuple(module for module in FORMATS if hasattr(module, "sniff"))
-
-
-def writers() -> dict[str, ModuleType]:
-    """The formats that can be written, by name."""
-    return {module.NAME: module for module in FORMATS if hasattr(module, "write")}
-
-
-def detect(header: Header, formats: Sequence[ModuleType] | None = None) -> ModuleType:
-    """The one format that a file is in.
-
-    Args:
-        formats: Those that it may be in; `readers` when not given.
-
-    Raises:
-        FormatError: It is in none, and the methods that it holds are told; or it is in several.
-    """
-    found = [module for module in (readers() if formats is None else formats) if module.sniff(header)]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        sample = ", ".join(list(header.shapes)[:3])
-        raise FormatError(
-            f"The file could be {' or '.join(module.NAME for module in found)}: it holds {sample}.",
-            found=[module.NAME for module in found],
-            expected="one format",
-            remedy="Was the file mixed from several? Convert its parts one by one.",
-        )
-    raise layers.nothing_readable(parts.group(header.shapes, parts.split_all(header).get), header)

@@ -9,7 +9,7 @@ from torch import Tensor
 from ..updates.adapter import Adapter
 from . import diffusekrona, layers, parts
 from .header import Header
-from .scale import ScaleRule
+from .scale_rules import ScaleRule
 
 NAME = "cdka"
 

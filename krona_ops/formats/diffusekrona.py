@@ -30,7 +30,8 @@ from .kinds.layer import LayerError, StoredLayer, times
 from .kinds.lokr import times_number
 from .layers import Rename, cannot_hold, describe
 from .processors import what_is_missing
-from .scale import Resolved, ScaleRule
+from .scale import Resolved
+from .scale_rules import ScaleRule
 
 NAME = "diffusekrona"
 _ATTENTION = re.compile(r"(?P<layer>.*attn\d*\.processor\.(?P<role>to_(?:q|k|v|out)))")

@@ -17,9 +17,10 @@ from ..updates.control import Enlarged, Replacement
 from ..updates.delta import Delta, Dora, Matrix
 from ..updates.factor import LowRank, Tucker
 from ..updates.joined import joined
-from . import diffusekrona, kohya, lora, peft, writers
+from . import diffusekrona, kohya, lora, peft
 from .layers import Rename
 from .metadata import MODELSPEC, network_facts
+from .registry import writers
 
 LORA = {"lora": lora, "kohya-lora": kohya}
 """The formats in which everything becomes a LoRA first."""

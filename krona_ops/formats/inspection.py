@@ -16,7 +16,6 @@ from ..updates.control import Enlarged, Replacement
 from ..updates.delta import Delta, Dora, Kron, Matrix, Sum
 from ..updates.factor import Factor, Full, Hadamard, LowRank, Tucker
 from ..updates.rows import Rows
-from . import detect
 from .header import Header, read_header
 
 
@@ -85,6 +84,8 @@ def layers_of(header: Header) -> tuple[str, tuple[LayerFacts, ...]]:
 
 
 def _read(header: Header) -> tuple[str, Adapter]:
+    from .registry import detect  # every format: a server that starts has not to wait for them
+
     module = detect(header)
     return module.NAME, module.read(header.placeholders(), header)
 

@@ -24,7 +24,8 @@ from .header import DTYPES, Header
 from .kinds import cdka, dora, loha, lokr, lokr_sum, lora
 from .kinds.layer import LayerError, StoredLayer, times, whole
 from .kinds.projection import projection
-from .scale import Resolved, ScaleRule, Sizes
+from .scale import Resolved, Sizes
+from .scale_rules import ScaleRule
 from .trainer import Trainer, neutral
 
 KINDS = (lokr, loha, lora, cdka, lokr_sum)

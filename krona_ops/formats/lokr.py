@@ -17,7 +17,7 @@ from ..updates.factor import Full
 from . import diffusekrona, layers, parts, peft, sdscripts
 from .header import Header
 from .layers import Rename
-from .scale import ScaleRule
+from .scale_rules import ScaleRule
 
 NAME = "lokr"
 

@@ -13,7 +13,7 @@ from . import diffusekrona, layers, parts
 from .header import Header
 from .kinds.lokr import times_number
 from .layers import Rename, cannot_hold, describe
-from .scale import ScaleRule
+from .scale_rules import ScaleRule
 
 NAME = "lora"
 

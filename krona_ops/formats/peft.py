@@ -29,7 +29,7 @@ from .header import Header
 from .kinds.layer import times
 from .layers import Rename, cannot_hold, describe
 from .peft_config import PEFT_PREFIX as PREFIX
-from .scale import ScaleRule
+from .scale_rules import ScaleRule
 from .trainer import Trainer
 
 NAME = "peft"

@@ -22,15 +22,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
-from ..errors import ConfigError, FormatError
+from ..errors import FormatError
 from .peft_config import PeftConfig
+from .scale_rules import ScaleRule
 from .trainer import Trainer, positive
 
-ScaleRule = Literal["auto", "lycoris", "alpha/rank", "alpha/sqrt(in)", "alpha/sqrt(rank)", "1"]
-"""How ``alpha`` becomes a scale; "auto" is LyCORIS's rule unless the file says that another trainer made it."""
-RULES: tuple[ScaleRule, ...] = get_args(ScaleRule)
 PLACEHOLDER = 1e9
 """From here on alpha means "the rank": ai-toolkit writes 9999999999, which float16 turns into infinity."""
 ROUNDING = 2.0**-4
@@ -259,16 +257,3 @@ def _config_rank(sizes: Sizes, trainer: Trainer) -> float | None:
 def _config_alpha(sizes: Sizes, trainer: Trainer) -> float | None:
     config = trainer.settings(sizes.name)
     return config.alpha_of(trainer.path(sizes.name)) if config else None
-
-
-def check_rule(rule: str) -> ScaleRule:
-    """The rule, if it is one.
-
-    Raises:
-        ConfigError: It is not.
-    """
-    if rule not in RULES:
-        raise ConfigError(
-            f'There is no scale rule "{rule}".', found=rule, expected=" or ".join(RULES), remedy='Take "auto" to start with.'
-        )
-    return rule

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..updates.adapter import Adapter
 from . import diffusekrona, layers, parts
 from .header import Header
-from .scale import ScaleRule
+from .scale_rules import ScaleRule
 
 NAME = "sd-scripts KronA"
 _MODULE = re.compile(r"networks\.(krona|cdka)$")

@@ -1,4 +1,4 @@
-"""The forms that an update can be brought into: Kronecker products of given factors, low rank, or dense."""
+"""The forms that an update can be brought into: Kronecker products of given factors, low rank, or dense; `krona_ops.nearest.fit` does it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,7 @@ from typing import final
 from ..errors import ConfigError
 from ..names.spellings import LayerName
 from ..targets.rules import PAPER_FACTORS
-from ..updates.contraction import norm
-from ..updates.delta import Delta
 from ..updates.kron import Layout
-from ..updates.shapes import split
-from .kronecker import Nearest, Rearrangement
-from .low_rank import to_dense, to_low_rank
 
 
 @final
@@ -54,26 +49,6 @@ class DenseForm:
 Form = KronForm | LowRankForm | DenseForm
 Forms = Form | Mapping[LayerName, Form | None]
 """One form for all layers, or one for each: layers that are missing stay as they are, and ``None`` leaves a layer out."""
-
-
-def fit(delta: Delta, form: Form) -> Nearest:
-    """The nearest update of that form. A vector (the update of a bias) stays as it is, whatever the form.
-
-    Raises:
-        KronaError: It is a DoRA update, or not finite.
-    """
-    return fit_and_norm(delta, form)[0]
-
-
-def fit_and_norm(delta: Delta, form: Form) -> tuple[Nearest, float]:
-    """As `fit`, with ``‖ΔW‖``, which the spectrum of a Kronecker form gives for nothing."""
-    if isinstance(form, KronForm) and len(delta.shape) > 1:
-        rearranged = Rearrangement(delta, split(delta.shape, form.factors), form.layout)
-        return rearranged.nearest(form.terms), rearranged.norm
-    size = norm(delta)
-    if isinstance(form, LowRankForm) and len(delta.shape) > 1:
-        return to_low_rank(delta, form.rank), size
-    return Nearest(delta if len(delta.shape) < 2 else to_dense(delta), 0.0), size
 
 
 def _require_positive(what: str, number: int, remedy: str) -> None:

@@ -23,7 +23,8 @@ from torch import Tensor
 
 from ..errors import ConfigError, ShapeError
 from ..names.spellings import LayerName
-from ..nearest.forms import Form, fit
+from ..nearest.fit import fit
+from ..nearest.forms import Form
 from ..room import layer_by_layer
 from ..updates.adapter import Adapter
 from ..updates.contraction import require_plain

@@ -14,7 +14,8 @@ from itertools import pairwise
 
 from ..errors import ConfigError
 from ..names.spellings import LayerName
-from ..nearest.forms import Form, Forms, KronForm, fit_and_norm
+from ..nearest.fit import fit_and_norm
+from ..nearest.forms import Form, Forms, KronForm
 from ..nearest.kronecker import Rearrangement
 from ..room import layer_by_layer
 from ..targets.rules import TargetRule

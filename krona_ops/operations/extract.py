@@ -8,7 +8,8 @@ from torch import Tensor
 
 from ..errors import CoverageError, ShapeError
 from ..names.spellings import LayerName
-from ..nearest.forms import Form, KronForm, fit_and_norm
+from ..nearest.fit import fit_and_norm
+from ..nearest.forms import Form, KronForm
 from ..room import layer_by_layer
 from ..updates.adapter import Adapter
 from ..updates.delta import Delta, Matrix

@@ -12,8 +12,9 @@ from extension import plain_text_names, train
 from extension.critic import CRITIC
 from torch.testing import assert_close
 
-from krona_ops import Adapter, formats, load, save
+from krona_ops import Adapter, load, save
 from krona_ops.errors import ConfigError
+from krona_ops.formats import registry
 from krona_train import fit
 from krona_train.adapters import layers
 from krona_train.adapters.attach import attached
@@ -36,7 +37,7 @@ SCRIPT = Path(train.__file__)
 def added(monkeypatch):
     monkeypatch.setattr(layers, "LAYERS", layers.LAYERS)
     monkeypatch.setattr(kinds, "OBJECTIVES", kinds.OBJECTIVES)
-    monkeypatch.setattr(formats, "FORMATS", (*formats.FORMATS, plain_text_names))
+    monkeypatch.setattr(registry, "FORMATS", (*registry.FORMATS, plain_text_names))
     train.add()
 
 

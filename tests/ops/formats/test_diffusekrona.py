@@ -6,10 +6,10 @@ from safetensors.torch import load_file, save_file
 
 from krona_ops import Adapter, Full, Kron, load, save
 from krona_ops.errors import FormatError
-from krona_ops.formats import detect
 from krona_ops.formats.encode import encode
 from krona_ops.formats.header import Header
 from krona_ops.formats.processors import _BLOCKS, _processors
+from krona_ops.formats.registry import detect
 
 BLOCK = "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn{}.processor.to_{}_lora"
 

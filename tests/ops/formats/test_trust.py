@@ -12,11 +12,11 @@ from safetensors.torch import save as to_bytes
 
 from krona_ops import load
 from krona_ops.errors import AdapterFileError, FormatError
-from krona_ops.formats import detect, readers
 from krona_ops.formats.header import Header
 from krona_ops.formats.inspection import inspect_header
 from krona_ops.formats.parts import SUFFIXES
-from krona_ops.formats.scale import RULES
+from krona_ops.formats.registry import detect, readers
+from krona_ops.formats.scale_rules import RULES
 
 ENDS = [*sorted(SUFFIXES), "_lora.down.weight", ".unknown", ""]
 NAMES = ["x", "y.z", "base_model.model.x", "unet.a.attn1.processor.to_q", "bundle_emb.x"]
