@@ -11,8 +11,19 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 
-Stream = Literal["factors", "order", "noise", "buckets", "forms", "class order", "class noise", "validation", "weights", "members"]
-"""What a draw is for. Their places in this list are part of it: new ones go to its end."""
+Stream = Literal[
+    "factors",
+    "order",
+    "noise",
+    "buckets",
+    "forms",
+    "class order",
+    "class noise",
+    "validation",
+    "weights",
+    "members",
+]
+"""What a draw is for. Its place in this list is part of what is drawn: new ones go to the end."""
 _STREAMS: dict[str, int] = {name: number for number, name in enumerate(get_args(Stream))}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from torch import Tensor, device, nn
 
@@ -39,7 +39,8 @@ class Backbone(Protocol):
         """Shapes ``(out, in, *kernel)`` of the layers that can be adapted, in a fixed order.
 
         Args:
-            vectors: ``(out,)`` of norms and biases too, in the model's own order; a bias is its layer's name and ``.bias``.
+            vectors: ``(out,)`` of norms and biases too, in the model's own order; a bias has its layer's name with
+                ``.bias`` behind it.
         """
 
     def fingerprint(self) -> str:
@@ -49,28 +50,34 @@ class Backbone(Protocol):
         """Put the model on its device, able to pass gradients; on leaving, everything is as it was."""
 
     def paused(self) -> AbstractContextManager[None]:
-        """Inside `ready`: for as long as somebody else draws with the model, it is as others expect it; then ready again.
+        """Inside `ready`: the model is as others expect it, for as long as somebody draws with it; then ready again.
 
         What is attached to its layers stays attached.
         """
 
     def on_load(self, again: Callable[[], None]) -> AbstractContextManager[None]:
-        """Inside, ``again`` is called whenever the model has been loaded, which may take functions off its layers' weights."""
+        """Inside, ``again`` is called whenever the model has been loaded.
+
+        Loading may take functions off its layers' weights, which ``again`` puts back.
+        """
 
     def module(self, name: LayerName) -> nn.Module:
         """The layer of that name; the whole model for an empty one."""
 
     def is_plain(self, module: nn.Module) -> bool:
-        """Whether a linear layer is nothing but ``W x + bias`` where its weights have the dtype and the device of ``x``."""
+        """Whether a linear layer computes ``W x + bias`` and no more where ``W`` has the dtype and device of ``x``."""
 
     def is_text(self, name: LayerName) -> bool:
         """Whether the layer belongs to a text encoder."""
 
     def blocks(self) -> Sequence[nn.Module]:
-        """The parts that follow one another, for gradient checkpointing: each is called as a module, inputs to outputs."""
+        """The parts that compute one after the other, each called as a module; gradient checkpointing repeats them."""
 
     def sites(self) -> Sequence[AttentionSite]:
-        """The self-attentions beside which another attention can stand, in the order in which they compute; none where the model has no such place."""
+        """The self-attentions beside which another attention can stand, in the order in which they compute.
+
+        Empty where the model has no such place.
+        """
 
     def release_memory(self) -> None:
         """Give back what a step that failed has left behind."""
@@ -91,11 +98,17 @@ class Backbone(Protocol):
     def levels(self, steps: int) -> Tensor:
         """``σ (steps + 1,)`` of a sampler of so many steps, falling to 0 at the end."""
 
-    def predict(self, x_t: Tensor, sigma: Tensor, conditions: Sequence[Any]) -> Tensor:
-        """The denoised ``x0`` that the model sees in ``x_t``, each sample under its own condition."""
+    def predict(self, x_t: Tensor, sigma: Tensor, conditions: Sequence[object]) -> Tensor:
+        """The denoised ``x0`` that the model sees in ``x_t``, each sample under its own condition.
+
+        Args:
+            x_t: ``(B, C, *space)``.
+            sigma: ``(B,)``.
+            conditions: ``B``, as `collate` made them.
+        """
 
     def rows(self) -> Tensor | None:
-        """Inside `predict`, which samples of the batch are being computed, as their numbers; ``None`` for all of them in order."""
+        """Inside `predict`: the indices of the samples that are being computed; ``None`` for all of them in order."""
 
     @property
     def has_unconditional(self) -> bool:
@@ -116,4 +129,4 @@ class Backbone(Protocol):
         """``(B,)``, the signal's power over the noise's in ``x_t``, for data and noise of unit variance."""
 
     def loss_weight(self, sigma: Tensor) -> Tensor:
-        """``w(σ) (B,)`` such that ``w·‖x0_pred − x0‖²`` is the squared error of what the model itself predicts (ε, v or flow)."""
+        """``w(σ) (B,)``: ``w·‖x0_pred − x0‖²`` is the squared error of what the model predicts itself (ε, v, flow)."""

@@ -72,13 +72,13 @@ class ToyBackbone:
         return self.net.proj_in.weight.device
 
     def weights(self, *, vectors: bool = False) -> Mapping[LayerName, tuple[int, ...]]:
-        found: dict[LayerName, tuple[int, ...]] = {}
+        shapes: dict[LayerName, tuple[int, ...]] = {}
         for name, module in self.net.named_modules():
             if isinstance(module, nn.Linear):
-                found[LayerName(name)] = tuple(module.weight.shape)
+                shapes[LayerName(name)] = tuple(module.weight.shape)
                 if vectors and module.bias is not None:
-                    found[LayerName(f"{name}.bias")] = tuple(module.bias.shape)
-        return found
+                    shapes[LayerName(f"{name}.bias")] = tuple(module.bias.shape)
+        return shapes
 
     def module(self, name: LayerName) -> nn.Module:
         return self.net.get_submodule(name)
@@ -93,8 +93,8 @@ class ToyBackbone:
         return (self.net.attn1, self.net.attn2, self.net.mlp)
 
     def sites(self) -> Sequence[AttentionSite]:
-        parts = [LayerName(f"attn1.{part}") for part in ("to_q", "to_k", "to_v", "to_out.0")]
-        return (AttentionSite(LayerName("attn1"), LayerName("proj_in"), *parts, heads=1),)
+        q, k, v, out = (LayerName(f"attn1.{part}") for part in ("to_q", "to_k", "to_v", "to_out.0"))
+        return (AttentionSite(LayerName("attn1"), LayerName("proj_in"), q, k, v, out, heads=1),)
 
     def release_memory(self) -> None:
         gc.collect()
@@ -122,7 +122,7 @@ class ToyBackbone:
             tuple(e.condition for e in examples),
             stack_masks(examples, self.device),
             classes,
-            tuple(torch.zeros_like(e.condition) for e in examples),
+            tuple(torch.zeros_like(context) for context in _contexts([e.condition for e in examples])),
             all(e.latent is not None for e in examples),
         )
 
@@ -142,12 +142,19 @@ class ToyBackbone:
     def add_noise(self, x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
         return torch.lerp(x0, noise, sigma.to(x0)[:, None, None, None])
 
-    def predict(self, x_t: Tensor, sigma: Tensor, conditions: Sequence[Tensor]) -> Tensor:
+    def predict(self, x_t: Tensor, sigma: Tensor, conditions: Sequence[object]) -> Tensor:
         sigma = sigma.to(x_t)
-        return x_t - sigma[:, None, None, None] * self.net(x_t, sigma, torch.stack(list(conditions)).to(x_t))
+        return x_t - sigma[:, None, None, None] * self.net(x_t, sigma, torch.stack(_contexts(conditions)).to(x_t))
 
     def snr(self, sigma: Tensor) -> Tensor:
         return ((1 - sigma) / sigma) ** 2
 
     def loss_weight(self, sigma: Tensor) -> Tensor:
         return sigma**-2
+
+
+def _contexts(conditions: Sequence[object]) -> list[Tensor]:
+    """Conditions as what they are here: ``(M, context_width)`` each."""
+    contexts = [condition for condition in conditions if isinstance(condition, Tensor)]
+    assert len(contexts) == len(conditions), "a condition of the toy is a tensor"
+    return contexts

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, device
@@ -20,13 +19,13 @@ class Example:
 
     latent: Tensor | None
     """``(C, *space)`` as the autoencoder gives it; may be mapped from a file. ``None`` where there is no picture."""
-    condition: Any
+    condition: object
     """The encoded caption and what else the model is told about this picture; only the backbone looks inside."""
     caption: str = ""
     mask: Tensor | None = None
     """``(*space)``, how much each place counts, from 0 to 1; ``None`` counts all alike."""
-    class_condition: Any = None
-    """As ``condition``, for the caption that names only the subject's class; for prior preservation without pictures."""
+    class_condition: object = None
+    """As ``condition``, for the caption that names the subject's class alone: prior preservation without pictures."""
     shape: tuple[int, ...] = ()
     """``(C, *space)`` of the latent that is to be drawn, where there is no picture."""
 
@@ -56,7 +55,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Group:
-    """Items that stay together in a batch, such as views of one thing, frames of a clip, pictures of one subject; all of one size."""
+    """Items that stay together in a batch, such as views of one thing or frames of a clip; all of one size."""
 
     members: tuple[Item, ...]
     take: int = 0
@@ -81,20 +80,19 @@ class Group:
         return self.take or len(self.members)
 
 
-
 @dataclass(frozen=True)
 class Batch:
     """Some examples on the model's device, in the model's own latent scale."""
 
     x0: Tensor
     """``(B, C, *space)``, clean."""
-    conditions: tuple[Any, ...]
-    """One for each of the ``B`` samples."""
+    conditions: tuple[object, ...]
+    """One for each of the ``B`` samples, in the backbone's own form."""
     mask: Tensor | None = None
     """``(B, 1, *space)``, how much each place counts; ``None`` where no sample has a mask."""
-    class_conditions: tuple[Any, ...] = ()
+    class_conditions: tuple[object, ...] = ()
     """One for each of the ``B`` samples, or none."""
-    unconditional: tuple[Any, ...] = ()
+    unconditional: tuple[object, ...] = ()
     """For each sample its condition without a prompt, all else as in its own; none where the model was given none."""
     has_pictures: bool = True
     """Whether ``x0`` are pictures; zeros otherwise."""

@@ -1,4 +1,4 @@
-"""Whether data or weights are the same as before, told from a sample of their numbers."""
+"""Whether data or weights are the same as before, judged by a sample of their numbers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from .examples import Group, Item
 
 
 def sampled_fingerprint(weights: Iterable[tuple[str, Tensor]]) -> str:
-    """A hash of names, shapes and up to 64 evenly spread numbers of each weight: quick, and different for other weights."""
+    """A hash of names, shapes and up to 64 evenly spread numbers of each weight.
+
+    Quick, and different for other weights.
+    """
     digest = hashlib.sha256()
     for name, weight in weights:
         flat = weight.detach().reshape(-1)
@@ -23,7 +26,7 @@ def sampled_fingerprint(weights: Iterable[tuple[str, Tensor]]) -> str:
 
 
 def fingerprint(items: Sequence[Item | Group]) -> str:
-    """A hash of the pictures and captions that are trained on, in their order, masks, repeats, weights and groups included."""
+    """A hash of all that is trained on: pictures and captions in their order, masks, repeats, weights and groups."""
 
     def entries() -> Iterator[tuple[str, Tensor]]:
         for item in items:

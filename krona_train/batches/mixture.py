@@ -1,4 +1,7 @@
-"""Which picture each sample of a training is where pictures have weights: a pure function of the seed and the sample's number."""
+"""Which picture each sample of a training is where pictures have weights.
+
+A pure function of the seed and the sample's number.
+"""
 
 from __future__ import annotations
 
@@ -13,18 +16,20 @@ from krona_ops.errors import DataError
 from ..randomness import generator
 
 ROUND = 256
-"""Draws that share out the weights among them: in each round every picture comes as often as its weight says, but for one time more or less."""
+"""Draws that share out the weights among them: in each round every picture comes as often as its weight says, but for
+one time more or less."""
 
 
 class Mixture:
     """The pictures of every batch, drawn by their weights without anything to remember.
 
-    A batch takes all its samples from one bucket, which is drawn by the bucket's weight, and each of them by the picture's in it. Draws of a
-    round are the points ``(i + u) / ROUND`` in a random order (systematic sampling; Madow 1949), so that shares are met closely and early.
+    A batch takes all its samples from one bucket, which is drawn by the bucket's weight, and each of them by the
+    picture's in it. Draws of a round are the points ``(i + u) / ROUND`` in a random order (systematic sampling; Madow
+    1949), so that shares are met closely and early.
 
     Args:
         buckets: For each picture, what it must share with the others of its batch.
-        weights: For each picture, how likely it is against the others; no fewer than 0.
+        weights: For each picture, how likely it is against the others; 0 or more.
         batch_size: Samples per batch, those of all processes together.
 
     Raises:
@@ -56,7 +61,12 @@ class Mixture:
         return [self._members[bucket][_drawn(self._ends[bucket], point)] for point in points]
 
     def _point(self, which: int, number: int) -> float:
-        """In [0, 1)."""
+        """The point in [0, 1) of a draw.
+
+        Args:
+            which: 0 draws the bucket, ``n + 1`` the pictures of bucket ``n``.
+            number: Of the batch, or of the sample.
+        """
         round_, place = divmod(number, ROUND)
         rng = generator(self._seed, "weights", which, round_)
         shift = torch.rand((), generator=rng, dtype=torch.float64).item()

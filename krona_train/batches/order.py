@@ -15,9 +15,9 @@ class Order:
     """The pictures of every batch, without anything to remember.
 
     Pictures of one size share a bucket, and a batch takes all its samples from one. Time is cut into rounds of as many
-    batches as there are pictures (counted with their repeats): in each round a bucket of ``n`` pictures gets ``n`` batches,
-    so that all pictures are seen equally often, in an order that is new in every round. Inside its bucket each picture comes
-    once before any comes again. Without buckets this is the usual: every picture once per epoch.
+    batches as there are pictures (counted with their repeats): in each round a bucket of ``n`` pictures gets ``n``
+    batches, so that all pictures are seen equally often, in an order that is new in every round. Inside its bucket each
+    picture comes once before any comes again. Without buckets this is the usual: every picture once per epoch.
 
     Args:
         buckets: For each picture, what it must share with the others of its batch.
@@ -57,8 +57,8 @@ class Order:
         return drawn[-1], drawn[:-1].count(drawn[-1])
 
     def _place(self, bucket: int, sample: int) -> int:
-        epoch, position = divmod(sample, len(self._members[bucket]))
-        permutation = torch.randperm(
-            len(self._members[bucket]), generator=generator(self._seed, self._stream, epoch, *([bucket] if bucket else []))
-        )
-        return int(permutation[position])
+        """Where in its bucket the bucket's sample of that number stands: each epoch has a permutation of its own."""
+        size = len(self._members[bucket])
+        epoch, position = divmod(sample, size)
+        rng = generator(self._seed, self._stream, epoch, *([bucket] if bucket else []))
+        return int(torch.randperm(size, generator=rng)[position])

@@ -41,7 +41,8 @@ class Sample:
     """Counted from the start of the training over all processes; everything random about the sample comes from it."""
     example: Example
     group: int = -1
-    """The number of the group that it is a part of, counted in the same way; samples of one follow one another. -1 where there are no groups."""
+    """The number of the group that it is a part of, counted in the same way; samples of one group follow one another.
+    -1 where there are no groups."""
     size: int = 1
     """Samples of its group."""
 
@@ -132,6 +133,9 @@ def as_items(data: Sequence[Item | Group | Example]) -> tuple[Item | Group, ...]
     """
     if not data:
         raise DataError(
-            "There is nothing to train on.", found=0, expected="at least one picture", remedy="Add pictures to the data set."
+            "There is nothing to train on.",
+            found=0,
+            expected="at least one picture",
+            remedy="Add pictures to the data set.",
         )
     return tuple(Item((entry,)) if isinstance(entry, Example) else entry for entry in data)

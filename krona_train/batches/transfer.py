@@ -8,7 +8,8 @@ from torch import Tensor, device
 def send(tensor: Tensor, to: device) -> Tensor:
     """The tensor on a device.
 
-    A copy to a GPU waits behind everything that the GPU still has to do, and Python with it, unless it starts from pinned memory.
+    A copy to a GPU waits behind everything that the GPU still has to do, and Python with it, unless it starts from
+    pinned memory.
     """
     if to.type == "cuda" and tensor.device.type == "cpu":
         return tensor.pin_memory().to(to, non_blocking=True)
