@@ -29,13 +29,15 @@ def keep_out(
         return items, ()
     if config.validation.pictures >= len(items):
         raise DataError(
-            f"Keeping {config.validation.pictures} of {len(items)} pictures out for the validation leaves none to train on.",
+            f"Keeping {config.validation.pictures} of {len(items)} pictures out for the validation leaves none to train "
+            "on.",
             found=len(items),
             expected=f"more than {config.validation.pictures} pictures",
             remedy="Add pictures, keep out fewer, or turn the validation off.",
         )
-    drawn = torch.randperm(len(items), generator=generator(config.seed, "validation"))[: config.validation.pictures].tolist()
-    return [item for n, item in enumerate(items) if n not in drawn], [items[n] for n in sorted(drawn)]
+    order = torch.randperm(len(items), generator=generator(config.seed, "validation")).tolist()
+    held_out = set(order[: config.validation.pictures])
+    return [item for n, item in enumerate(items) if n not in held_out], [items[n] for n in sorted(held_out)]
 
 
 @torch.no_grad()

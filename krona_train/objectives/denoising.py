@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -15,17 +16,17 @@ from .weighting import weighting
 
 
 class Denoising(Stateless):
-    """The ordinary denoising loss on pictures."""
+    """The ordinary denoising loss on pictures, see `denoising`."""
 
-    config_type = DenoisingConfig
-    name = "denoising"
+    config_type: ClassVar[type] = DenoisingConfig
+    name: str = "denoising"
     needs: frozenset[Need] = frozenset({"pictures"})
 
     def __init__(self, config: DenoisingConfig) -> None:
         self.config = config
 
     def losses(self, piece: Piece) -> Iterator[Loss]:
-        """One term."""
+        """One term: the error of the adapted model's prediction."""
         yield Loss(denoising(piece.backbone, piece.batch, self.drawn(piece), self.config))
 
     def drawn(self, piece: Piece) -> Draw:
@@ -36,8 +37,8 @@ class Denoising(Stateless):
 def denoising(backbone: Backbone, batch: Batch, draw: Draw, config: DenoisingConfig | None = None) -> Tensor:
     """``mean ‖ε_pred − ε‖²`` per sample (v or flow where the model predicts those), as ``(B,)``.
 
-    Hosts hand out the denoised ``x0``; since ``x0_pred − x0`` is the prediction's error times a function of σ, the exact
-    weight ``w(σ)`` gives the same number for every kind of model (Ho et al. 2020, eq. 14; DiffuseKronA, eq. 1).
+    Hosts hand out the denoised ``x0``; since ``x0_pred − x0`` is the prediction's error times a function of σ, the
+    exact weight ``w(σ)`` gives the same number for every kind of model (Ho et al. 2020, eq. 14; DiffuseKronA, eq. 1).
     """
     config = config or DenoisingConfig()
     x_t = backbone.add_noise(batch.x0, draw.noise, draw.sigma)

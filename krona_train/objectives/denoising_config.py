@@ -23,15 +23,15 @@ class DenoisingConfig:
     huber_c: Annotated[float, Within(0.0001, 100)] = 0.1
     """Errors well above this count linearly instead of squared (diffusers' ``huber_c``)."""
     weighting: Weighting = "none"
-    """How noise levels count. ``none``: as the model predicts (Ho et al. 2020). ``min_snr``: Hang et al. 2023. ``debiased``:
-    Yu et al. 2024. ``p2``: Choi et al. 2022."""
+    """How noise levels count. ``none``: as the model predicts (Ho et al. 2020). ``min_snr``: Hang et al. 2023.
+    ``debiased``: Yu et al. 2024. ``p2``: Choi et al. 2022."""
     snr_gamma: Annotated[float, Within(0.01, 100)] = 5.0
     """γ of min-SNR."""
     p2_gamma: Annotated[float, Within(0, 10)] = 1.0
     """γ of P2; its k is 1."""
     levels: Levels = "uniform"
-    """Which noise levels are drawn, in the model's own time: ``uniform``, ``logit_normal`` and ``mode`` (Esser et al. 2024),
-    ``shifted`` (towards more noise, for large pictures)."""
+    """Which noise levels are drawn, in the model's own time: ``uniform``, ``logit_normal`` and ``mode`` (Esser et al.
+    2024), ``shifted`` (towards more noise, for large pictures)."""
     level_mean: Annotated[float, Within(-10, 10)] = 0.0
     """Of ``logit_normal``."""
     level_std: Annotated[float, Within(0.01, 10)] = 1.0
@@ -41,12 +41,15 @@ class DenoisingConfig:
     ] = 1.29
     """Of ``mode``: Esser et al. 2024, eq. 20; 0 is uniform."""
     level_shift: Annotated[float, Within(0.01, 100)] = 2.0
-    """Of ``shifted``, on top of the model's own shift: t becomes shift · t / (1 + (shift − 1) · t); above 1 is more noise."""
+    """Of ``shifted``, on top of the model's own shift: t becomes shift · t / (1 + (shift − 1) · t); above 1 is more
+    noise."""
     noise_offset: Annotated[float, Within(0, 1)] = 0.0
-    """Each channel's noise is shifted as a whole by this much, at random: lets ε-models learn very dark and bright pictures."""
+    """Each channel's noise is shifted as a whole by this much, at random: lets ε-models learn very dark and bright
+    pictures."""
     embedded_guidance: Annotated[float, Within(0, 100)] = 1.0
-    """What a model that was distilled with guidance is told (Flux dev, Flux 2 dev, HunyuanVideo): 1 asks for the picture itself,
-    as every trainer does. 0 leaves it to ComfyUI, 3.5 for Flux and 6 for HunyuanVideo. Other models have no such input."""
+    """What a model that was distilled with guidance is told (Flux dev, Flux 2 dev, HunyuanVideo): 1 asks for the
+    picture itself, as every trainer does. 0 leaves it to ComfyUI, 3.5 for Flux and 6 for HunyuanVideo. Other models
+    have no such input."""
 
     def __post_init__(self) -> None:
         require_fields(self)

@@ -14,7 +14,8 @@ from .preservation import PriorPreservation
 from .protocol import Objective
 
 OBJECTIVES: tuple[type[Objective], ...] = (Denoising, PriorPreservation)
-"""Those that settings choose by ``objective.kind`` have a ``kind`` in their settings; the first one is meant where none is named."""
+"""Those that settings choose by ``objective.kind`` have a ``kind`` in their settings; where none is named, the first
+one is meant."""
 
 
 def configs() -> tuple[type[OfKind], ...]:
@@ -28,11 +29,11 @@ def objective_of(config: OfKind, prior: PriorConfig) -> Objective:
     Raises:
         ConfigError: The settings are of no kind that there is, or they make no sense together.
     """
-    kind = next((each for each in OBJECTIVES if each.config_type is type(config)), None)
-    if kind is None:
-        known = ", ".join(each.kind for each in configs())
+    objective_type = next((each for each in OBJECTIVES if each.config_type is type(config)), None)
+    if objective_type is None:
+        kinds = ", ".join(each.kind for each in configs())
         raise ConfigError(
-            f"There is no objective {config.kind}.", found=config.kind, expected=known, remedy=f"Choose one of {known}."
+            f"There is no objective {config.kind}.", found=config.kind, expected=kinds, remedy=f"Choose one of {kinds}."
         )
-    chosen = kind(config)
-    return PriorPreservation(chosen, prior) if prior.weight else chosen
+    objective = objective_type(config)
+    return PriorPreservation(objective, prior) if prior.weight else objective

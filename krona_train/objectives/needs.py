@@ -12,7 +12,8 @@ from .protocol import Objective
 
 
 def require_needs(objective: Objective, backbone: Backbone, items: Sequence[Item | Group]) -> None:
-    """
+    """Refuse a training whose data or model lack what its objective needs.
+
     Raises:
         DataError: There are only prompts where pictures are needed, or no groups where these are.
         ConfigError: The model has no condition without a prompt, or no decoder.
@@ -42,7 +43,10 @@ def require_needs(objective: Objective, backbone: Backbone, items: Sequence[Item
         )
     if "decoder" in needs and not backbone.has_decoder:
         raise ConfigError(
-            f"The objective {kind} looks at pixels.", found="no VAE", expected="a VAE", remedy="Connect the model's VAE."
+            f"The objective {kind} looks at pixels.",
+            found="no VAE",
+            expected="a VAE",
+            remedy="Connect the model's VAE.",
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Any
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -20,11 +20,13 @@ from .denoising import Denoising, error
 from .denoising_config import DenoisingConfig
 from .needs import members_of
 from .noise import Draw
-from .protocol import Captured, Loss, Objective, Piece
+from .protocol import Captured, Loss, Need, Objective, Other, Piece, Turn
 
 
 class PriorPreservation:
-    """Another objective, with a term for the class: on pictures of it, or without pictures on what the frozen model makes of its caption.
+    """Another objective with a term for the subject's class.
+
+    The term is taken on pictures of the class, or without pictures on what the frozen model makes of its caption.
 
     Args:
         inner: What is minimised besides; the class's pictures are taken as it takes those of the subject.
@@ -33,7 +35,13 @@ class PriorPreservation:
         ConfigError: The objective is none that denoises pictures.
     """
 
-    config_type = PriorConfig
+    config_type: ClassVar[type] = PriorConfig
+    name: str
+    needs: frozenset[Need]
+    turns: tuple[Turn, ...]
+    others: Mapping[str, Other]
+    config: PriorConfig
+    _inner: Denoising
 
     def __init__(self, inner: Objective, config: PriorConfig) -> None:
         if not isinstance(inner, Denoising):
@@ -43,7 +51,8 @@ class PriorPreservation:
                 expected=Denoising.name,
                 remedy="Set prior.weight to 0.",
             )
-        self.config, self._inner = config, inner
+        self.config = config
+        self._inner = inner
         self.name, self.needs, self.others = inner.name, inner.needs, inner.others
         with_pictures = config.source == "pictures"
         self.turns = tuple(replace(t, sources=(*t.sources, "class data")) if with_pictures else t for t in inner.turns)
@@ -56,15 +65,15 @@ class PriorPreservation:
         yield from self._inner.losses(piece)
         if self.config.source == "model":
             drawn, settings = self._inner.drawn(piece), self._inner.config
-            kept = preservation(piece.backbone, piece.batch, drawn, settings, piece.bank.none())
-            yield Loss(self.config.weight * kept)
+            distance = preservation(piece.backbone, piece.batch, drawn, settings, piece.bank.none())
+            yield Loss(self.config.weight * distance)
 
     def capture(self) -> Captured:
-        """That of the inner objective."""
+        """The state of the inner objective; the term of the class has none."""
         return self._inner.capture()
 
-    def restore(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
-        """That of the inner objective."""
+    def restore(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, object]) -> None:
+        """Put the inner objective's state back."""
         self._inner.restore(tensors, numbers)
 
 
@@ -73,8 +82,8 @@ def preservation(
 ) -> Tensor:
     """Error ``(B,)`` of the adapted model's prediction on the class caption against the frozen model's own.
 
-    The noisy picture is the subject's; only the caption names its class alone (DreamBooth's prior term, Ruiz et al. 2022,
-    eq. 2, with the model's prediction instead of its pictures as the target).
+    The noisy picture is the subject's; only the caption names its class alone (DreamBooth's prior term, Ruiz et al.
+    2022, eq. 2, with the model's prediction instead of its pictures as the target).
     """
     x_t = backbone.add_noise(batch.x0, draw.noise, draw.sigma)
     with without_adapter, torch.no_grad():

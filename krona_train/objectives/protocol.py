@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Protocol
 
 from torch import Tensor
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from ..batches.samples import Sample
 
 Need = Literal["pictures", "groups", "unconditional", "decoder"]
-"""What an objective cannot do without: pictures (prompts alone are not enough), groups of pictures, the model's condition for no prompt, or
-something that turns latents into pixels."""
+"""What an objective cannot do without: pictures (prompts alone are not enough), groups of pictures, the model's
+condition for no prompt, or something that turns latents into pixels."""
 Source = Literal["data", "class data"]
 """Where samples come from: the data set, or pictures of the subject's class."""
-Captured = tuple[Mapping[str, Tensor], Mapping[str, Any]]
+Captured = tuple[Mapping[str, Tensor], Mapping[str, object]]
 """A state of its own: tensors, and plain numbers as JSON holds them."""
 
 
@@ -42,7 +42,7 @@ class Turn:
 
     adapter: str = MAIN
     name: str = ""
-    """Told apart by it where one adapter moves several times in a step."""
+    """Which turn it is, where one adapter moves several times in a step."""
     sources: tuple[Source, ...] = ("data",)
 
 
@@ -70,7 +70,8 @@ class Piece:
 
     @property
     def numbers(self) -> list[int]:
-        """Of the samples, counted from the start of the training; everything random about them comes from these."""
+        """The samples' numbers, counted from the start of the training; everything random about them comes from
+        these."""
         return [sample.number for sample in self.samples]
 
     @cached_property
@@ -80,7 +81,10 @@ class Piece:
 
 
 class Objective(Protocol):
-    """What is minimised. A kind is one file with a class, its settings among it, and a line in `krona_train.objectives.kinds.OBJECTIVES`."""
+    """What is minimised.
+
+    A kind is one file with a class and its settings, and a line in `krona_train.objectives.kinds.OBJECTIVES`.
+    """
 
     config_type: ClassVar[type]
     """Its settings, a frozen dataclass; `krona_train.settings.codec.OfKind` where ``objective.kind`` chooses it."""
@@ -93,18 +97,20 @@ class Objective(Protocol):
     others: Mapping[str, Other]
     """The adapters that it needs besides `MAIN`, by name; a training begins them fresh."""
 
-    def __init__(self, config: Any) -> None: ...
+    def __init__(self, config: object) -> None:
+        """Only with settings of its own `config_type`."""
 
     def losses(self, piece: Piece) -> Iterator[Loss]:
-        """What is added up for each sample, one term after the other, so that the activations of the first are free before the second's are made.
+        """The terms that are added up for each sample.
 
-        What comes of one prediction is one term: its graph is gone with the first.
+        One after the other, so that the activations of the first are free before the second's are made. What comes of
+        one prediction is one term: its graph is gone with the first.
         """
 
     def capture(self) -> Captured:
         """What it remembers from step to step, copied; nothing for most."""
 
-    def restore(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
+    def restore(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, object]) -> None:
         """Stand where `capture` was called, bit for bit.
 
         Raises:
@@ -113,14 +119,14 @@ class Objective(Protocol):
 
 
 class Stateless:
-    """An objective that remembers nothing and needs no other adapter."""
+    """What objectives share that remember nothing from step to step and need no other adapter."""
 
     turns: tuple[Turn, ...] = (Turn(),)
     others: Mapping[str, Other] = MappingProxyType({})
 
     def capture(self) -> Captured:
-        """Nothing."""
+        """An empty state."""
         return {}, {}
 
-    def restore(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
-        """Nothing to do."""
+    def restore(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, object]) -> None:
+        """Does nothing: there is no state to put back."""

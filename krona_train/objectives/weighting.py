@@ -11,9 +11,9 @@ from .denoising_config import DenoisingConfig
 def weighting(config: DenoisingConfig, snr: Tensor, loss_weight: Tensor) -> Tensor:
     """What the squared error of the model's own prediction is multiplied by, per sample.
 
-    All three are defined by what they make of the error of ``x0``, so that ε-, v- and flow-models train on the same thing:
-    min-SNR ``min(snr, γ)`` (Hang et al. 2023, eq. 7 to 9), debiased ``√snr`` (Yu et al. 2024: 1/√snr on the error of ε),
-    P2 ``snr / (1 + snr)^γ`` (Choi et al. 2022, eq. 8).
+    All three are defined by what they make of the error of ``x0``, so that ε-, v- and flow-models train on the same
+    thing: min-SNR ``min(snr, γ)`` (Hang et al. 2023, eq. 7 to 9), debiased ``√snr`` (Yu et al. 2024: 1/√snr on the
+    error of ε), P2 ``snr / (1 + snr)^γ`` (Choi et al. 2022, eq. 8).
 
     Args:
         snr: ``(B,)``, at the samples' noise levels.

@@ -64,7 +64,10 @@ def checkpointed(blocks: Sequence[nn.Module], mode: Checkpointing, pinned: Pinne
 
 
 def _recomputing(block: nn.Module, offload: bool, pinned: Pinned) -> Forward:
-    """A ``forward`` that saves its inputs only. Gradients of layers inside are kept, even where no input carries one."""
+    """A ``forward`` that saves its inputs only.
+
+    Gradients of layers inside are kept, even where no input carries one.
+    """
     random = any(isinstance(m, nn.Dropout) and m.p > 0 and m.training for m in block.modules())
 
     def forward(original: Callable[..., object], *args: object, **kwargs: object) -> object:
@@ -152,7 +155,8 @@ class _Alias(torch.autograd.Function):
 
 
 def _mapped(value: object, change: Callable[[Tensor], object]) -> object:
-    """Tensors changed, those in tuples and lists too; dictionaries stay the caller's own: blocks may write into them."""
+    """Tensors changed, those in tuples and lists too; dictionaries stay the caller's own: blocks may write into
+    them."""
     if isinstance(value, Tensor):
         return change(value)
     return _each(value, partial(_mapped, change=change))

@@ -68,6 +68,7 @@ def backward_that_fits(scene: Scene, blocks: Blocks, progress: Progress, turn: T
             if not is_out_of_memory(error):
                 raise
         if not scene.runtime.largest(loss is None):
+            assert loss is not None  # no process has failed, this one among them
             return loss
         # The failed step's tensors hang on the exception; out here they are free.
         scene.bank.trainees[turn.adapter].optimizer.zero_grad()
@@ -78,14 +79,20 @@ def backward_that_fits(scene: Scene, blocks: Blocks, progress: Progress, turn: T
                 f"Step {progress.done + 1} does not fit in memory, not even with {progress.plan.describe(batch_size)}.",
                 found=f"batches of {batch_size}",
                 expected="a smaller model or smaller pictures",
-                remedy="Lower the resolution, take a quantised model (fp8), switch offload on, or close other programs.",
+                remedy="Lower the resolution, take a quantised model (fp8), switch offload on, or close other "
+                "programs.",
             )
         progress.plan = smaller
-        scene.sink(Noted(progress.done, f"Out of memory: going on with {smaller.describe(batch_size)}. The result is the same."))
+        how = smaller.describe(batch_size)
+        scene.sink(Noted(progress.done, f"Out of memory: going on with {how}. The result is the same."))
 
 
 def backward(scene: Scene, progress: Progress, turn: Turn) -> Tensor:
-    """Gradients of one turn: the mean over its ``accumulate`` batches of ``batch_size`` samples; returns the mean loss."""
+    """The gradients of one turn: those of the mean over its ``accumulate`` batches of ``batch_size`` samples.
+
+    Returns:
+        The mean loss ``()``, on the model's device.
+    """
     config, scaler = scene.config, scene.bank.trainees[turn.adapter].scaler
     total = torch.zeros((), device=scene.backbone.device)
     for number in range(progress.done * config.accumulate, (progress.done + 1) * config.accumulate):

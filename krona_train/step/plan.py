@@ -31,7 +31,7 @@ class Plan:
         return None
 
     def describe(self, batch_size: int) -> str:
-        """In words, for the user."""
+        """The plan in words, such as ``checkpointing, 2 pictures at a time``."""
         how = {"none": "without checkpointing", "blocks": "checkpointing", "offloaded": "checkpointing, offloaded"}
         size = -(-batch_size // self.pieces)
         return f"{how[self.checkpointing]}, {size} picture{'s' if size > 1 else ''} at a time"

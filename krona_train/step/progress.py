@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any
 
 from ..run.state import TrainState
 from .plan import Plan
@@ -38,12 +37,13 @@ class Progress:
     """The step after which the last look was; looking at one step twice would count it twice."""
     best: Best = field(default_factory=Best)
 
-    def numbers(self) -> dict[str, Any]:
-        """For a saved state."""
+    def numbers(self) -> dict[str, object]:
+        """What a saved state keeps of it, as JSON holds it."""
         return {"looked": self.looked, "best": dataclasses.asdict(self.best), "plan": dataclasses.asdict(self.plan)}
 
     def restore(self, state: TrainState) -> None:
-        """Stand where the state was saved; a plan that was made smaller stays so unless the settings ask for less yet."""
+        """Stand where the state was saved; a plan that was made smaller stays so unless the settings ask for less
+        yet."""
         self.done, self.looked = state.step, state.numbers["looked"]
         self.best = Best(**state.numbers["best"])
         if self.plan.checkpointing == state.config.memory.checkpointing:

@@ -25,6 +25,7 @@ class _Reading:
     memory: int
 
     def get(self) -> tuple[float, float]:
+        """Loss and gradient norm, waiting for them if need be."""
         if self.arrived is not None:
             self.arrived.synchronize()
         loss, grad_norm = self.numbers.tolist()
@@ -34,9 +35,9 @@ class _Reading:
 class Readings:
     """Tells about each step; where the device computes beside Python, while the next step is on its way.
 
-    Reading a number makes Python wait until the device has computed it, and the device then waits for Python's next commands. Read one step late,
-    both go on. The device has to guard the factors itself in the meantime: once a loss or gradient is not finite, `broken` is 1, and no
-    optimizer step that is given it moves anything.
+    Reading a number makes Python wait until the device has computed it, and the device then waits for Python's next
+    commands. Read one step late, both go on. The device has to guard the factors itself in the meantime: once a loss or
+    gradient is not finite, `broken` is 1, and no optimizer step that is given it moves anything.
 
     Args:
         late: Whether steps are told one step late.
@@ -110,12 +111,13 @@ class Readings:
                     f"The {name} became {value} in step {step}.",
                     found=value,
                     expected="a finite number",
-                    remedy=f"The factors of step {step - 1} are kept. Lower the learning rate, or let the model compute in bf16 or fp32.",
+                    remedy=f"The factors of step {step - 1} are kept. Lower the learning rate, or let the model "
+                    "compute in bf16 or fp32.",
                 )
 
 
 def _on_the_way(numbers: Tensor) -> tuple[Tensor, torch.Event | None]:
-    """A copy in the computer's memory, and what tells when it is there."""
+    """A copy in the computer's memory, and the event after which it is there; none where it is there at once."""
     if numbers.device.type == "cpu":
         return numbers, None
     copy = numbers.to("cpu", non_blocking=True)

@@ -16,7 +16,7 @@ from ..run.events import Sink
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """Who takes part: handed around whole."""
+    """Everything that takes part in a training's steps, as one value that its parts are handed."""
 
     backbone: Backbone
     bank: Bank

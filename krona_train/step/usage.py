@@ -12,7 +12,7 @@ SECONDS_BETWEEN_LOOKS = 0.25
 
 
 class Usage:
-    """The most that is held on a GPU since the last reading; without one, what the process holds in the computer's memory."""
+    """The most that was held on a GPU since the last reading; without one, what the process holds in main memory."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device if device.type == "cuda" else None
@@ -21,12 +21,12 @@ class Usage:
         self.begin()
 
     def begin(self) -> None:
-        """A step begins."""
+        """Count anew: a step begins."""
         if self._device is not None:
             torch.cuda.reset_peak_memory_stats(self._device)
 
     def bytes(self) -> int:
-        """Of the step that ends."""
+        """The most that the step which ends has held; of the process, what it holds now."""
         if self._device is not None:
             return torch.cuda.max_memory_allocated(self._device)
         now = time.monotonic()
