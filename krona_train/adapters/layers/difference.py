@@ -9,37 +9,33 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from krona_ops.live.attach import convolution_options
-from krona_ops.nearest.kronecker import Nearest
 from krona_ops.targets.rules import Target
 from krona_ops.updates import kron
 from krona_ops.updates.delta import Delta, Matrix
 from krona_ops.updates.factor import Full
 
 from ...settings.groups import AdapterConfig
-from .protocol import BIAS, Call, IsPlain, Layer, Role, copy, gated, standing_in
+from .protocol import Call, IsPlain, Role, copy, gated, standing_in
+from .whole import WholeLayer
 
 
-class DifferenceLayer(Layer):
+class DifferenceLayer(WholeLayer):
     """``ΔW`` itself, ``target.shape``, started at zero; a weight decay draws it back to the base model.
 
     In a file it is the host's ``diff``, and ``diff_b`` of a bias.
     """
 
     kind = "difference"
-    is_whole = True
 
     def __init__(self, target: Target) -> None:
-        super().__init__()
-        self._is_bias = target.is_vector and target.name.endswith(BIAS)
+        super().__init__(target)
         self.value = nn.Parameter(torch.zeros(target.shape))
 
     @classmethod
-    def build(cls, target: Target, config: AdapterConfig, rng: torch.Generator, base: Callable[[], Tensor]) -> DifferenceLayer:
+    def build(
+        cls, target: Target, config: AdapterConfig, rng: torch.Generator, base: Callable[[], Tensor]
+    ) -> DifferenceLayer:
         return cls(target)
-
-    @property
-    def changes_bias(self) -> bool:
-        return self._is_bias
 
     def by_role(self) -> Mapping[Role, tuple[nn.Parameter]]:
         return {"zero": (self.value,)}
@@ -47,14 +43,20 @@ class DifferenceLayer(Layer):
     def call_for(self, module: nn.Module, name: str, is_plain: IsPlain) -> Call:
         update = self._update_of(module, name)
 
-        def call(original: Callable[..., Tensor], gate: Tensor | None, x: Tensor, *args: object, **kwargs: object) -> Tensor:
+        def call(
+            original: Callable[..., Tensor], gate: Tensor | None, x: Tensor, *args: object, **kwargs: object
+        ) -> Tensor:
             y = original(x, *args, **kwargs)
             return y + gated(update(x).expand_as(y), gate)
 
         return call
 
     def _update_of(self, module: nn.Module, name: str) -> Callable[[Tensor], Tensor]:
-        """From ``x`` to what the difference adds to the module's output, which every kind of module here has in its weight linearly."""
+        """From ``x`` to what the difference adds to the module's output.
+
+        Every kind of module here is linear in its weight: ``f(x; W + ΔW) = f(x; W) + f(x; ΔW)`` with the bias left out
+        of the second.
+        """
         value = self.value
         if self._is_bias:
             is_second = _has_channels_second(module)
@@ -63,7 +65,8 @@ class DifferenceLayer(Layer):
             options = convolution_options(module, name)
             if options is None:
                 return lambda x: F.linear(x, value.to(x.dtype))
-            return lambda x: kron.CONVOLUTIONS[value.ndim - 2](x, value.to(x.dtype), **options)  # type: ignore[arg-type]
+            convolve = kron.CONVOLUTIONS[value.ndim - 2]
+            return lambda x: convolve(x, value.to(x.dtype), **options)  # type: ignore[arg-type]  # options of any convolution
         forward = type(module).forward
 
         def update(x: Tensor) -> Tensor:
@@ -84,14 +87,6 @@ class DifferenceLayer(Layer):
     @torch.no_grad()
     def begin_at(self, delta: Delta) -> None:
         self.value.copy_(delta.dense())
-
-    @classmethod
-    def as_it_is(cls, delta: Delta, target: Target, config: AdapterConfig) -> Matrix | None:
-        return Matrix(Full(delta.dense().float()))
-
-    @classmethod
-    def nearest(cls, delta: Delta, target: Target, config: AdapterConfig) -> Nearest:
-        return Nearest(Matrix(Full(delta.dense().float())), 0.0)
 
 
 def _has_channels_second(module: nn.Module) -> bool:

@@ -7,38 +7,36 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from krona_ops.nearest.kronecker import Nearest
 from krona_ops.targets.rules import Target
 from krona_ops.updates.delta import Delta, Matrix
 from krona_ops.updates.factor import Full
 
 from ...settings.groups import AdapterConfig
-from .protocol import BIAS, Call, IsPlain, Layer, Role, copy, gated, standing_in
+from .protocol import Call, IsPlain, Role, copy, gated, standing_in
+from .whole import WholeLayer
 
 
-class FullLayer(Layer):
-    """``W'`` in the place of ``W``, of any shape, started at it; the update is ``W' − W``. A weight decay draws it to zero, not to the base model.
+class FullLayer(WholeLayer):
+    """``W'`` in the place of ``W``, of any shape, started at it; the update is ``W' − W``.
+
+    A weight decay draws it to zero, not to the base model.
 
     Args:
         base: ``W``, or a bias; it must stay as it is for as long as this is trained.
     """
 
     kind = "full"
-    is_whole = True
 
     def __init__(self, target: Target, base: Tensor) -> None:
-        super().__init__()
-        self._is_bias = target.is_vector and target.name.endswith(BIAS)
+        super().__init__(target)
         self._base = base
         self.value = nn.Parameter(base.detach().float().clone())
 
     @classmethod
-    def build(cls, target: Target, config: AdapterConfig, rng: torch.Generator, base: Callable[[], Tensor]) -> FullLayer:
+    def build(
+        cls, target: Target, config: AdapterConfig, rng: torch.Generator, base: Callable[[], Tensor]
+    ) -> FullLayer:
         return cls(target, base())
-
-    @property
-    def changes_bias(self) -> bool:
-        return self._is_bias
 
     def by_role(self) -> Mapping[Role, tuple[nn.Parameter]]:
         return {"weight": (self.value,)}
@@ -46,7 +44,9 @@ class FullLayer(Layer):
     def call_for(self, module: nn.Module, name: str, is_plain: IsPlain) -> Call:
         which = "bias" if self._is_bias else "weight"
 
-        def call(original: Callable[..., Tensor], gate: Tensor | None, x: Tensor, *args: object, **kwargs: object) -> Tensor:
+        def call(
+            original: Callable[..., Tensor], gate: Tensor | None, x: Tensor, *args: object, **kwargs: object
+        ) -> Tensor:
             held = module._parameters[which]
             assert held is not None  # it was taken from there
             with standing_in(module, which, self.value.to(held.dtype)):
@@ -67,11 +67,3 @@ class FullLayer(Layer):
     @torch.no_grad()
     def begin_at(self, delta: Delta) -> None:
         self.value.copy_(self._base.to(self.value) + delta.dense().to(self.value))
-
-    @classmethod
-    def as_it_is(cls, delta: Delta, target: Target, config: AdapterConfig) -> Matrix | None:
-        return Matrix(Full(delta.dense().float()))
-
-    @classmethod
-    def nearest(cls, delta: Delta, target: Target, config: AdapterConfig) -> Nearest:
-        return Nearest(Matrix(Full(delta.dense().float())), 0.0)
