@@ -45,7 +45,7 @@ class Gates:
         return _Only(self, MappingProxyType(dict(gates)))
 
     def pinned(self) -> AbstractContextManager[None]:
-        """What a backward pass must enter to compute again what is computed now, since other adapters may count by then."""
+        """What a backward pass must enter to compute again what is computed now: by then other adapters may count."""
         return _Only(self, self._now)
 
     def gate(self, adapter: str) -> Gate:
@@ -95,8 +95,8 @@ def patch_of(
     Raises:
         ConfigError: See `forward_with`.
     """
-    calls = [(adapter, layer.call_for(module, name, is_plain)) for name, both in held.items() for adapter, layer in both]
-    weighing = [(adapter, layer) for both in held.values() for adapter, layer in both if not layer.changes_bias]
+    calls = [(a, layer.call_for(module, name, is_plain)) for name, layers in held.items() for a, layer in layers]
+    weighing = [(a, layer) for layers in held.values() for a, layer in layers if not layer.changes_bias]
 
     def weigh(weight: Tensor) -> Tensor:
         for adapter, layer in weighing:
@@ -131,7 +131,8 @@ def _forward(calls: list[tuple[str, Call]], gates: Gates) -> Callable[..., Tenso
 def _require_no_gate(gate: Gate, name: LayerName) -> None:
     if gate is not None:
         raise TrainingError(
-            "This model reads the layer's weight instead of calling the layer, so its samples cannot have gates of their own.",
+            "This model reads the layer's weight instead of calling the layer, so its samples cannot have gates of "
+            "their own.",
             layer=name,
             found="a gate for each sample",
             expected="no gate",
@@ -153,25 +154,25 @@ def all_attached(
         for name, layer in layers.items():
             path = name.removesuffix(BIAS) if layer.changes_bias else name
             held.setdefault(path, {}).setdefault(name, []).append((adapter, layer))
-    patches = {
-        path: patch_of(
-            {name: tuple(both) for name, both in names.items()}, backbone.module(LayerName(path)), gates, backbone.is_plain
-        )
-        for path, names in held.items()
-    }
+    patches: dict[str, ForwardPatch] = {}
+    for path, names in held.items():
+        of_module = {name: tuple(pairs) for name, pairs in names.items()}
+        patches[path] = patch_of(of_module, backbone.module(LayerName(path)), gates, backbone.is_plain)
 
     def again() -> None:
         for patch in patches.values():
             patch.offer_weight()
 
     if reach is not None:
-        reach.attach(backbone.module, patches)
+        reach.attach(lambda path: backbone.module(LayerName(path)), patches)
     with every(patches.values()), backbone.on_load(again):
         yield
 
 
 @contextmanager
-def attached(backbone: Backbone, layers: Layers, gates: Gates | None = None, reach: Reach | None = None) -> Iterator[None]:
+def attached(
+    backbone: Backbone, layers: Layers, gates: Gates | None = None, reach: Reach | None = None
+) -> Iterator[None]:
     """`all_attached` of one adapter, which always counts where there are no gates."""
     with all_attached(backbone, {MAIN: layers}, gates or Gates(), reach):
         yield

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 
 class Average:
-    """What diffusers' ``EMAModel`` computes, bit for bit (a test holds it to that), where every training can afford it: that class lives in a module that takes
-    3.4 s and 144 MB to import, and moves each factor by itself.
+    """What diffusers' ``EMAModel`` computes, bit for bit (a test holds it to that), at a cost that every training can afford.
+
+    That class lives in a module that takes 3.4 s and 144 MB to import, and moves each factor by itself.
 
     Args:
         parameters: Whose average it is, any shapes; starts as they are.
@@ -19,15 +20,16 @@ class Average:
 
     def __init__(self, parameters: Sequence[nn.Parameter], decay: float) -> None:
         self.values: list[Tensor] = [parameter.detach().clone() for parameter in parameters]
-        self._parameters, self._decay = list(parameters), decay
+        self._parameters: list[Tensor] = list(parameters)
+        self._decay = decay
 
     @torch.no_grad()
     def move(self, done: int, broken: Tensor | None = None) -> None:
-        """After a step.
+        """Take the parameters as they are after a step into the average.
 
         Args:
-            done: Steps so far, this one included. The first one is taken as it is; then the decay is (1 + t) / (10 + t) after t steps more, as long as that
-                is less than the decay that was set.
+            done: Steps so far, this one included. The first one is taken as it is; then the decay is (1 + t) / (10 + t)
+                after t steps more, as long as that is less than the decay that was set.
             broken: ``()``, 1 where nothing shall move, 0 elsewhere.
         """
         share: float | Tensor = 1 - (min(done / (9 + done), self._decay) if done > 1 else 0.0)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
@@ -82,7 +81,12 @@ class Bank:
         return sum(p.numel() for trainee in self.trainees.values() for p in trainee.parameters)
 
     def only(self, *names: str, **gates: Gate) -> AbstractContextManager[None]:
-        """Inside, the model computes with these adapters: those of ``names`` fully, those of ``gates`` as much as their ``(B,)`` say; and no others."""
+        """Inside, the model computes with these adapters and no others.
+
+        Args:
+            names: They count fully.
+            gates: By name, how much they count for each sample, ``(B,)``.
+        """
         return self.gates.only({**dict.fromkeys(names), **gates})
 
     def none(self) -> AbstractContextManager[None]:
@@ -98,7 +102,10 @@ class Bank:
 
     @contextmanager
     def moving(self, adapter: str) -> Iterator[None]:
-        """Inside, losses give gradients to this adapter alone, whichever of them count: another one's would be added to those of its own turn."""
+        """Inside, losses give gradients to this adapter alone, whichever of them count.
+
+        Those of another one would be added to those of its own turn.
+        """
         others = [p for name, trainee in self.trainees.items() if name != adapter for p in trainee.parameters]
         for parameter in others:
             parameter.requires_grad_(False)
@@ -117,34 +124,42 @@ class Bank:
         """The adapters besides `MAIN` as the training would return them now, by name."""
         return {name: trainee.result() for name, trainee in self.trainees.items() if name != MAIN}
 
-    def capture(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """All tensors and all plain numbers, copied. Those of `MAIN` have no name before them, as when there was no other adapter."""
-        tensors, numbers = self.main.capture()
-        others: dict[str, Any] = {}
+    def capture(self, *, stays: bool = False) -> tuple[dict[str, Tensor], dict[str, object]]:
+        """All tensors and all plain numbers, copied.
+
+        Those of `MAIN` have no name before them, as when there was no other adapter.
+
+        Args:
+            stays: See `Trainee.capture`.
+        """
+        tensors, numbers = self.main.capture(stays=stays)
+        others: dict[str, object] = {}
         for name, trainee in self.trainees.items():
             if name != MAIN:
-                more, others[name] = trainee.capture()
+                more, others[name] = trainee.capture(stays=stays)
                 tensors |= {f"{PREFIX}{name}.{key}": value for key, value in more.items()}
         return tensors, {**numbers, **({ADAPTERS: others} if others else {})}
 
-    def restore(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
+    def restore(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, object]) -> None:
         """Put everything back, bit for bit.
 
         Raises:
             ConfigError: The adapters, their layers, or what their optimizers keep of them, are not those of the state.
         """
+        others = numbers.get(ADAPTERS)
         for name, trainee in self.trainees.items():
             if name == MAIN:
                 trainee.restore({key: value for key, value in tensors.items() if not key.startswith(PREFIX)}, numbers)
                 continue
             before = f"{PREFIX}{name}."
             own = {key.removeprefix(before): value for key, value in tensors.items() if key.startswith(before)}
-            trainee.restore(own, numbers.get(ADAPTERS, {}).get(name, _NOTHING))
+            kept = others.get(name) if isinstance(others, Mapping) else None
+            trainee.restore(own, kept if isinstance(kept, Mapping) else _NOTHING)
 
 
 ADAPTERS = "adapters"
 """Among the numbers of a state: those of the adapters besides `MAIN`."""
 PREFIX = "adapters."
 """Before the names of their tensors."""
-_NOTHING: Mapping[str, Any] = {"scaler": {}, "optimizer": {}, "groups": []}
+_NOTHING: Mapping[str, object] = {"scaler": {}, "optimizer": {}, "groups": []}
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypedDict
 
 import torch
 from torch import nn
 
+from krona_ops import LayerName
 from krona_ops.errors import ConfigError
 
 from ..packages import load
@@ -21,8 +22,19 @@ PACKAGES = {"adamw8bit": "bitsandbytes", "prodigy": "prodigyopt", "schedulefree"
 """Optimizers that a package of their own brings."""
 
 
-def parameter_groups(layers: Mapping[str, Layer], rates: Mapping[str, float], config: OptimizerConfig) -> list[dict[str, Any]]:
-    """The factors by learning rate: those that start random, those that start at zero, and whatever a target rule sets apart.
+class Group(TypedDict):
+    """Parameters that learn equally fast, as PyTorch's optimizers take them."""
+
+    params: list[nn.Parameter]
+    lr: float
+
+
+def parameter_groups(
+    layers: Mapping[LayerName, Layer], rates: Mapping[str, float], config: OptimizerConfig
+) -> list[Group]:
+    """The factors by learning rate.
+
+    Those that start random are apart from those that start at zero, and from whatever a target rule sets apart.
 
     Args:
         rates: For each layer, what its learning rate is multiplied by.
@@ -35,37 +47,40 @@ def parameter_groups(layers: Mapping[str, Layer], rates: Mapping[str, float], co
     return [{"params": parameters, "lr": rate} for rate, parameters in groups.items()]
 
 
-def build_optimizer(groups: Iterable[Mapping[str, Any]], config: OptimizerConfig) -> torch.optim.Optimizer:
+def build_optimizer(groups: Sequence[Group], config: OptimizerConfig) -> torch.optim.Optimizer:
     """The optimizer of the settings.
 
     Raises:
         ConfigError: It comes in a package that is not installed.
     """
-    shared = {"lr": config.learning_rate, "betas": config.betas, "weight_decay": config.weight_decay}
+    rate, betas, decay = config.learning_rate, config.betas, config.weight_decay
     parameters = [dict(group) for group in groups]
     if config.name == "adamw":
         # One kernel for all factors: PyTorch's loop costs a CPU 4 ms for 64 of them, this 0.6 ms.
-        return torch.optim.AdamW(parameters, eps=config.eps, fused=_device(parameters) in FUSED or None, **shared)
+        fused = _device(groups) in FUSED or None
+        return torch.optim.AdamW(parameters, lr=rate, betas=betas, eps=config.eps, weight_decay=decay, fused=fused)
+    shared = {"lr": rate, "betas": betas, "weight_decay": decay}
     package = load(PACKAGES[config.name], f"The optimizer {config.name}", "take adamw")
     if config.name == "adamw8bit":
         return package.optim.AdamW8bit(parameters, eps=config.eps, **shared)
     if config.name == "prodigy":
-        _require_one_rate(parameters)
+        _require_one_rate(groups)
         # As Prodigy's authors set it for diffusion models: decoupled decay, bias correction, no warmup to safeguard.
         options = {"decouple": True, "use_bias_correction": True, "safeguard_warmup": config.warmup > 0}
         return package.Prodigy(parameters, eps=config.eps, **options, **shared)
     return package.AdamWScheduleFree(parameters, eps=config.eps, warmup_steps=config.warmup, **shared)
 
 
-def _device(groups: Sequence[Mapping[str, Any]]) -> str:
-    """The kind of device that the parameters are on; nothing where there are none."""
+def _device(groups: Sequence[Group]) -> str:
+    """The kind of device that the parameters are on, such as ``cuda``; empty where there are none."""
     return next((parameter.device.type for group in groups for parameter in group["params"]), "")
 
 
-def _require_one_rate(groups: Sequence[Mapping[str, Any]]) -> None:
-    """
+def _require_one_rate(groups: Sequence[Group]) -> None:
+    """Refuse rates that Prodigy would have to find apart.
+
     Raises:
-        ConfigError: Prodigy would have to find several learning rates at once.
+        ConfigError: There are several learning rates above 0.
     """
     rates = sorted({group["lr"] for group in groups if group["lr"]})
     if len(rates) > 1:
@@ -73,11 +88,14 @@ def _require_one_rate(groups: Sequence[Mapping[str, Any]]) -> None:
             "Prodigy finds one learning rate for all factors.",
             found=f"rates of {', '.join(map(str, rates))}",
             expected="one rate",
-            remedy="Set rate_a, rate_b, rate_text and the rates of all target rules to 1, or to 0 for what shall stay as it is.",
+            remedy="Set rate_a, rate_b, rate_text and the rates of all target rules to 1, or to 0 for what shall stay as "
+            "it is.",
         )
 
 
-def learning_rate_factor(config: OptimizerConfig, optimizer: torch.optim.Optimizer, steps: int) -> Callable[[int], float]:
+def learning_rate_factor(
+    config: OptimizerConfig, optimizer: torch.optim.Optimizer, steps: int
+) -> Callable[[int], float]:
     """``factor(steps done)``, what every learning rate is multiplied by in the next step.
 
     Raises:

@@ -1,13 +1,15 @@
-"""Everything of one adapter that moves in a training: factors, optimizer, average; captured and put back bit for bit."""
+"""Everything of one adapter that moves in a training: factors, optimizer, average.
+
+It is captured and put back bit for bit.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -76,7 +78,8 @@ class Trainee:
     Args:
         targets: The layers to adapt.
         rates: For each layer, what its learning rate is multiplied by.
-        begun: Updates that layers start at, each in its layer's own form (`krona_train.adapters.start`); the others start fresh.
+        begun: Updates that layers start at, each in its layer's own form (`krona_train.adapters.start`); the others
+            start fresh.
         base: See `build_layers`.
     """
 
@@ -114,8 +117,9 @@ class Trainee:
     @property
     def can_hold_still(self) -> bool:
         """Whether `step` can be told by the device itself to move nothing."""
-        fused = isinstance(self.optimizer, torch.optim.AdamW) and all(group["fused"] for group in self.optimizer.param_groups)
-        return fused and not self.scaler.is_enabled()
+        is_adamw = isinstance(self.optimizer, torch.optim.AdamW)
+        is_fused = is_adamw and all(group["fused"] for group in self.optimizer.param_groups)
+        return is_fused and not self.scaler.is_enabled()
 
     def clip(self) -> Tensor:
         """Undo the loss scale and bound the gradients' norm; returns the norm from before."""
@@ -123,16 +127,18 @@ class Trainee:
         return torch.nn.utils.clip_grad_norm_(self.parameters, self._max_grad_norm)
 
     def step(self, done: int, broken: Tensor | None = None) -> float:
-        """Move the factors once and forget the gradients; returns the learning rate of the settings as it stands now, which each layer multiplies by its own.
+        """Move the factors once and forget the gradients.
 
         Args:
             done: Steps before this one.
             broken: ``()``, 1 where nothing shall move, 0 elsewhere; only where `can_hold_still`.
+
+        Returns:
+            The learning rate of the settings as it stands now, which each layer multiplies by its own.
         """
         if broken is not None:
-            self.optimizer.found_inf = (
-                broken  # PyTorch's fused optimizers look for it under this name (GradScaler puts it there)
-            )
+            # PyTorch's fused optimizers look for it under this name, which only GradScaler gives it.
+            self.optimizer.found_inf = broken  # type: ignore[attr-defined]
         factor = self._factor(done)
         for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate * factor
@@ -172,12 +178,17 @@ class Trainee:
 
     def _set_training(self, training: bool) -> None:
         if self._schedule_free:
-            (self.optimizer.train if training else self.optimizer.eval)()  # type: ignore[attr-defined]
+            (self.optimizer.train if training else self.optimizer.eval)()  # type: ignore[attr-defined]  # its own methods
 
-    def capture(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """All tensors and all plain numbers, copied; further training does not change them."""
-        tensors = {f"factors.{name}": p for name, p in self._named_parameters()}
-        numbers: dict[str, Any] = {"scaler": self.scaler.state_dict(), "optimizer": {}}
+    def capture(self, *, stays: bool = False) -> tuple[dict[str, Tensor], dict[str, object]]:
+        """All tensors and all plain numbers, copied; further training does not change them.
+
+        Args:
+            stays: The copies stay on the device, so that Python need not wait for it; for a state that is put back
+                soon, or never.
+        """
+        tensors: dict[str, Tensor] = {f"factors.{name}": p for name, p in self._named_parameters()}
+        of_parameters: dict[str, dict[str, object]] = {}
         state = self.optimizer.state_dict()
         for index, values in state["state"].items():
             for name, value in values.items():
@@ -186,69 +197,78 @@ class Trainee:
                 elif isinstance(value, Mapping):  # bitsandbytes keeps its quantised moments one level deeper
                     tensors |= {f"optimizer.{index}.{name}/{inner}": tensor for inner, tensor in value.items()}
                 else:
-                    numbers["optimizer"].setdefault(str(index), {})[name] = value
-        numbers["groups"] = [
+                    of_parameters.setdefault(str(index), {})[name] = value
+        groups = [
             {key: value for key, value in group.items() if key != "params" and _is_plain(value)}
             for group in state["param_groups"]
         ]
-        if self._average is not None:
-            tensors |= {f"ema.{n}": p for (n, _), p in zip(self._named_parameters(), self._average.values, strict=True)}
-        return {key: value.detach().cpu().clone() for key, value in tensors.items()}, json.loads(json.dumps(numbers))
+        tensors |= self._averages()
+        copies = {key: value.detach() if stays else value.detach().cpu() for key, value in tensors.items()}
+        numbers = {"scaler": self.scaler.state_dict(), "optimizer": of_parameters, "groups": groups}
+        return {key: value.clone() for key, value in copies.items()}, json.loads(json.dumps(numbers))
 
-    def restore(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
+    def restore(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, object]) -> None:
         """Put everything back, bit for bit.
 
         Raises:
             ConfigError: The layers, or what their optimizer keeps of them, are not those of the state.
         """
-        wanted = {f"factors.{name}": p for name, p in self._named_parameters()}
-        _require_same_factors(wanted, {k: v for k, v in tensors.items() if k.startswith("factors.")})
+        factors = {f"factors.{name}": p for name, p in self._named_parameters()}
+        _require_same_factors(factors, {k: v for k, v in tensors.items() if k.startswith("factors.")})
         with torch.no_grad():
-            for key, parameter in wanted.items():
+            for key, parameter in factors.items():
                 parameter.copy_(tensors[key])
         groups = self.optimizer.state_dict()["param_groups"]
-        _require_same_groups(numbers["groups"], groups)
-        numbered = [
-            parameter for group in self.optimizer.param_groups for parameter in group["params"]
-        ]  # the optimizer's own order
-        moments = _moments(tensors, numbers["optimizer"], numbered)
-        groups = [{**group, **_as_before(stored, group)} for group, stored in zip(groups, numbers["groups"], strict=True)]
+        stored_groups = _groups(numbers.get("groups"), groups)
+        numbered = [p for group in self.optimizer.param_groups for p in group["params"]]  # in the optimizer's own order
+        moments = _moments(tensors, _mapping("optimizer", numbers.get("optimizer")), numbered)
+        groups = [{**group, **_as_before(stored, group)} for group, stored in zip(groups, stored_groups, strict=True)]
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
-        if self.scaler.is_enabled() and numbers["scaler"]:  # what the model computes in may have been changed meanwhile
-            self.scaler.load_state_dict(dict(numbers["scaler"]))
-        if self._average is not None:
+        scale = _mapping("scaler", numbers.get("scaler"))
+        if self.scaler.is_enabled() and scale:  # what the model computes in may have been changed meanwhile
+            self.scaler.load_state_dict(dict(scale))
+        averages = self._averages()
+        if averages:
             # Into memory of our own: a node's state is read under inference mode, and nothing may move such tensors.
-            averages = {
-                f"ema.{name}": value for (name, _), value in zip(self._named_parameters(), self._average.values, strict=True)
-            }
             _require_same_factors(averages, {k: v for k, v in tensors.items() if k.startswith("ema.")})
             for key, value in averages.items():
                 value.copy_(tensors[key])
+
+    def _averages(self) -> dict[str, Tensor]:
+        """The average of each factor by its name in a state; none where there is no average."""
+        if self._average is None:
+            return {}
+        names = [f"ema.{name}" for name, _ in self._named_parameters()]
+        return dict(zip(names, self._average.values, strict=True))
 
     def _named_parameters(self) -> list[tuple[str, nn.Parameter]]:
         return [(f"{name}.{which}", p) for name, layer in self.layers.items() for which, p in layer.named_parameters()]
 
 
-def _is_plain(value: Any) -> bool:
+def _is_plain(value: object) -> bool:
+    """Whether JSON can hold a value."""
     return isinstance(value, int | float | str | bool | None.__class__) or (
         isinstance(value, list | tuple) and all(map(_is_plain, value))
     )
 
 
-def _as_before(stored: Mapping[str, Any], group: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON makes lists of tuples."""
-    return {key: tuple(value) if isinstance(group.get(key), tuple) else value for key, value in stored.items()}
+def _as_before(stored: Mapping[str, object], group: Mapping[str, object]) -> dict[str, object]:
+    """The stored settings of a group with the tuples of which JSON has made lists."""
+    return {
+        key: tuple(value) if isinstance(group.get(key), tuple) and isinstance(value, Iterable) else value
+        for key, value in stored.items()
+    }
 
 
 def _moments(
-    tensors: Mapping[str, Tensor], numbers: Mapping[str, Mapping[str, Any]], parameters: Sequence[nn.Parameter]
-) -> dict[int, dict[str, Any]]:
+    tensors: Mapping[str, Tensor], numbers: Mapping[str, object], parameters: Sequence[nn.Parameter]
+) -> dict[int, dict[str, object]]:
     """What the optimizer keeps of each factor, by the factor's number.
 
     Raises:
         ConfigError: It is of another factor than there is.
     """
-    moments: dict[int, dict[str, Any]] = {int(index): dict(values) for index, values in numbers.items()}
+    moments = {int(index): dict(_mapping(f"optimizer.{index}", values)) for index, values in numbers.items()}
     for key, value in tensors.items():
         kind, *place = key.split(".", 2)
         if kind != "optimizer":
@@ -257,47 +277,71 @@ def _moments(
             raise _other_moments(key, value)
         name, _, inner = place[1].partition("/")
         kept = moments.setdefault(int(place[0]), {})
-        (kept.setdefault(name, {}) if inner else kept)[inner or name] = value.clone()
+        if inner:
+            kept[name] = {**_mapping(key, kept.get(name, {})), inner: value.clone()}
+        else:
+            kept[name] = value.clone()
     for index, kept in moments.items():
         if index >= len(parameters):
             raise _other_moments(f"optimizer.{index}", sorted(kept))
-        shape = parameters[index].shape
-        wrong = next((name for name, v in kept.items() if isinstance(v, Tensor) and v.ndim > 1 and v.shape != shape), None)
-        if "exp_avg" in kept and wrong is None:  # AdamW's, which reads both without looking
-            wrong = next((n for n in ("exp_avg", "exp_avg_sq") if getattr(kept.get(n), "shape", None) != shape), None)
-            wrong = "step" if wrong is None and "step" not in kept else wrong
+        wrong = _unfit(kept, parameters[index].shape)
         if wrong is not None:
             raise _other_moments(f"optimizer.{index}.{wrong}", kept.get(wrong))
     return moments
 
 
-def _require_same_groups(stored: Sequence[Mapping[str, Any]], groups: Sequence[Mapping[str, Any]]) -> None:
-    """
+def _unfit(kept: Mapping[str, object], shape: torch.Size) -> str | None:
+    """The name of what an optimizer cannot have kept of a factor of this shape; ``None`` where all may be its own."""
+    shapes = {name: value.shape for name, value in kept.items() if isinstance(value, Tensor)}
+    unfit = next((name for name, each in shapes.items() if len(each) > 1 and each != shape), None)
+    if unfit is not None or "exp_avg" not in kept:
+        return unfit
+    # AdamW's, which reads both without looking.
+    unfit = next((name for name in ("exp_avg", "exp_avg_sq") if shapes.get(name) != shape), None)
+    return "step" if unfit is None and "step" not in kept else unfit
+
+
+def _groups(stored: object, groups: Sequence[Mapping[str, object]]) -> list[Mapping[str, object]]:
+    """The optimizer's settings in a state, one mapping for each of the optimizer's own groups.
+
     Raises:
-        ConfigError: The optimizer's settings in a state are not of the kinds that the optimizer has.
+        ConfigError: They are not of the kinds that the optimizer has.
     """
-    if len(stored) != len(groups):
-        raise _other_moments("groups", len(stored))
-    for before, now in zip(stored, groups, strict=True):
-        wrong = next((key for key in before if key == "params" or (key in now and not _are_alike(before[key], now[key]))), None)
+    if not isinstance(stored, list | tuple) or len(stored) != len(groups):
+        raise _other_moments("groups", len(stored) if isinstance(stored, list | tuple) else stored)
+    before = [_mapping("groups", group) for group in stored]
+    for old, now in zip(before, groups, strict=True):
+        wrong = next((key for key in old if key == "params" or (key in now and not _are_alike(old[key], now[key]))), None)
         if wrong is not None:
-            raise _other_moments(f"groups.{wrong}", before[wrong])
+            raise _other_moments(f"groups.{wrong}", old[wrong])
+    return before
 
 
-def _are_alike(one: Any, other: Any) -> bool:
+def _are_alike(one: object, other: object) -> bool:
     """Whether two settings of an optimizer are of one kind: numbers, texts, or switches, which may also be nothing."""
     if isinstance(one, list | tuple) and isinstance(other, list | tuple):
         return len(one) == len(other) and all(map(_are_alike, one, other))
     return _kind(one) == _kind(other)
 
 
-def _kind(value: Any) -> str:
+def _kind(value: object) -> str:
     if value is None or isinstance(value, bool):
         return "switch"
     return "number" if isinstance(value, int | float) else type(value).__name__
 
 
-def _other_moments(what: str, found: Any) -> ConfigError:
+def _mapping(what: str, value: object) -> Mapping[str, object]:
+    """A part of a state's numbers.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    if not isinstance(value, Mapping):
+        raise _other_moments(what, value)
+    return value
+
+
+def _other_moments(what: str, found: object) -> ConfigError:
     found = tuple(found.shape) if isinstance(found, Tensor) else found
     return ConfigError(
         f"The saved training's optimizer is another one, or damaged: {printable(what)} is {shown(found)}.",
@@ -308,8 +352,14 @@ def _other_moments(what: str, found: Any) -> ConfigError:
 
 
 def _require_same_factors(wanted: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> None:
+    """Refuse tensors of a state that are not those of this training, by names and shapes.
+
+    Raises:
+        ConfigError: A layer is missing on one side, or has other factors.
+    """
+    both = (*wanted, *stored)
     different = next(
-        (k for k in (*wanted, *stored) if k not in wanted or k not in stored or wanted[k].shape != stored[k].shape), None
+        (k for k in both if k not in wanted or k not in stored or wanted[k].shape != stored[k].shape), None
     )
     if different is not None:
         raise ConfigError(

@@ -1,6 +1,6 @@
 """What can be trained in the place of one weight's update: a file for each kind, and a line here.
 
-Target rules name a kind, or the adapter's settings do for all rules that name none, so that one adapter may hold several.
+Target rules name a kind, or the adapter's settings do for all rules that name none: one adapter may hold several.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .protocol import Layer
 from .sum import SumLayer
 
 LAYERS: tuple[type[Layer], ...] = (KronLayer, LoraLayer, SumLayer, DifferenceLayer, FullLayer)
-"""The kinds."""
+"""The kinds of layer, in the order in which messages list them."""
 
 
 def layer_type(kind: str) -> type[Layer]:
@@ -33,13 +33,13 @@ def layer_type(kind: str) -> type[Layer]:
     Raises:
         ConfigError: There is no such kind.
     """
-    found = next((layer for layer in LAYERS if layer.kind == kind), None)
-    if found is None:
-        known = ", ".join(layer.kind for layer in LAYERS)
+    of_kind = next((layer for layer in LAYERS if layer.kind == kind), None)
+    if of_kind is None:
+        kinds = ", ".join(layer.kind for layer in LAYERS)
         raise ConfigError(
-            f"There is no kind of layer {shown(kind)}.", found=kind, expected=known, remedy=f"Choose one of {known}."
+            f"There is no kind of layer {shown(kind)}.", found=kind, expected=kinds, remedy=f"Choose one of {kinds}."
         )
-    return found
+    return of_kind
 
 
 def layer_type_of(target: Target, config: AdapterConfig) -> type[Layer]:

@@ -46,7 +46,9 @@ class KronLayer(Layer):
         self.b = nn.Parameter(torch.zeros(sizes.out_b, sizes.in_b, *sizes.kernel))
 
     @classmethod
-    def build(cls, target: Target, config: AdapterConfig, rng: torch.Generator, base: Callable[[], Tensor]) -> KronLayer:
+    def build(
+        cls, target: Target, config: AdapterConfig, rng: torch.Generator, base: Callable[[], Tensor]
+    ) -> KronLayer:
         return cls(target.sizes, config.layout, rng, config.init_std)
 
     def by_role(self) -> Mapping[Role, tuple[nn.Parameter]]:
@@ -66,8 +68,11 @@ class KronLayer(Layer):
     def call_for(self, module: nn.Module, name: str, is_plain: IsPlain) -> Call:
         options = convolution_options(module, name)
 
-        def call(original: Callable[..., Tensor], gate: Tensor | None, x: Tensor, *args: object, **kwargs: object) -> Tensor:
+        def call(
+            original: Callable[..., Tensor], gate: Tensor | None, x: Tensor, *args: object, **kwargs: object
+        ) -> Tensor:
             if gate is None and _is_own(original, module) and is_plain(module):
+                assert isinstance(module, nn.Linear)  # what is plain is linear
                 weight, bias = module.weight, module.bias
                 if _fits(weight, x) and (bias is None or _fits(bias, x)):
                     return self.with_base(x, weight, bias)

@@ -22,9 +22,9 @@ from .protocol import Call, IsPlain, Layer, Role, copy, gated
 
 
 class LoraLayer(Layer):
-    """``ΔW = (alpha / rank) · up @ down`` with ``down ~ N(0, 1/rank²)`` and ``up = 0``: diffusers' LoRA (``"gaussian"`` start).
+    """``ΔW = (alpha / rank) · up @ down`` with ``down ~ N(0, 1/rank²)`` and ``up = 0``.
 
-    A convolution's ``down`` has its kernel, ``up`` is 1 × 1.
+    That is diffusers' LoRA with its ``"gaussian"`` start. A convolution's ``down`` has its kernel, ``up`` is 1 × 1.
     """
 
     kind = "lora"
@@ -37,7 +37,9 @@ class LoraLayer(Layer):
         self.up = nn.Parameter(torch.zeros(sizes.out_features, rank))
 
     @classmethod
-    def build(cls, target: Target, config: AdapterConfig, rng: torch.Generator, base: Callable[[], Tensor]) -> LoraLayer:
+    def build(
+        cls, target: Target, config: AdapterConfig, rng: torch.Generator, base: Callable[[], Tensor]
+    ) -> LoraLayer:
         return cls(target, config.rank, config.alpha, rng)
 
     def by_role(self) -> Mapping[Role, tuple[nn.Parameter]]:
@@ -55,7 +57,9 @@ class LoraLayer(Layer):
     def call_for(self, module: nn.Module, name: str, is_plain: IsPlain) -> Call:
         options = convolution_options(module, name)
 
-        def call(original: Callable[..., Tensor], gate: Tensor | None, x: Tensor, *args: object, **kwargs: object) -> Tensor:
+        def call(
+            original: Callable[..., Tensor], gate: Tensor | None, x: Tensor, *args: object, **kwargs: object
+        ) -> Tensor:
             return self(gated(x, gate), original(x, *args, **kwargs), options)
 
         return call
@@ -69,7 +73,10 @@ class LoraLayer(Layer):
 
     @torch.no_grad()
     def begin_at(self, delta: Delta) -> None:
-        """Stand where a LoRA of this scale and at most this rank stands; columns that it lacks stay random times zero."""
+        """Stand where a LoRA of this scale and at most this rank stands.
+
+        Columns that it lacks stay as they were built, random times zero, so that they can learn.
+        """
         assert isinstance(delta, Matrix)
         assert isinstance(delta.factor, LowRank)
         rank = delta.factor.down.shape[0]
@@ -79,7 +86,9 @@ class LoraLayer(Layer):
 
     @classmethod
     def as_it_is(cls, delta: Delta, target: Target, config: AdapterConfig) -> Matrix | None:
-        if not isinstance(delta, Matrix) or not isinstance(delta.factor, LowRank) or delta.factor.down.shape[0] > config.rank:
+        if not isinstance(delta, Matrix) or not isinstance(delta.factor, LowRank):
+            return None
+        if delta.factor.down.shape[0] > config.rank:
             return None
         scale, up = config.alpha / config.rank, delta.factor.up.float()
         up = up if math.isclose(delta.scale, scale, rel_tol=1e-6) else up * (delta.scale / scale)
@@ -87,7 +96,7 @@ class LoraLayer(Layer):
 
     @classmethod
     def nearest(cls, delta: Delta, target: Target, config: AdapterConfig) -> Nearest:
-        found = to_low_rank(delta, config.rank)
-        known = cls.as_it_is(found.delta, target, config)
-        assert known is not None  # a LoRA of at most this rank
-        return Nearest(known, found.error)
+        low_rank = to_low_rank(delta, config.rank)
+        scaled = cls.as_it_is(low_rank.delta, target, config)
+        assert scaled is not None  # a LoRA of at most this rank
+        return Nearest(scaled, low_rank.error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,16 +18,18 @@ from krona_ops.updates.delta import Delta
 from ...settings.groups import AdapterConfig
 
 Role = Literal["random", "zero", "weight"]
-"""How a parameter starts: at random, at zero, or as the model's own weight. ``rate_a`` and ``rate_b`` are for the first two."""
+"""How a parameter starts: at random, at zero, or as the model's own weight. ``rate_a`` and ``rate_b`` are for the first
+two."""
 IsPlain = Callable[[nn.Module], bool]
 """Whether a linear layer is nothing but ``W x + bias``, so that base and update may be computed as one."""
 Call = Callable[..., Tensor]
-"""``call(original, gate, x, *args, **kwargs)``: what the module gives for ``x`` with the update, where ``original(x, *args, **kwargs)`` is without.
+"""``call(original, gate, x, *args, **kwargs)``: what the module gives for ``x`` with the update, where
+``original(x, *args, **kwargs)`` is what it gives without.
 
 The update is multiplied by ``gate (B,)``, a number for each sample of the batch, or counts fully where that is ``None``.
 """
 BIAS = ".bias"
-"""What is behind a layer's name in that of its bias, as in adapter files."""
+"""The end of a bias's name, behind its layer's, as in adapter files."""
 
 
 class Layer(nn.Module, ABC):
@@ -44,7 +46,7 @@ class Layer(nn.Module, ABC):
     @classmethod
     @abstractmethod
     def build(cls, target: Target, config: AdapterConfig, rng: torch.Generator, base: Callable[[], Tensor]) -> Layer:
-        """A fresh one, at which the model computes what it computes without.
+        """A fresh layer, with which the model computes what it computes without.
 
         Args:
             rng: Everything random comes from it; layers are built one after the other.
@@ -69,7 +71,10 @@ class Layer(nn.Module, ABC):
     @classmethod
     @abstractmethod
     def as_it_is(cls, delta: Delta, target: Target, config: AdapterConfig) -> Delta | None:
-        """An update that has the form of this kind already, with its scale in the factors and float32; ``None`` for any other."""
+        """An update that has the form of this kind already, with its scale in the factors and float32.
+
+        ``None`` for any other.
+        """
 
     @classmethod
     @abstractmethod
@@ -81,12 +86,16 @@ class Layer(nn.Module, ABC):
         """How ``module`` computes with the update; looked up once, since a model calls it hundreds of times in a step.
 
         Raises:
-            ConfigError: The module computes in a way that the update cannot follow (a grouped convolution, one padded by reflection).
+            ConfigError: The module computes in a way that the update cannot follow (a grouped convolution, one padded
+                by reflection).
         """
 
     @abstractmethod
     def weigh(self, weight: Tensor) -> Tensor:
-        """``W + ΔW`` in the dtype of the weight, with gradients for the parameters; for code that multiplies with the weight itself."""
+        """``W + ΔW`` in the dtype of the weight, with gradients for the parameters.
+
+        For code that multiplies with the weight itself.
+        """
 
     @property
     def changes_bias(self) -> bool:
@@ -121,7 +130,7 @@ def gated(x: Tensor, gate: Tensor | None) -> Tensor:
 def standing_in(module: nn.Module, name: str, tensor: Tensor | None) -> Iterator[None]:
     """Inside, ``tensor`` is the module's parameter of that name, as `torch.func.functional_call` does it."""
     held = module._parameters[name]
-    module._parameters[name] = tensor  # type: ignore[assignment]
+    module._parameters[name] = tensor  # type: ignore[assignment]  # torch lets any tensor stand there, its types do not
     try:
         yield
     finally:
@@ -135,7 +144,7 @@ def base_of(module: nn.Module, name: str) -> Tensor:
         ConfigError: The module has none.
     """
     which = "bias" if name.endswith(BIAS) else "weight"
-    value: Any = getattr(module, which, None)
+    value = getattr(module, which, None)
     if value is None:
         raise ConfigError(
             f"The layer has no {which} to train.",
@@ -149,5 +158,5 @@ def base_of(module: nn.Module, name: str) -> Tensor:
 
 
 def copy(parameter: Tensor) -> Tensor:
-    """Its numbers in the computer's memory, apart from what moves on."""
+    """A parameter's numbers in the computer's memory, which further training does not change."""
     return parameter.detach().clone().cpu()

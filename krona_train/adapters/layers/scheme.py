@@ -1,9 +1,10 @@
 """How one adapted linear layer computes its gradients: chosen by cost, from integers.
 
 - ``"factored"``: the base's product, and the update beside it by its two factors.
-- ``"hybrid"``: one product with ``W + A ⊗ B``, which is formed in one pass and formed again for the backward pass; the factors'
-  gradients as in ``"factored"``. Cheaper where there are many tokens for the size of the weight.
-- ``"dense"``: as ``"hybrid"``, and the factors' gradients by way of the whole ``∂L/∂ΔW``. Cheaper where a factor has but a few rows.
+- ``"hybrid"``: one product with ``W + A ⊗ B``, which is formed in one pass and formed again for the backward pass; the
+  factors' gradients as in ``"factored"``. Cheaper where there are many tokens for the size of the weight.
+- ``"dense"``: as ``"hybrid"``, and the factors' gradients by way of the whole ``∂L/∂ΔW``. Cheaper where a factor has but
+  a few rows.
 
 All three save the input and the factors for the backward pass, and nothing else.
 """
@@ -11,7 +12,7 @@ All three save the input and the factors for the backward pass, and nothing else
 from __future__ import annotations
 
 from functools import cache
-from typing import Literal
+from typing import Literal, get_args
 
 from krona_ops.updates.shapes import KronShape
 
@@ -20,8 +21,9 @@ Scheme = Literal["factored", "hybrid", "dense"]
 BALANCE = 32
 """Multiply-adds that a processor does in the time in which it moves one number between memory and core.
 
-An x86 core measured 20 to 40 (1280 × 1280, float32: 70 thousand million multiply-adds per second in a product, 1.7 to 3.6 thousand million numbers in a
-pass). Half of it moves only choices whose costs differ by 2 % of the base's product or less, twice as much some that differ by 18 %.
+An x86 core measured 20 to 40 (1280 × 1280, float32: 70·10⁹ multiply-adds per second in a product, 1.7 to 3.6·10⁹ numbers
+per second in a pass). Half of it changes only choices whose costs differ by 2 % of the base's product or less, twice as
+much some that differ by 18 %.
 """
 
 
@@ -32,13 +34,13 @@ def choose(sizes: KronShape, tokens: int, *, exact: bool) -> Scheme:
     Args:
         sizes: Of the factors, without a kernel.
         tokens: Rows of the input.
-        exact: Whether ``W + A ⊗ B`` may be rounded once more than the two apart: only in float32 or wider, because half precision loses
-            an update that is small beside the weight.
+        exact: Whether ``W + A ⊗ B`` may be rounded once more than the two apart: only in float32 or wider, because half
+            precision loses an update that is small beside the weight.
     """
     if not exact:
         return "factored"
-    costs: dict[Scheme, float] = {scheme: cost(sizes, tokens, scheme) for scheme in ("factored", "hybrid", "dense")}
-    return min(costs, key=costs.__getitem__)
+    schemes: tuple[Scheme, ...] = get_args(Scheme)
+    return min(schemes, key=lambda scheme: cost(sizes, tokens, scheme))
 
 
 def cost(sizes: KronShape, tokens: int, scheme: Scheme) -> float:
@@ -55,7 +57,8 @@ def cost(sizes: KronShape, tokens: int, scheme: Scheme) -> float:
     # A pass reads the weight and writes the sum.
     forming = 2 * BALANCE * 2 * weight
     if scheme == "factored":
-        # Forward, and the last half of the way back to the input: results are added onto what the base's products left in memory.
+        # Forward, and the last half of the way back to the input: results are added onto what the base's products left
+        # in memory.
         return gradients + tokens * (2 * through + BALANCE * (2 * ends + 2 * middle))
     if scheme == "hybrid":
         return gradients + forming
