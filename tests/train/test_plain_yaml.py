@@ -43,6 +43,7 @@ REFUSED = {
     "half a character": (r'a: "\ud800"', "half a character that no text can hold"),
     "half a character in a name": (r'"\udfff": 1', "half a character that no text can hold"),
     "a name twice": ("a: 1\nb: 2\na: 3", "a is named twice in line 3"),
+    "a number of six thousand digits for a name": (f"a:\n  ? 0x{'f' * 5_000}\n  : 1", "no YAML of settings: Exceeds the limit"),
     "a list for a name": ("? [a]\n: 1", "unhashable key"),
     "a day that no month has": ("a: 2024-02-30", "no YAML of settings: day is out of range"),
     "an hour that no day has": ("a: 2024-02-01 99:00:00", "no YAML of settings: hour must be in"),
