@@ -1,4 +1,5 @@
-"""Train without a graph: ``python -m krona_train run.yaml``, or ``accelerate launch -m krona_train run.yaml`` on many devices.
+"""Train without a graph: ``python -m krona_train run.yaml``,
+or ``accelerate launch -m krona_train run.yaml`` on many devices.
 
 ``python -m krona_train evaluate`` judges pictures instead (`krona_train.evaluation`).
 
@@ -27,12 +28,12 @@ STOPPED = 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the job of a YAML file, or judge pictures; returns the exit code."""
-    told = sys.argv[1:] if arguments is None else arguments
-    if told[:1] == ["evaluate"]:
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["evaluate"]:
         from .evaluation.command import main as evaluate
 
-        return evaluate(told[1:])
-    options = _parse(told)
+        return evaluate(arguments[1:])
+    options = _parse(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         job = load_job(options.file)
@@ -59,7 +60,9 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         epilog="What follows -- is handed to ComfyUI (--cpu, --fp32-vae, --lowvram, ...).",
     )
     parser.add_argument("file", type=Path, help="the run.yaml of a run, or one of your own")
-    parser.add_argument("--resume", action="store_true", help="go on with the run in whose folder the file is (or --folder)")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with the run in whose folder the file is (or --folder)"
+    )
     parser.add_argument("--folder", type=Path, help="the run's folder; a new one named in the file otherwise")
     parser.add_argument("--comfyui", default="", help="the ComfyUI whose code loads the model")
     parser.add_argument("--encoded", type=Path, help=argparse.SUPPRESS)

@@ -1,7 +1,7 @@
 """Packages that ComfyUI does not bring along: loaded where a feature needs them, and named where that cannot be.
 
-The pack's requirements have no bounds, so that an installation leaves a host's packages as they are; whether the version
-that is there will do shows here.
+The pack's requirements have no bounds, so that an installation leaves a host's packages as they are; whether the
+version that is there will do shows here.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from types import ModuleType
 from krona_ops.errors import ConfigError
 
 UNUSABLE = (ImportError, AttributeError, OSError, RuntimeError, TypeError, ValueError)
-"""What an import ends in where a package is missing, or does not fit to another one (numpy, protobuf) or to the system."""
+"""What an import raises where a package is missing, or does not fit another one (numpy, protobuf) or the system."""
 
 
 def load(package: str, feature: str, instead: str = "", module: str | None = None) -> ModuleType:
@@ -21,12 +21,12 @@ def load(package: str, feature: str, instead: str = "", module: str | None = Non
 
     Args:
         package: As pip knows it.
-        feature: What needs it; the beginning of a sentence.
-        instead: What can be done without it: the end of a sentence.
-        module: What is imported; the package itself if not given.
+        feature: What needs the package; the beginning of the error's sentence.
+        instead: What can be done without it; the end of a sentence.
+        module: The module to import; the package itself if not given.
 
     Raises:
-        ConfigError: It is not installed or does not load; says which, why, and the command that helps.
+        ConfigError: It is not installed or does not load; the message says why, and which command helps.
     """
     try:
         return importlib.import_module(module or package)
@@ -44,7 +44,7 @@ def load(package: str, feature: str, instead: str = "", module: str | None = Non
 
 
 def version_of(package: str) -> str | None:
-    """Its version; None where it is not installed."""
+    """The version of an installed package; ``None`` where it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""Every setting of a training, and how it is written and read: nodes, YAML files, docs and tests take them from here."""
+"""Every setting of a training, and how it is written and read: what nodes, YAML files, docs and tests import."""
 
 from ..objectives.denoising_config import DenoisingConfig, Distance, Levels, Weighting
 from ..settings.codec import from_dict, to_dict, to_yaml

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, TypeVar, overload
 
 from krona_ops.bounds import Within, require_fields
 from krona_ops.errors import ConfigError
@@ -24,9 +24,11 @@ from ..settings.groups import (
     ValidationConfig,
 )
 
+T = TypeVar("T")
+
 
 def _objectives() -> Sequence[type[codec.OfKind]]:
-    from ..objectives.kinds import configs  # nodes that only have settings to offer should not wait for what computes losses
+    from ..objectives.kinds import configs  # here: nodes that only offer settings should not load what computes losses
 
     return configs()
 
@@ -63,7 +65,10 @@ class TrainConfig:
 
 
 def _require_compatible(config: TrainConfig) -> None:
-    """Settings that are fine alone and make no sense together."""
+    """
+    Raises:
+        ConfigError: Two settings, each within its bounds, make no sense together.
+    """
     optimizer = config.optimizer
     if optimizer.name == "schedulefree" and optimizer.schedule != "constant":
         raise ConfigError(
@@ -95,8 +100,15 @@ def _require_compatible(config: TrainConfig) -> None:
         )
 
 
-def from_yaml(text: str, kind: type = TrainConfig) -> Any:
-    """A config from YAML (JSON is YAML too); a training's, when nothing else is said.
+@overload
+def from_yaml(text: str) -> TrainConfig: ...
+@overload
+def from_yaml(text: str, kind: type[T]) -> T: ...
+def from_yaml(text: str, kind: type[object] = TrainConfig) -> object:
+    """A config from YAML (JSON is YAML too).
+
+    Args:
+        kind: The dataclass.
 
     Raises:
         ConfigError: See `krona_train.settings.codec.from_yaml`.

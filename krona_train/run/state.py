@@ -92,7 +92,7 @@ class TrainState:
         changed = next((key for key in before if key not in MAY_CHANGE and before[key] != now[key]), None)
         if changed is not None:
             was, is_now = before[changed], now[changed]
-            if isinstance(was, dict):  # name the one setting inside
+            if isinstance(was, dict) and isinstance(is_now, dict):  # name the one setting inside
                 inner = next(key for key in was if was[key] != is_now[key])
                 changed, was, is_now = f"{changed}.{inner}", was[inner], is_now[inner]
             return ConfigError(

@@ -1,4 +1,5 @@
-"""Dataclasses of settings as YAML or JSON, and back: types and bounds are checked, and what is wrong is named by its place."""
+"""Dataclasses of settings as YAML or JSON, and back: types and bounds are checked, errors name the place of the
+setting."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ import re
 import types
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, Protocol, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, ClassVar, Literal, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -17,11 +18,18 @@ from krona_ops.errors import ConfigError
 from . import plain_yaml
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+")
-_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+_WORDS: dict[object, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 KIND = "kind"
+T = TypeVar("T")
 
 
-class OfKind(Protocol):
+class Settings(Protocol):
+    """Any dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[object]]]
+
+
+class OfKind(Settings, Protocol):
     """A dataclass of settings that are told apart from others by their kind, which is no field of theirs."""
 
     kind: ClassVar[str]
@@ -37,8 +45,8 @@ class OneOf:
 
     choices: Callable[[], Sequence[type[OfKind]]]
 
-    def chosen(self, values: Mapping[str, Any], where: str) -> type[OfKind]:
-        """The class that some values are of.
+    def chosen(self, values: Mapping[str, object], where: str) -> type[OfKind]:
+        """The class that the ``kind`` among some values names; the first where there is none.
 
         Raises:
             ConfigError: There is no such kind.
@@ -55,24 +63,29 @@ class OneOf:
         return kinds[kind]
 
 
-def to_dict(config: object) -> dict[str, Any]:
+def to_dict(config: Settings) -> dict[str, object]:
     """A config as plain numbers, texts, lists and dicts, ready for YAML or JSON; its kind first, where it has one."""
-    fields = {f.name: _plain(getattr(config, f.name)) for f in dataclasses.fields(config)}  # type: ignore[arg-type]
-    is_of_kind = KIND not in fields and hasattr(type(config), KIND)
-    return {KIND: type(config).kind, **fields} if is_of_kind else fields  # type: ignore[attr-defined]
+    fields = {f.name: _plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
+    kind = getattr(type(config), KIND, None)
+    return fields if KIND in fields or kind is None else {KIND: kind, **fields}
 
 
 def _plain(value: object) -> object:
-    if dataclasses.is_dataclass(value):
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return to_dict(value)
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def from_dict(kind: type, values: Mapping[str, Any], where: str = "") -> Any:
+def from_dict(kind: type[T], values: Mapping[str, object], where: str = "") -> T:
     """A config from what `to_dict` wrote; settings that are not named keep their defaults.
 
+    Args:
+        kind: The dataclass.
+        where: The place of the values in a file, such as ``training.``: what errors put before a setting's name.
+
     Raises:
-        ConfigError: A setting is unknown, has a value of the wrong type or out of its bounds, or fails the config's own checks.
+        ConfigError: A setting is unknown, has a value of the wrong type or out of its bounds, or fails the config's own
+            checks.
     """
     hints = field_types(kind)
     unknown = sorted(map(str, set(values) - set(hints)))
@@ -86,11 +99,13 @@ def from_dict(kind: type, values: Mapping[str, Any], where: str = "") -> Any:
     converted = {name: _convert(hints[name], value, f"{where}{name}") for name, value in values.items()}
     for name, value in converted.items():
         require(kind, name, value, where)
-    return kind(**converted)
+    make: Callable[..., T] = kind
+    return make(**converted)
 
 
-def field_types(kind: type) -> dict[str, Any]:
-    """The type of each field of a dataclass, with what stands beside it where it is `OneOf` several."""
+def field_types(kind: type) -> dict[str, object]:
+    """The type of each field of a dataclass; ``Annotated`` with `OneOf` where the field holds one of several
+    classes."""
     with_extras = get_type_hints(kind, include_extras=True)
     plain = get_type_hints(kind)
     return {
@@ -99,19 +114,24 @@ def field_types(kind: type) -> dict[str, Any]:
     }
 
 
-def one_of(hint: Any) -> OneOf | None:
-    """What a field of several kinds has beside its type; ``None`` for any other."""
+def one_of(hint: object) -> OneOf | None:
+    """The `OneOf` beside a field's type; ``None`` where there is none."""
     beside = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
     return next((each for each in beside if isinstance(each, OneOf)), None)
 
 
-def _convert(hint: Any, value: Any, where: str) -> Any:
+def _convert(hint: object, value: object, where: str) -> object:
+    """A value from YAML or JSON as a field's type has it.
+
+    Raises:
+        ConfigError: It is of another type.
+    """
     choice = one_of(hint)
     if choice is not None:
         hint = choice.chosen(value if isinstance(value, Mapping) else {}, where)
         value = {k: v for k, v in value.items() if k != KIND} if isinstance(value, Mapping) else value
     origin, arguments = get_origin(hint), get_args(hint)
-    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
         return from_dict(hint, value, f"{where}.")
     if origin is tuple and isinstance(value, list | tuple):
         kinds = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else list(arguments)
@@ -143,8 +163,8 @@ def _to_float(number: int | float) -> float:
         return float("inf") if number > 0 else float("-inf")
 
 
-def _in_words(hint: Any) -> str:
-    """What a type wants, for a person."""
+def _in_words(hint: object) -> str:
+    """What values of a type are called in messages: ``a whole number``, ``a list, each a text``."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Literal:
         return f"one of {', '.join(map(str, arguments))}"
@@ -156,15 +176,16 @@ def _in_words(hint: Any) -> str:
     return _WORDS.get(hint, str(hint))
 
 
-def to_yaml(config: object) -> str:
+def to_yaml(config: Settings) -> str:
     """The config as YAML, in the order of its fields."""
     return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
 
 
-def from_yaml(text: str, kind: type) -> Any:
+def from_yaml(text: str, kind: type[T]) -> T:
     """A config from YAML (JSON is YAML too).
 
     Raises:
-        ConfigError: The text is no YAML mapping, names a setting twice, holds one that is unknown or wrong, or is more than settings can be.
+        ConfigError: The text is no YAML mapping, names a setting twice, holds one that is unknown or wrong, or is more
+            than settings can be.
     """
     return from_dict(kind, plain_yaml.read(text))

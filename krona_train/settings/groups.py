@@ -11,12 +11,13 @@ from krona_ops.targets.rules import TargetRule
 from krona_ops.updates.kron import Layout
 
 WIDTH = 1280
-"""Of most of SDXL's attention, where the paper's learning rates were found."""
+"""Inputs of most of SDXL's attention layers, with which the paper's learning rates were found."""
 COUNT = Within(0, 1_000_000)
-"""Of steps and the like; 0 is none."""
+"""Bounds of a number of steps or pictures; 0 is none."""
 SEED = Within(0, 2**53 - 1)
-"""The largest whole number that a browser holds exactly."""
+"""Bounds of a seed, up to the largest whole number that a browser holds exactly."""
 _FASTER = Within(0, 1000)
+"""Bounds of what a learning rate is multiplied by."""
 _Decay = Annotated[float, Within(0, 1, open_high=True)]
 
 MAIN = "adapter"
@@ -33,34 +34,40 @@ class AdapterConfig:
     """What is trained."""
 
     kind: str = "kronecker"
-    """Of the target rules that name none. ``kronecker`` is ΔW = A ⊗ B. ``lora`` is the low-rank baseline, with diffusers' start, to
-    compare with. ``sum`` adds several Kronecker products, ``difference`` is a whole ΔW, ``full`` moves the weight itself."""
+    """Of the target rules that name none. ``kronecker`` is ΔW = A ⊗ B. ``lora`` is the low-rank baseline, with
+    diffusers' start, to compare with. ``sum`` adds several Kronecker products, ``difference`` is a whole ΔW,
+    ``full`` moves the weight itself."""
     targets: tuple[TargetRule, ...] = (TargetRule(),)
-    """Which layers, with which factors; the first rule that matches a layer counts. Default: every attention's q, k, v and
-    out at 64 × 4, the paper's best (DiffuseKronA, Table 2)."""
+    """Which layers, with which factors; the first rule that matches a layer counts. Default: every attention's q, k, v
+    and out at 64 × 4, the paper's best (DiffuseKronA, Table 2)."""
     layout: Layout = "kron"
     """``kron`` is the Kronecker product of the paper, which every LoKr loader reads. ``shuffled`` is what the released
     DiffuseKronA code computes."""
     init_std: Annotated[float, Within(0, 1)] = 1 / 64
-    """``A`` starts normal with this standard deviation, ``B`` at zero. The default is the released code's for 64 × 4. 0 is its
-    1 / out_a for all factors, 1/2 for 2 × 2: so large a start stays a random direction for most of the training (docs/LOG.md)."""
+    """``A`` starts normal with this standard deviation, ``B`` at zero. The default is the released code's for 64 × 4. 0
+    is its 1 / out_a for all factors, 1/2 for 2 × 2: so large a start stays a random direction for most of the training
+    (docs/LOG.md)."""
     rank: Annotated[int, Within(1, 1024)] = 4
     """Of a LoRA; 4 is the paper's baseline. A Kronecker adapter has factors instead."""
     alpha: Annotated[float, Within(0.001, 1024)] = 4.0
     """Of a LoRA, whose update is multiplied by alpha / rank. diffusers sets both alike."""
     text_encoder: bool = False
-    """Adapt the text encoder's attention too. The paper's SD 1.4 numbers do (0.52 M parameters), its SDXL numbers do not."""
+    """Adapt the text encoder's attention too. The paper's SD 1.4 numbers do (0.52 M parameters),
+    its SDXL numbers do not."""
 
     def __post_init__(self) -> None:
         if not self.targets:
             raise ConfigError(
-                "There is no target rule.", found=0, expected="at least one", remedy="Leave the targets at their default."
+                "There is no target rule.",
+                found=0,
+                expected="at least one",
+                remedy="Leave the targets at their default.",
             )
         require_fields(self)
 
     @property
     def kinds(self) -> frozenset[str]:
-        """What is trained, over all rules."""
+        """The kinds of layer that the target rules ask for."""
         return frozenset(rule.kind or self.kind for rule in self.targets)
 
 
@@ -81,9 +88,10 @@ class OptimizerConfig:
     rate_text: Annotated[float, _FASTER] = 1.0
     """The same for the text encoder's factors, on top of the other two."""
     rate_by_width: Annotated[float, Within(0, 2)] = 0.8
-    """A layer that reads n numbers learns (1280 / n) to this power times as fast; 0 is off. AdamW moves all weights alike,
-    though wide layers add up more of them: between 0.5, the same share of weights that are 1/√n large, and 1 (Yang et al.
-    2022, Table 3). 0.8 joins the paper's best rate with the best of layers 128 wide (docs/LOG.md). Not with Prodigy."""
+    """A layer that reads n numbers learns (1280 / n) to this power times as fast; 0 is off. AdamW moves all weights
+    alike, though wide layers add up more of them: between 0.5, the same share of weights that are 1/√n large, and 1
+    (Yang et al. 2022, Table 3). 0.8 joins the paper's best rate with the best of layers 128 wide (docs/LOG.md).
+    Not with Prodigy."""
     weight_decay: Annotated[float, Within(0, 10)] = 1e-2
     """Decoupled weight decay."""
     betas: tuple[_Decay, _Decay] = (0.9, 0.999)
@@ -93,7 +101,8 @@ class OptimizerConfig:
     max_grad_norm: Annotated[float, Within(0, 1000)] = 1.0
     """The gradient of all factors together is scaled down to this norm; 0 leaves it as it is."""
     schedule: Schedule = "constant"
-    """How the learning rate goes on after the warmup, over all steps of the run; diffusers' schedules of these names."""
+    """How the learning rate goes on after the warmup, over all steps of the run;
+    diffusers' schedules of these names."""
     warmup: Annotated[int, COUNT] = 0
     """Steps in which the learning rate rises from 0."""
     cycles: Annotated[int, Within(1, 1000)] = 1
@@ -120,17 +129,18 @@ class PriorConfig:
 
 
 def wanted_prior(has_class: bool, weight: float = 1.0) -> PriorConfig:
-    """The prior where nothing is said of it: of pictures where class pictures are named or wanted, else off."""
+    """The prior where the settings leave it open: of pictures where class pictures are named or wanted, else off."""
     return PriorConfig(weight, "pictures") if has_class else PriorConfig()
 
 
 @dataclass(frozen=True)
 class EmaConfig:
-    """An exponential moving average of the factors, as diffusers' ``EMAModel`` computes it; where it is on, it is the result."""
+    """An exponential moving average of the factors, as diffusers' ``EMAModel`` computes it;
+    where it is on, it is the result."""
 
     decay: Annotated[float, Within(0, 0.999999, remedy="0.99 for 1000 steps, 0 for none.")] = 0.99
-    """Per step, close to 1; 0 is off. 0.99 averages over about a hundred steps, 0.999 over a thousand; both start lower by
-    themselves. Not with schedulefree, which averages in its own way."""
+    """Per step, close to 1; 0 is off. 0.99 averages over about a hundred steps, 0.999 over a thousand; both start lower
+    by themselves. Not with schedulefree, which averages in its own way."""
 
     def __post_init__(self) -> None:
         require_fields(self)
@@ -141,13 +151,14 @@ class MemoryConfig:
     """What the training costs in memory; the adapter is the same up to rounding."""
 
     checkpointing: Checkpointing = "none"
-    """``blocks`` keeps only each block's input and computes it again for the gradient: much less memory, a third slower.
-    ``offloaded`` keeps even those in the computer's memory."""
+    """``blocks`` keeps only each block's input and computes it again for the gradient: much less memory, a third
+    slower. ``offloaded`` keeps even those in the computer's memory."""
     compute: Compute = "auto"
-    """The model's arithmetic; factors are always float32. ``auto`` is the model's own, with bf16 or fp32 instead of fp16."""
+    """The model's arithmetic; factors are always float32.
+    ``auto`` is the model's own, with bf16 or fp32 instead of fp16."""
     offload: bool = False
-    """Leave the model's weights in the computer's memory and bring each layer over when it computes: for a model that does
-    not fit the GPU. Together with checkpointing, or the gradient holds them all the same."""
+    """Leave the model's weights in the computer's memory and bring each layer over when it computes: for a model that
+    does not fit the GPU. Together with checkpointing, or the gradient holds them all the same."""
     compile: bool = False
     """``torch.compile`` the model's blocks: slow to start, faster afterwards where a compiler is installed."""
 
@@ -175,8 +186,8 @@ class PreviewConfig:
     scheduler: str = "normal"
     """The host's name of the noise schedule."""
     embedded_guidance: Annotated[float, Within(0, 100)] = 0.0
-    """What a model that was distilled with guidance is told while it draws; 0 leaves it to ComfyUI, 3.5 for Flux and 6 for
-    HunyuanVideo. It is another one than the training's, and ``guidance`` stays at 1 for these models."""
+    """What a model that was distilled with guidance is told while it draws; 0 leaves it to ComfyUI, 3.5 for Flux and 6
+    for HunyuanVideo. It is another one than the training's, and ``guidance`` stays at 1 for these models."""
     seed: Annotated[int, SEED] = 0
     """Of the noise that previews start from, the same for every preview so that they can be compared."""
 
@@ -208,7 +219,8 @@ class DataConfig:
     resolution: Annotated[int, Within(0, 4096)] = 0
     """Side in pixels of a square of the same area; 0 takes the size that the model was trained at."""
     buckets: bool = True
-    """Keep each picture's shape: it is cut as little as possible, to one of a set of sizes of about the same area. Off cuts squares."""
+    """Keep each picture's shape: it is cut as little as possible, to one of a set of sizes of about the same area.
+    Off cuts squares."""
     bucket_step: Annotated[int, Within(1, 4096)] = 64
     """Sides of the buckets are multiples of this many pixels."""
     crops: Annotated[int, Within(1, 64)] = 1

@@ -9,7 +9,7 @@ _DEVICE_NAMES = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)$", re.IGNORECASE)
 
 
 def typed_path(text: str) -> str:
-    """A path as it was meant: without blanks around it, and without the quotes that Windows' "Copy as path" puts there."""
+    """A path without the blanks around it, and without the quotes that Windows' "Copy as path" adds."""
     text = text.strip()
     while len(text) > 1 and _QUOTES.get(text[0]) == text[-1]:
         text = text[1:-1].strip()

@@ -57,7 +57,7 @@ def sections(kind: type, place: str = "", about: str = "") -> Iterator[tuple[str
     """A dataclass and all that are inside it: its place in the file, what it is, and its fields that hold plain values."""
     hints = field_types(kind)
     fields = dataclasses.fields(kind)
-    yield place, about or inspect.getdoc(kind) or "", kind, [f for f in fields if not list(_inside(hints[f.name]))]
+    yield place, about or " ".join((inspect.getdoc(kind) or "").split()), kind, [f for f in fields if not list(_inside(hints[f.name]))]
     for field in fields:
         for inner, ending in _inside(hints[field.name]):
             yield from sections(inner, f"{place}.{field.name}{ending}".lstrip("."), docstrings(kind).get(field.name, ""))
