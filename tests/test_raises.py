@@ -1,6 +1,7 @@
 """Every error of the packages says what was found, what was expected and what to do; and proof that this test can fail."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -49,10 +50,11 @@ class Module:
     def __init__(self, name, source, known):
         self.name, self.known = name, known
         self.lacking, self.others, self.no_layers = [], set(), []
-        for node in ast.walk(ast.parse(source)):
+        errors = {*known.errors, ROUTES}
+        for node in nodes(source):
             if isinstance(node, ast.Raise):
                 self._raised(node.exc)
-            elif isinstance(node, ast.Call) and last(node.func) in (*self.known.errors, ROUTES):
+            elif isinstance(node, ast.Call) and last(node.func) in errors:
                 self._made(node)
 
     def _raised(self, raised):
@@ -93,17 +95,24 @@ class Known:
     """The names of the pack's errors, and of the functions that make one."""
 
     def __init__(self, sources):
-        trees = [ast.parse(source) for source in sources]
-        nodes = [node for tree in trees for node in ast.walk(tree)]
+        declared = [node for source in sources for node in nodes(source)]
+        classes = [(node.name, [last(base) for base in node.bases]) for node in declared if isinstance(node, ast.ClassDef)]
         self.errors, before = {"KronaError"}, set()
         while before != self.errors:
             before = set(self.errors)
-            classes = (node for node in nodes if isinstance(node, ast.ClassDef))
-            self.errors |= {node.name for node in classes if any(last(base) in before for base in node.bases)}
-        functions = (node for node in nodes if isinstance(node, ast.FunctionDef) and node.returns is not None)
+            self.errors |= {name for name, bases in classes if not before.isdisjoint(bases)}
+        functions = (node for node in declared if isinstance(node, ast.FunctionDef) and node.returns is not None)
         self.makers = {node.name for node in functions if ast.unparse(node.returns) in self.errors}
 
 
+@cache
+def nodes(source):
+    """What a file raises, calls and declares: nothing else of it is looked at, and each file is parsed once."""
+    wanted = (ast.Raise, ast.Call, ast.ClassDef, ast.FunctionDef)
+    return [node for node in ast.walk(ast.parse(source)) if isinstance(node, wanted)]
+
+
+@cache
 def last(expression):
     return ast.unparse(expression).rpartition(".")[2]
 
@@ -129,17 +138,21 @@ def known(sources):
     return Known(sources.values())
 
 
-def test_every_error_says_what_was_found_what_was_expected_and_what_to_do(sources, known):
-    assert [line for name, source in sources.items() for line in Module(name, source, known).lacking] == []
+@pytest.fixture(scope="module")
+def modules(sources, known):
+    return [Module(name, source, known) for name, source in sources.items()]
 
 
-def test_what_else_is_raised_is_listed_with_its_reason(sources, known):
-    others = {what for name, source in sources.items() for what in Module(name, source, known).others}
-    assert others == set(OTHERS)
+def test_every_error_says_what_was_found_what_was_expected_and_what_to_do(modules):
+    assert [line for module in modules for line in module.lacking] == []
 
 
-def test_a_file_or_a_setting_is_never_given_as_a_layer(sources, known):
-    assert [line for name, source in sources.items() for line in Module(name, source, known).no_layers] == []
+def test_what_else_is_raised_is_listed_with_its_reason(modules):
+    assert {what for module in modules for what in module.others} == set(OTHERS)
+
+
+def test_a_file_or_a_setting_is_never_given_as_a_layer(modules):
+    assert [line for module in modules for line in module.no_layers] == []
 
 
 @pytest.mark.parametrize(
