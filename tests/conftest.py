@@ -2,15 +2,13 @@
 
 import importlib.util
 import os
+import re
 import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-WEB = ROOT / "tests" / "web"
-
-
 LONG = {line for line in (ROOT / "tests" / "long.txt").read_text("utf-8").splitlines() if not line.startswith("#")}
 IN_THE_HOST = ("tests/host", "tests/proof", "tests/slow", "tests/tools", "tests/web", "tests/world")
 """Folders whose tests need ComfyUI, or tools that look for it."""
@@ -59,19 +57,32 @@ def pytest_report_header():
     return [*alone, f"seed of the short draws: {seed_of_the_day()} (KRONA_SEED={seed_of_the_day()} repeats them)"]
 
 
+LONGEST_FIRST = ("tests/web", "tests/host", "tests/tools", "tests/world", "tests/proof", "tests/train", "tests/ops")
+"""By the time that one file takes: what two workers begin last should be short, or one of them has nothing to do at the end."""
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """The browser's tests first: they take about as long as all others together."""
-    items.sort(key=lambda item: not item.path.is_relative_to(WEB))  # sorting is stable
+    """Folder by folder; within one, as they stand."""
+    folders = [ROOT / folder for folder in LONGEST_FIRST]
+    items.sort(key=lambda item: next((n for n, folder in enumerate(folders) if item.path.is_relative_to(folder)), len(folders)))
+
+
+def scope_of(nodeid):
+    """What one worker takes as a whole: a file; of the browser's, its tests in one way of drawing nodes, which share a page (tests/web/conftest.py)."""
+    file, _, name = nodeid.partition("::")
+    modes = [mode for mode in ("canvas", "vue") if re.search(rf"\[(.*-)?{mode}(-.*)?\]", name)]
+    return file if not file.startswith("tests/web/") or file.endswith("_newest_editor.py") else "@".join((file, *modes))
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """With two workers, one takes the browser's tests, which need one server and one browser, the other takes all others, file by file."""
+    """Workers take what belongs together as a whole."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByPlace(LoadScopeScheduling):
         def _split_scope(self, nodeid):
-            return "tests/web" if nodeid.startswith("tests/web/") else nodeid.split("::", 1)[0]
+            return scope_of(nodeid)
 
     config.option.loadscopereorder = False
     return ByPlace(config, log)

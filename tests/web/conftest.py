@@ -1,6 +1,9 @@
 """A person's browser in front of a real ComfyUI, in both ways of drawing nodes."""
 
 import json
+import tempfile
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -17,21 +20,51 @@ FAILED = pytest.StashKey[bool]()
 SEEN_BEFORE = {"Comfy.TutorialCompleted": True, "Comfy.Workflow.ShowMissingModelsWarning": False, "Comfy.Queue.QPOV2": False}
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory):
-    """ComfyUI with the pack, a tiny checkpoint and pictures to train on."""
-    base = lay_out_for_the_browser(tmp_path_factory.mktemp("in the browser"))
-    with Server(base, packs={"comfyui-krona": PACK}, cpu=True, env=BESIDE_A_BROWSER) as running:
-        yield running
+OPEN = ExitStack()
+"""What stays open from one test of this folder to the next: a server, a browser and its page; each is made once, and not once for each file."""
+
+
+def pytest_unconfigure():
+    OPEN.close()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(nextitem):
+    """Before a test of another folder: as long as Playwright lives, none can run a loop of its own, and the server's memory is of use."""
+    if nextitem is not None and not nextitem.path.is_relative_to(HERE):
+        for made in (_server, _chromium, _pages):
+            made.cache_clear()
+        OPEN.close()
+
+
+@cache
+def _server(folder: Path) -> Server:
+    base = lay_out_for_the_browser(Path(tempfile.mkdtemp(prefix="in the browser", dir=folder)))
+    return OPEN.enter_context(Server(base, packs={"comfyui-krona": PACK}, cpu=True, env=BESIDE_A_BROWSER))
+
+
+@cache
+def _chromium():
+    browser = OPEN.enter_context(sync_playwright()).chromium.launch(executable_path=str(installed.install()), args=list(ARGUMENTS))
+    OPEN.callback(browser.close)
+    return browser
+
+
+@cache
+def _pages() -> dict[str, Editor]:
+    return {}
 
 
 @pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """ComfyUI with the pack, a tiny checkpoint and pictures to train on."""
+    return _server(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture
 def chromium():
-    """A browser for the tests of one file: as long as Playwright lives, no other test of this process can run a loop of its own."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(installed.install()), args=list(ARGUMENTS))
-        yield browser
-        browser.close()
+    """A browser."""
+    return _chromium()
 
 
 @pytest.fixture(params=["canvas", "vue"])
@@ -47,9 +80,18 @@ def settings():
 
 
 def pytest_collection_modifyitems(items):
-    """Tests of one file that want the same page one after the other."""
+    """Tests of one file that want the same page one after the other, and files too: first everything on a canvas, then everything in Vue."""
     files = list(dict.fromkeys(item.path for item in items))
-    items.sort(key=lambda item: (files.index(item.path), page_of(item) if item.path.is_relative_to(HERE) else ""))
+    ours = [n for n, item in enumerate(items) if item.path.is_relative_to(HERE)]
+    ordered = sorted((items[n] for n in ours), key=lambda item: (part_of(item), files.index(item.path), page_of(item)))
+    for n, item in zip(ours, ordered, strict=True):
+        items[n] = item
+
+
+def part_of(item) -> str:
+    """What a worker takes as a whole is part of a file: its tests in one way of drawing nodes; of the newest editor, which has a server of its own, all."""
+    drawn = item.callspec.params.get("mode", "") if hasattr(item, "callspec") else ""
+    return "z" if item.path.stem == "test_newest_editor" else drawn
 
 
 def page_of(item) -> str:
@@ -58,16 +100,13 @@ def page_of(item) -> str:
     return repr([(name, told[name]) for name in ("settings", "language", "mode") if name in told])
 
 
-@pytest.fixture(scope="module")
-def kept(chromium):
+@pytest.fixture
+def kept():
     """The page that the last test has left, by how it is set up: loading one takes longer than most tests.
 
     Never more than one, for each draws on, whether somebody looks at it or not.
     """
-    pages: dict[str, Editor] = {}
-    yield pages
-    for page in pages.values():
-        page.page.context.close()
+    return _pages()
 
 
 @pytest.hookimpl(wrapper=True)
