@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any, Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from ..packages import load
 
+T = TypeVar("T")
 SEVERAL, ALONE = "A training in several processes", "train in one process"
 """What needs accelerate, and what does not."""
 
@@ -33,15 +34,15 @@ class Runtime(Protocol):
     def largest(self, number: int) -> int:
         """The largest that one of the processes has; of truths, whether it holds in any."""
 
-    def from_first(self, value: Any) -> Any:
+    def from_first(self, value: T) -> T:
         """The value that the first process has."""
 
     def close(self) -> None:
-        """Say goodbye to the others."""
+        """Leave the group; nothing is exchanged afterwards."""
 
 
 class OneProcess:
-    """Nobody to talk to."""
+    """This process alone: every mean, maximum and value is its own."""
 
     number, count = 0, 1
 
@@ -54,7 +55,7 @@ class OneProcess:
     def largest(self, number: int) -> int:
         return number
 
-    def from_first(self, value: Any) -> Any:
+    def from_first(self, value: T) -> T:
         return value
 
     def close(self) -> None:
@@ -102,11 +103,11 @@ class Accelerated:
     def largest(self, number: int) -> int:
         if self.count == 1:
             return number
-        found = torch.tensor(int(number), device=self.device)
-        torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX)
-        return int(found.item())
+        largest = torch.tensor(int(number), device=self.device)
+        torch.distributed.all_reduce(largest, torch.distributed.ReduceOp.MAX)
+        return int(largest.item())
 
-    def from_first(self, value: Any) -> Any:
+    def from_first(self, value: T) -> T:
         if self.count == 1:
             return value
         return load("accelerate", SEVERAL, ALONE, module="accelerate.utils").broadcast_object_list([value])[0]

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from ..run.events import EVENTS, Event, has_fields
+from ..run.events import EVENTS, Event
+from ..run.row import has_fields
 
 _MARK = "krona.event"
 _KINDS = {kind.NAME: kind for kind in EVENTS if kind.TRAVELS}
@@ -17,8 +18,8 @@ def to_line(event: Event) -> str | None:
     """The event as one line; ``None`` for those that only the run's folder needs."""
     if not event.TRAVELS:
         return None
-    row = event.row()
-    return json.dumps({_MARK: row.pop("event"), **row})
+    fields = {name: value for name, value in event.row().items() if name != "event"}
+    return json.dumps({_MARK: event.NAME, **fields})
 
 
 def from_line(line: str, folder: Path) -> Event | None:

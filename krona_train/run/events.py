@@ -7,10 +7,10 @@ processes) and which method of a `Watcher` it calls. So an event is added in thi
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from PIL import Image
 
@@ -18,12 +18,8 @@ from krona_ops import Adapter
 from krona_ops.errors import KronaError, TrainingError
 
 from . import layout
+from .row import Fields, Row
 from .state import TrainState
-
-Row = Mapping[str, Any]
-"""A row whose fields are there and of their types (`Event.FIELDS`)."""
-Fields = Mapping[str, type | tuple[type, ...]]
-"""The fields of a row besides ``event`` and ``step``, with their types in JSON."""
 
 
 class Event(ABC):
@@ -41,7 +37,7 @@ class Event(ABC):
     """Whether it says something to a process that watches the one it happened in."""
 
     @abstractmethod
-    def row(self) -> dict[str, object]:
+    def row(self) -> Row:
         """Its row, without the time."""
 
     @classmethod
@@ -78,16 +74,22 @@ class Started(Event):
     others: tuple[str, ...] = ()
     """The names of the adapters that the objective trains besides; their layers and parameters are counted too."""
 
-    def row(self) -> dict[str, object]:
+    def row(self) -> Row:
         """``step`` is the number of steps done."""
-        numbers = {"steps": self.steps, "layers": self.layers, "parameters": self.parameters}
-        row: dict[str, object] = {"event": self.NAME, "step": self.done, **numbers, "notes": list(self.notes)}
-        return row | _named(self.others)
+        return {
+            "event": self.NAME,
+            "step": self.done,
+            "steps": self.steps,
+            "layers": self.layers,
+            "parameters": self.parameters,
+            "notes": list(self.notes),
+            **_others(self.others),
+        }
 
     @classmethod
     def from_row(cls, row: Row, folder: Path) -> Started:
         """The event of a row."""
-        others = _texts(row.get("others", ()))
+        others = _texts(row.get("others", []))
         return cls(row["steps"], row["step"], row["layers"], row["parameters"], _texts(row["notes"]), others)
 
     def show_to(self, watcher: Watcher) -> None:
@@ -120,14 +122,24 @@ class Stepped(Event):
     memory: int = 0
     """Bytes: the most that the step held on the GPU; without one, what the process holds. 0 where nobody looked."""
 
-    def row(self) -> dict[str, object]:
+    def row(self) -> Row:
         """All its values."""
-        return {"event": self.NAME, "step": self.step, **{name: getattr(self, name) for name in self.FIELDS}}
+        return {
+            "event": self.NAME,
+            "step": self.step,
+            "steps": self.steps,
+            "loss": self.loss,
+            "grad_norm": self.grad_norm,
+            "learning_rate": self.learning_rate,
+            "seconds": self.seconds,
+            "memory": self.memory,
+        }
 
     @classmethod
     def from_row(cls, row: Row, folder: Path) -> Stepped:
         """The event of a row."""
-        return cls(row["step"], **{name: row[name] for name in cls.FIELDS})
+        numbers = row["loss"], row["grad_norm"], row["learning_rate"], row["seconds"]
+        return cls(row["step"], row["steps"], *numbers, row["memory"])
 
     def show_to(self, watcher: Watcher) -> None:
         """Call the watcher's method for this kind of event."""
@@ -145,7 +157,7 @@ class Noted(Event):
     step: int
     text: str
 
-    def row(self) -> dict[str, object]:
+    def row(self) -> Row:
         """All its values."""
         return {"event": self.NAME, "step": self.step, "text": self.text}
 
@@ -171,7 +183,7 @@ class Previewed(Event):
     pictures: tuple[Image.Image, ...]
     """One per prompt."""
 
-    def row(self) -> dict[str, object]:
+    def row(self) -> Row:
         """``pictures`` are names of files in the run's folder of previews."""
         names = layout.picture_names(self.step, len(self.pictures))
         return {"event": self.NAME, "step": self.step, "pictures": names}
@@ -204,7 +216,7 @@ class Validated(Event):
     adapter: Adapter | None
     """As it was measured; ``None`` where the event comes from another process, whose folder has it."""
 
-    def row(self) -> dict[str, object]:
+    def row(self) -> Row:
         """Without the adapter."""
         return {"event": self.NAME, "step": self.step, "validation": self.loss, "best": self.is_best}
 
@@ -234,10 +246,10 @@ class Saved(Event):
     others: Mapping[str, Adapter] = field(default_factory=dict)
     """The adapters that the objective trains besides, by name."""
 
-    def row(self) -> dict[str, object]:
+    def row(self) -> Row:
         """Whether adapters are kept too, and the names of those besides the one that the training is about."""
-        row: dict[str, object] = {"event": self.NAME, "step": self.state.step, "adapter": self.adapter is not None}
-        return row | _named(self.others)
+        is_kept = self.adapter is not None
+        return {"event": self.NAME, "step": self.state.step, "adapter": is_kept, **_others(self.others)}
 
     def show_to(self, watcher: Watcher) -> None:
         """Call the watcher's method for this kind of event."""
@@ -264,12 +276,18 @@ class Ended(Event):
     others: Mapping[str, Adapter] = field(default_factory=dict)
     """The adapters that the objective trains besides, by name."""
 
-    def row(self) -> dict[str, object]:
+    def row(self) -> Row:
         """The error in words; interrupts, the host's too, are no `Exception`: nothing has failed, and it was ``stopped``."""
         is_stopped = self.error is not None and not isinstance(self.error, Exception)
         error = None if is_stopped or self.error is None else _in_words(self.error)
-        row: dict[str, object] = {"event": self.NAME, "step": self.step, "steps": self.steps}
-        return row | {"error": error, "stopped": is_stopped} | _named(self.others)
+        return {
+            "event": self.NAME,
+            "step": self.step,
+            "steps": self.steps,
+            "error": error,
+            "stopped": is_stopped,
+            **_others(self.others),
+        }
 
     @classmethod
     def from_row(cls, row: Row, folder: Path) -> Ended:
@@ -327,24 +345,15 @@ def to_all(*sinks: Sink) -> Sink:
     return sink
 
 
-def has_fields(row: Mapping[str, object], fields: Fields) -> bool:
-    """Whether a row has each of these, of exactly its type: in JSON ``true`` is no number."""
-    return all(name in row and type(row[name]) in _kinds(kinds) for name, kinds in fields.items())
-
-
-def _kinds(kinds: type | tuple[type, ...]) -> tuple[type, ...]:
-    return kinds if isinstance(kinds, tuple) else (kinds,)
-
-
-def _named(others: Mapping[str, Adapter] | tuple[str, ...]) -> dict[str, object]:
+def _others(others: Mapping[str, Adapter] | tuple[str, ...]) -> Row:
     """The names of other adapters; nothing where there are none, as in rows from before there could be any."""
     return {"others": list(others)} if others else {}
 
 
-def _texts(values: object) -> tuple[str, ...]:
-    if not isinstance(values, list | tuple) or not all(isinstance(value, str) for value in values):
+def _texts(values: Sequence[object]) -> tuple[str, ...]:
+    if not all(isinstance(value, str) for value in values):
         raise ValueError("a list of texts was expected")
-    return tuple(values)
+    return tuple(map(str, values))
 
 
 def _in_words(error: BaseException) -> str:

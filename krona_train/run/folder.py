@@ -6,8 +6,8 @@ import json
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from krona_ops import Adapter, Target, save
 from krona_ops.atomic import remove, sweep, write_atomically
@@ -20,6 +20,7 @@ from .claim import Claim, claim
 from .events import Ended, Event, Noted, Previewed, Saved, Started, Stepped, Validated, Watcher
 from .metrics import append, history, read, row_of
 from .requests import Ask, forget
+from .row import Row
 from .state import TrainState, states
 
 log = logging.getLogger(__name__)
@@ -121,8 +122,8 @@ class Run(Watcher):
         run = cls(folder, config, {})
         for row in read(folder / layout.METRICS):
             run._recall(row)
-        found = [folder / layout.RESULT, *sorted(folder.glob(layout.STOPPED), reverse=True)]
-        run.adapter_file = next((path for path in found if path.is_file()), None)
+        candidates = [folder / layout.RESULT, *sorted(folder.glob(layout.STOPPED), reverse=True)]
+        run.adapter_file = next((path for path in candidates if path.is_file()), None)
         return run
 
     def _start(self, event: Started) -> None:
@@ -167,7 +168,7 @@ class Run(Watcher):
         self._recall(row)
         append(self.folder / layout.METRICS, row)
 
-    def _recall(self, row: Mapping[str, Any]) -> None:
+    def _recall(self, row: Row) -> None:
         if row["event"] == "step":
             self.steps.append(row["step"])
             self.losses.append(row["loss"])
@@ -181,7 +182,7 @@ class Run(Watcher):
     def _keep_pictures(self, event: Previewed) -> None:
         folder = self.folder / layout.PREVIEWS
         for name, picture in zip(layout.picture_names(event.step, len(event.pictures)), event.pictures, strict=True):
-            write_atomically(folder / name, lambda file, picture=picture: picture.save(file, "PNG"))
+            write_atomically(folder / name, partial(picture.save, format="PNG"))
 
     def _keep(self, state: TrainState) -> None:
         kept = state.save(self.folder / layout.state_at(state.step))
@@ -192,8 +193,8 @@ class Run(Watcher):
             remove(old)
 
     def _save(self, adapter: Adapter, name: str, step: int) -> Path:
-        told = adapter.with_metadata(**self._metadata, ss_steps=str(step))
-        return save_as_trained(told, self.folder / name, self._config.adapter)
+        described = adapter.with_metadata(**self._metadata, ss_steps=str(step))
+        return save_as_trained(described, self.folder / name, self._config.adapter)
 
     def _save_others(self, others: Mapping[str, Adapter], file_of: Callable[[str], str], step: int) -> None:
         """The adapters besides the result, whose kinds are the objective's: in the format that holds every kind."""

@@ -8,7 +8,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from krona_ops.errors import ConfigError, KronaError
 
@@ -95,12 +94,14 @@ def load_job(path: Path) -> Job:
     pictures = dataclasses.replace(
         job.pictures, folder=absolute(job.pictures.folder), class_folder=absolute(job.pictures.class_folder)
     )
-    places = {
-        "comfyui": absolute(job.comfyui),
-        "output": absolute(job.output) or str(base),
-        "start": absolute(job.start),
-    }
-    return dataclasses.replace(job, model=model, pictures=pictures, **places)
+    return dataclasses.replace(
+        job,
+        comfyui=absolute(job.comfyui),
+        output=absolute(job.output) or str(base),
+        start=absolute(job.start),
+        model=model,
+        pictures=pictures,
+    )
 
 
 def _text(path: Path) -> str:
@@ -124,14 +125,14 @@ def _text(path: Path) -> str:
     try:
         if not is_wide:
             return content.decode("utf-8-sig")
-        found = "UTF-16 (what Windows calls Unicode)"
+        encoding = "UTF-16 (what Windows calls Unicode)"
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        found = f"another encoding: byte {error.start + 1}, in line {line}, is no UTF-8"
+        encoding = f"another encoding: byte {error.start + 1}, in line {line}, is no UTF-8"
     raise ConfigError(
-        f"The file cannot be read: it is text in {found}.",
+        f"The file cannot be read: it is text in {encoding}.",
         where=str(path),
-        found=found,
+        found=encoding,
         expected="text in UTF-8",
         remedy="Save it as UTF-8 in your editor.",
     )
@@ -145,15 +146,16 @@ def _parsed(text: str, path: Path) -> Job:
         raise ConfigError(str(error), where=str(path), found=error.found, expected=error.expected) from error
 
 
-def _with_prior(job: Job, values: Mapping[str, Any]) -> Job:
+def _with_prior(job: Job, values: Mapping[str, object]) -> Job:
     """The job with the prior that it means: a file that names class pictures, and says nothing of the prior or nothing of its source,
     is for training with them, as in the node. Files that a run has written always say all of it."""
-    given = values.get("training", {}).get("prior")
+    training = values.get("training")
+    given = training.get("prior") if isinstance(training, Mapping) else None
     prior = job.training.prior
     has_class = bool(job.pictures.class_folder or job.pictures.class_count)
     if given is None:
         prior = wanted_prior(has_class)
-    elif has_class and "source" not in given and prior.weight > 0:
+    elif has_class and isinstance(given, Mapping) and "source" not in given and prior.weight > 0:
         prior = wanted_prior(has_class, prior.weight)
     return dataclasses.replace(job, training=dataclasses.replace(job.training, prior=prior))
 

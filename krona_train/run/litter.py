@@ -16,14 +16,14 @@ _DEEPEST = 2
 
 def sweep_below(parents: Iterable[Path]) -> int:
     """Sweep folders and the folders below them; returns how many files were removed. What cannot be searched is left."""
-    found = 0
+    removed = 0
     level = list(parents)
     for depth in range(_DEEPEST + 1):
-        found += sum(map(sweep, level))
+        removed += sum(map(sweep, level))
         level = [] if depth == _DEEPEST else [inside for folder in level for inside in _folders(folder)]
-    if found:
-        log.info("KronA: removed %d unfinished files that were left when a program was killed.", found)
-    return found
+    if removed:
+        log.info("KronA: removed %d unfinished files that were left when a program was killed.", removed)
+    return removed
 
 
 def _folders(folder: Path) -> list[Path]:

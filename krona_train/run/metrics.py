@@ -12,13 +12,14 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO, cast
 
 from krona_ops.border import Border, Limits
 from krona_ops.errors import AdapterFileError, KronaError
 
-from .events import EVENTS, Event, Fields, Previewed, has_fields
+from .events import EVENTS, Event, Previewed
 from .layout import METRICS
+from .row import Fields, Row, has_fields
 
 _NEEDED: dict[str, Fields] = {
     kind.NAME: {"step": int, **{name: kind.FIELDS[name] for name in kind.SINCE_EVER}} for kind in EVENTS
@@ -38,12 +39,12 @@ one that reads a little, looks at it and reads again releases it more often than
 log = logging.getLogger(__name__)
 
 
-def row_of(event: Event) -> dict[str, object]:
+def row_of(event: Event) -> Row:
     """What is noted of an event: its own row, and when it happened."""
     return {**event.row(), "time": round(time.time(), 3)}
 
 
-def append(path: Path, row: Mapping[str, Any]) -> None:
+def append(path: Path, row: Row) -> None:
     """Write one row more.
 
     Raises:
@@ -62,7 +63,7 @@ def append(path: Path, row: Mapping[str, Any]) -> None:
         ) from error
 
 
-def read(path: Path) -> list[dict[str, Any]]:
+def read(path: Path) -> list[Row]:
     """Every row that can be read; none where there is no file."""
     if not path.exists():
         return []
@@ -84,16 +85,16 @@ def lines(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
         is_start = piece.endswith(b"\n")
 
 
-def parsed(line: bytes) -> dict[str, Any] | None:
+def parsed(line: bytes) -> Row | None:
     """One row; ``None`` where the line is damaged."""
     try:
         row = _BORDER.json(line, "the row", allow_nan=True)
     except KronaError:
         return None
-    return row if isinstance(row, dict) and is_whole(row) else None
+    return cast(Row, row) if isinstance(row, dict) and is_whole(row) else None
 
 
-def is_whole(row: Mapping[str, Any]) -> bool:
+def is_whole(row: Mapping[str, object]) -> bool:
     """Whether a line of the metrics has all that its kind of event has, and a value that is known to have a type has that one."""
     kind = row.get("event", "")
     needed = _NEEDED.get(kind) if isinstance(kind, str) else None
@@ -101,12 +102,13 @@ def is_whole(row: Mapping[str, Any]) -> bool:
         return False
     if not has_fields(row, {name: type_ for name, type_ in _OFTEN.items() if name in row}):
         return False
-    if row["step"] < 0:
+    known = cast(Row, row)
+    if known["step"] < 0:
         return False
-    return kind != Previewed.NAME or all(isinstance(name, str) and _PICTURE.fullmatch(name) for name in row["pictures"])
+    return kind != Previewed.NAME or all(isinstance(name, str) and _PICTURE.fullmatch(name) for name in known["pictures"])
 
 
-def history(path: Path, done: int) -> list[dict[str, Any]]:
+def history(path: Path, done: int) -> list[Row]:
     """What happened up to step ``done``, as far as it can be read.
 
     Unlike states, metrics are not forced to the disk: after a power cut the last lines may be missing or damaged, which

@@ -13,11 +13,11 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from .layout import METRICS, RESULT, SETTINGS, STATE_PREFIX, STOPPED_PREFIX, SUFFIX
 from .metrics import parsed
 from .reading import Standing, leads_away, own, standing_of
+from .row import Row
 
 _HEAD, _TAIL, _FAR = 4096, 16_384, 1 << 20
 """Bytes of the rows that are read: at the start, at the end, and at the end where the last of them do not say when their part began."""
@@ -76,16 +76,17 @@ class RunList:
                 with contextlib.suppress(OSError):  # it has gone, or may not be read
                     if entry.is_dir():
                         self._known[entry.name] = _looked_at(entry, before)
-            found = [glance for *_, glance in self._known.values()]
+            glances = [glance for *_, glance in self._known.values()]
             self._known = {name: known for name, known in self._known.items() if known[0][0] < settled}
-            return found
+            return glances
 
 
 def _looked_at(entry: os.DirEntry[str], before: tuple[_Key, _Key, Glance] | None) -> tuple[_Key, _Key, Glance]:
     folder = entry.stat()
     held, written = (folder.st_mtime_ns, folder.st_ino), _written(entry.path)
-    same = before is not None and before[:2] == (held, written)
-    return before if same else (held, written, _glance(entry.path, written, is_linked=_is_linked(entry)))
+    if before is not None and before[:2] == (held, written):
+        return before
+    return held, written, _glance(entry.path, written, is_linked=_is_linked(entry))
 
 
 def glance_at(folder: Path) -> Glance:
@@ -96,12 +97,12 @@ def glance_at(folder: Path) -> Glance:
 def _written(folder: str) -> _Key:
     """When the rows were written last and how many bytes they are; empty where there is no such file in the folder itself."""
     try:
-        found = os.lstat(f"{folder}{os.sep}{METRICS}")
+        status = os.lstat(f"{folder}{os.sep}{METRICS}")
     except OSError:
         return ()
-    if not stat.S_ISREG(found.st_mode) or (os.name == "nt" and leads_away(found)):
+    if not stat.S_ISREG(status.st_mode) or (os.name == "nt" and leads_away(status)):
         return ()
-    return found.st_mtime_ns, found.st_size, found.st_ino
+    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
@@ -137,7 +138,7 @@ def _glance(folder: str, written: _Key, *, is_linked: bool) -> Glance:
     )
 
 
-def _ends(path: str) -> list[dict[str, Any]]:
+def _ends(path: str) -> list[Row]:
     """The rows that decide where a run is, in their order; none where they cannot be read.
 
     A validation before the last 16 kB of a long run is not among them.
@@ -149,7 +150,7 @@ def _ends(path: str) -> list[dict[str, Any]]:
     try:
         text = os.read(file, _HEAD + _TAIL)
         if len(text) < _HEAD + _TAIL:
-            return _telling(text)
+            return _deciding(text)
         first, size = text[: text.find(b"\n") + 1], os.fstat(file).st_size
         for reach in (_TAIL, min(_FAR, size - len(first))):
             os.lseek(file, size - reach, os.SEEK_SET)
@@ -157,18 +158,18 @@ def _ends(path: str) -> list[dict[str, Any]]:
             tail = tail[tail.find(b"\n") + 1 :]
             if b'"started"' in tail or b'"ended"' in tail:
                 break
-        return _telling(first + tail)
+        return _deciding(first + tail)
     except OSError:
         return []
     finally:
         os.close(file)
 
 
-def _telling(text: bytes) -> list[dict[str, Any]]:
+def _deciding(text: bytes) -> list[Row]:
     """Of these lines the first row, and the last of each kind that says where a run is; others are not even parsed."""
-    rows: dict[int, dict[str, Any] | None] = {}
+    rows: dict[int, Row | None] = {}
 
-    def row_at(start: int) -> dict[str, Any] | None:
+    def row_at(start: int) -> Row | None:
         if start not in rows:
             end = text.find(b"\n", start)
             rows[start] = parsed(text[start : end if end >= 0 else len(text)])
@@ -184,7 +185,8 @@ def _telling(text: bytes) -> list[dict[str, Any]]:
         return None
 
     ended = last("ended")
-    told = {ended, last("step"), last("validation")}
+    starts = {ended, last("step"), last("validation")}
     if ended is None or text.find(b'"started"', ended) >= 0:  # an end says all of this itself
-        told |= {0, last("started")}
-    return [row for start in sorted(told - {None}) if (row := row_at(start)) is not None]
+        starts |= {0, last("started")}
+    in_order = sorted(start for start in starts if start is not None)
+    return [row for start in in_order if (row := row_at(start)) is not None]

@@ -17,6 +17,7 @@ from ..config import to_dict
 from .job import load_job
 from .layout import METRICS, RESULT, SETTINGS
 from .metrics import BUFFER, lines, parsed, read
+from .row import Row
 
 MOST_BYTES_OF_SETTINGS = 1_000_000
 _NAME_SURROGATE = 0x2000_0000
@@ -38,7 +39,7 @@ class Standing:
     """How its last part ended, if nothing trains it now."""
 
 
-def standing_of(rows: Sequence[dict[str, Any]], *, has_result: bool) -> Standing:
+def standing_of(rows: Sequence[Row], *, has_result: bool) -> Standing:
     """What the rows come to.
 
     Args:
@@ -114,7 +115,7 @@ def leads_away(status: os.stat_result) -> bool:
     return stat.S_ISLNK(status.st_mode) or bool(getattr(status, "st_reparse_tag", 0) & _NAME_SURROGATE)
 
 
-def rows_of(folder: Path) -> list[dict[str, Any]]:
+def rows_of(folder: Path) -> list[Row]:
     """The run's rows, as a browser can read them; none where they cannot be read."""
     path = own_file(folder, METRICS)
     try:
@@ -140,7 +141,7 @@ def _standing(folder: Path, modified: int, size: int, has_result: bool) -> Stand
     return standing_of(rows_of(folder), has_result=has_result)
 
 
-def settings_of(folder: Path) -> dict[str, Any]:
+def settings_of(folder: Path) -> dict[str, object]:
     """The training part of the run's settings, those left out included; empty where they cannot be read."""
     path = own_file(folder, SETTINGS)
     try:
@@ -159,7 +160,7 @@ class Tail:
         self.count = 0
         """Rows so far."""
 
-    def read(self) -> list[dict[str, Any]]:
+    def read(self) -> list[Row]:
         """The rows that have come; half a line waits for its other half.
 
         Raises:

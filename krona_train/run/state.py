@@ -20,9 +20,8 @@ from krona_ops.shown import printable
 
 from ..config import TrainConfig, to_dict
 from . import layout
-from .told import AS_THEN as AS_THEN
-from .told import KIND, SCHEMA
-from .told import read as read_told
+from .state_metadata import AS_THEN as AS_THEN
+from .state_metadata import KIND, SCHEMA, read_metadata
 
 log = logging.getLogger(__name__)
 _CHECKSUM = "krona.crc32"
@@ -133,12 +132,12 @@ class TrainState:
         Raises:
             AdapterFileError: The folder cannot be written, or the disk is full.
         """
-        told = {
+        metadata = {
             "krona.kind": KIND, "krona.schema": SCHEMA, "krona.step": str(self.step),
             "krona.config": json.dumps(to_dict(self.config)), "krona.base": self.base, "krona.data": self.data,
             "krona.numbers": json.dumps(self.numbers), _CHECKSUM: checksum(self.tensors),
         }  # fmt: skip
-        return save_tensors(self.tensors, path, told)
+        return save_tensors(self.tensors, path, metadata)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> TrainState:
@@ -150,11 +149,11 @@ class TrainState:
         """
         metadata = read_header(path).metadata
         state, tensors = cls._of(metadata, path), load_tensors(path)
-        if metadata.get(_CHECKSUM, found := checksum(tensors)) != found:
+        if metadata.get(_CHECKSUM, computed := checksum(tensors)) != computed:
             raise AdapterFileError(
                 "The state is damaged: its numbers are not those that were written.",
                 where=str(path),
-                found=found,
+                found=computed,
                 expected=printable(metadata[_CHECKSUM][:20]),
                 remedy="Go on from an older one.",
             )
@@ -172,8 +171,8 @@ class TrainState:
 
     @classmethod
     def _of(cls, metadata: Mapping[str, str], path: str | os.PathLike[str]) -> TrainState:
-        told = read_told(metadata, str(path))
-        return cls(told.step, {}, told.numbers, told.config, told.base, told.data)
+        read = read_metadata(metadata, str(path))
+        return cls(read.step, {}, read.numbers, read.config, read.base, read.data)
 
 
 def states(folder: Path) -> Sequence[Path]:

@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
 
 from krona_host.names.canonical import canonical
+from krona_host.types import Clip, Model
 from krona_ops import Adapter, load
 from krona_ops.errors import ConfigError, DataError, KronaError
 
@@ -104,7 +104,7 @@ def _is_whole(encoded: Path) -> bool:
     return True
 
 
-def start_of(job: Job, model: Any, clip: Any) -> Adapter | None:
+def start_of(job: Job, model: Model, clip: Clip | None) -> Adapter | None:
     """The adapter that the training begins at, by the model's own names."""
     if not job.start:
         return None

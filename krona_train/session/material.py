@@ -7,9 +7,9 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from krona_host.model.families import native_resolution
+from krona_host.types import Clip, Model, Vae
 
 from ..batches.examples import Example, Item
 from ..comfyui.encode import ComfyEncoder, TextCondition
@@ -86,7 +86,7 @@ Progress = Callable[[int, int, str], None]
 
 
 def prepare(
-    model: Any, clip: Any, vae: Any, dataset: Dataset, config: TrainConfig, places: Places, progress: Progress
+    model: Model, clip: Clip, vae: Vae, dataset: Dataset, config: TrainConfig, places: Places, progress: Progress
 ) -> Material:
     """Encode everything, from the cache where an earlier run has done so; draw the class pictures that are missing.
 
@@ -115,7 +115,7 @@ def prepare(
     return with_prompts(material, lambda: clip, config.preview)
 
 
-def with_prompts(material: Material, load_clip: Callable[[], Any], config: PreviewConfig) -> Material:
+def with_prompts(material: Material, load_clip: Callable[[], Clip], config: PreviewConfig) -> Material:
     """The material with the prompts that these settings draw, which may change while all else stays.
 
     Args:
@@ -130,9 +130,9 @@ def with_prompts(material: Material, load_clip: Callable[[], Any], config: Previ
 
 
 def with_drawn_class_pictures(
-    model: Any,
-    clip: Any,
-    vae: Any,
+    model: Model,
+    clip: Clip,
+    vae: Vae,
     dataset: Dataset,
     resolution: int,
     config: TrainConfig,
@@ -146,7 +146,7 @@ def with_drawn_class_pictures(
     prompt, negative = encode_prompts(clip, (caption, config.preview.negative))
     draw = class_painter(model, vae, prompt, negative, config.preview, (resolution, resolution))
     drawing = config.preview
-    how = (resolution, drawing.width, drawing.height, drawing.steps, drawing.guidance, drawing.sampler, drawing.scheduler)
+    how: tuple[object, ...] = (resolution, drawing.width, drawing.height, drawing.steps, drawing.guidance, drawing.sampler, drawing.scheduler)
     how += (drawing.embedded_guidance,) if drawing.embedded_guidance else ()  # folders from before it existed keep their names
     backbone = ComfyBackbone(model)
     with backbone.ready():

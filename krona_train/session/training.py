@@ -6,9 +6,9 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from krona_host.model.families import family_of
+from krona_host.types import Clip, Model, Vae
 from krona_ops import Adapter
 from krona_ops.errors import AdapterFileError, ConfigError, KronaError
 
@@ -23,6 +23,7 @@ from ..config import TrainConfig
 from ..loop import choose_all, fit
 from ..monitor.preview import Previewer, preview_size
 from ..objectives.kinds import objective_of
+from ..objectives.needs import members_of
 from ..objectives.preservation import prior_items
 from ..processes.together import OneProcess, Runtime
 from ..run.events import Ended, Event, Sink, Started, to_all
@@ -52,9 +53,9 @@ class HostTraining:
 
     def __init__(
         self,
-        model: Any,
-        clip: Any,
-        vae: Any,
+        model: Model,
+        clip: Clip | None,
+        vae: Vae | None,
         material: Material,
         config: TrainConfig,
         settings: str,
@@ -91,14 +92,16 @@ class HostTraining:
         items = as_items(self.material.items)
         classes = prior_items(self.config.prior, items, self.material.class_items)
         with self.backbone.ready():
-            rehearse(self.backbone, items)
+            rehearse(self.backbone, [member for item in items for member in members_of(item)])
             return self.backbone.fingerprint(), fingerprint((*items, *classes))
 
     def metadata(self, name: str) -> dict[str, str]:
         """What the adapter's file says about itself."""
         material = self.material
-        told = describe(self.config, name=name, family=self._family, captions=material.captions, resolution=material.resolution)
-        return told if self.start is None else {**told, **self.start.metadata()}
+        metadata = describe(
+            self.config, name=name, family=self._family, captions=material.captions, resolution=material.resolution
+        )
+        return metadata if self.start is None else {**metadata, **self.start.metadata()}
 
     def run(
         self,

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import comfy
 import comfy.model_management
@@ -41,6 +41,9 @@ from krona_train.session.training import HostTraining
 from . import live, paths
 from .choices import ALL_GPUS, HERE, NEW, SAME
 
+if TYPE_CHECKING:
+    from krona_host.types import Clip, Model, Vae
+
 log = logging.getLogger(__name__)
 
 
@@ -56,9 +59,9 @@ class Result:
 
 
 def train(
-    model: Any,
-    clip: Any,
-    vae: Any,
+    model: Model,
+    clip: Clip,
+    vae: Vae,
     dataset: Dataset,
     config: TrainConfig,
     *,
@@ -93,18 +96,18 @@ def train(
     job = _job(model, clip, vae, dataset, config, name, "" if begun is None else layout.START, needs_files=where != HERE)
     material = prepare(model, clip, vae, dataset, config, places(), tell_preparation())
     training = HostTraining(model, clip, vae, material, config, to_text(job), begun)
-    found = _found(training, name, resume, config, processes)
-    if found is not None and (older := found[1].adopted(config)) != config:
+    earlier = _earlier(training, name, resume, config, processes)
+    if earlier is not None and (older := earlier[1].adopted(config)) != config:
         config, job = older, dataclasses.replace(job, training=older)
         training = HostTraining(model, clip, vae, material, config, to_text(job), begun)
     prompts = tuple(prompt.text for prompt in material.prompts)
-    if found is not None and resume == SAME and (done := _finished(*found, config)):
-        log.info("KronA: this training is done already, in %s; nothing has changed.", found[0])
+    if earlier is not None and resume == SAME and (done := _finished(*earlier, config)):
+        log.info("KronA: this training is done already, in %s; nothing has changed.", earlier[0])
         return Result(*done, config, prompts)
-    with claim(found[0]) if found is not None else claim_new(paths.wanted_folder(name)) as held:
+    with claim(earlier[0]) if earlier is not None else claim_new(paths.wanted_folder(name)) as held:
         folder = held.folder
         # Read once the folder is held: another training may have gone on with it until then.
-        state = None if found is None else newest_whole(folder)
+        state = None if earlier is None else newest_whole(folder)
         if where == HERE:
             with live.watched(folder, node) as show:
                 trained = training.run(folder, [show, progress], state, asked=_asked(folder), held=True)
@@ -171,7 +174,7 @@ def tell_preparation() -> Progress:
     return tell
 
 
-def _found(
+def _earlier(
     training: HostTraining, name: str, resume: str, config: TrainConfig, processes: int
 ) -> tuple[Path, TrainState] | None:
     """The run to go on with, and its newest whole state without tensors; ``None`` for a new one.
@@ -201,7 +204,7 @@ def _finished(folder: Path, state: TrainState, config: TrainConfig) -> tuple[Ada
 
 
 def _job(
-    model: Any, clip: Any, vae: Any, dataset: Dataset, config: TrainConfig, name: str, start: str, *, needs_files: bool
+    model: Model, clip: Clip, vae: Vae, dataset: Dataset, config: TrainConfig, name: str, start: str, *, needs_files: bool
 ) -> Job:
     """The training as a file; without the model's files where they are not known and not needed."""
     try:

@@ -1,10 +1,10 @@
-"""What a saved training's file tells beside its tensors, as typed values: read once, here, whatever the file holds."""
+"""What a saved training's file has beside its tensors, as typed values: read once, here, whatever the file holds."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import get_args
 
 from krona_ops.border import Border, Limits
 from krona_ops.errors import AdapterFileError
@@ -23,18 +23,18 @@ _LIMITS = Limits(size=20_000_000, values=2_000_000)
 
 
 @dataclass(frozen=True)
-class Told:
+class StateMetadata:
     """The metadata of a state."""
 
     step: int
     config: TrainConfig
-    numbers: Mapping[str, Any]
+    numbers: Mapping[str, object]
     base: str
     data: str
 
 
-def read(metadata: Mapping[str, str], where: str) -> Told:
-    """What the metadata of a file tell.
+def read_metadata(metadata: Mapping[str, str], where: str) -> StateMetadata:
+    """The metadata of a file, checked.
 
     Raises:
         AdapterFileError: The file is no state, or a damaged one.
@@ -58,15 +58,15 @@ def read(metadata: Mapping[str, str], where: str) -> Told:
     )
     stored = border.mapping(border.json(metadata["krona.config"], "krona.config", allow_nan=True), "krona.config")
     config = from_dict(TrainConfig, _as_then(stored, border))
-    numbers = {
-        AS_THEN: _younger(stored),
+    numbers: dict[str, object] = {
+        AS_THEN: _younger(stored, border),
         **border.mapping(border.json(metadata["krona.numbers"], "krona.numbers", allow_nan=True), "krona.numbers"),
     }
     _check(numbers, border)
-    return Told(step, config, numbers, metadata["krona.base"], metadata["krona.data"])
+    return StateMetadata(step, config, numbers, metadata["krona.base"], metadata["krona.data"])
 
 
-def _as_then(config: Mapping[str, Any], border: Border) -> dict[str, Any]:
+def _as_then(config: Mapping[str, object], border: Border) -> dict[str, object]:
     """Settings of a file from before they existed, as trainings were then; defaults have changed since."""
     objective = border.mapping(config.get("objective", {}), "objective")
     if objective.get("kind", DenoisingConfig.kind) == DenoisingConfig.kind:
@@ -75,14 +75,14 @@ def _as_then(config: Mapping[str, Any], border: Border) -> dict[str, Any]:
     return {**config, "optimizer": optimizer, "objective": objective}
 
 
-def _younger(config: Mapping[str, Any]) -> list[str]:
+def _younger(config: Mapping[str, object], border: Border) -> list[str]:
     """Settings that a graph or a file of that time could not name, and that a saved training knows nothing of."""
-    objective = config.get("objective", {})
+    objective = border.mapping(config.get("objective", {}), "objective")
     is_denoising = objective.get("kind", DenoisingConfig.kind) == DenoisingConfig.kind
     return list(_YOUNGER) if is_denoising and "embedded_guidance" not in objective else []
 
 
-def _check(numbers: Mapping[str, Any], border: Border) -> None:
+def _check(numbers: Mapping[str, object], border: Border) -> None:
     """Whether all numbers that a training goes on from are there, each of its type.
 
     Raises:
@@ -106,7 +106,7 @@ def _check(numbers: Mapping[str, Any], border: Border) -> None:
     border.mapping(numbers.get("objective", {}), "objective")
 
 
-def _check_adapter(numbers: Mapping[str, Any], border: Border) -> None:
+def _check_adapter(numbers: Mapping[str, object], border: Border) -> None:
     """Whether the numbers of one adapter's optimizer are there.
 
     Raises:
@@ -121,11 +121,11 @@ def _check_adapter(numbers: Mapping[str, Any], border: Border) -> None:
         border.mapping(values, f"optimizer.{index}")
 
 
-def _exactly(value: object, what: str, keys: set[str], border: Border) -> dict[str, Any]:
-    found = border.mapping(value, what)
-    if found.keys() != keys:
-        raise border.refused(what, found, " and ".join(sorted(keys)))
-    return found
+def _exactly(value: object, what: str, keys: set[str], border: Border) -> dict[str, object]:
+    mapping = border.mapping(value, what)
+    if mapping.keys() != keys:
+        raise border.refused(what, mapping, " and ".join(sorted(keys)))
+    return mapping
 
 
 def _is_number(value: object) -> bool:
