@@ -17,8 +17,9 @@ from .formats.encode import LORA, as_lora, notes_on_file, switched_off, without_
 from .formats.inspection import inspect_header
 from .formats.scale_rules import ScaleRule
 from .nearest.forms import Form, Forms, KronForm, LowRankForm
-from .operations.blend import METHODS, blend
+from .operations.blend import blend
 from .operations.compress import ErrorReport, compress, forms_within
+from .operations.methods import METHODS
 from .operations.report import By, report, report_of_header
 from .operations.respell import respelled, unified
 from .operations.strengths import PRESETS, apply_weights, describe_unmatched, parse_weights

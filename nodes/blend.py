@@ -10,8 +10,7 @@ from comfy_api.latest import io
 from krona_host.names.canonical import canonical
 from krona_ops import Adapter
 from krona_ops.errors import ConfigError
-from krona_ops.operations.blend import METHODS, Method, blend
-from krona_ops.operations.respell import unified
+from krona_ops.operations.methods import METHODS, Method
 
 from .inputs import AS_THEY_ARE, form_inputs, form_of, number_input
 from .node import Node
@@ -101,6 +100,9 @@ class KronaBlend(Node):
         rank: int,
         model: Any = None,
     ) -> io.NodeOutput:
+        from krona_ops.operations.blend import blend  # here and in other nodes: no start of ComfyUI should wait for it
+        from krona_ops.operations.respell import unified
+
         values = [a for a in adapters.values() if a is not None]
         if model is not None:
             values = [canonical(a, model) for a in values]

@@ -16,7 +16,6 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -32,9 +31,7 @@ from ..updates.control import Enlarged, Replacement
 from ..updates.delta import Delta, Dora, Kron, Matrix, Sum, skeleton, tensors
 from ..updates.factor import Full
 from ..updates.rows import Rows
-
-Method = Literal["sum", "ties", "dare", "dare ties"]
-METHODS: tuple[Method, ...] = get_args(Method)
+from .methods import METHODS, Method
 
 
 def blend(
