@@ -10,8 +10,6 @@ from krona_host.model.weights_of import WeightsOf
 from krona_host.names.canonical import canonical
 from krona_ops import Adapter
 from krona_ops.nearest.forms import KronForm
-from krona_ops.operations.compress import compress, forms_within
-from krona_ops.operations.extract import extract
 
 from .inputs import KRONECKER, LORA, factor_inputs, form_inputs, form_of, number_input, report_output
 from .node import Node
@@ -70,6 +68,8 @@ class KronaCompress(Node):
     def execute(
         cls, krona: Adapter, how: str, factor_out: int, factor_in: int, terms: int, parameters: int, error: float
     ) -> io.NodeOutput:
+        from krona_ops.operations.compress import compress, forms_within
+
         if how == BY_FACTORS:
             forms = KronForm((factor_out, factor_in), terms)
         elif how == BY_SIZE:
@@ -108,6 +108,8 @@ class KronaConvert(Node):
     def execute(
         cls, krona: Adapter, form: str, factor_out: int, factor_in: int, terms: int, rank: int, model: Any = None
     ) -> io.NodeOutput:
+        from krona_ops.operations.compress import compress
+
         adapter = krona if model is None else canonical(krona, model)
         result, report = compress(adapter, form_of(form, factor_out, factor_in, terms, rank))
         return io.NodeOutput(result, str(report))
@@ -135,6 +137,8 @@ class KronaExtract(Node):
 
     @classmethod
     def execute(cls, tuned: Any, base: Any, form: str, factor_out: int, factor_in: int, terms: int, rank: int) -> io.NodeOutput:
+        from krona_ops.operations.extract import extract
+
         new, old = WeightsOf(tuned), WeightsOf(base)
         names = [name for name in new.names if name in set(old.names)]
         wanted = form_of(form, factor_out, factor_in, terms, rank)

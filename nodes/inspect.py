@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 from PIL import Image
 
 from krona_ops import Adapter
 from krona_ops.formats.metadata import title_of
-from krona_ops.operations.report import Grid, Measure, Report, report
 from krona_ops.operations.strengths import selectors
 from krona_train.drawing.placard import drawn
 from krona_train.run.reading import finite
@@ -19,6 +18,9 @@ from .images import as_image
 from .inputs import krona_input
 from .node import Node
 from .sockets import CATEGORY
+
+if TYPE_CHECKING:
+    from krona_ops.operations.report import Grid, Measure, Report
 
 TABLES = ("layer", "block", "role")
 MEASURES: dict[str, Measure] = {"how far weights move": "rms", "how much all of them move": "norm"}
@@ -66,6 +68,8 @@ class KronaInspect(Node):
 
     @classmethod
     def execute(cls, krona: Adapter, measure: str, table_by: str) -> io.NodeOutput:
+        from krona_ops.operations.report import report
+
         found = report(krona)
         title = title_of(krona.metadata) or "Adapter"
         subtitle = f"{len(found.layers)} layers, {found.parameters:,} parameters"

@@ -20,7 +20,6 @@ from krona_host.names.diffusers_names import renamer
 from krona_ops import Adapter, save
 from krona_ops.errors import ConfigError
 from krona_ops.files import read_header
-from krona_ops.formats.encode import notes_on_file, switched_off
 from krona_ops.formats.metadata import with_standard_metadata
 
 from .inputs import krona_input, optional_combo, optional_count, optional_text
@@ -130,6 +129,8 @@ class KronaSave(Node):
             rank=rank,
             rename=renamer(model, style) if style is not None else str,
         )
+        from krona_ops.formats.encode import notes_on_file, switched_off
+
         notes = (*map(str, switched_off(adapter)), *notes_on_file(read_header(path).shapes, kind))
         tell("\n".join((cls._whereabouts(path, adapter, picture), *notes)), cls.hidden.unique_id)
         shown = Path(subfolder) / path.parent.name if kind == "peft" else Path(subfolder)

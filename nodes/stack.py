@@ -11,8 +11,6 @@ from comfy_api.latest import io
 from krona_host.patching.lora_model import from_lora_model, to_lora_model
 from krona_ops import Adapter, load
 from krona_ops.errors import ConfigError
-from krona_ops.operations.blend import blend
-from krona_ops.operations.respell import unified
 
 from .inputs import number_input
 from .node import Node
@@ -142,5 +140,8 @@ class KronaStack(Node):
 
 def _sum(pairs: list[tuple[Adapter, float]]) -> Adapter:
     """The rows added; two names of one weight become one, as ComfyUI's nodes would apply only one of them."""
+    from krona_ops.operations.blend import blend
+    from krona_ops.operations.respell import unified
+
     adapters = unified([adapter for adapter, _ in pairs])
     return blend(list(zip(adapters, (strength for _, strength in pairs), strict=True)))

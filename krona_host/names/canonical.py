@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 from krona_ops import Adapter, LayerName, Matrix
-from krona_ops.operations.respell import UNDERSCORED, respelled
 from krona_ops.updates.delta import Delta
 from krona_ops.updates.embedded import embedded
 from krona_ops.updates.factor import Full
@@ -68,6 +67,8 @@ def named_for_core(adapter: Adapter, format: str, model: Any = None) -> Adapter:
         FormatError: A layer has no such name; connecting the model, or leaving the layer out, helps.
         ShapeError, CoverageError: The adapter is for another base model.
     """
+    from krona_ops.operations.respell import UNDERSCORED, respelled  # the tables of all models, which few graphs ask
+
     if model is None:
         return respelled(adapter, format)
     found = canonical(adapter, model)

@@ -9,7 +9,6 @@ import comfy.lora
 
 from krona_ops import LayerName
 from krona_ops.errors import FormatError
-from krona_ops.formats.diffusekrona import is_of_clip
 
 from .sites import Site, key_map
 
@@ -39,6 +38,8 @@ def renamer(model: Any, style: str) -> Callable[[LayerName], str]:
     Raises:
         FormatError: From the function: diffusers keeps this layer in other pieces than ComfyUI.
     """
+    from krona_ops.formats.diffusekrona import is_of_clip  # all formats: a start of ComfyUI does not wait for them
+
     names = diffusers_names(model)
 
     def rename(name: LayerName) -> str:

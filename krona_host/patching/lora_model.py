@@ -8,9 +8,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from krona_ops import Adapter, Kron, Matrix
-from krona_ops.formats import lokr
 from krona_ops.formats.header import Header
-from krona_ops.formats.registry import detect
 from krona_ops.updates.delta import Delta
 from krona_ops.updates.factor import Full
 
@@ -21,6 +19,8 @@ def from_lora_model(tensors: Mapping[str, Tensor]) -> Adapter:
     Raises:
         FormatError: It holds nothing that is known.
     """
+    from krona_ops.formats.registry import detect  # here and below: a start of ComfyUI does not wait for the formats
+
     header = Header.of(tensors, {})
     return detect(header).read(dict(tensors), header)
 
@@ -33,6 +33,8 @@ def to_lora_model(adapter: Adapter) -> dict[str, Tensor]:
     Raises:
         FormatError: A layer has an update that depends on the base model's weight in a way that ComfyUI does not know.
     """
+    from krona_ops.formats import lokr
+
     return lokr.write(replace(adapter, layers={name: _plain(delta) for name, delta in adapter.layers.items()}))
 
 
