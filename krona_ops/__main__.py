@@ -55,13 +55,13 @@ def _for_terminal(text: str) -> str:
 def _inspect(options: argparse.Namespace) -> None:
     for n, path in enumerate(options.files):
         inspection = inspect_header(path)
-        found = report(load(path, options.scale_rule)) if options.tensors else report_of_header(inspection)
+        facts = report(load(path, options.scale_rule)) if options.tensors else report_of_header(inspection)
         dtypes = ", ".join(f"{count} {dtype}" for dtype, count in inspection.dtypes.items())
-        _say("\n" * (n > 0) + f"{path}: {inspection.format}, {len(found.layers)} layers, {found.parameters:,} parameters, "
+        _say("\n" * (n > 0) + f"{path}: {inspection.format}, {len(facts.layers)} layers, {facts.parameters:,} parameters, "
               f"{inspection.bytes / 1e6:.2f} MB ({dtypes})")  # fmt: skip
-        for note in found.notes:
+        for note in facts.notes:
             _say(f"  {note}")
-        _say(found.table(options.by))
+        _say(facts.table(options.by))
 
 
 def _convert(options: argparse.Namespace) -> None:
@@ -141,8 +141,8 @@ def _write(adapter: Adapter, options: argparse.Namespace) -> None:
         if errors:
             worst = max(errors, key=lambda name: errors[name])
             _say(f"{len(errors)} layers became LoRAs, largest relative error {errors[worst]:.3g} in {worst}")
-    for one in (*adapter.left_out, *switched_off(adapter)):
-        _say(one)
+    for left_out in (*adapter.left_out, *switched_off(adapter)):
+        _say(left_out)
     save(adapter, output, options.format, rename=rename)
     for note in notes_on_file(read_header(output).shapes, options.format):
         _say(note)

@@ -166,11 +166,11 @@ class Border:
 
     def number(self, value: object, what: str, least: float = -math.inf, most: float = math.inf) -> float:
         """A finite number in a range."""
-        found = finite(value)
-        if found is None or not least <= found <= most:
+        number = finite(value)
+        if number is None or not least <= number <= most:
             span = (f" from {least:g}" if least > -math.inf else "") + (f" to {most:g}" if most < math.inf else "")
             raise self.refused(what, value, f"a number{span}")
-        return found
+        return number
 
     def text(self, value: object, what: str, most: int = 100_000) -> str:
         """A text of so many characters at most, which can be written as UTF-8."""
@@ -180,9 +180,9 @@ class Border:
 
     def choice(self, value: object, what: str, choices: Iterable[str]) -> str:
         """One of a few words."""
-        known = list(choices)
-        if not isinstance(value, str) or value not in known:
-            raise self.refused(what, value, " or ".join(known))
+        allowed = list(choices)
+        if not isinstance(value, str) or value not in allowed:
+            raise self.refused(what, value, " or ".join(allowed))
         return value
 
     def truth(self, value: object, what: str) -> bool:

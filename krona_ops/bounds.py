@@ -55,12 +55,12 @@ ABOVE_0 = Within(0, open_low=True)
 @cache
 def bounds(kind: type) -> dict[str, Within]:
     """The bounds of a dataclass's fields by name; of a tuple's items where the field is one. Fields without any are missing."""
-    found = {}
+    within = {}
     for name, hint in get_type_hints(kind, include_extras=True).items():
         bound = next(_bounds_in(hint), None)
         if bound is not None:
-            found[name] = bound
-    return found
+            within[name] = bound
+    return within
 
 
 def require(kind: type, name: str, value: Any, where: str = "") -> None:

@@ -62,8 +62,8 @@ def _tensors_of(path: Path, header: Header) -> dict[str, Tensor]:
         if all(dtype in DTYPES for dtype in header.dtypes.values()):
             return load_file(path)
         with safe_open(path, framework="pt") as file:
-            found = {key: file.get_tensor(key) for key in header.dtypes.keys() - header.unreadable()}
-        return {key: _apart(found[key]) if dtype == PAIRS else found[key] for key, dtype in header.dtypes.items() if key in found}
+            tensors = {key: file.get_tensor(key) for key in header.dtypes.keys() - header.unreadable()}
+        return {key: _apart(tensors[key]) if dtype == PAIRS else tensors[key] for key, dtype in header.dtypes.items() if key in tensors}
     except (SafetensorError, OSError, RuntimeError) as error:  # the last is PyTorch's word for a file that has gone
         raise unreadable(path, f"its tensors cannot be read: {error}.", "Get the file again.") from error
 

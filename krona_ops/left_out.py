@@ -31,9 +31,9 @@ class LeftOut:
         return f"Left out: {shown(self.method)} ({len(self.names)}: {some}). {self.reason}"
 
 
-def gathered(found: list[LeftOut]) -> tuple[LeftOut, ...]:
+def gathered(unread: list[LeftOut]) -> tuple[LeftOut, ...]:
     """Those of one method and one reason as one, in the order in which they were found."""
     names: dict[tuple[str, str], dict[str, None]] = {}
-    for one in found:
-        names.setdefault((one.method, one.reason), {}).update(dict.fromkeys(one.names))
-    return tuple(LeftOut(method, reason, tuple(those)) for (method, reason), those in names.items())
+    for entry in unread:
+        names.setdefault((entry.method, entry.reason), {}).update(dict.fromkeys(entry.names))
+    return tuple(LeftOut(method, reason, tuple(layers)) for (method, reason), layers in names.items())

@@ -118,22 +118,22 @@ def read(tensors: Mapping[str, Tensor], header: Header, rule: ScaleRule = "auto"
             rest[key] = tensor
         else:
             pairs.setdefault(split[0], {})[split[1]] = tensor
-    found: dict[LayerName, Delta] = {}
-    left: list[LeftOut] = []
+    updates: dict[LayerName, Delta] = {}
+    unread: list[LeftOut] = []
     errors: list[LayerError] = []
     for name, pair in pairs.items():
         try:
-            found[LayerName(name)] = _read_layer(name, pair)
+            updates[LayerName(name)] = _read_layer(name, pair)
         except LayerError as error:
             errors.append(error)
-            left.append(LeftOut("DiffuseKronA", error.reason, (name,)))
-    if not found:
+            unread.append(LeftOut("DiffuseKronA", error.reason, (name,)))
+    if not updates:
         raise errors[0]
-    notes = (f"{len(found)} layers: official DiffuseKronA, shuffled layout, scale 1.", *_refusal(found))
+    notes = (f"{len(updates)} layers: official DiffuseKronA, shuffled layout, scale 1.", *_refusal(updates))
     other = _beside(rest, header, rule)
-    told = gathered([*left, *other.left_out])
+    left_out = gathered([*unread, *other.left_out])
     notes += tuple(note for note in other.notes if note not in map(str, other.left_out))
-    return Adapter({**found, **other.layers}, header.metadata, (*notes, *map(str, told)), told)
+    return Adapter({**updates, **other.layers}, header.metadata, (*notes, *map(str, left_out)), left_out)
 
 
 def _beside(tensors: Mapping[str, Tensor], header: Header, rule: ScaleRule) -> Adapter:

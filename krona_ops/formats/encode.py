@@ -29,8 +29,8 @@ RECIPE = ("ss_network_module", "ss_network_args", "ss_network_dim", "ss_network_
 
 def writable() -> tuple[str, ...]:
     """What `krona_ops.save` can write."""
-    known = writers()
-    return (*known, *(name for name in LORA if name not in known))
+    exact = writers()
+    return (*exact, *(name for name in LORA if name not in exact))
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,8 @@ def _metadata(adapter: Adapter, sidecar: str | None) -> dict[str, str]:
     """What the adapter says about itself, and what every file should say. A recipe that the file names is left whole."""
     facts = {} if any(key in adapter.metadata for key in RECIPE) else network_facts(adapter)
     standard = {"modelspec.sai_model_spec": MODELSPEC, "modelspec.implementation": "krona", **facts}
-    found = {**standard, **adapter.metadata}
-    return found if sidecar is None else {**found, "adapter_config": sidecar}
+    metadata = {**standard, **adapter.metadata}
+    return metadata if sidecar is None else {**metadata, "adapter_config": sidecar}
 
 
 def as_lora(adapter: Adapter, rank: int | None, format: str = "lora") -> tuple[Adapter, dict[LayerName, float]]:

@@ -132,10 +132,10 @@ class _Walk:
 
 
 def _union(ways: Any) -> Positions:
-    found = 0
+    union = 0
     for way in ways:
-        found |= way
-    return found
+        union |= way
+    return union
 
 
 def _character_class(name: str, value: Any) -> Callable[[str], bool]:

@@ -81,13 +81,13 @@ class Header:
     def placeholders(self) -> dict[str, Tensor]:
         """Tensors of the file's shapes and types without memory, on the meta device; those of one shape and type are one."""
         made: dict[tuple[tuple[int, ...], str], Tensor] = {}
-        found = {}
+        tensors = {}
         for key, shape in self.shapes.items():
             kind = shape, self.dtypes.get(key, "F32")
             if kind not in made:
                 made[kind] = torch.empty(shape, dtype=DTYPES.get(kind[1], torch.float32), device="meta")
-            found[key] = made[kind]
-        return found
+            tensors[key] = made[kind]
+        return tensors
 
 
 def read_header(path: str | os.PathLike[str]) -> Header:
@@ -105,10 +105,10 @@ def read_header(path: str | os.PathLike[str]) -> Header:
             "Convert it to safetensors with the program that made it." if pickled else "Choose a .safetensors file.",
         )
     try:
-        told = path.stat()
-        if not stat.S_ISREG(told.st_mode):
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
             raise unreadable(path, "it is no file.", "Choose a .safetensors file.")
-        size = told.st_size
+        size = status.st_size
         with path.open("rb") as file:
             header, config = parse_header(path, file, size), _sidecar(path.with_name(SIDECAR))
         return replace(header, config=config, has_own_config=bool(config) and _is_alone(path))
@@ -151,13 +151,13 @@ def parse_header(path: Path, file: IO[bytes], size: int) -> Header:
     """
     length = header_length(path, file.read(8), size)
     try:
-        told = header_text.read(file.read(length), DTYPES)
+        text = header_text.read(file.read(length), DTYPES)
     except ValueError as error:
         reason = str(error) if type(error) is header_text.HeaderError else "it is no JSON"
         raise unreadable(path, f"its header makes no sense: {reason}.", _DAMAGED) from error
-    if 8 + length + told.end != size:
-        raise unreadable(path, f"the header speaks of {8 + length + told.end} bytes, the file has {size}.", _DAMAGED)
-    return Header(told.shapes, told.metadata, told.dtypes)
+    if 8 + length + text.end != size:
+        raise unreadable(path, f"the header speaks of {8 + length + text.end} bytes, the file has {size}.", _DAMAGED)
+    return Header(text.shapes, text.metadata, text.dtypes)
 
 
 def _sidecar(path: Path) -> Mapping[str, object]:

@@ -84,14 +84,15 @@ class _Reader:
 
     def __init__(self, raw: bytes, dtypes: Mapping[str, torch.dtype]) -> None:
         self._raw, self._text, self._dtypes = raw, raw.decode("latin-1"), dtypes
-        self._told = HeaderText()
+        self._header = HeaderText()
         self._spans: list[tuple[int, int]] = []
-        self._kinds: dict[tuple[str, str], tuple[tuple[int, ...], int | None, str]] = {}  # sizes, bytes, and the type as it was told first
+        self._kinds: dict[tuple[str, str], tuple[tuple[int, ...], int | None, str]] = {}
+        """By type and shape as written: the sizes, the bytes, and the type as it was written first."""
         self._has_metadata = False
 
     def read(self) -> HeaderText:
-        text, told, kinds, spans = self._text, self._told, self._kinds, self._spans
-        match, shapes, dtypes = _ENTRY.match, told.shapes, told.dtypes
+        text, header, kinds, spans = self._text, self._header, self._kinds, self._spans
+        match, shapes, dtypes = _ENTRY.match, header.shapes, header.dtypes
         if text[:1] != "{":
             _refuse("it does not begin as one")
         at = self._space(1)
@@ -117,8 +118,8 @@ class _Reader:
             _refuse("something follows it")
         if len(spans) > MOST_TENSORS:
             _refuse(_TOO_MANY)
-        told.end = self._end()
-        return told
+        header.end = self._end()
+        return header
 
     def _space(self, at: int) -> int:
         space = _SPACE.match(self._text, at)
@@ -128,19 +129,19 @@ class _Reader:
     def _sign(self, at: int, signs: str) -> tuple[str, int]:
         """One of these signs, and where what follows begins."""
         at = self._space(at)
-        found = self._text[at : at + 1]
-        if not found or found not in signs:
-            _refuse(f"{shown(found) or 'its end'} stands where {' or '.join(signs)} should be")
-        return found, at + 1
+        sign = self._text[at : at + 1]
+        if not sign or sign not in signs:
+            _refuse(f"{shown(sign) or 'its end'} stands where {' or '.join(signs)} should be")
+        return sign, at + 1
 
     def _string(self, at: int) -> tuple[str, int]:
         """A text, and where what follows it begins."""
         _, begin = self._sign(at, '"')
-        found, end = scan(self._text, begin)
-        if not found.isascii():
-            found, _ = scan(self._raw[begin:end].decode(), 0)
-            found.encode()  # a lone surrogate is no text
-        return found, end
+        text, end = scan(self._text, begin)
+        if not text.isascii():
+            text, _ = scan(self._raw[begin:end].decode(), 0)
+            text.encode()  # a lone surrogate is no text
+        return text, end
 
     def _unusual(self, at: int) -> tuple[int, bool]:
         """Metadata, or a tensor written in another way."""
@@ -164,7 +165,7 @@ class _Reader:
         at = self._space(at)
         if self._text[at : at + 1] == "}":
             return at + 1
-        metadata, then = self._told.metadata, ","
+        metadata, then = self._header.metadata, ","
         while then == ",":
             key, at = self._string(at)
             _, at = self._sign(at, ":")
@@ -179,11 +180,11 @@ class _Reader:
         if entry is None:
             _refuse(f"{shown(name)} is no tensor")
         try:
-            told = _BORDER.mapping(_BORDER.json(self._raw[at : entry.end()]), "it")
-            dtype = _BORDER.text(told.get("dtype"), "its type", 16)
-            shape = [_BORDER.integer(n, "a size", 0) for n in _BORDER.sequence(told.get("shape"), "its shape")]
+            values = _BORDER.mapping(_BORDER.json(self._raw[at : entry.end()]), "it")
+            dtype = _BORDER.text(values.get("dtype"), "its type", 16)
+            shape = [_BORDER.integer(n, "a size", 0) for n in _BORDER.sequence(values.get("shape"), "its shape")]
             start, end, *rest = (
-                _BORDER.integer(n, "an offset", 0) for n in _BORDER.sequence(told.get("data_offsets"), "its place")
+                _BORDER.integer(n, "an offset", 0) for n in _BORDER.sequence(values.get("data_offsets"), "its place")
             )
         except (AdapterFileError, ValueError):
             rest = [True]
@@ -193,17 +194,17 @@ class _Reader:
         return entry.end()
 
     def _add(self, name: str, dtype: str, shape: str, start: int, end: int) -> None:
-        told = self._told
+        header = self._header
         if len(name) > LONGEST_NAME:
             _refuse(f"a tensor has a name of {len(name):,} characters, {LONGEST_NAME:,} are read")
-        if name in told.shapes:
+        if name in header.shapes:
             _refuse(f"two tensors are called {shown(name)}")
         kind = self._kinds.get((dtype, shape))
         if kind is None:
             kind = self._kinds[dtype, shape] = (*self._kind(name, dtype, shape), dtype)
         if end < start or (end - start != kind[1] if kind[1] is not None else prod(kind[0]) > 8 * (end - start)):
             _refuse(f"{shown(name)} has a shape that does not fill its bytes")
-        told.shapes[name], told.dtypes[name] = kind[0], dtype
+        header.shapes[name], header.dtypes[name] = kind[0], dtype
         self._spans.append((start, end))
         if len(self._spans) > MOST_TENSORS:
             _refuse(_TOO_MANY)
@@ -215,8 +216,8 @@ class _Reader:
         sizes = tuple(map(int, shape.split(","))) if shape.strip() else ()
         if prod(max(n, 1) for n in sizes) > _LARGEST:
             _refuse(f"{shown(name)} has an impossible shape")
-        known = self._dtypes.get(dtype)
-        return sizes, None if known is None else prod(sizes) * known.itemsize
+        element = self._dtypes.get(dtype)
+        return sizes, None if element is None else prod(sizes) * element.itemsize
 
     def _end(self) -> int:
         """Where the last tensor ends; they follow one another without a gap, as the format wants it."""

@@ -91,11 +91,11 @@ def _read(header: Header) -> tuple[str, Adapter]:
 
 
 def _all_facts(adapter: Adapter) -> tuple[LayerFacts, ...]:
-    known: dict[int, tuple] = {}
+    facts: dict[int, tuple] = {}
     for delta in adapter.layers.values():  # of layers that are alike the reader makes one value
-        if id(delta) not in known:
-            known[id(delta)] = _facts(delta)
-    return tuple(LayerFacts(name, *known[id(delta)]) for name, delta in adapter.layers.items())
+        if id(delta) not in facts:
+            facts[id(delta)] = _facts(delta)
+    return tuple(LayerFacts(name, *facts[id(delta)]) for name, delta in adapter.layers.items())
 
 
 def _facts(delta: Delta) -> tuple:
@@ -128,8 +128,8 @@ def _method(delta: Delta) -> str:
 
 
 def _rank(delta: Delta) -> int | None:
-    found = [_factor_rank(getattr(delta, side)) for side in ("b", "a", "factor") if hasattr(delta, side)]
-    return next((rank for rank in found if rank), None)
+    ranks = [_factor_rank(getattr(delta, side)) for side in ("b", "a", "factor") if hasattr(delta, side)]
+    return next((rank for rank in ranks if rank), None)
 
 
 def _factor_rank(factor: Factor) -> int | None:

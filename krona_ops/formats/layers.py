@@ -70,8 +70,8 @@ def read(tensors: Mapping[str, Tensor], header: Header, rule: ScaleRule = "auto"
     foreign = strangers.unknown(grouped.strangers, header.shapes)
     trainer = Trainer.of(header)
     reasons = _Reasons(rule, trainer, has_values=not any(t.is_meta for t in tensors.values()))
-    found: dict[LayerName, Delta] = {}
-    left: list[LeftOut] = []
+    layers: dict[LayerName, Delta] = {}
+    unread: list[LeftOut] = []
     first: LayerError | None = None
     broken = 0
     alike = _Alike()
@@ -86,25 +86,25 @@ def read(tensors: Mapping[str, Tensor], header: Header, rule: ScaleRule = "auto"
             is_enlarged = name in grouped.enlarged
             updates = _updates(layer, is_enlarged) if reasons.has_values else alike.updates(layer, is_enlarged)
             for target, delta in updates:
-                _put(found, LayerName(target), delta)
+                _put(layers, LayerName(target), delta)
         except LayerError as error:
             first, broken = first or error, broken + 1  # the others are forgotten: each holds on to all that it was found in
             method = parts.method_of(held)
             if stranger is not None and strangers.changes_the_rest(stranger.method):
                 method = foreign.pop(name).method if stranger.method != strangers.QUANTISATION else f"quantised {method}"
                 foreign.pop(name, None)
-            left.append(LeftOut(method, error.reason, (name,)))
-    if not found or strangers.is_model(grouped.strangers, header.shapes, len(found)):
-        raise nothing_readable(grouped, header, first, broken, gathered([*left, *foreign.values()]))
-    told = gathered([*left, *foreign.values()])
-    notes = (*reasons.notes(), *trainer.notes, *_missing_biases(trainer, told), *map(str, told))
-    return Adapter(found, neutral(header.metadata, trainer), notes, told)
+            unread.append(LeftOut(method, error.reason, (name,)))
+    if not layers or strangers.is_model(grouped.strangers, header.shapes, len(layers)):
+        raise nothing_readable(grouped, header, first, broken, gathered([*unread, *foreign.values()]))
+    left_out = gathered([*unread, *foreign.values()])
+    notes = (*reasons.notes(), *trainer.notes, *_missing_biases(trainer, left_out), *map(str, left_out))
+    return Adapter(layers, neutral(header.metadata, trainer), notes, left_out)
 
 
-def _missing_biases(trainer: Trainer, told: tuple[LeftOut, ...]) -> Iterable[str]:
+def _missing_biases(trainer: Trainer, left_out: tuple[LeftOut, ...]) -> Iterable[str]:
     """What PEFT's settings say of trained biases that are not in the file; those that are, are left out by name."""
     kinds = {config.bias for config in trainer.peft.values() if config.bias != "none"}
-    if kinds and not any(one.method in (strangers.BIASES, strangers.WEIGHTS) for one in told):
+    if kinds and not any(entry.method in (strangers.BIASES, strangers.WEIGHTS) for entry in left_out):
         kind = " and ".join(sorted(kinds))
         yield f"PEFT trained biases of the base model too (bias='{kind}'); the file has none of them, so they stay as the base model has them."
 
@@ -129,11 +129,11 @@ class _Alike:
                 self._known[kind] = [(target.removeprefix(layer.name), delta) for target, delta in _updates(layer, is_enlarged)]
             except LayerError as error:
                 self._known[kind] = error
-        known = self._known[kind]
-        if isinstance(known, LayerError):
-            known.__traceback__ = None  # it would grow with every layer
-            raise known
-        return [(f"{layer.name}{end}", delta) for end, delta in known]
+        updates = self._known[kind]
+        if isinstance(updates, LayerError):
+            updates.__traceback__ = None  # it would grow with every layer
+            raise updates
+        return [(f"{layer.name}{end}", delta) for end, delta in updates]
 
 
 def _require_readable(
@@ -186,7 +186,7 @@ def unreadable(header: Header) -> tuple[LeftOut, ...]:
 
 
 def nothing_readable(
-    grouped: parts.Grouped, header: Header, first: LayerError | None = None, broken: int = 0, told: tuple[LeftOut, ...] = ()
+    grouped: parts.Grouped, header: Header, first: LayerError | None = None, broken: int = 0, left_out: tuple[LeftOut, ...] = ()
 ) -> FormatError:
     """The error for a file without a layer that can be read: a whole model, or which methods it holds.
 
@@ -212,22 +212,22 @@ def nothing_readable(
             found=first.found,
             expected=first.expected,
         )
-    told = told or unreadable(header)
-    if not told:
+    left_out = left_out or unreadable(header)
+    if not left_out:
         return FormatError(f"{sample}.", found="no tensors", expected="an adapter", remedy="Get the file again.")
-    methods = list(dict.fromkeys(one.method for one in told))
+    methods = list(dict.fromkeys(entry.method for entry in left_out))
     return FormatError(
-        f"{sample}. None of it can be read: {', '.join(f'{one.method} ({len(one.names)})' for one in told)}.",
+        f"{sample}. None of it can be read: {', '.join(f'{entry.method} ({len(entry.names)})' for entry in left_out)}.",
         found=methods,
         expected="LoKr, LoHa, LoRA, CDKA, DiffuseKronA or diff tensors",
-        remedy=told[0].reason,
+        remedy=left_out[0].reason,
     )
 
 
-def _put(found: dict[LayerName, Delta], name: LayerName, delta: Delta) -> None:
+def _put(layers: dict[LayerName, Delta], name: LayerName, delta: Delta) -> None:
     """Add an update; two of one weight are summed."""
     try:
-        found[name] = Sum((found[name], delta)) if name in found else delta
+        layers[name] = Sum((layers[name], delta)) if name in layers else delta
     except ShapeError as error:
         raise LayerError(f"Two updates of it differ in shape. {error}", layer=name, found=error.found) from error
 

@@ -69,8 +69,8 @@ def with_standard_metadata(
         "modelspec.tags": ", ".join(tags) or None,
         "modelspec.thumbnail": _data_uri(thumbnail) if thumbnail is not None else None,
     }
-    known = {"modelspec.sai_model_spec": MODELSPEC, "modelspec.implementation": "krona", **network_facts(adapter)}
-    return adapter.with_metadata(**{**known, **adapter.metadata, **{k: v for k, v in given.items() if v is not None}})
+    standard = {"modelspec.sai_model_spec": MODELSPEC, "modelspec.implementation": "krona", **network_facts(adapter)}
+    return adapter.with_metadata(**{**standard, **adapter.metadata, **{k: v for k, v in given.items() if v is not None}})
 
 
 _MANAGERS_BASES = {

@@ -154,22 +154,22 @@ def group(keys: Iterable[str], split_key: Callable[[str], LayerPart | None] = sp
     scripts that replace dots), what is incomplete alone is put together by the flat name.
     """
     keys = list(keys)
-    found = Grouped()
+    grouped = Grouped()
     is_control = _is_control_lora(keys)
     for key in keys:
         place = split_key(key) or (_norm(key) if is_control else None)
         if place is None:
-            found.strangers.append(key)
+            grouped.strangers.append(key)
             continue
         layer, part = place
-        parts = found.layers.setdefault(layer, {})
+        parts = grouped.layers.setdefault(layer, {})
         if part in parts:
-            found.twice.setdefault(layer, (parts[part], key))
+            grouped.twice.setdefault(layer, (parts[part], key))
         parts[part] = key
-    _join_halves(found.layers)
+    _join_halves(grouped.layers)
     if is_control:
-        found.enlarged.update(name for name in found.layers if re.search(r"(?:^|\.)img_in$", name))
-    return found
+        grouped.enlarged.update(name for name in grouped.layers if re.search(r"(?:^|\.)img_in$", name))
+    return grouped
 
 
 def _is_control_lora(keys: list[str]) -> bool:
@@ -224,26 +224,26 @@ def _counted(match: re.Match[str]) -> str:
 @lru_cache(maxsize=2)  # every format asks this about one file
 def methods(header: Header) -> frozenset[str]:
     """The kinds of update in a file, by the beginning of their parts: ``lokr``, ``hada``, ``lora``, ``cdka``, ``diff``."""
-    found = {place[1] for place in split_all(header).values() if place}
-    kinds = {part.partition("_")[0] for part in found} & {"lokr", "hada", "lora", "cdka"}
-    return frozenset(kinds | {"diff"} if found & _PLAIN else kinds)
+    parts = {place[1] for place in split_all(header).values() if place}
+    kinds = {part.partition("_")[0] for part in parts} & {"lokr", "hada", "lora", "cdka"}
+    return frozenset(kinds | {"diff"} if parts & _PLAIN else kinds)
 
 
 def layers_of(keys: Iterable[str], method: str) -> list[str]:
     """The layers that have a part of a method."""
-    return list(dict.fromkeys(found[0] for key in keys if (found := split(key)) and found[1].startswith(method)))
+    return list(dict.fromkeys(place[0] for key in keys if (place := split(key)) and place[1].startswith(method)))
 
 
 def updates(keys: Iterable[str]) -> list[str]:
     """The layers that have more than what says something about an update."""
-    found = ((key, split(key)) for key in keys)
-    return list(dict.fromkeys(place[0] for _, place in found if place and place[1] not in MODIFIERS))
+    places = ((key, split(key)) for key in keys)
+    return list(dict.fromkeys(place[0] for _, place in places if place and place[1] not in MODIFIERS))
 
 
 def method_of(parts: Mapping[str, object] | Iterable[str]) -> str:
     """What a layer's parts are, for a person."""
-    known = (("lokr", "LoKr"), ("hada", "LoHa"), ("cdka", "CDKA"), ("lora", "LoRA"))
-    told = [name for start, name in known if any(part.startswith(start) for part in parts)]
-    if told:
-        return " and ".join(told)
+    beginnings = (("lokr", "LoKr"), ("hada", "LoHa"), ("cdka", "CDKA"), ("lora", "LoRA"))
+    names = [name for start, name in beginnings if any(part.startswith(start) for part in parts)]
+    if names:
+        return " and ".join(names)
     return "diff" if set(parts) & _PLAIN else f"{' and '.join(sorted(parts))} without an update"

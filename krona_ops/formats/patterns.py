@@ -78,14 +78,14 @@ class Patterns:
         return None if first is None else self._values[first]
 
     def _first_literal(self, path: str) -> int | None:
-        found = []
+        positions = []
         for start in _starts(path):
             tail = path[start:]
             for (is_whole, dots), keys in self._forms.get(len(tail), {}).items():
                 if not (is_whole and start):
                     position = keys.get(_with_dots(tail, dots))
-                    found += [] if position is None else [position]
-        return min(found, default=None)
+                    positions += [] if position is None else [position]
+        return min(positions, default=None)
 
     def _matches(self, key: str, path: str) -> bool:
         _expression(key)  # alone: one that closes the group which PEFT puts around it is none
@@ -98,9 +98,9 @@ class Patterns:
             raise NotEvaluatedError("all layers together take too many steps")
         return bool(ends)
 
-    def _refused(self, found: str, value: object, why: str) -> FormatError:
+    def _refused(self, what: str, value: object, why: str) -> FormatError:
         return FormatError(
-            f"PEFT's {self._what} has {found}, which {why}; paths and ends of paths are looked up.",
+            f"PEFT's {self._what} has {what}, which {why}; paths and ends of paths are looked up.",
             found=shown(value),
             expected="a layer's path, or its end",
             remedy="Save the adapter again with a path for each such layer, or choose the scale rule yourself.",
@@ -149,22 +149,22 @@ def literal(pattern: str) -> tuple[str | None, ...] | None:
     """
     rest = pattern.removeprefix("^")
     rest = rest[:-1] if rest.endswith("$") and not rest.endswith("\\$") else rest
-    found: list[str | None] = []
+    meant: list[str | None] = []
     characters = iter(rest)
     for character in characters:
         if character == "\\":
             escaped = next(characters, "")
             if not escaped or escaped.isalnum():  # \d, \w, \1, …: a class of characters, or a group
                 return None
-            found.append(escaped)
+            meant.append(escaped)
         elif character in _SPECIAL:
             return None
         else:
-            found.append(_ANY if character == "." else character)
-    return tuple(found)
+            meant.append(_ANY if character == "." else character)
+    return tuple(meant)
 
 
 def _is(path: str, characters: tuple[str | None, ...]) -> bool:
     return len(path) == len(characters) and all(
-        wanted is _ANY or wanted == found for wanted, found in zip(characters, path, strict=True)
+        wanted is _ANY or wanted == character for wanted, character in zip(characters, path, strict=True)
     )

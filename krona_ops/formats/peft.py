@@ -98,16 +98,16 @@ def _path(rename: Rename, name: LayerName) -> str:
 
 def _write_layer(name: str, delta: Delta) -> dict[str, Tensor]:
     delta = _plain(name, delta)
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     for factor, key in ((delta.a, "lokr_w1"), (delta.b, "lokr_w2")):
         if isinstance(factor, LowRank):
-            found |= {f"{key}_a": factor.up, f"{key}_b": factor.down.flatten(1)}
+            tensors |= {f"{key}_a": factor.up, f"{key}_b": factor.down.flatten(1)}
         elif isinstance(factor, Tucker):
             core = factor.core if factor.core.ndim == 4 else factor.core.unsqueeze(-1)  # PEFT's conv1d core is (r, r, k, 1)
-            found |= {"lokr_t2": core, f"{key}_a": factor.up, f"{key}_b": factor.down}
+            tensors |= {"lokr_t2": core, f"{key}_a": factor.up, f"{key}_b": factor.down}
         elif isinstance(factor, Full):
-            found[key] = factor.value
-    return found
+            tensors[key] = factor.value
+    return tensors
 
 
 def sidecar(adapter: Adapter, rename: Rename = str) -> str:
@@ -227,11 +227,11 @@ def _decompose_factor(deltas: Iterable[Kron]) -> int:
 
 
 def _no_factor(sizes: Iterable[tuple[int, int, int, int]]) -> FormatError:
-    found = sorted({f"{times((out_a, in_a))} ⊗ {times((out_b, in_b))}" for out_a, out_b, in_a, in_b in sizes})
+    splits = sorted({f"{times((out_a, in_a))} ⊗ {times((out_b, in_b))}" for out_a, out_b, in_a, in_b in sizes})
     return FormatError(
-        f"PEFT has one factor for all layers and both sides; none gives {', '.join(found[:4])}{', …' if len(found) > 4 else ''}.",
+        f"PEFT has one factor for all layers and both sides; none gives {', '.join(splits[:4])}{', …' if len(splits) > 4 else ''}.",
         where="adapter",
-        found=found,
+        found=splits,
         expected="factors that one decompose_factor gives",
         remedy="Save it as lokr, or compress it to square factors first.",
     )

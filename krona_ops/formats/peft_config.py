@@ -74,13 +74,13 @@ class PeftConfig:
 
     def rank_of(self, path: str) -> float:
         """The ``r`` of a layer; `FormatError` where only an expression would tell."""
-        found = self._ranks.value_of(path)
-        return self.r if found is None else found
+        rank = self._ranks.value_of(path)
+        return self.r if rank is None else rank
 
     def alpha_of(self, path: str) -> float:
         """The ``alpha`` of a layer; `FormatError` where only an expression would tell."""
-        found = self._alphas.value_of(path)
-        return self.alpha if found is None else found
+        alpha = self._alphas.value_of(path)
+        return self.alpha if alpha is None else alpha
 
     @cached_property
     def _ranks(self) -> Patterns:
@@ -149,9 +149,9 @@ def require_update(values: Mapping[str, object]) -> None:
             if changed == "LoftQ"
             else "Save it again with PEFT's save_pretrained(path_initial_model_for_weight_conversion=…), which makes a plain LoRA of it.",
         )
-    found = next((key for key in _SETTINGS if kind == "LORA" and _is_on(values.get(key))), None)
-    if found is not None:
-        raise _refused(_SETTINGS[found], found, "Merge it into the model with PEFT.")
+    setting = next((key for key in _SETTINGS if kind == "LORA" and _is_on(values.get(key))), None)
+    if setting is not None:
+        raise _refused(_SETTINGS[setting], setting, "Merge it into the model with PEFT.")
 
 
 def _is_on(value: object) -> bool:

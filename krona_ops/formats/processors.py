@@ -46,7 +46,7 @@ def what_is_missing(layers: Iterable[str]) -> str:
     if larger:
         family = min(larger, key=lambda name: len(larger[name]))
         return f"it has {len(processors)} of the {len(larger[family])} attentions of {family}"
-    alone = next((one for one in sorted(processors) if _other(one) not in processors), None)
+    alone = next((processor for processor in sorted(processors) if _other(processor) not in processors), None)
     return f"it has {alone}, but not {_other(alone)}" if alone is not None else ""
 
 

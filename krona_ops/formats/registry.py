@@ -35,14 +35,14 @@ def detect(header: Header, formats: Sequence[ModuleType] | None = None) -> Modul
     Raises:
         FormatError: It is in none, and the methods that it holds are told; or it is in several.
     """
-    found = [module for module in (readers() if formats is None else formats) if module.sniff(header)]
-    if len(found) == 1:
-        return found[0]
-    if found:
+    matching = [module for module in (readers() if formats is None else formats) if module.sniff(header)]
+    if len(matching) == 1:
+        return matching[0]
+    if matching:
         sample = ", ".join(list(header.shapes)[:3])
         raise FormatError(
-            f"The file could be {' or '.join(module.NAME for module in found)}: it holds {sample}.",
-            found=[module.NAME for module in found],
+            f"The file could be {' or '.join(module.NAME for module in matching)}: it holds {sample}.",
+            found=[module.NAME for module in matching],
             expected="one format",
             remedy="Was the file mixed from several? Convert its parts one by one.",
         )

@@ -58,12 +58,12 @@ def _contradiction(header: Header, config: PeftConfig) -> str:
 
 
 def _layers(header: Header) -> Layers:
-    found: dict[str, dict[str, tuple[int, ...]]] = {}
+    layers: dict[str, dict[str, tuple[int, ...]]] = {}
     updates = set(parts.updates(header.shapes))
     for key, shape in header.shapes.items():
         if (split := parts.split(key)) and split[0] in updates:
-            found.setdefault(split[0].removeprefix(PEFT_PREFIX), {})[split[1]] = shape
-    return found
+            layers.setdefault(split[0].removeprefix(PEFT_PREFIX), {})[split[1]] = shape
+    return layers
 
 
 def _other_layers(header: Header, layers: Layers) -> str:

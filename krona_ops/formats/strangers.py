@@ -84,9 +84,9 @@ def named(key: str, shape: tuple[int, ...] = ()) -> tuple[str, str, str]:
     for n in range(len(tail) - 1, max(-1, len(tail) - DEEPEST), -1):
         if tail[n].isdigit():  # of a block: there are thousands, and none is a word
             continue
-        told = _by_part(tail[n], tail[n + 1 :] == ["weight"], len(shape))
-        if told is not None:
-            return ".".join(tail[:n]) or key, *told
+        meaning = _by_part(tail[n], tail[n + 1 :] == ["weight"], len(shape))
+        if meaning is not None:
+            return ".".join(tail[:n]) or key, *meaning
     if key.startswith("lllite_"):
         return tail[0], "ControlNet-LLLite", NOBODY
     if tail[-1] in ("up", "down"):
@@ -129,12 +129,12 @@ def unknown(keys: Iterable[str], shapes: Mapping[str, tuple[int, ...]]) -> dict[
 
     The ``weight`` of a layer whose other tensors tell its method ((IA)³'s ``on_input``) is of that method too.
     """
-    found: dict[str, LeftOut] = {}
+    left_out: dict[str, LeftOut] = {}
     for key in keys:
         layer, method, why = named(key, shapes.get(key, ()))
-        if layer not in found or found[layer].method == WEIGHTS:
-            found[layer] = LeftOut(method, why, (layer,))
-    return found
+        if layer not in left_out or left_out[layer].method == WEIGHTS:
+            left_out[layer] = LeftOut(method, why, (layer,))
+    return left_out
 
 
 def is_model(keys: Iterable[str], shapes: Mapping[str, tuple[int, ...]], layers: int) -> bool:

@@ -123,10 +123,10 @@ def _has_norms(header: Header) -> bool:
 def _peft(header: Header) -> tuple[dict[str, PeftConfig], str]:
     """PEFT's settings by the prefix of the layers that they are about, and what the user is told about those beside the file."""
     inside = {"": parsed(header.metadata.get("adapter_config"))}
-    for found in (inside, by_component(parsed(header.metadata.get("lora_adapter_metadata")))):
-        for values in found.values():
+    for settings in (inside, by_component(parsed(header.metadata.get("lora_adapter_metadata")))):
+        for values in settings.values():
             require_update(values)
-        if configs := {prefix: config for prefix, values in found.items() if (config := PeftConfig.parse(values))}:
+        if configs := {prefix: config for prefix, values in settings.items() if (config := PeftConfig.parse(values))}:
             return configs, ""
     config, note = settings_beside(header)
     if config is None:

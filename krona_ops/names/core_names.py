@@ -78,10 +78,10 @@ class Base:
 
     @cached_property
     def _spelled(self) -> Mapping[tuple[int, str], tuple[str, ...]]:
-        found: dict[tuple[int, str], list[str]] = {}
+        spelled: dict[tuple[int, str], list[str]] = {}
         for name, where in self.known.items():
-            found.setdefault(where, []).append(name)
-        return {where: tuple(names) for where, names in found.items()}
+            spelled.setdefault(where, []).append(name)
+        return {where: tuple(names) for where, names in spelled.items()}
 
     @cached_property
     def _dotted(self) -> Mapping[str, str]:
@@ -127,8 +127,8 @@ class Base:
         """The dotted path that diffusers has for a layer, where the host knows it too; for a name of any spelling."""
         for spelled in (*spellings(name).names, *(f"{n}_0" for n in spellings(name).names)):
             pattern, numbers = template(spelled)
-            if (found := self._dotted.get(pattern)) is not None:
-                return filled(found, numbers)
+            if (dotted := self._dotted.get(pattern)) is not None:
+                return filled(dotted, numbers)
         return None
 
 
@@ -142,20 +142,20 @@ def _means(base: Base, name: str, width: int) -> Weight | None:
         pattern, numbers = template(spelled)
         if (path := base._paths.get(pattern)) is not None:
             return Weight(filled(path, numbers), "", is_bias)
-        found = base.others.get(pattern, ())
-        if base.kind == "text encoder" and len(found) > 1:
-            found = _of_encoder(base, found, meaning.encoder, width)
-        if len(found) == 1 and found[0][0] >= 0:
-            return Weight(filled(base.layers[found[0][0]], numbers), found[0][1], is_bias)
+        places = base.others.get(pattern, ())
+        if base.kind == "text encoder" and len(places) > 1:
+            places = _of_encoder(base, places, meaning.encoder, width)
+        if len(places) == 1 and places[0][0] >= 0:
+            return Weight(filled(base.layers[places[0][0]], numbers), places[0][1], is_bias)
         if (native := unet_path(spelled, base)) is not None:
             return Weight(native, "", is_bias)
     return None
 
 
-def _of_encoder(base: Base, found: tuple[tuple[int, str], ...], number: int | None, width: int) -> tuple[tuple[int, str], ...]:
+def _of_encoder(base: Base, places: tuple[tuple[int, str], ...], number: int | None, width: int) -> tuple[tuple[int, str], ...]:
     """Those in the encoder that the name counts, or whose width the update has."""
     by_encoder: dict[str, list[tuple[int, str]]] = {}
-    for where in found:
+    for where in places:
         by_encoder.setdefault(base.layers[where[0]].partition(".")[0], []).append(where)
     if number is None:
         return tuple(by_encoder.get(_CLIPS.get(width, ""), ()))
@@ -219,18 +219,18 @@ def bases() -> tuple[Base, ...]:
 
 
 def _base(entry: Mapping[str, Any]) -> Base:
-    known = {
+    core = {
         prefix + (name.replace(".", "_") if prefix in FLAT else name): (where, part)
         for prefixes, names in entry["core"]
         for prefix in prefixes
         for name, (where, part) in names.items()
     }
-    others = {name: tuple((where, part) for where, part in found) for name, found in entry["others"].items()}
+    others = {name: tuple((where, part) for where, part in places) for name, places in entry["others"].items()}
     return Base(
         tuple(entry["names"]),
         entry["kind"],
         tuple(entry["layers"]),
-        known,
+        core,
         others,
         frozenset(entry.get("parameters", ())),
         entry.get("unet", {}).get("residual", 0),
@@ -249,8 +249,8 @@ def fitting(layers: Mapping[str, tuple[int, ...]], among: Iterable[Base]) -> tup
     """
     counts = [(sum(base.means(name, shape) is not None for name, shape in layers.items()), base) for base in among]
     most = max((count for count, _ in counts), default=0)
-    found = [base for count, base in counts if count == most and most]
-    loaded = {base: sum(base.loads(name) is not None for name in layers) for base in found if base.kind == "text encoder"}
-    found = [base for base in found if loaded.get(base, 0) == max(loaded.values(), default=0)]
-    usual = [base for base in found if base.residual != 1]
-    return tuple(usual or found), most
+    likeliest = [base for count, base in counts if count == most and most]
+    loaded = {base: sum(base.loads(name) is not None for name in layers) for base in likeliest if base.kind == "text encoder"}
+    likeliest = [base for base in likeliest if loaded.get(base, 0) == max(loaded.values(), default=0)]
+    usual = [base for base in likeliest if base.residual != 1]
+    return tuple(usual or likeliest), most

@@ -88,9 +88,9 @@ def guess(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
         for (names, width), count in alike.items():
             if any(sign.pattern.search(name) for name in names):
                 widths[width] += count
-        known = next((width for width in widths if width in sign.names), None)
-        if known is not None:
-            return f"{sign.names[known]} ({sign.width} {known})"
+        known_width = next((width for width in widths if width in sign.names), None)
+        if known_width is not None:
+            return f"{sign.names[known_width]} ({sign.width} {known_width})"
         if widths and sign.otherwise:
             return f"{sign.otherwise} ({sign.width} {widths.most_common(1)[0][0]})"
     return None
@@ -103,8 +103,8 @@ _BASES = {
 
 def base_of(metadata: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]]) -> str:
     """The base model in a word or two: as the file says, else as its layers tell; empty where neither does."""
-    told = metadata.get("ss_base_model_version") or metadata.get("modelspec.architecture", "").partition("/")[0]
-    return _BASES.get(told, told) or re.sub(r" \([a-z ]*width \d+\)$", "", guess(shapes) or "")
+    architecture = metadata.get("ss_base_model_version") or metadata.get("modelspec.architecture", "").partition("/")[0]
+    return _BASES.get(architecture, architecture) or re.sub(r" \([a-z ]*width \d+\)$", "", guess(shapes) or "")
 
 
 def whole_model(shapes: Mapping[str, tuple[int, ...]]) -> str | None:

@@ -66,10 +66,10 @@ def _without_prefix(name: str) -> str:
 @lru_cache(maxsize=20_000)
 def text_encoder_of(name: str) -> str | None:
     """Which text encoder a layer belongs to (``clip_l``, ``text_encoder_2``); ``None`` for one of the diffusion model."""
-    found = _TEXT_ENCODER.match(unwrapped(name))
-    if not found:
+    match = _TEXT_ENCODER.match(unwrapped(name))
+    if not match:
         return None
-    kohya, number, listed, own = found.groups()
+    kohya, number, listed, own = match.groups()
     if kohya:
         return f"text_encoder_{number}" if number and number != "1" else "text_encoder"
     return listed or own

@@ -123,8 +123,8 @@ def spellings(name: str) -> Spelling:
     """What a layer of a file may be called in the model, prefixes off one by one, and whose layer the prefixes say it is."""
     rest = _WRAPPERS.sub("", name)
     names, owner, encoder = [flat(name), flat(rest)], None, None
-    while found := next(((m, o) for pattern, o in _PREFIXES if (m := pattern.match(rest)) and m.end() < len(rest)), None):
-        match, meant = found
+    while prefix := next(((m, o) for pattern, o in _PREFIXES if (m := pattern.match(rest)) and m.end() < len(rest)), None):
+        match, meant = prefix
         rest = rest[match.end() :]
         owner = owner or meant
         if meant == "text encoder":

@@ -86,7 +86,7 @@ def blend(
             if delta is not None:
                 layers[name] = delta if form is None else fit(delta, form).delta
     notes = dict.fromkeys(note for adapter, _ in pairs for note in adapter.notes)
-    left_out = dict.fromkeys(one for adapter, _ in pairs for one in adapter.left_out)
+    left_out = dict.fromkeys(entry for adapter, _ in pairs for entry in adapter.left_out)
     return Adapter(
         layers, _metadata([adapter for adapter, _ in pairs], weights, method, density), tuple(notes), tuple(left_out)
     )
@@ -110,13 +110,13 @@ Part = tuple[int, Delta, float]
 
 def _add(parts: Sequence[Part], **_: object) -> Delta | None:
     """The terms of all, those over the same tensors as one; ``None`` where nothing is left."""
-    found: dict[object, Delta] = {}
+    terms_by_memory: dict[object, Delta] = {}
     for _n, delta, weight in parts:
         for term in _terms(delta):
             key, scale = _memory(term), _scale(term) * weight
-            twin = found.get(key)
-            found[key] = _with_scale(term, scale if twin is None else _scale(twin) + scale)
-    terms = tuple(term for term in found.values() if _scale(term) != 0)
+            twin = terms_by_memory.get(key)
+            terms_by_memory[key] = _with_scale(term, scale if twin is None else _scale(twin) + scale)
+    terms = tuple(term for term in terms_by_memory.values() if _scale(term) != 0)
     return (terms[0] if len(terms) == 1 else Sum(terms)) if terms else None
 
 

@@ -98,12 +98,12 @@ def compress(adapter: Adapter, forms: Forms | None = None) -> tuple[Adapter, Err
         require_plain(delta, "compressed", name)
         form = wanted[name]
         with layer_by_layer(name):
-            found, size = fit_and_norm(delta, form) if form is not None else (None, norm(delta))
-        if found is None or size == 0:
+            nearest, size = fit_and_norm(delta, form) if form is not None else (None, norm(delta))
+        if nearest is None or size == 0:
             lost.append(LayerLoss(name, size, 1.0 if size else 0.0, delta.parameters, 0))
             continue
-        layers[name] = found.delta
-        lost.append(LayerLoss(name, size, found.error, delta.parameters, found.delta.parameters))
+        layers[name] = nearest.delta
+        lost.append(LayerLoss(name, size, nearest.error, delta.parameters, nearest.delta.parameters))
     return replace(adapter, layers=layers), ErrorReport(tuple(lost))
 
 
@@ -158,7 +158,7 @@ def forms_within(
         for name, delta in adapter.layers.items()
         if len(delta.shape) > 1
     }
-    hulls = {name: _lower_hull(found) for name, found in options.items()}
+    hulls = {name: _lower_hull(of_layer) for name, of_layer in options.items()}
     chosen, spent, lost = _climb(hulls, parameters, error)
     least = min((hull[1].parameters for hull in hulls.values() if len(hull) > 1), default=0)
     if parameters is not None and spent == 0 < least:
@@ -168,7 +168,7 @@ def forms_within(
             expected=least,
             remedy=f"Allow {least:,} parameters or more.",
         )
-    total = sum(found[0].lost for found in options.values())
+    total = sum(of_layer[0].lost for of_layer in options.values())
     if error is not None and lost > error**2 * total * (1 + 1e-9):
         raise ConfigError(
             f"A relative error of {error:g} cannot be met: {(lost / total) ** 0.5:.3g} remains with {spent:,} parameters.",
@@ -197,16 +197,16 @@ def _options(
     splits: dict[KronShape, tuple[int, int]] = {}
     for factors in candidates:
         splits.setdefault(split(delta.shape, factors), factors)
-    found: list[_Option] = []
+    options: list[_Option] = []
     for sizes, factors in splits.items():
         with layer_by_layer(name):
             rearranged = Rearrangement(delta, sizes, layout)
             energy = rearranged.norm * rearranged.norm
-        found = found or [_Option(0, energy, None)]
+        options = options or [_Option(0, energy, None)]
         for terms in range(1, min(max_terms, len(rearranged.spectrum)) + 1):
             lost = rearranged.error(terms) ** 2 * energy
-            found.append(_Option(terms * sizes.parameters, lost, KronForm(factors, terms, layout)))
-    return found
+            options.append(_Option(terms * sizes.parameters, lost, KronForm(factors, terms, layout)))
+    return options
 
 
 def _lower_hull(options: Sequence[_Option]) -> list[_Option]:

@@ -55,9 +55,9 @@ def extract(
         wanted = form.get(name) if isinstance(form, Mapping) else form or KronForm()
         with layer_by_layer(name):
             delta = _change(parameter, _one(tuned, parameter), _one(base, parameter), tolerance) if wanted else None
-            found = None if delta is None or wanted is None else fit_and_norm(delta, wanted)
-        if delta is not None and found is not None:
-            (layers[name], error), size = found
+            fitted = None if delta is None or wanted is None else fit_and_norm(delta, wanted)
+        if delta is not None and fitted is not None:
+            (layers[name], error), size = fitted
             lost.append(LayerLoss(name, size, error, delta.parameters, layers[name].parameters))
     if not layers:
         raise CoverageError(

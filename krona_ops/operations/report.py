@@ -98,10 +98,10 @@ class Report:
 
     def grid(self, measure: Measure = "rms") -> Grid:
         """All layers gathered by block and role, in the order of the model."""
-        known = [layer for layer in self.layers if layer.norm is not None]
-        blocks, roles = sorted_blocks(layer.block for layer in known), sorted_roles(layer.role for layer in known)
-        cells = _groups(known, lambda layer: (layer.block, layer.role))
-        rows, columns = _groups(known, lambda layer: layer.block), _groups(known, lambda layer: layer.role)
+        measured = [layer for layer in self.layers if layer.norm is not None]
+        blocks, roles = sorted_blocks(layer.block for layer in measured), sorted_roles(layer.role for layer in measured)
+        cells = _groups(measured, lambda layer: (layer.block, layer.role))
+        rows, columns = _groups(measured, lambda layer: layer.block), _groups(measured, lambda layer: layer.role)
         return Grid(
             blocks,
             roles,
@@ -283,16 +283,16 @@ def _looks_like_a_number(text: str) -> bool:
 
 
 def _groups(layers: Iterable[LayerReport], key: Callable[[LayerReport], object]) -> dict:
-    found: dict[object, list[LayerReport]] = {}
+    groups: dict[object, list[LayerReport]] = {}
     for layer in layers:
-        found.setdefault(key(layer), []).append(layer)
-    return found
+        groups.setdefault(key(layer), []).append(layer)
+    return groups
 
 
 def _together(layers: Iterable[LayerReport], measure: Measure) -> float:
-    known = [layer for layer in layers if layer.norm is not None]
-    norm = math.hypot(*(layer.norm for layer in known if layer.norm is not None))  # no square of a large number
-    entries = sum(prod(layer.shape) for layer in known) if measure == "rms" else 1
+    measured = [layer for layer in layers if layer.norm is not None]
+    norm = math.hypot(*(layer.norm for layer in measured if layer.norm is not None))  # no square of a large number
+    entries = sum(prod(layer.shape) for layer in measured) if measure == "rms" else 1
     return norm / math.sqrt(entries) if entries else 0.0
 
 

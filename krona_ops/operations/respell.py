@@ -71,7 +71,7 @@ def unified(adapters: Sequence[Adapter], *, base: str | None = None) -> list[Ada
         FormatError: The kinds of base model that the names fit do not agree on which names are one weight.
     """
     names = [set(adapter.layers) for adapter in adapters]
-    if len(adapters) == 1 or all(found == names[0] for found in names):
+    if len(adapters) == 1 or all(own == names[0] for own in names):
         first = _groups(adapters[:1], base, strict=False)
         if all(len(set(group.weights.values())) == len(group.weights) for group in first):
             return list(adapters)
@@ -119,9 +119,9 @@ class _Group:
         return options
 
     def _module_path(self, name: str, meant: tuple[Weight | None, ...]) -> str:
-        found = {base.diffusers(name) for base in self.bases} - {None}
-        if len(found) == 1:
-            return str(found.pop())
+        paths = {base.diffusers(name) for base in self.bases} - {None}
+        if len(paths) == 1:
+            return str(paths.pop())
         native = {weight.path for weight in meant if weight is not None and not weight.part}
         if "." in name and not name.startswith(FLAT):
             return name.removeprefix("base_model.model.").removeprefix(_TRUSTED)
@@ -192,30 +192,30 @@ def _groups(adapters: Sequence[Adapter], base: str | None, strict: bool = True) 
 
 
 def _known(layers: Mapping[str, Delta], among: Iterable[Base], adapters: Sequence[Adapter]) -> _Group:
-    found, count = fitting({name: delta.shape for name, delta in layers.items()}, among)
+    fit, count = fitting({name: delta.shape for name, delta in layers.items()}, among)
     if not count:
         return _Group({}, ())
-    told = [b for b in found if any(_says(adapter, b) for adapter in adapters)]
-    likely = _guessed({name: delta.shape for name, delta in layers.items()}, found)
-    chosen = tuple(told or likely or found)
+    named = [b for b in fit if any(_says(adapter, b) for adapter in adapters)]
+    likely = _guessed({name: delta.shape for name, delta in layers.items()}, fit)
+    chosen = tuple(named or likely or fit)
     # One that a name means the same on is enough: families that differ in layers which this adapter has not are one kind to it.
     return _Group({n: d for n, d in layers.items() if all(base.means(n, d.shape) for base in chosen)}, chosen)
 
 
 def _says(adapter: Adapter, base: Base) -> bool:
     """Whether the file's metadata names the base model."""
-    told = adapter.metadata.get("ss_base_model_version") or adapter.metadata.get("modelspec.architecture", "").partition("/")[0]
-    spelled = "".join(filter(str.isalnum, told.lower()))
+    version = adapter.metadata.get("ss_base_model_version") or adapter.metadata.get("modelspec.architecture", "").partition("/")[0]
+    spelled = "".join(filter(str.isalnum, version.lower()))
     return bool(spelled) and any(spelled.startswith(_plain(name)) for name in base.names)
 
 
-def _guessed(shapes: Mapping[str, tuple[int, ...]], found: Sequence[Base]) -> list[Base]:
+def _guessed(shapes: Mapping[str, tuple[int, ...]], among: Sequence[Base]) -> list[Base]:
     """Those that the layers look like, where they look like one family only."""
-    looks = guess(shapes) if len(found) > 1 else None
+    looks = guess(shapes) if len(among) > 1 else None
     if looks is None or re.match("an? ", looks) or re.search(r"\bor (?:the\b|[A-Z])", looks):
         return []
     word = _plain(re.split(r"[ .\d]", looks)[0])
-    return [base for base in found if any(_plain(name).startswith(word) for name in base.names)]
+    return [base for base in among if any(_plain(name).startswith(word) for name in base.names)]
 
 
 def _plain(family: str) -> str:

@@ -102,8 +102,8 @@ def _matcher(selector: str) -> Callable[[str], bool]:
     if selector.startswith("/"):
         return _regular_expression(selector)
     if re.search(r"[*?]", selector):
-        found = re.compile("".join({"*": ".*", "?": ".", ".": "[._]"}.get(c, re.escape(c)) for c in selector), re.S)
-        return lambda name: any(found.fullmatch(text) for text in (block_of(name), path_of(name), name))
+        pattern = re.compile("".join({"*": ".*", "?": ".", ".": "[._]"}.get(c, re.escape(c)) for c in selector), re.S)
+        return lambda name: any(pattern.fullmatch(text) for text in (block_of(name), path_of(name), name))
     return _run_of_parts(selector)
 
 
@@ -111,7 +111,7 @@ def _regular_expression(selector: str) -> Callable[[str], bool]:
     try:
         if not re.fullmatch(r"/.+/", selector, re.S):
             raise re.error("it has no end, or nothing in it")
-        found = re.compile(selector[1:-1])
+        pattern = re.compile(selector[1:-1])
     except re.error as error:
         raise ConfigError(
             f"{selector} is no regular expression: {error}.",
@@ -119,17 +119,17 @@ def _regular_expression(selector: str) -> Callable[[str], bool]:
             expected="a Python regular expression between slashes",
             remedy='A plain part of a name, such as "attn2", or a pattern with stars, such as "*.attn2.*", is often enough.',
         ) from error
-    return lambda name: found.search(name) is not None
+    return lambda name: pattern.search(name) is not None
 
 
 def _run_of_parts(selector: str) -> Callable[[str], bool]:
     """A block with all that is in it; or, unless the selector names a numbered block, a run of whole parts of the path."""
     parts = [_number(part) for part in selector.split(".")]
-    found = re.compile(rf"{re.escape('.').join(parts)}(?:\.|$)")
-    inside = re.compile(rf"(?:^|\.){found.pattern}")
+    start = re.compile(rf"{re.escape('.').join(parts)}(?:\.|$)")
+    inside = re.compile(rf"(?:^|\.){start.pattern}")
     is_block = re.fullmatch(r"\w*?(?:blocks?|layers?|refiner)\.\d+(?:-\d+)?", selector) is not None
 
-    return lambda name: bool(found.match(block_of(name)) or (not is_block and inside.search(path_of(name))))
+    return lambda name: bool(start.match(block_of(name)) or (not is_block and inside.search(path_of(name))))
 
 
 def _number(part: str) -> str:

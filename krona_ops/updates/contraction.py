@@ -145,7 +145,7 @@ def networks(terms: Sequence[Delta], digits: Digits) -> list[Network]:
     """
     krons: dict[tuple, list[Kron]] = defaultdict(list)
     pairs: list[tuple[Tensor, Tensor]] = []
-    found: list[Network] = []
+    result: list[Network] = []
     dense: Tensor | None = None
     names = (f"b{n}" for n in count())
     for term in terms:
@@ -154,16 +154,16 @@ def networks(terms: Sequence[Delta], digits: Digits) -> list[Network]:
         elif isinstance(term, Matrix) and isinstance(term.factor, LowRank):
             pairs.append((term.factor.up.double() * term.scale, term.factor.down.double()))
         elif isinstance(term, Matrix) and isinstance(term.factor, Tucker):
-            found.append(_tucker(wide(term.factor), term.scale, digits, (next(names), next(names))))
+            result.append(_tucker(wide(term.factor), term.scale, digits, (next(names), next(names))))
         else:
             formed = wide(term).dense()
             dense = formed if dense is None else dense + formed
-    found += [_stacked(group, digits, next(names)) for group in krons.values()]
+    result += [_stacked(group, digits, next(names)) for group in krons.values()]
     if pairs:
-        found.append(_low_rank(pairs, digits, next(names)))
+        result.append(_low_rank(pairs, digits, next(names)))
     if dense is not None:
-        found.append((_node(dense, digits, digits.legs),))
-    return found
+        result.append((_node(dense, digits, digits.legs),))
+    return result
 
 
 def _node(tensor: Tensor, digits: Digits, legs: tuple[Leg, ...], bonds: tuple[Leg, ...] = (), *bond_sizes: int) -> Node:
