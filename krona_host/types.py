@@ -1,11 +1,12 @@
 """What is used of the host's objects, written down: the host itself has no types.
 
-These are descriptions alone; nothing is made from them. Networks are torch's modules, which no protocol can be, so they are
-described as classes under ``nn.Module``. tests/host/test_types.py holds every name here against the real host.
+These are descriptions alone; nothing is made from them. Networks are torch's modules, which no protocol can be, so they
+are described as classes under ``nn.Module``. tests/host/test_types.py holds every name here against the real host.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, Protocol, TypedDict, TypeVar
 
@@ -30,7 +31,7 @@ Origin = tuple[Callable[..., object], tuple] | tuple[Callable[..., object], tupl
 Tokens = Mapping[str, object]
 """A text as the numbers and weights of its words, by text encoder."""
 Encoding = tuple[Tensor, Tensor | None] | tuple[Tensor, Tensor | None, dict[str, object]]
-"""What text encoders make of it: ``(embedding (1, tokens, width), pooled (1, width) or None)``, of some with a dict of more."""
+"""An encoded text: ``(embedding (1, tokens, width), pooled (1, width) or None)``; some encoders add a dict of more."""
 
 
 class ModelOptions(TypedDict, total=False):
@@ -89,41 +90,41 @@ class DiffusionNet(nn.Module):
     current_weight_patches_uuid: object
     """Of the patches that are merged into the weights at the moment; ``None`` for none."""
 
+    @abstractmethod
     def get_dtype_inference(self) -> torch.dtype:
         """What it computes in."""
-        raise NotImplementedError
 
+    @abstractmethod
     def process_latent_in(self, latent: Tensor, /) -> Tensor:
         """From the VAE's scale to the model's."""
-        raise NotImplementedError
 
+    @abstractmethod
     def process_latent_out(self, latent: Tensor, /) -> Tensor:
         """From the model's scale to the VAE's."""
-        raise NotImplementedError
 
+    @abstractmethod
     def extra_conds(self, **given: object) -> dict[str, Condition]:
         """What the model is told beside the noisy latent, by the names of ``apply_model``."""
-        raise NotImplementedError
 
-    def apply_model(self, x: Tensor, t: Tensor, /, **told: object) -> Tensor:
+    @abstractmethod
+    def apply_model(self, x: Tensor, t: Tensor, /, **conditions: object) -> Tensor:
         """The clean latent ``(B, C, *space)`` that the model sees in ``x`` at noise levels ``t (B,)``."""
-        raise NotImplementedError
 
 
 class TextNet(nn.Module):
     """``cond_stage_model``: all text encoders of a ``CLIP``."""
 
+    @abstractmethod
     def reset_clip_options(self) -> None:
         """As it was loaded."""
-        raise NotImplementedError
 
+    @abstractmethod
     def set_clip_options(self, options: Mapping[str, object], /) -> None:
         """Change ``layer`` (clip skip), ``execution_device`` and such."""
-        raise NotImplementedError
 
+    @abstractmethod
     def encode_token_weights(self, token_weight_pairs: Tokens, /) -> Encoding:
         """An encoded text."""
-        raise NotImplementedError
 
 
 class Backup(Protocol):
@@ -174,7 +175,7 @@ class Patcher(Protocol):
     def get_key_patches(self) -> Mapping[str, Sequence[Sequence[object]]]:
         """Of each weight, first ``(the weight as it was, a function)``, then its patches."""
 
-    def set_injections(self, key: str, injections: list[object], /) -> None:
+    def set_injections(self, key: str, injections: Sequence[object], /) -> None:
         """Replace those under a key."""
 
     def remove_injections(self, key: str, /) -> None:
@@ -226,9 +227,9 @@ class Clip(Protocol):
 class Autoencoder(nn.Module):
     """``first_stage_model``: the network of a VAE."""
 
+    @abstractmethod
     def decode(self, z: Tensor, /) -> Tensor:
         """``(B, C, *space)`` to pictures ``(B, 3, …)`` in the network's own range."""
-        raise NotImplementedError
 
 
 class Vae(Protocol):

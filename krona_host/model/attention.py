@@ -1,4 +1,4 @@
-"""Where a model attends to itself."""
+"""The self-attentions of a UNet."""
 
 from __future__ import annotations
 
@@ -9,8 +9,12 @@ from torch import nn
 
 
 def attention_sites(net: nn.Module) -> Iterator[tuple[str, str, str, str, str, str, int]]:
-    """Of each self-attention of a UNet's transformers, in the order of their modules: the names of the attention, of the norm that it reads, of
-    its q, k, v and out, and how many heads it has. Other models have none, because their attention is one with that to the prompt."""
+    """The self-attentions of a UNet's transformers, in the order of their modules. Other models have none, because their
+    attention is one with that to the prompt.
+
+    Yields:
+        Names of the attention, of the norm whose output it reads, of its q, k, v and out; and its number of heads.
+    """
     for name, module in net.named_modules(prefix="diffusion_model"):
         if isinstance(module, comfy.ldm.modules.attention.BasicTransformerBlock) and not module.disable_self_attn:
             attention = f"{name}.attn1"

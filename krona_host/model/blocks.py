@@ -38,5 +38,5 @@ def _entries(container: nn.Module) -> Iterator[nn.Module]:
 
 
 def _layers(module: nn.Module) -> int:
-    """Linear layers, convolutions and the like: whatever has a matrix, and is more than an activation or a norm."""
-    return sum(getattr(m, "weight", None) is not None and m.weight.ndim > 1 for m in module.modules())
+    """How many linear layers, convolutions and the like: whatever has a matrix, and is more than an activation or a norm."""
+    return sum(getattr(getattr(m, "weight", None), "ndim", 0) > 1 for m in module.modules())

@@ -5,22 +5,33 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import comfy.ops
-from torch import nn
+from torch import Tensor, nn
 
 _NORMS = (nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
 
 def layer_shape(module: nn.Module) -> tuple[int, ...] | None:
-    """``(out, in, *kernel)`` of a linear layer or convolution of the host, quantised or not; ``None`` for anything else."""
-    if hasattr(module, "in_features") and hasattr(module, "out_features"):
-        return (module.out_features, module.in_features)
+    """``(out, in, *kernel)`` of a linear layer or convolution, quantised or not; ``None`` for anything else."""
+    rows, columns = getattr(module, "out_features", None), getattr(module, "in_features", None)
+    if rows is not None and columns is not None:
+        return (rows, columns)
     if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
         return tuple(module.weight.shape)
     return None
 
 
+def weight_of(module: nn.Module) -> Tensor:
+    """A layer's weight ``(out, in, *kernel)`` as the host keeps it: a quantised one in its packed form."""
+    weight = module.weight
+    assert isinstance(weight, Tensor), f"the weight is a {type(weight).__name__}"
+    return weight
+
+
 def vectors_of(name: str, module: nn.Module, is_layer: bool) -> Iterator[tuple[str, int]]:
-    """Names and lengths of a norm's weight and of the bias of a norm or a layer, in the module's own order: ``name`` and ``name.bias``."""
+    """``(name, length)`` of a norm's weight and of the bias of a norm or a layer, in the module's own order.
+
+    The weight goes by ``name``, the bias by ``name.bias``.
+    """
     if isinstance(module, _NORMS):
         if getattr(module, "weight", None) is not None and module.weight.ndim == 1:
             yield name, len(module.weight)
@@ -32,7 +43,7 @@ def vectors_of(name: str, module: nn.Module, is_layer: bool) -> Iterator[tuple[s
 
 
 def is_plain(module: nn.Module) -> bool:
-    """Whether a linear layer computes ``W x + bias`` by the host's own, unchanged methods, with nothing done to its weights on the way.
+    """Whether a linear layer computes ``W x + bias`` by the host's own methods, with nothing done to its weights on the way.
 
     With ``comfy_cast_weights`` the host casts and moves them first, which does nothing where they fit ``x``.
     """

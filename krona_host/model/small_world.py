@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import comfy.latent_formats
 import comfy.model_base
@@ -24,13 +24,17 @@ from torch import Tensor, nn
 from krona_ops.errors import AdapterFileError
 from krona_ops.files import load_tensors
 
+if TYPE_CHECKING:
+    from ..types import Clip, Model, Patcher, Vae
+
 FILE = Path(__file__).resolve().parents[2] / "samples" / "world" / "world.safetensors"
 PATCH, CHANNELS, PACKED = 4, 8, 2
-"""Pixels that the autoencoder makes one place of, along a side; numbers of a place; places along a side that are one latent."""
+"""Pixels along a side that the autoencoder makes one place of; numbers of a place; places along a side that make one latent."""
 LATENTS = CHANNELS * PACKED**2
 """Channels of a latent."""
-UNET: dict[str, Any] = {
-    "image_size": 8, "in_channels": LATENTS, "out_channels": LATENTS, "model_channels": 128, "num_res_blocks": [1], "channel_mult": [1],
+UNET: dict[str, object] = {
+    "image_size": 8, "in_channels": LATENTS, "out_channels": LATENTS, "model_channels": 128,
+    "num_res_blocks": [1], "channel_mult": [1],
     "transformer_depth": [2], "transformer_depth_output": [2, 3], "transformer_depth_middle": -2, "context_dim": 128,
     "num_heads": -1, "num_head_channels": 64, "use_checkpoint": False, "use_spatial_transformer": True, "legacy": False,
     "use_linear_in_transformer": False, "use_temporal_attention": False,
@@ -38,12 +42,14 @@ UNET: dict[str, Any] = {
 SHRINKS = PATCH * PACKED
 """Pixels to a latent, along a side."""
 TOKENS = 24
-"""Of a sentence, its beginning and end included: no sentence of the world has more, and CLIP's 77 cost the UNet a tenth of its time. Longer prompts are read in
-several parts, as the host always does."""
-CLIP: dict[str, Any] = {
-    "hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 3, "num_attention_heads": 4, "max_position_embeddings": TOKENS,
-    "hidden_act": "quick_gelu", "eos_token_id": 49407, "bos_token_id": 49406, "pad_token_id": 49407, "projection_dim": 128,
-    "vocab_size": 49408,
+"""Of a sentence, its beginning and end included: no sentence of the world has more, and CLIP's 77 cost the UNet a tenth of its
+time. Longer prompts are read in several parts, as the host always does."""
+VOCABULARY = 49408
+"""CLIP's tokens."""
+CLIP: dict[str, object] = {
+    "hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 3, "num_attention_heads": 4,
+    "max_position_embeddings": TOKENS, "hidden_act": "quick_gelu", "eos_token_id": 49407, "bos_token_id": 49406,
+    "pad_token_id": 49407, "projection_dim": 128, "vocab_size": VOCABULARY,
 }  # fmt: skip
 UNUSED = {"logit_scale", "transformer.text_projection.weight"}
 """Parts of the host's text encoder that no picture depends on."""
@@ -76,7 +82,12 @@ class WorldModel(comfy.supported_models.SD15):
 class WorldTextEncoder(comfy.sd1_clip.SD1ClipModel):
     """CLIP's text encoder with three narrow layers."""
 
-    def __init__(self, device: Any = "cpu", dtype: Any = None, model_options: dict = {}) -> None:  # noqa: B006 (the host's signature)
+    def __init__(
+        self,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype | None = None,
+        model_options: dict = {},  # noqa: B006 (the host's signature)
+    ) -> None:
         narrow = partial(comfy.sd1_clip.SDClipModel, textmodel_json_config=dict(CLIP))
         super().__init__(device=device, dtype=dtype, model_options=model_options, clip_model=narrow)
 
@@ -101,22 +112,26 @@ class Residual(nn.Module):
 
 
 class WorldAutoencoder(nn.Module):
-    """Patches of 4 × 4 pixels to eight numbers and back, four neighbours packed into one latent; almost all of it computes at the patches' size.
+    """Patches of 4 × 4 pixels to eight numbers and back, four neighbours packed into one latent.
 
-    The UNet sees 8 × 8 latents and not 16 × 16: three times as many steps in the same time, and better ones (docs/LOG.md).
+    Almost all of it computes at the patches' size. The UNet sees 8 × 8 latents and not 16 × 16: three times as many steps in
+    the same time, and better ones (docs/LOG.md).
 
-    Without normalisation: the host's own autoencoder normalises in 32 groups, and narrow groups forget a picture's colours. It was five times as slow, too (docs/LOG.md).
+    Without normalisation: the host's own autoencoder normalises in 32 groups, and narrow groups forget a picture's colours. It
+    was five times as slow, too (docs/LOG.md).
     """
 
     def __init__(self, width: int = 96) -> None:
         super().__init__()
         patch, half = 3 * PATCH**2, width // 2
         self.encoder = nn.Sequential(
-            nn.PixelUnshuffle(PATCH), nn.Conv2d(patch, width, 3, 1, 1), Residual(width), Residual(width), nn.Conv2d(width, 2 * CHANNELS, 3, 1, 1)
+            nn.PixelUnshuffle(PATCH), nn.Conv2d(patch, width, 3, 1, 1), Residual(width), Residual(width),
+            nn.Conv2d(width, 2 * CHANNELS, 3, 1, 1),
         )  # fmt: skip
         self.decoder = nn.Sequential(
-            nn.Conv2d(CHANNELS, width, 1), Residual(width), Residual(width), Residual(width), nn.Conv2d(width, 4 * half, 1),
-            nn.PixelShuffle(2), Residual(half), nn.Conv2d(half, 12, 3, 1, 1), nn.PixelShuffle(2),
+            nn.Conv2d(CHANNELS, width, 1), Residual(width), Residual(width), Residual(width),
+            nn.Conv2d(width, 4 * half, 1), nn.PixelShuffle(2), Residual(half),
+            nn.Conv2d(half, 12, 3, 1, 1), nn.PixelShuffle(2),
         )  # fmt: skip
 
     def moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -125,10 +140,10 @@ class WorldAutoencoder(nn.Module):
         return mean, log_variance
 
     def encode(self, x: Tensor) -> Tensor:
-        """The latents' mean."""
+        """``(B, 3, H, W)`` in [-1, 1] to latents ``(B, 32, H/8, W/8)``, their mean."""
         return self.moments(x)[0]
 
-    def decode(self, z: Tensor, **options: Any) -> Tensor:
+    def decode(self, z: Tensor, **options: object) -> Tensor:
         """``(B, 32, h, w)`` to ``(B, 3, 8 h, 8 w)``."""
         return self.decoder(nn.functional.pixel_shuffle(z, PACKED))
 
@@ -136,10 +151,11 @@ class WorldAutoencoder(nn.Module):
 class WorldVAE(comfy.sd.VAE):
     """The host's VAE around a `WorldAutoencoder`."""
 
+    patcher: Patcher
+
     def __init__(self, weights: Mapping[str, Tensor] | None = None) -> None:
-        super().__init__(
-            sd={"pixel_space_vae": torch.tensor(1.0)}, dtype=torch.float32
-        )  # the host's class with least of its own
+        # Of the host's kinds, the one with least of its own.
+        super().__init__(sd={"pixel_space_vae": torch.tensor(1.0)}, dtype=torch.float32)
         self.first_stage_model = WorldAutoencoder().eval()
         if weights is not None:
             self.first_stage_model.load_state_dict(dict(weights))
@@ -149,13 +165,13 @@ class WorldVAE(comfy.sd.VAE):
             4096 * shape[2] * shape[3] * comfy.model_management.dtype_size(dtype)
         )
         comfy.model_management.archive_model_dtypes(self.first_stage_model)
-        self.patcher = type(self.patcher)(
-            self.first_stage_model, load_device=self.device, offload_device=comfy.model_management.vae_offload_device()
-        )
+        kind: type = type(self.patcher)
+        offload = comfy.model_management.vae_offload_device()
+        self.patcher = kind(self.first_stage_model, load_device=self.device, offload_device=offload)
 
 
 def build_vae(weights: Mapping[str, Tensor] | None = None) -> WorldVAE:
-    """The autoencoder; without weights it has learnt nothing."""
+    """The autoencoder with these weights; without any, as PyTorch leaves them."""
     return WorldVAE(weights)
 
 
@@ -166,17 +182,21 @@ def build_clip() -> comfy.sd.CLIP:
 
 
 def token_table(rows: Tensor, ids: Tensor) -> Tensor:
-    """Embeddings of all of CLIP's tokens ``(49408, width)``: the rows that are known, and for the others noise of their size.
+    """Embeddings of all of CLIP's tokens ``(49408, width)``: the rows that were trained, and noise of their size for the others.
 
-    A word that the model has never seen means nothing to it, and always the same nothing.
+    So a word that the model has never seen means nothing to it, but the same on every computer.
+
+    Args:
+        rows: ``(tokens that were trained, width)``.
+        ids: ``(tokens that were trained,)``, which ones they are.
     """
     spread = rows.float().std()
-    table = torch.randn(CLIP["vocab_size"], rows.shape[1], generator=torch.Generator().manual_seed(0)) * spread
+    table = torch.randn(VOCABULARY, rows.shape[1], generator=torch.Generator().manual_seed(0)) * spread
     table[ids.long()] = rows.float()
     return table
 
 
-def load_world(file: Path = FILE) -> tuple[Any, Any, Any]:
+def load_world(file: Path = FILE) -> tuple[Model, Clip, Vae]:
     """MODEL, CLIP and VAE from a file of the world.
 
     Raises:
@@ -188,7 +208,7 @@ def load_world(file: Path = FILE) -> tuple[Any, Any, Any]:
             weights.pop(ROWS), weights.pop(IDS)
         )
         parts = {
-            part: {name.removeprefix(f"{part}."): tensor for name, tensor in weights.items() if name.startswith(f"{part}.")}
+            part: {name[len(part) + 1 :]: tensor for name, tensor in weights.items() if name.startswith(f"{part}.")}
             for part in ("unet", "clip", "vae")
         }
         device = comfy.model_management.get_torch_device()

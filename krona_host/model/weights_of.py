@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import comfy.lora
 import torch
@@ -10,6 +10,9 @@ from comfy.quant_ops import QuantizedTensor
 from torch import Tensor
 
 from .families import family_of
+
+if TYPE_CHECKING:
+    from ..types import Model
 
 
 class WeightsOf:
@@ -21,7 +24,7 @@ class WeightsOf:
         model: The host's ``MODEL``; nothing is loaded and nothing on it is changed.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Model) -> None:
         self._model = model
         self._weights = dict(model.model.diffusion_model.named_parameters(prefix="diffusion_model"))
         self.family = family_of(model)
@@ -32,15 +35,14 @@ class WeightsOf:
         return list(self._weights)
 
     def __call__(self, name: str) -> Tensor:
-        """One parameter; where a loaded model has patches merged into it, from the copy that the host keeps without them."""
-        weight = self._weights[name]
+        """A parameter with what is patched on it, computed anew from the copy without patches where the host has merged them."""
+        weight: Tensor = self._weights[name]
         if name in self._model.backup:
             weight = self._model.backup[name].weight
         elif name in self._model.hook_backup:
             weight = self._model.hook_backup[name][0]
-        plain = (
-            weight.dequantize() if isinstance(weight, QuantizedTensor) or isinstance(weight.data, QuantizedTensor) else weight
-        )
+        is_quantised = isinstance(weight, QuantizedTensor) or isinstance(weight.data, QuantizedTensor)
+        plain = weight.dequantize() if is_quantised else weight
         value = plain.detach().to("cpu", torch.float32, copy=True)
         patches = self._model.patches.get(name, [])
         return comfy.lora.calculate_weight(patches, value, name) if patches else value

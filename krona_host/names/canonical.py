@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING
+
+from torch import nn
 
 from krona_ops import Adapter, LayerName, Matrix
 from krona_ops.updates.delta import Delta
@@ -12,13 +14,16 @@ from krona_ops.updates.embedded import embedded
 from krona_ops.updates.factor import Full
 
 from ..patching.weight_adapter import summed
-from .resolution import grouped, resolve
+from .resolution import grouped, resolve, with_networks
 from .sites import Site, weight_shape
+
+if TYPE_CHECKING:
+    from ..types import Clip, Model
 
 log = logging.getLogger(__name__)
 
 
-def canonical(adapter: Adapter, model: Any = None, clip: Any = None) -> Adapter:
+def canonical(adapter: Adapter, model: Model | None = None, clip: Clip | None = None) -> Adapter:
     """The same updates under the host's own names; parts of a fused weight become updates of the whole one.
 
     Layers that the models do not have, or have in another shape, keep their names, and the log says which.
@@ -30,19 +35,17 @@ def canonical(adapter: Adapter, model: Any = None, clip: Any = None) -> Adapter:
     if resolution.unmatched:
         log.warning("KronA: %s", resolution.report())
     layers: dict[LayerName, list[Delta]] = {}
-    for pairs, net in (
-        (resolution.model, getattr(model, "model", None)),
-        (resolution.clip, getattr(clip, "cond_stage_model", None)),
-    ):
+    for pairs, net in with_networks(resolution, model, clip):
         for site, deltas in grouped(pairs).items():
             whole = [_whole(delta, site, net) for delta in deltas]
             layers.setdefault(LayerName(site.key.removesuffix(".weight")), []).extend(whole)
-    known = {name: summed(deltas) for name, deltas in layers.items()}
+    matched = {name: summed(deltas) for name, deltas in layers.items()}
     rest = {LayerName(name): adapter.layers[LayerName(name)] for name in resolution.unmatched}
-    return replace(adapter, layers={**known, **rest})
+    return replace(adapter, layers={**matched, **rest})
 
 
-def _whole(delta: Delta, site: Site, net: Any) -> Delta:
+def _whole(delta: Delta, site: Site, net: nn.Module) -> Delta:
+    """The update of the whole weight that a site is a part of."""
     if site.function is not None:
         delta = Matrix(Full(site.function(delta.dense())))
     if site.offset is None:
@@ -57,8 +60,8 @@ def _whole(delta: Delta, site: Site, net: Any) -> Delta:
     return Matrix(Full(whole))
 
 
-def named_for_core(adapter: Adapter, format: str, model: Any = None) -> Adapter:
-    """The adapter under names that ComfyUI's own loader knows: the model's own where it is connected, else by the tables of all models.
+def named_for_core(adapter: Adapter, format: str, model: Model | None = None) -> Adapter:
+    """The adapter under names that ComfyUI's own loader knows: the model's own, or, without a model, by the tables of all models.
 
     Args:
         format: As for `krona_ops.encode`.
@@ -71,17 +74,17 @@ def named_for_core(adapter: Adapter, format: str, model: Any = None) -> Adapter:
 
     if model is None:
         return respelled(adapter, format)
-    found = canonical(adapter, model)
+    renamed = canonical(adapter, model)
     weights = model.model.state_dict()
-    own = {name: delta for name, delta in found.layers.items() if name in weights or f"{name}.weight" in weights}
-    rest = {name: delta for name, delta in found.layers.items() if name not in own}
+    own = {name: delta for name, delta in renamed.layers.items() if name in weights or f"{name}.weight" in weights}
+    rest = {name: delta for name, delta in renamed.layers.items() if name not in own}
     if format in UNDERSCORED:
         own = {_underscored(name): delta for name, delta in own.items()}
-    return replace(found, layers={**own, **(respelled(replace(adapter, layers=rest), format).layers if rest else {})})
+    return replace(renamed, layers={**own, **(respelled(replace(adapter, layers=rest), format).layers if rest else {})})
 
 
 def _underscored(name: LayerName) -> LayerName:
-    """As the host's key map spells the name of a model's layer with underscores; a bias goes by its layer's name and ``.bias``."""
+    """The host's name of a model's layer as its key map spells it with underscores; ``.bias`` stays behind it."""
     bias = ".bias" if name.endswith(".bias") else ""
     path = name.removeprefix("diffusion_model.").removesuffix(".bias").replace(".", "_")
     return LayerName(f"lora_unet_{path}{bias}")

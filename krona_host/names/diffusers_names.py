@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 import comfy.lora
 
@@ -12,10 +12,13 @@ from krona_ops.errors import FormatError
 
 from .sites import Site, key_map
 
+if TYPE_CHECKING:
+    from ..types import Model
+
 PREFIXES = ("unet.", "transformer.")
 
 
-def diffusers_names(model: Any) -> dict[str, str]:
+def diffusers_names(model: Model) -> dict[str, str]:
     """``{host's name: diffusers' name}``, prefix included, for the layers that diffusers keeps in one weight too.
 
     Args:
@@ -29,11 +32,12 @@ def diffusers_names(model: Any) -> dict[str, str]:
     return names
 
 
-def renamer(model: Any, style: str) -> Callable[[LayerName], str]:
+def renamer(model: Model, style: str) -> Callable[[LayerName], str]:
     """A function that renames the host's layers as a format wants them.
 
     Args:
-        style: ``"diffusers"`` (``unet.….to_q``), ``"peft"`` (the same without prefix) or ``"processor"`` (``unet.….processor.to_q``).
+        style: ``"diffusers"`` (``unet.….to_q``), ``"peft"`` (the same without prefix) or ``"processor"``
+            (``unet.….processor.to_q``).
 
     Raises:
         FormatError: From the function: diffusers keeps this layer in other pieces than ComfyUI.
@@ -43,10 +47,10 @@ def renamer(model: Any, style: str) -> Callable[[LayerName], str]:
     names = diffusers_names(model)
 
     def rename(name: LayerName) -> str:
-        found = names.get(name)
-        if found is None and style == "processor" and is_of_clip(name):
+        theirs = names.get(name)
+        if theirs is None and style == "processor" and is_of_clip(name):
             return name  # the format itself knows what CLIP's layers are called
-        if found is None:
+        if theirs is None:
             raise FormatError(
                 "diffusers has no single weight for this layer of this model.",
                 layer=name,
@@ -55,7 +59,7 @@ def renamer(model: Any, style: str) -> Callable[[LayerName], str]:
                 remedy="Save it for ComfyUI, or leave the layer out with KronA Weights.",
             )
         if style == "processor":
-            return found.removesuffix(".0").replace(".to_", ".processor.to_")
-        return found.partition(".")[2] if style == "peft" else found
+            return theirs.removesuffix(".0").replace(".to_", ".processor.to_")
+        return theirs.partition(".")[2] if style == "peft" else theirs
 
     return rename

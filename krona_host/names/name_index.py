@@ -1,9 +1,8 @@
-"""A model's layers by every name that some tool has for them: the second look, where the host's own key map knows a name not."""
+"""A model's layers by every name that some tool has for them: where to look for names that the host's key map does not have."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Container, Iterator, Mapping
 
 from torch import nn
 
@@ -14,18 +13,22 @@ from ..model.layer_shape import layer_shape
 from .sites import Site, reordered
 
 Place = tuple[Site, ...]
-"""Where a layer goes: one weight, or several where the file keeps in one what the model keeps apart, in the file's order of rows."""
+"""Where a layer goes: one weight; or several, in the file's order of rows, where the file keeps in one what the model keeps
+apart."""
 
 _ROOT = "diffusion_model."
 _HOST_PREFIXES = (
-    "lora_unet_", "lora_prior_unet_", "lora_transformer_", "lycoris_", "base_model.model.", "diffusion_model.", "transformer.", "unet.",
+    "lora_unet_", "lora_prior_unet_", "lora_transformer_", "lycoris_", "base_model.model.", "diffusion_model.",
+    "transformer.", "unet.",
 )  # fmt: skip
 _ENCODERS = ("clip_l", "clip_g", "clip_h", "t5xxl", "t5xl", "t5base")
 """The order in which trainers count text encoders; others follow."""
+_LIBRARYS = ("text_model.", "model.", "language_model.", "bert.")
+"""What transformers puts in front of a text encoder's layers."""
 
 
 class NameIndex:
-    """Flat names (`krona_ops.names.spellings.flat`) to places, the surer ones apart from those that diffusers' habits suggest."""
+    """Flat names (`krona_ops.names.spellings.flat`) to places; the sure ones apart from those that diffusers' habits suggest."""
 
     def __init__(self) -> None:
         self._sure: dict[str, dict[Place, None]] = {}
@@ -33,7 +36,7 @@ class NameIndex:
 
     @classmethod
     def of_model(cls, model: nn.Module, host_names: Mapping[str, Site]) -> NameIndex:
-        """Of a diffusion model: its own module paths, the host's names under any prefix, and what other tools call its layers."""
+        """Of a diffusion model: its module paths, the host's names under any prefix, and what other tools call its layers."""
         index = cls()
         layers = _layers(model, _ROOT)
         for path in layers:
@@ -48,13 +51,15 @@ class NameIndex:
                 index._suggest_names(path, spelled, layers, table)
         return index
 
-    def _suggest_names(self, path: str, spelled: str, layers: Mapping[str, tuple[int, ...]], table: Table | None) -> None:
+    def _suggest_names(
+        self, path: str, spelled: str, layers: Mapping[str, tuple[int, ...]], table: Table | None
+    ) -> None:
         for name, site in _usual(path, spelled, layers):
             self._suggest(name, site)
         for other in table.of(spelled) if table else ():
-            site = _site(path, other, layers)
-            if site is not None:
-                self._suggest(other.name, site)
+            place = _site(path, other, layers)
+            if place is not None:
+                self._suggest(other.name, place)
 
     @classmethod
     def of_text_encoders(cls, model: nn.Module) -> NameIndex:
@@ -63,13 +68,11 @@ class NameIndex:
         for path in _layers(model, ""):
             site = Site(f"{path}.weight")
             index._add(path, site)
-            _, found, inner = path.partition(".transformer.")
-            while found:
+            _, outer, inner = path.partition(".transformer.")
+            while outer:
                 index._add(inner, site)
-                found = next(
-                    (part for part in ("text_model.", "model.", "language_model.", "bert.") if inner.startswith(part)), ""
-                )
-                inner = inner.removeprefix(found)
+                outer = next((part for part in _LIBRARYS if inner.startswith(part)), "")
+                inner = inner.removeprefix(outer)
         return index
 
     def find(self, names: tuple[str, ...]) -> Iterator[list[Place]]:
@@ -83,7 +86,7 @@ class NameIndex:
             yield list(apart)
 
     def entries(self, several: bool = False) -> Iterator[tuple[str, Place]]:
-        """Every flat name with its place, the surer ones first; names that mean several places only where they are asked for."""
+        """Every flat name with its place, the sure ones first; names of several places only if ``several``, once for each."""
         for table in (self._sure, self._likely):
             for name, places in table.items():
                 if several or len(places) == 1:
@@ -92,9 +95,9 @@ class NameIndex:
     def _apart(self, name: str) -> Iterator[Place]:
         """The places of a fused layer's parts."""
         for parts in split_names(name):
-            found = [self._single(part) for part in parts]
-            if None not in found:
-                yield _joined(tuple(site for site in found if site))
+            sites = [self._single(part) for part in parts]
+            if None not in sites:
+                yield _joined(tuple(site for site in sites if site))
 
     def _single(self, name: str) -> Site | None:
         for table in (self._sure, self._likely):
@@ -118,8 +121,12 @@ def encoder_of(place: Place) -> str:
 
 
 def of_encoder(places: list[Place], number: int) -> list[Place]:
-    """Those in the text encoder that a trainer counts as the ``number``-th, among the encoders that have such a layer at all."""
-    encoders = sorted({encoder_of(place) for place in places}, key=lambda e: (_ENCODERS.index(e) if e in _ENCODERS else 99, e))
+    """Those in the text encoder that a trainer counts as the ``number``-th, from 1, among the encoders that have such a layer."""
+
+    def order(encoder: str) -> tuple[int, str]:
+        return _ENCODERS.index(encoder) if encoder in _ENCODERS else 99, encoder
+
+    encoders = sorted({encoder_of(place) for place in places}, key=order)
     wanted = encoders[min(number, len(encoders)) - 1]
     return [place for place in places if encoder_of(place) == wanted]
 
@@ -169,21 +176,24 @@ def _site(path: str, other: OtherName, layers: Mapping[str, tuple[int, ...]]) ->
 
 
 def _sizes(path: str, kind: Projection, layers: Mapping[str, tuple[int, ...]]) -> tuple[int, ...] | None:
-    """Rows of q, k and v. The output's input is as wide as q; k and v are as wide, or narrower where heads share them."""
+    """Rows of q, k and v in a fused layer (of k and v if ``kind`` is ``kv``); ``None`` where they cannot be told.
+
+    The output's input is as wide as q; k and v are as wide, or narrower where heads share them.
+    """
     total, width = layers[path][:2]
     if path.endswith(".linear1"):  # a Flux-type single block, the MLP's half behind q, k and v
         return (width, width, width) if total > 3 * width else None
     parent = path.rpartition(".")[0]
     inner = {layers[other][1] for other in _siblings(parent, layers) if projection(other) == "out"}
-    known = inner.pop() if len(inner) == 1 else None
-    q = known or total // (2 if kind == "kv" else 3)
+    width_of_out = inner.pop() if len(inner) == 1 else None
+    q = width_of_out or total // (2 if kind == "kv" else 3)
     rest = total if kind == "kv" else total - q
     if rest % 2 or rest <= 0 or q % (rest // 2):
         return None
     return (rest // 2, rest // 2) if kind == "kv" else (q, rest // 2, rest // 2)
 
 
-def _siblings(parent: str, layers: Mapping[str, Any]) -> Iterator[str]:
+def _siblings(parent: str, layers: Container[str]) -> Iterator[str]:
     for leaf in ("proj", "out", "to_out", "to_out.0", "out_proj", "o", "o_proj", "proj_x", "to_add_out", "output_proj"):
         if f"{parent}.{leaf}" in layers:
             yield f"{parent}.{leaf}"
@@ -191,12 +201,12 @@ def _siblings(parent: str, layers: Mapping[str, Any]) -> Iterator[str]:
 
 def _joined(sites: tuple[Site, ...]) -> Place:
     """The parts as one piece where they lie one behind the other in one weight."""
-    offsets = [site.offset for site in sites]
-    if any(site.function for site in sites) or len({site.key for site in sites}) > 1 or None in offsets:
+    offsets = [site.offset for site in sites if site.offset is not None]
+    is_in_one = len({site.key for site in sites}) == 1 and len(offsets) == len(sites)
+    if not is_in_one or any(site.function for site in sites):
         return sites
-    start = offsets[0][1]  # type: ignore[index]
-    length = 0
-    for _, begin, size in offsets:  # type: ignore[misc]
+    start, length = offsets[0][1], 0
+    for _, begin, size in offsets:
         if begin != start + length:
             return sites
         length += size

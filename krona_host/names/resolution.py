@@ -1,7 +1,7 @@
 """Which weight of which model each layer of an adapter belongs to; checked before anything is patched.
 
-The host's own key map is asked first. What it does not know is looked up by its flat name (`name_index`), must have the shape of
-the weight, and is refused where it fits two.
+The host's own key map is asked first. What it does not know is looked up by its flat name (`name_index`), must have the shape
+of the weight, and is refused where it fits two.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import comfy.lora
 from torch import nn
@@ -26,11 +26,15 @@ from krona_ops.updates.rows import own_rows, rows
 
 from ..model.families import family_of
 from .name_index import NameIndex, Place, of_encoder
-from .sites import Offset, Site, key_map, weight_shape
+from .sites import Site, key_map, weight_shape
 
-__all__ = ["Offset", "Resolution", "Site", "grouped", "resolve"]
+if TYPE_CHECKING:
+    from ..types import Clip, Model
+
+__all__ = ["Pairs", "Resolution", "Site", "grouped", "resolve", "with_networks"]
 
 Pairs = tuple[tuple[Site, Delta], ...]
+"""Weights, each with an update of it."""
 
 NO_CLIP = "it belongs to a text encoder; connect the CLIP"
 NO_MODEL = "it belongs to the diffusion model; connect the MODEL"
@@ -62,14 +66,15 @@ class Resolution:
             line += f"; {len(self.unmatched)} unmatched: {_some(self.unmatched)}"
         misfits = [f"{name}: {reason}" for name, reason in self.reasons.items() if isinstance(reason, _Misfit)]
         if len(misfits) > 1:
-            line += f"; {len(misfits)} of them have another shape than the model's weight and are left out: {'; '.join(misfits[:2])}"
+            line += f"; {len(misfits)} of them have another shape than the model's weight and are left out: "
+            line += "; ".join(misfits[:2])
         others = [reason for reason in self.reasons.values() if len(misfits) < 2 or not isinstance(reason, _Misfit)]
         for reason, count in Counter(others).most_common():
             line += f"; {count} of them: {reason}" if count < len(self.unmatched) else f": {reason}"
         return line + "."
 
 
-def resolve(adapter: Adapter, model: Any = None, clip: Any = None) -> Resolution:
+def resolve(adapter: Adapter, model: Model | None = None, clip: Clip | None = None) -> Resolution:
     """Find the weight of every layer and check that the shapes fit.
 
     Args:
@@ -77,13 +82,14 @@ def resolve(adapter: Adapter, model: Any = None, clip: Any = None) -> Resolution
         clip: The host's ``CLIP``, or ``None``.
 
     Raises:
-        ShapeError: Fewer than half of the layers fit by name and shape, and some have another shape than their weight: the adapter
-            is for another base model. Where most fit, those that do not are left out and reported, however their names are spelled.
+        ShapeError: Fewer than half of the layers fit by name and shape, and some have another shape than their weight: the
+            adapter is for another base model. Where most fit, those that do not are left out and reported, however their
+            names are spelled.
         CoverageError: Not one layer was found.
     """
     parts = [_Part("model", model.model)] if model is not None else []
     parts += [_Part("text encoder", clip.cond_stage_model)] if clip is not None else []
-    found: dict[str, list[tuple[Site, Delta]]] = {"model": [], "text encoder": []}
+    pairs: dict[str, list[tuple[Site, Delta]]] = {"model": [], "text encoder": []}
     reasons: dict[str, str] = {}
     clip_layers = 0
     for name, delta in adapter.layers.items():
@@ -91,15 +97,21 @@ def resolve(adapter: Adapter, model: Any = None, clip: Any = None) -> Resolution
         if isinstance(match, str):
             reasons[str(name)] = match
         else:
-            found[match.part.kind] += match.pairs
+            pairs[match.part.kind] += match.pairs
             clip_layers += match.part.kind == "text encoder"
     family = family_of(model) if model is not None else "text encoder"
     if len(reasons) == len(adapter) and not any(isinstance(reason, _Misfit) for reason in reasons.values()):
         raise _nothing_found(adapter, family, reasons)
     _check_model(adapter, family, reasons)
-    told = {name: reason for name, reason in reasons.items() if reason}
-    pairs = (tuple(found["model"]), tuple(found["text encoder"]))
-    return Resolution(*pairs, tuple(reasons), family, told, len(adapter), clip_layers)
+    return Resolution(
+        tuple(pairs["model"]),
+        tuple(pairs["text encoder"]),
+        tuple(reasons),
+        family,
+        {name: reason for name, reason in reasons.items() if reason},
+        len(adapter),
+        clip_layers,
+    )
 
 
 class _Part:
@@ -187,10 +199,10 @@ def _biases(meaning: Spelling, part: _Part) -> Iterator[list[Place]]:
     """Places of the biases that a layer's names may mean: they go by the layer's name and ``bias``."""
     names = tuple(name.removesuffix("_bias") for name in meaning.names if name.endswith("_bias"))
     for places in part.index.find(names) if names else ():
-        found = [tuple(replace(site, key=f"{site.module}.bias") for site in place) for place in places]
+        biases = [tuple(replace(site, key=f"{site.module}.bias") for site in place) for place in places]
         yield [
             place
-            for place in found
+            for place in biases
             if all(getattr(part.net.get_submodule(site.module), "bias", None) is not None for site in place)
         ]
 
@@ -204,7 +216,8 @@ def _own_rows(meaning: Spelling, delta: Delta, places: list[Place], part: _Part)
 
 def _place_fits(place: Place, delta: Delta, part: _Part) -> bool:
     shapes = [part.shape(site) for site in place]
-    return len({shape[1:] for shape in shapes}) == 1 and suits(delta, (sum(shape[0] for shape in shapes), *shapes[0][1:]))
+    is_one_piece = len({shape[1:] for shape in shapes}) == 1
+    return is_one_piece and suits(delta, (sum(shape[0] for shape in shapes), *shapes[0][1:]))
 
 
 def _divided(place: Place, delta: Delta, part: _Part) -> Pairs:
@@ -228,7 +241,7 @@ def _misfit(place: Place, delta: Delta, part: _Part) -> _Misfit:
 
 
 def _check_model(adapter: Adapter, family: str, reasons: Mapping[str, str]) -> None:
-    """Whether the adapter as a whole is for this model: some layers of another shape are left out, if at least half of all fit.
+    """Whether the adapter as a whole is for this model: layers of another shape are left out if at least half of all fit.
 
     Raises:
         ShapeError: Fewer fit, by name and shape.
@@ -242,8 +255,8 @@ def _check_model(adapter: Adapter, family: str, reasons: Mapping[str, str]) -> N
     name, reason = next(iter(misfits.items()))
     looks_like = guess({str(layer): delta.shape for layer, delta in adapter.layers.items()})
     raise ShapeError(
-        f"{reason[0].upper()}{reason[1:]}; {len(misfits)} of {len(asked)} layers have another shape than the weights of this {family} "
-        f"model, {fitting} fit{f'. The adapter looks like {looks_like}' if looks_like else ''}.",
+        f"{reason[0].upper()}{reason[1:]}; {len(misfits)} of {len(asked)} layers have another shape than the weights of "
+        f"this {family} model, {fitting} fit{f'. The adapter looks like {looks_like}' if looks_like else ''}.",
         layer=name,
         found=adapter.layers[LayerName(name)].shape,
         expected="the shapes of the model's weights",
@@ -254,8 +267,8 @@ def _check_model(adapter: Adapter, family: str, reasons: Mapping[str, str]) -> N
 def _nothing_found(adapter: Adapter, family: str, reasons: Mapping[str, str]) -> CoverageError:
     trained_on = adapter.metadata.get("ss_base_model_version")
     looks_like = guess({str(name): delta.shape for name, delta in adapter.layers.items()})
-    told = [f"the file says it was trained on {trained_on}"] if trained_on else []
-    told += [f"its layers look like {looks_like}"] if looks_like else []
+    hints = [f"the file says it was trained on {trained_on}"] if trained_on else []
+    hints += [f"its layers look like {looks_like}"] if looks_like else []
     reason = next((reason for reason in reasons.values() if reason), "")
     if reason in (NO_CLIP, NO_MODEL) and set(reasons.values()) == {reason}:
         what, remedy = ("text encoder", "CLIP") if reason == NO_CLIP else ("diffusion model", "MODEL")
@@ -265,7 +278,7 @@ def _nothing_found(adapter: Adapter, family: str, reasons: Mapping[str, str]) ->
         message = f"None of the adapter's {len(adapter)} layers exists in this {family} model"
         remedy = "Load the checkpoint that the adapter was trained for."
     return CoverageError(
-        f"{message}; {', '.join(told)}." if told else f"{message}.",
+        f"{message}; {', '.join(hints)}." if hints else f"{message}.",
         layer=next(iter(reasons), None),
         found=trained_on or looks_like or "other layer names",
         expected=family,
@@ -287,3 +300,9 @@ def grouped(pairs: Pairs) -> Mapping[Site, list[Delta]]:
     for site, delta in pairs:
         groups.setdefault(site, []).append(delta)
     return groups
+
+
+def with_networks(resolution: Resolution, model: Model | None, clip: Clip | None) -> list[tuple[Pairs, nn.Module]]:
+    """The updates of each network that is there, with the network."""
+    parts: list[tuple[Pairs, nn.Module]] = [] if model is None else [(resolution.model, model.model)]
+    return parts if clip is None else [*parts, (resolution.clip, clip.cond_stage_model)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING
 
 import comfy.utils
 import torch
@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from ..model.layer_shape import layer_shape
 
-Offset = tuple[int, int, int]
-"""``(dimension, start, length)``: the part of a fused weight that a layer is."""
+if TYPE_CHECKING:
+    from ..types import Offset, PatchKey
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,8 @@ class Site:
     """As in the model's state dict, ``.weight`` included."""
     offset: Offset | None = None
     function: Callable[[Tensor], Tensor] | None = None
-    """What the host does to an update before it adds it: diffusers keeps the halves of a modulation the other way round."""
+    """What the host does to an update before it adds it: diffusers keeps the halves of a modulation the other way round.
+    ``None`` for nothing."""
 
     @property
     def module(self) -> str:
@@ -33,7 +34,7 @@ class Site:
         return self.key.rpartition(".")[0]
 
     @property
-    def patch_key(self) -> str | tuple:
+    def patch_key(self) -> PatchKey:
         """As the host's ``add_patches`` wants it."""
         if self.function is not None:
             return (self.key, self.offset, self.function)
@@ -46,17 +47,17 @@ class Site:
         return f"{self.module}[{start}:{start + length}]"
 
 
-def key_map(make: Callable[[nn.Module, dict], Mapping[str, Any]], model: nn.Module) -> dict[str, Site]:
+def key_map(make: Callable[[nn.Module, dict], Mapping[str, str | tuple]], model: nn.Module) -> dict[str, Site]:
     """The host's own names of a model's weights, from one of ``comfy.lora.model_lora_keys_*``.
 
-    Left out are weights that this model has not (for SD3.5 ComfyUI names a second attention in every block), and parts that reach
-    beyond their weight: for Lumina 2, whose q is wider than its k and v, ComfyUI 0.30 counts all as wide as q. Put right is the last
-    block of SD3, whose modulation of the text has two halves only, and in diffusers the other way round.
+    Left out are weights that this model does not have (for SD3.5 ComfyUI names a second attention in every block), and parts
+    that reach beyond their weight: for Lumina 2, whose q is wider than its k and v, ComfyUI 0.30 counts all as wide as q. Put
+    right is the last block of SD3, whose modulation of the text has two halves only, and in diffusers the other way round.
     """
     sites, present = {}, model.state_dict().keys()
     for name, target in make(model, {}).items():
         site = Site(target) if isinstance(target, str) else Site(*target)
-        if site.key.endswith(".weight") and site.key in present and (site.offset is None or _is_inside(site, model)):
+        if site.key.endswith(".weight") and site.key in present and _is_inside(site, model):
             is_last = "norm1_context" in name and name.endswith(_LAST_CONTEXT) and _is_halved(site, model)
             sites[name] = replace(site, function=reordered((1, 0))) if is_last else site
     return sites
@@ -72,7 +73,11 @@ def _is_halved(site: Site, model: nn.Module) -> bool:
 
 @lru_cache
 def reordered(order: tuple[int, ...]) -> Callable[[Tensor], Tensor]:
-    """A function that brings blocks of rows in another tool's order into the model's: its block ``i`` is the model's ``order[i]``."""
+    """A function that brings blocks of rows in another tool's order into the model's.
+
+    Args:
+        order: That tool's block ``i`` is the model's block ``order[i]``.
+    """
     places = tuple(order.index(block) for block in range(len(order)))
 
     def reorder(update: Tensor) -> Tensor:
@@ -83,7 +88,10 @@ def reordered(order: tuple[int, ...]) -> Callable[[Tensor], Tensor]:
 
 
 def _is_inside(site: Site, model: nn.Module) -> bool:
-    dimension, start, length = site.offset  # type: ignore[misc]
+    """Whether a part does not reach beyond its weight."""
+    if site.offset is None:
+        return True
+    dimension, start, length = site.offset
     return start + length <= weight_shape(Site(site.key), model)[dimension]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from comfy.quant_ops import QuantizedTensor
@@ -14,9 +14,13 @@ from krona_ops import Adapter
 from krona_ops.errors import KronaError
 from krona_ops.updates.delta import Delta
 
+from ..model.layer_shape import weight_of
 from ..names.resolution import Site, grouped, resolve
 from .bypass import Entry, Tell, add_entries, can_bypass
 from .weight_adapter import KronaWeightAdapter
+
+if TYPE_CHECKING:
+    from ..types import Clip, Model, Patcher, PatchKey
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +32,8 @@ MODES: tuple[Mode, ...] = ("auto", "merge", "bypass")
 class Applied:
     """The host's models with an adapter on them."""
 
-    model: Any
-    clip: Any
+    model: Model | None
+    clip: Clip | None
     report: str
     matched: int
     """Layers of the adapter that the models have."""
@@ -41,8 +45,8 @@ class Applied:
 
 def apply_adapter(
     adapter: Adapter,
-    model: Any = None,
-    clip: Any = None,
+    model: Model | None = None,
+    clip: Clip | None = None,
     strength_model: float = 1.0,
     strength_clip: float = 1.0,
     mode: Mode = "auto",
@@ -55,7 +59,8 @@ def apply_adapter(
         clip: The host's ``CLIP``, or ``None``.
         mode: ``merge`` adds into the weights once; ``bypass`` computes the update beside each layer, which keeps it
             exact on quantised weights; ``auto`` bypasses quantised layers and merges the rest.
-        tell: Shows a text where the user looks, later too: while the model runs it may turn out that bypassed layers are passed by.
+        tell: Shows a text where the user looks, later too: while the model runs it may turn out that bypassed layers are never
+            called.
 
     Raises:
         ShapeError, CoverageError: The adapter is for another base model (see `krona_ops.errors`).
@@ -91,35 +96,37 @@ class _Ways:
         if self.merged_all_the_same:
             where = "" if mode == "bypass" else " into quantised weights, which rounds them"
             notes.append(
-                f"{self.merged_all_the_same} updates are merged all the same{where}: DoRA, biases, norms and grouped convolutions cannot run beside "
-                "their layer."
+                f"{self.merged_all_the_same} updates are merged all the same{where}: DoRA, biases, norms and grouped "
+                "convolutions cannot run beside their layer."
             )
         if self.beside:
             notes.append(
-                f"{self.beside} updates run beside their layers. Saving this model, or giving it to a ModelMerge node as the second model, "
-                "leaves them out; apply in 'merge' mode for that."
+                f"{self.beside} updates run beside their layers. Saving this model, or giving it to a ModelMerge node as the "
+                "second model, leaves them out; apply in 'merge' mode for that."
             )
         return tuple(notes)
 
 
-def _apply(patcher: Any, updates: Mapping[Site, list[Delta]], strength: float, mode: Mode, tell: Tell | None) -> _Ways:
-    merged: list[dict[Any, KronaWeightAdapter]] = []
-    """First, second, ... updates of each weight: the host takes one for each in a call, and looks through the whole model in each call."""
+def _apply(
+    patcher: Patcher, updates: Mapping[Site, list[Delta]], strength: float, mode: Mode, tell: Tell | None
+) -> _Ways:
+    # First, second, ... updates of each weight: the host takes one for each in a call, and each call goes through the whole model.
+    merged: list[dict[PatchKey, KronaWeightAdapter]] = []
     bypassed: list[Entry] = []
     kept_from = 0
     for site, deltas in updates.items():
         module = patcher.model.get_submodule(site.module)
-        wants_bypass = mode == "bypass" or (mode == "auto" and is_quantised(module.weight))
-        found = 0
+        wants_bypass = mode == "bypass" or (mode == "auto" and is_quantised(weight_of(module)))
+        number = 0
         for delta in deltas:
             if wants_bypass and not delta.needs_weight and can_bypass(site, delta, module):
                 bypassed.append(Entry(site, delta, strength, tell=tell))
                 continue
             kept_from += wants_bypass
-            if found == len(merged):
+            if number == len(merged):
                 merged.append({})
-            merged[found][site.patch_key] = KronaWeightAdapter.of(delta)
-            found += 1
+            merged[number][site.patch_key] = KronaWeightAdapter.of(delta)
+            number += 1
     for patches in merged:
         refused = patches.keys() - set(patcher.add_patches(patches, strength))
         if refused:  # the host drops what it does not know without a word
@@ -136,5 +143,5 @@ def _apply(patcher: Any, updates: Mapping[Site, list[Delta]], strength: float, m
 
 
 def is_quantised(weight: torch.Tensor) -> bool:
-    """Whether adding a small update to this weight would round most of it away: a 1 % update into fp8 keeps half of it."""
+    """Whether adding a small update to this weight would round most of it away: fp8 keeps half of an update of 1 %."""
     return isinstance(weight, QuantizedTensor) or isinstance(weight.data, QuantizedTensor) or weight.dtype.itemsize == 1

@@ -1,6 +1,7 @@
 """Adapters beside the weights: the layer's output gains ``ΔW x``, the weight itself stays as it is.
 
-Where the host multiplies with a layer's weight itself instead of calling the layer, that product gets ``W + ΔW`` (`krona_ops.live.attach`).
+Where the host multiplies with a layer's weight itself instead of calling the layer, that product gets ``W + ΔW``
+(`krona_ops.live.attach`).
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from comfy.patcher_extension import CallbacksMP, PatcherInjection
@@ -20,7 +21,10 @@ from krona_ops.live.beside import AddProduct, beside
 from krona_ops.live.reach import Reach, some
 from krona_ops.updates.delta import Delta, map_tensors
 
-from ..names.resolution import Offset, Site
+from ..names.resolution import Site
+
+if TYPE_CHECKING:
+    from ..types import Offset, Patcher
 
 log = logging.getLogger(__name__)
 KEY = "krona"
@@ -37,7 +41,7 @@ class Entry:
     delta: Delta
     strength: float
     patches_before: int = 0
-    """How many patches the weight had when this was added: what is patched later may scale all that is there, this included."""
+    """How many patches the weight had when this was added: what is patched later may scale all that is there by then."""
     tell: Tell | None = None
     """Where to show that the update is lost."""
 
@@ -53,9 +57,9 @@ class BypassInjection(PatcherInjection):
         self.entries = tuple(entries)
         self._attached: dict[int, list[ForwardPatch]] = {}
         self._reach: dict[int, Reach] = {}
-        self._told: set[tuple[str, ...]] = set()
+        self._reported: set[tuple[str, ...]] = set()
 
-    def _inject(self, patcher: Any) -> None:
+    def _inject(self, patcher: Patcher) -> None:
         """The host calls this whenever the model is about to run, sometimes twice."""
         net = patcher.model
         if id(net) in self._attached:
@@ -73,7 +77,7 @@ class BypassInjection(PatcherInjection):
         if patcher.is_clip:  # an encoder has no beginning and end of sampling
             self.begin_sampling(patcher)
 
-    def _eject(self, patcher: Any) -> None:
+    def _eject(self, patcher: Patcher) -> None:
         if patcher.is_clip:
             self.end_sampling(patcher)
         self._reach_of(patcher.model).detach()
@@ -83,27 +87,28 @@ class BypassInjection(PatcherInjection):
     def _reach_of(self, net: nn.Module) -> Reach:
         return self._reach.setdefault(id(net), Reach())
 
-    def begin_sampling(self, patcher: Any) -> None:
+    def begin_sampling(self, patcher: Patcher) -> None:
         """From now on it is counted which layers are reached."""
         self._reach_of(patcher.model).begin()
 
-    def end_sampling(self, patcher: Any) -> None:
+    def end_sampling(self, patcher: Patcher) -> None:
         """Say, once, which layers the model has passed by while it ran."""
         missed = self._reach_of(patcher.model).end()
-        if not missed or missed in self._told:
+        if not missed or missed in self._reported:
             return
-        self._told.add(missed)
+        self._reported.add(missed)
         text = (
-            f"{len(missed)} bypassed {'layer was' if len(missed) == 1 else 'layers were'} never called while the model ran, so the adapter does nothing there: "
-            f"{some(missed)}. This model, or another pack, reads their weights in a way of its own; apply the adapter in 'merge' mode."
+            f"{len(missed)} bypassed {'layer was' if len(missed) == 1 else 'layers were'} never called while the model ran, "
+            f"so the adapter does nothing there: {some(missed)}. This model, or another pack, reads their weights in a way of "
+            "its own; apply the adapter in 'merge' mode."
         )
         log.warning("KronA: %s", text)
         for tell in {entry.tell for entry in self.entries if entry.tell is not None and entry.site.module in missed}:
             tell(text)
 
 
-def strength_left(patcher: Any, entry: Entry) -> float:
-    """An entry's strength after what was patched on its weight later: a host's merge of two models scales the first one's weights."""
+def strength_left(patcher: Patcher, entry: Entry) -> float:
+    """An entry's strength after what was patched on its weight later: the host's merge of two models scales the first one."""
     later = patcher.patches.get(entry.site.key, ())[entry.patches_before :]
     scales = (scale for _, _, scale, offset, _ in later if offset is None or offset == entry.site.offset)
     return entry.strength * math.prod(scales)
@@ -112,8 +117,8 @@ def strength_left(patcher: Any, entry: Entry) -> float:
 class _Update:
     """One update on its device, ready to run."""
 
-    def __init__(self, entry: Entry, strength: float, module: nn.Module, device: Any) -> None:
-        # Nodes run under inference mode; a training may go through this layer later, and its tensors are then saved for the backward pass.
+    def __init__(self, entry: Entry, strength: float, module: nn.Module, device: torch.device) -> None:
+        # Nodes run under inference mode. A training may go through this layer later, and autograd then saves its tensors.
         with torch.inference_mode(False):
             self._delta = map_tensors(entry.delta.scaled(strength), lambda t: _ordinary(t.to(device)))
         self._convolution = convolution_options(module, entry.site.key)
@@ -167,7 +172,7 @@ def _weighing(updates: Sequence[_Update]) -> Callable[[Tensor], Tensor]:
 
 
 def _adding(updates: Sequence[_Update]) -> Callable[..., Tensor]:
-    def forward(original: Callable[..., Tensor], x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    def forward(original: Callable[..., Tensor], x: Tensor, *args: object, **kwargs: object) -> Tensor:
         y = original(x, *args, **kwargs)
         for number, update in enumerate(updates):
             y = update.add(y, x, is_ours=number > 0)
@@ -179,15 +184,15 @@ def _adding(updates: Sequence[_Update]) -> Callable[..., Tensor]:
 def can_bypass(site: Site, delta: Delta, module: nn.Module) -> bool:
     """Whether an update can run beside its layer: a linear layer or a plain convolution, whole or some of its outputs."""
     kernel = getattr(module, "kernel_size", None)
-    is_plain = kernel is None or (module.groups == 1 and module.padding_mode == "zeros" and len(delta.shape) == 2 + len(kernel))
-    is_plain = is_plain and site.function is None
-    return is_plain and (kernel is not None or len(delta.shape) == 2) and (site.offset is None or site.offset[0] == 0)
+    dimensions = 2 if kernel is None else 2 + len(kernel)
+    is_plain = getattr(module, "groups", 1) == 1 and getattr(module, "padding_mode", "zeros") == "zeros"
+    is_whole_in_width = site.function is None and (site.offset is None or site.offset[0] == 0)
+    return is_plain and is_whole_in_width and len(delta.shape) == dimensions
 
 
-def add_entries(patcher: Any, entries: Sequence[Entry]) -> None:
+def add_entries(patcher: Patcher, entries: Sequence[Entry]) -> None:
     """Add bypassed updates to those that a patcher has already."""
-    present = next(iter(patcher.injections.get(KEY, [])), None)
-    before = present.entries if isinstance(present, BypassInjection) else ()
+    before = [entry for injection in _ours(patcher) for entry in injection.entries]
     placed = [replace(entry, patches_before=len(patcher.patches.get(entry.site.key, ()))) for entry in entries]
     patcher.set_injections(KEY, [BypassInjection((*before, *placed))])
     for kind, callback in ((CallbacksMP.ON_PRE_RUN, _begin), (CallbacksMP.ON_CLEANUP, _end)):
@@ -195,11 +200,16 @@ def add_entries(patcher: Any, entries: Sequence[Entry]) -> None:
         patcher.add_callback_with_key(kind, KEY, callback)
 
 
-def _begin(patcher: Any) -> None:
-    for injection in patcher.injections.get(KEY, ()):
+def _ours(patcher: Patcher) -> list[BypassInjection]:
+    """Our injection, where the patcher has it already."""
+    return [each for each in patcher.injections.get(KEY, ()) if isinstance(each, BypassInjection)]
+
+
+def _begin(patcher: Patcher) -> None:
+    for injection in _ours(patcher):
         injection.begin_sampling(patcher)
 
 
-def _end(patcher: Any) -> None:
-    for injection in patcher.injections.get(KEY, ()):
+def _end(patcher: Patcher) -> None:
+    for injection in _ours(patcher):
         injection.end_sampling(patcher)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -12,12 +12,15 @@ from krona_ops.formats.header import Header
 from krona_ops.updates.delta import Delta
 from krona_ops.updates.factor import Full
 
+if TYPE_CHECKING:
+    from ..types import LoraModel
 
-def from_lora_model(tensors: Mapping[str, Tensor]) -> Adapter:
+
+def from_lora_model(tensors: LoraModel) -> Adapter:
     """The adapter in a ``LORA_MODEL``.
 
     Raises:
-        FormatError: It holds nothing that is known.
+        FormatError: It holds no adapter of a known format.
     """
     from krona_ops.formats.registry import detect  # here and below: a start of ComfyUI does not wait for the formats
 

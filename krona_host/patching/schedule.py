@@ -5,15 +5,19 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import comfy.hooks
 
 from krona_ops import Adapter
 
-from ..names.resolution import Resolution, grouped, resolve
+from ..model.layer_shape import weight_of
+from ..names.resolution import Pairs, Resolution, grouped, resolve, with_networks
 from .apply import is_quantised
 from .weight_adapter import KronaWeightAdapter, summed
+
+if TYPE_CHECKING:
+    from ..types import Clip, Hooks, Model, PatchKey
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +30,9 @@ CURVES: dict[Curve, Callable[[float], float]] = {
 """How far the strength has gone from the first value to the second, for progress from 0 to 1."""
 
 
-def strengths(first: float, last: float, start: float, end: float, curve: Curve, count: int) -> list[tuple[float, float]]:
+def strengths(
+    first: float, last: float, start: float, end: float, curve: Curve, count: int
+) -> list[tuple[float, float]]:
     """``(progress, strength)`` pairs: ``first`` until ``start``, ``last`` from ``end`` on, ``count`` values in between.
 
     Progress is the host's: 0 is pure noise, 1 the finished picture.
@@ -40,13 +46,17 @@ def strengths(first: float, last: float, start: float, end: float, curve: Curve,
 
 
 def scheduled_hooks(
-    adapter: Adapter, keyframes: list[tuple[float, float]], model: Any, clip: Any = None, previous: Any = None
-) -> tuple[Any, str]:
+    adapter: Adapter,
+    keyframes: list[tuple[float, float]],
+    model: Model,
+    clip: Clip | None = None,
+    previous: Hooks | None = None,
+) -> tuple[Hooks, str]:
     """Hooks that add the adapter with the strength of the newest keyframe, and the report of the layers that matched.
 
     Args:
         keyframes: ``(progress, strength)``, the first at progress 0.
-        model: The host's ``MODEL`` that will be sampled: it tells which weight each layer is.
+        model: The host's ``MODEL`` that will be sampled, to look up which weight each layer is.
         previous: Hooks to add these to, or ``None``.
 
     Raises:
@@ -61,7 +71,7 @@ def scheduled_hooks(
     for progress, strength in keyframes:
         # A guarantee of steps would make the strength lag behind when there are more keyframes than steps.
         group.add(comfy.hooks.HookKeyframe(strength=strength, start_percent=progress, guarantee_steps=0))
-    hooks = comfy.hooks.HookGroup()
+    hooks: Hooks = comfy.hooks.HookGroup()
     hooks.add(hook)
     hooks.set_keyframes_on_hooks(group)
     if previous is not None:
@@ -70,15 +80,18 @@ def scheduled_hooks(
     return hooks, f"{resolution.report()}{_rounded(resolution, model, clip)}"
 
 
-def _rounded(resolution: Resolution, model: Any, clip: Any) -> str:
-    """What is lost where weights are quantised: the host merges hooks into them, there is no other way."""
-    pairs = [(model.model, resolution.model)] + ([(clip.cond_stage_model, resolution.clip)] if clip is not None else [])
-    weights = {(id(net), site.module): net.get_submodule(site.module).weight for net, sites in pairs for site, _ in sites}
-    count = sum(is_quantised(weight) for weight in weights.values())
+def _rounded(resolution: Resolution, model: Model, clip: Clip | None) -> str:
+    """A sentence about what is lost where weights are quantised: the host merges hooks into them, there is no other way."""
+    parts = with_networks(resolution, model, clip)
+    layers = {(id(net), site.module): net.get_submodule(site.module) for pairs, net in parts for site, _ in pairs}
+    count = sum(is_quantised(weight_of(layer)) for layer in layers.values())
     if not count:
         return ""
-    return f" {count} of their weights are quantised, and a strength that changes is merged into them, which rounds small updates away."
+    return (
+        f" {count} of their weights are quantised, and a strength that changes is merged into them, "
+        "which rounds small updates away."
+    )
 
 
-def _patches(pairs: Any) -> dict[Any, KronaWeightAdapter]:
+def _patches(pairs: Pairs) -> dict[PatchKey, KronaWeightAdapter]:
     return {site.patch_key: KronaWeightAdapter.of(summed(deltas)) for site, deltas in grouped(pairs).items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from comfy.weight_adapter import WeightAdapterBase
@@ -11,6 +11,9 @@ from torch import Tensor
 
 from krona_ops.updates.control import enlarges, padded
 from krona_ops.updates.delta import Delta, Sum, map_tensors, tensors
+
+if TYPE_CHECKING:
+    from ..types import Offset
 
 
 def summed(deltas: list[Delta]) -> Delta:
@@ -22,12 +25,13 @@ class KronaWeightAdapter(WeightAdapterBase):
     """One layer's `Delta` behind the host's interface.
 
     The host rebuilds adapters as ``type(v)(v.loaded_keys, moved_weights)`` and moves only tensors that stand in the
-    ``weights`` tuple itself. So that tuple holds everything: first the update's form, on the meta device, then its tensors.
+    ``weights`` tuple itself. So that tuple holds everything: first the update's form, with its tensors on the meta device,
+    then the tensors.
     """
 
     name = "krona"
 
-    def __init__(self, loaded_keys: set[str], weights: tuple[Any, ...]) -> None:
+    def __init__(self, loaded_keys: set[str], weights: tuple[Delta | Tensor, ...]) -> None:
         self.loaded_keys = loaded_keys
         self.weights = weights
 
@@ -39,14 +43,18 @@ class KronaWeightAdapter(WeightAdapterBase):
     @property
     def delta(self) -> Delta:
         """The update, with its tensors wherever the host has moved them."""
-        form, *values = self.weights
-        remaining = iter(values)
-        return map_tensors(form, lambda _: next(remaining))
+        remaining = iter(self.weights[1:])
+        return map_tensors(self._form, lambda _: next(remaining))
+
+    @property
+    def _form(self) -> Delta:
+        form = self.weights[0]
+        assert isinstance(form, Delta), f"the first of the weights is a {type(form).__name__}"
+        return form
 
     def calculate_shape(self, key: str) -> tuple[int, ...] | None:
         """The shape that the weight will have, where the update enlarges it."""
-        form = self.weights[0]
-        return form.shape if enlarges(form) else None
+        return self._form.shape if enlarges(self._form) else None
 
     def calculate_weight(
         self,
@@ -54,12 +62,16 @@ class KronaWeightAdapter(WeightAdapterBase):
         key: str,
         strength: float,
         strength_model: float,
-        offset: tuple[int, int, int] | None,
+        offset: Offset | None,
         function: Callable[[Tensor], Tensor],
         intermediate_dtype: torch.dtype = torch.float32,
-        original_weight: Any = None,
+        original_weight: object = None,
     ) -> Tensor:
-        """Add ``strength · ΔW`` into ``weight (out, in, *kernel)`` in place, in float32 or the weight's own precision."""
+        """Add ``strength · ΔW`` into ``weight (out, in, *kernel)``, in float32 or the weight's own precision.
+
+        Returns:
+            The same tensor; another one where the update enlarges the weight.
+        """
         delta = map_tensors(self.delta, lambda t: t.to(weight.device))
         weight = padded(weight, delta)
         probe = torch.empty(weight.shape, device="meta")
