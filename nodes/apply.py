@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING
 
 from comfy_api.latest import io
 
@@ -28,9 +28,12 @@ from .server import paths
 from .server.text import tell
 from .sockets import CATEGORY, Krona
 
+if TYPE_CHECKING:
+    from krona_host.types import Clip, Model
 
-def coverage(applied: Applied) -> dict[str, list[dict[str, Any]]]:
-    """How much of the adapter the model has, for the page."""
+
+def coverage(applied: Applied) -> dict[str, list[dict[str, object]]]:
+    """How much of the adapter the model has, as the node's ``ui`` for the page."""
     return {"krona_coverage": [{"matched": applied.matched, "layers": applied.layers, "report": applied.report}]}
 
 
@@ -67,17 +70,17 @@ class KronaLoadApply(Node):
         return paths.check_adapter(file)
 
     @classmethod
-    def fingerprint_inputs(cls, file: str, **kwargs: Any) -> object:
+    def fingerprint_inputs(cls, file: str, **kwargs: object) -> object:
         return paths.adapter_fingerprint(file)
 
     @classmethod
     def execute(
         cls,
-        model: Any,
+        model: Model,
         file: str,
         strength_model: float,
         strength_clip: float,
-        clip: Any = None,
+        clip: Clip | None = None,
         scale: ScaleRule = "auto",
     ) -> io.NodeOutput:
         adapter = load(paths.adapter_path(file), scale)
@@ -127,12 +130,12 @@ class KronaApply(Node):
     @classmethod
     def execute(
         cls,
-        model: Any,
+        model: Model,
         krona: Adapter,
         strength_model: float,
         strength_clip: float,
         mode: Mode,
-        clip: Any = None,
+        clip: Clip | None = None,
         weights: Weights | None = None,
     ) -> io.NodeOutput:
         adapter, acting = weighted(krona, weights)

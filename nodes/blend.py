@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 from comfy_api.latest import io
 
@@ -15,6 +15,9 @@ from krona_ops.operations.methods import METHODS, Method
 from .inputs import AS_THEY_ARE, form_inputs, form_of, number_input
 from .node import Node
 from .sockets import CATEGORY, Krona
+
+if TYPE_CHECKING:
+    from krona_host.types import Model
 
 
 class KronaBlend(Node):
@@ -98,29 +101,26 @@ class KronaBlend(Node):
         factor_in: int,
         terms: int,
         rank: int,
-        model: Any = None,
+        model: Model | None = None,
     ) -> io.NodeOutput:
         from krona_ops.operations.blend import blend  # here and in other nodes: no start of ComfyUI should wait for it
         from krona_ops.operations.respell import unified
 
-        values = [a for a in adapters.values() if a is not None]
-        if model is not None:
-            values = [canonical(a, model) for a in values]
-        else:
-            values = unified(values)
-        pairs = list(zip(values, numbers(strengths, len(values)), strict=True))
+        connected = [adapter for adapter in adapters.values() if adapter is not None]
+        alike = unified(connected) if model is None else [canonical(adapter, model) for adapter in connected]
+        pairs = list(zip(alike, numbers(strengths, len(alike)), strict=True))
         wanted = form_of(form, factor_out, factor_in, terms, rank)
         return io.NodeOutput(blend(pairs, normalise=normalise, method=method, density=density, seed=seed, form=wanted))
 
 
 def numbers(text: str, count: int) -> list[float]:
-    """As many strengths as there are adapters.
+    """Strengths from a text with commas, as many as there are adapters: 1 where the text has none.
 
     Raises:
         ConfigError: A part is no number, or there are more numbers than adapters.
     """
     try:
-        found = [float(part) for part in text.replace(";", ",").split(",") if part.strip()]
+        values = [float(part) for part in text.replace(";", ",").split(",") if part.strip()]
     except ValueError as error:
         raise ConfigError(
             f'The strengths "{text}" are no list of numbers.',
@@ -128,11 +128,11 @@ def numbers(text: str, count: int) -> list[float]:
             expected="numbers separated by commas",
             remedy="Write for example 1, 0.5 there.",
         ) from error
-    if len(found) > count:
+    if len(values) > count:
         raise ConfigError(
-            f"There are {len(found)} strengths for {count} adapters.",
-            found=len(found),
+            f"There are {len(values)} strengths for {count} adapters.",
+            found=len(values),
             expected=f"at most {count}",
             remedy="Remove the extra numbers, or connect the missing adapters.",
         )
-    return found + [1.0] * (count - len(found))
+    return values + [1.0] * (count - len(values))

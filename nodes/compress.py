@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from comfy_api.latest import io
 
@@ -14,6 +14,10 @@ from krona_ops.nearest.forms import KronForm
 from .inputs import KRONECKER, LORA, factor_inputs, form_inputs, form_of, number_input, report_output
 from .node import Node
 from .sockets import CATEGORY, Krona
+
+if TYPE_CHECKING:
+    from krona_host.types import Model
+    from krona_ops.operations.compress import Forms
 
 BY_FACTORS, BY_SIZE, BY_ERROR = "to these factors", "to a number of parameters", "to an error"
 
@@ -70,6 +74,7 @@ class KronaCompress(Node):
     ) -> io.NodeOutput:
         from krona_ops.operations.compress import compress, forms_within
 
+        forms: Forms
         if how == BY_FACTORS:
             forms = KronForm((factor_out, factor_in), terms)
         elif how == BY_SIZE:
@@ -106,7 +111,14 @@ class KronaConvert(Node):
 
     @classmethod
     def execute(
-        cls, krona: Adapter, form: str, factor_out: int, factor_in: int, terms: int, rank: int, model: Any = None
+        cls,
+        krona: Adapter,
+        form: str,
+        factor_out: int,
+        factor_in: int,
+        terms: int,
+        rank: int,
+        model: Model | None = None,
     ) -> io.NodeOutput:
         from krona_ops.operations.compress import compress
 
@@ -136,7 +148,9 @@ class KronaExtract(Node):
         )
 
     @classmethod
-    def execute(cls, tuned: Any, base: Any, form: str, factor_out: int, factor_in: int, terms: int, rank: int) -> io.NodeOutput:
+    def execute(
+        cls, tuned: Model, base: Model, form: str, factor_out: int, factor_in: int, terms: int, rank: int
+    ) -> io.NodeOutput:
         from krona_ops.operations.extract import extract
 
         new, old = WeightsOf(tuned), WeightsOf(base)

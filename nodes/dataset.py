@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from comfy_api.latest import io
 
@@ -114,7 +112,7 @@ class KronaDataset(Node):
         return mistake(folder) or True
 
     @classmethod
-    def fingerprint_inputs(cls, folder: str | None = "", class_folder: str | None = "", **kwargs: Any) -> object:
+    def fingerprint_inputs(cls, folder: str | None = "", class_folder: str | None = "", **kwargs: object) -> object:
         from .server.data_set import fingerprint
 
         return fingerprint(one(name, "folder", NODE) for name in (folder, class_folder))
@@ -126,13 +124,13 @@ class KronaDataset(Node):
         images: torch.Tensor | list[torch.Tensor] | None = None,
         images_mask: torch.Tensor | list[torch.Tensor] | None = None,
         texts: str | list[str] | None = None,
-        **typed_in: Any,
+        **typed_in: object,
     ) -> io.NodeOutput:
         from .server.data_set import read, sheet_of
 
         node = cls.hidden.unique_id if cls.hidden is not None else None
         values = {name: one(value, name, NODE) for name, value in typed_in.items()}
-        choices = Choices(**values | {"captions": _source(values["captions"])})
+        choices = Choices.of(values | {"captions": _source(values["captions"])})
         dataset = read(choices, several(prompt), several(images), several(images_mask), several(texts), node)
         return io.NodeOutput(dataset, sheet_of(dataset, node))
 
@@ -236,12 +234,13 @@ def _caption_inputs() -> list[io.Input]:
     ]
 
 
-def _source(captions: str) -> Captions:
-    """
+def _source(captions: object) -> Captions:
+    """What a choice of the menu means.
+
     Raises:
         DataError: There is no such choice.
     """
-    if captions not in SOURCES:
+    if not isinstance(captions, str) or captions not in SOURCES:
         raise DataError(
             f"There is no choice '{captions}' for captions.",
             where=NODE,

@@ -6,9 +6,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FormatStrFormatter, LogLocator, MaxNLocator, NullFormatter
 from PIL import Image
 
@@ -28,19 +31,22 @@ def heat_map(grid: Grid, title: str = "", subtitle: str = "") -> Image.Image:
     rows, columns = max(1, len(grid.blocks)), max(1, len(grid.roles))
     longest = max((len(block) for block in grid.blocks), default=5)
     width = 0.085 * longest + 0.72 * columns + 3.2
-    figure = Figure(figsize=(max(width, 7.0), 0.34 * rows + 3.0), dpi=_DPI, layout="constrained", facecolor="white")
-    canvas = FigureCanvasAgg(figure)
+    figure, canvas = _blank(max(width, 7.0), 0.34 * rows + 3.0)
     if not grid.blocks:
         return _message(figure, canvas, "No layer of this adapter can be measured without its base model.")
-    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
     figure.suptitle(title, fontsize=15, color=_INK, fontweight="bold")
     top, corner, cells, side = figure.subplots(
-        2, 2, width_ratios=(columns * 0.72, 1.5), height_ratios=(0.9, rows * 0.34), gridspec_kw={"wspace": 0.02, "hspace": 0.02}
+        2,
+        2,
+        width_ratios=(columns * 0.72, 1.5),
+        height_ratios=(0.9, rows * 0.34),
+        gridspec_kw={"wspace": 0.02, "hspace": 0.02},
     ).flat
     corner.axis("off")
     values = np.array([[np.nan if v is None else v for v in row] for row in grid.values], dtype=float)
     exponent = _exponent(values)
-    image = cells.imshow(np.ma.masked_invalid(np.where(values > 0, values, np.nan)), _COLOURS, _norm(values), aspect="auto")
+    moved = np.ma.masked_invalid(np.where(values > 0, values, np.nan))
+    image = cells.imshow(moved, _COLOURS, _norm(values), aspect="auto")
     _label_cells(cells, image, values, exponent)
     _label_axes(cells, grid)
     _bars(side, np.array(grid.of_blocks), horizontal=True)
@@ -68,27 +74,27 @@ def _norm(values: np.ndarray) -> LogNorm:
     return LogNorm(min(low, high / 1.5) * 0.8, high * 1.15, clip=True)
 
 
-def _label_cells(axes, image, values: np.ndarray, exponent: int) -> None:
+def _label_cells(axes: Axes, image: AxesImage, values: np.ndarray, exponent: int) -> None:
     axes.set_facecolor(_EMPTY)
     for (row, column), value in np.ndenumerate(values):
         if np.isnan(value):
             continue
-        dark = value > 0 and np.mean(image.cmap(image.norm(value))[:3]) < 0.55
-        axes.text(
-            column, row, _short(value / 10.0**exponent), ha="center", va="center", fontsize=8.5, color="white" if dark else _INK
-        )
+        is_dark = value > 0 and np.mean(image.cmap(image.norm(value))[:3]) < 0.55
+        colour, text = "white" if is_dark else _INK, _short(value / 10.0**exponent)
+        axes.text(column, row, text, ha="center", va="center", fontsize=8.5, color=colour)
 
 
 def _short(value: float) -> str:
-    """Two or three digits; a dot for what is a thousand times smaller than the rest."""
+    """A number with two or three digits; a dot for what is a thousand times smaller than the rest."""
     if value == 0:
         return "0"
     digits = next((d for limit, d in ((99.5, 0), (9.95, 1), (0.0995, 2), (0.00095, 3)) if value >= limit), None)
     return "·" if digits is None else f"{value:.{digits}f}"
 
 
-def _label_axes(axes, grid: Grid) -> None:
-    axes.set_xticks(range(len(grid.roles)), [role.replace(" ", "\n", 1) for role in grid.roles], fontsize=10, color=_INK)
+def _label_axes(axes: Axes, grid: Grid) -> None:
+    roles = [role.replace(" ", "\n", 1) for role in grid.roles]
+    axes.set_xticks(range(len(grid.roles)), roles, fontsize=10, color=_INK)
     axes.set_yticks(range(len(grid.blocks)), grid.blocks, fontsize=9.5, color=_INK)
     axes.set_xticks(np.arange(len(grid.roles) + 1) - 0.5, minor=True)
     axes.set_yticks(np.arange(len(grid.blocks) + 1) - 0.5, minor=True)
@@ -98,7 +104,7 @@ def _label_axes(axes, grid: Grid) -> None:
         side.set_visible(False)
 
 
-def _bars(axes, values: np.ndarray, horizontal: bool) -> None:
+def _bars(axes: Axes, values: np.ndarray, horizontal: bool) -> None:
     places = np.arange(len(values))
     if horizontal:
         axes.barh(places, values, height=0.62, color=_BAR, alpha=0.75)
@@ -115,14 +121,12 @@ def factor_spectra(layers: Sequence[LayerReport], title: str = "") -> Image.Imag
     A line that falls early is a factor that uses few of its directions.
     """
     groups = _by_factor(layers)
-    figure = Figure(figsize=(5.4 * max(1, len(groups)) + 0.6, 4.6), dpi=_DPI, layout="constrained", facecolor="white")
-    canvas = FigureCanvasAgg(figure)
+    figure, canvas = _blank(5.4 * max(1, len(groups)) + 0.6, 4.6)
     if not groups:
         return _message(figure, canvas, "No layer of this adapter has a spectrum that is quick to find.")
-    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
     figure.suptitle(title, fontsize=14, color=_INK, fontweight="bold")
-    for axes, (label, found) in zip(np.atleast_1d(figure.subplots(1, len(groups))), groups.items(), strict=True):
-        _spectra(axes, label, found)
+    for axes, (label, spectra) in zip(np.atleast_1d(figure.subplots(1, len(groups))), groups.items(), strict=True):
+        _draw_spectra(axes, label, spectra)
     figure.supxlabel("a line per layer, from violet (first) to green (last in the model)", fontsize=9.5, color=_FAINT)
     return _image(canvas)
 
@@ -138,25 +142,25 @@ def _by_factor(layers: Sequence[LayerReport]) -> Mapping[str, list[tuple[float, 
     return groups
 
 
-def _spectra(axes, label: str, found: Sequence[tuple[float, np.ndarray]]) -> None:
+def _draw_spectra(axes: Axes, label: str, spectra: Sequence[tuple[float, np.ndarray]]) -> None:
     colours = colormaps["viridis"]
-    for depth, values in found:
+    for depth, values in spectra:
         axes.plot(
             np.arange(1, len(values) + 1),
             values,
             color=colours(0.9 * depth),
-            alpha=max(0.12, 1 / len(found) ** 0.5),
+            alpha=max(0.12, 1 / len(spectra) ** 0.5),
             linewidth=1,
         )
-    longest = max(len(values) for _, values in found)
-    padded = np.array([np.pad(values, (0, longest - len(values)), constant_values=np.nan) for _, values in found])
+    longest = max(len(values) for _, values in spectra)
+    padded = np.array([np.pad(values, (0, longest - len(values)), constant_values=np.nan) for _, values in spectra])
     axes.plot(np.arange(1, longest + 1), np.nanmedian(padded, axis=0), color=_INK, linewidth=2.2, label="median")
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_ylim(max(1e-4, 0.7 * float(np.nanmin(np.where(padded > 1e-4, padded, 1)))), 1.15)
-    axes.set_title(f"{label}   ({len(found)} layers)", fontsize=12, color=_INK)
+    axes.set_title(f"{label}   ({len(spectra)} layers)", fontsize=12, color=_INK)
     axes.set_xlabel("singular value", fontsize=10, color=_INK)
     axes.set_ylabel("relative to the largest", fontsize=10, color=_INK)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -164,6 +168,13 @@ def _spectra(axes, label: str, found: Sequence[tuple[float, np.ndarray]]) -> Non
     axes.legend(frameon=False, fontsize=10)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
+
+
+def _blank(width: float, height: float) -> tuple[Figure, FigureCanvasAgg]:
+    """An empty figure of so many inches, with some room at its edges, and what draws it."""
+    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12)
+    figure = Figure(figsize=(width, height), dpi=_DPI, layout=layout, facecolor="white")
+    return figure, FigureCanvasAgg(figure)
 
 
 def _message(figure: Figure, canvas: FigureCanvasAgg, text: str) -> Image.Image:

@@ -92,15 +92,16 @@ class KronaEvaluate(Node):
         from krona_train.evaluation.sheet import score_sheet
 
         judge, likeness, fidelity = judge_of(judges, folder)
-        scores = evaluate(judge, images, references, prompts.splitlines(), trigger)
+        drawn, real = images.unbind(), references.unbind()
+        scores = evaluate(judge, drawn, real, prompts.splitlines(), trigger)
         table, means = scores.table(), scores.means()
         tell(table, cls.hidden.unique_id)
-        sheet = score_sheet(scores, images, references)
+        sheet = score_sheet(scores, drawn, real)
         return io.NodeOutput(table, as_image(sheet), means[likeness], means[fidelity])
 
 
 def judge_of(judges: str, folder: str) -> tuple[Judge, str, str]:
-    """The judge, and its measures of likeness and fidelity that stand for all.
+    """The judge, and the names of the two of its measures that are outputs of their own: likeness and fidelity.
 
     Raises:
         ConfigError: There is no such folder, or something is missing in it.

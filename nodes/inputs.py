@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from comfy_api.latest import io
 
@@ -21,12 +20,12 @@ ARROWS = "krona_arrows"
 
 
 def number_input(
-    id: str, *, default: float, low: float, high: float, decimals: int, arrows: float, tooltip: str, **options: Any
+    id: str, *, default: float, low: float, high: float, decimals: int, arrows: float, tooltip: str, **options: object
 ) -> io.Float.Input:
     """A number that keeps every value with so many decimals, typed, loaded or imported.
 
-    The editor rounds a number to the decimals of its ``step``, which is also what its arrows add: with a comfortable step a learning
-    rate of 5e-6 becomes 0. So the step is the finest difference, and the arrows are told apart.
+    The editor rounds a number to the decimals of its ``step``, which is also what its arrows add: with a comfortable step a
+    learning rate of 5e-6 becomes 0. So the step is the finest difference, and what the arrows add is given beside it.
 
     Args:
         decimals: Of the smallest difference that anybody uses; the default, ``low`` and ``high`` have no more.
@@ -196,27 +195,24 @@ def trigger_output() -> io.Output:
     )
 
 
+def strength_input(id: str, tooltip: str, *, default: float = 1.0, **options: object) -> io.Float.Input:
+    """A strength from -100 to 100; ``options`` as for `number_input`."""
+    return number_input(
+        id, default=default, low=-100.0, high=100.0, decimals=4, arrows=0.01, tooltip=tooltip, **options
+    )
+
+
 def strength_inputs() -> list[io.Input]:
     """The two strengths that every node has which applies an adapter."""
     return [
-        number_input(
+        strength_input(
             "strength_model",
-            default=1.0,
-            low=-100.0,
-            high=100.0,
-            decimals=4,
-            arrows=0.01,
-            tooltip="How strongly the adapter changes the picture: 0 is the base model, 1 is as trained, "
+            "How strongly the adapter changes the picture: 0 is the base model, 1 is as trained, "
             "below 1 keeps more of the base, negative values push away from the subject.",
         ),
-        number_input(
+        strength_input(
             "strength_clip",
-            default=1.0,
-            low=-100.0,
-            high=100.0,
-            decimals=4,
-            arrows=0.01,
-            tooltip="The same for the text encoder. Only matters when the adapter has layers for it and a CLIP is connected.",
+            "The same for the text encoder. Only matters when the adapter has layers for it and a CLIP is connected.",
             advanced=True,
         ),
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from comfy_api.latest import io
 from PIL import Image
@@ -20,9 +20,9 @@ from .node import Node
 from .sockets import CATEGORY
 
 if TYPE_CHECKING:
-    from krona_ops.operations.report import Grid, Measure, Report
+    from krona_ops.operations.report import By, Grid, Measure, Report
 
-TABLES = ("layer", "block", "role")
+TABLES: tuple[By, ...] = ("layer", "block", "role")
 MEASURES: dict[str, Measure] = {"how far weights move": "rms", "how much all of them move": "norm"}
 
 
@@ -67,21 +67,21 @@ class KronaInspect(Node):
         )
 
     @classmethod
-    def execute(cls, krona: Adapter, measure: str, table_by: str) -> io.NodeOutput:
+    def execute(cls, krona: Adapter, measure: str, table_by: By) -> io.NodeOutput:
         from krona_ops.operations.report import report
 
-        found = report(krona)
+        measured = report(krona)
         title = title_of(krona.metadata) or "Adapter"
-        subtitle = f"{len(found.layers)} layers, {found.parameters:,} parameters"
-        grid = found.grid(MEASURES[measure])
+        subtitle = f"{len(measured.layers)} layers, {measured.parameters:,} parameters"
+        grid = measured.grid(MEASURES[measure])
         heat = as_image(drawn("The heat map", lambda: _heat_map(grid, title, subtitle)))
-        spectra = as_image(drawn("The picture of spectra", lambda: _spectra(found, title)))
-        told = [
+        spectra = as_image(drawn("The picture of spectra", lambda: _spectra(measured, title)))
+        facts = [
             *krona.notes,
             *(f"{key}: {value[:200]}" for key, value in krona.metadata.items() if key not in ("prompt", "workflow")),
         ]
-        shown = {"krona_grid": [{"title": title, "subtitle": subtitle, **for_browser(found, grid)}]}
-        return io.NodeOutput(found.table(table_by), heat, spectra, "\n".join(told), ui=shown)
+        shown = {"krona_grid": [{"title": title, "subtitle": subtitle, **for_browser(measured, grid)}]}
+        return io.NodeOutput(measured.table(table_by), heat, spectra, "\n".join(facts), ui=shown)
 
 
 # matplotlib: half a second that no start of ComfyUI should wait for
@@ -91,20 +91,20 @@ def _heat_map(grid: Grid, title: str, subtitle: str) -> Image.Image:
     return heat_map(grid, title, subtitle)
 
 
-def _spectra(found: Report, title: str) -> Image.Image:
+def _spectra(measured: Report, title: str) -> Image.Image:
     from .drawing import factor_spectra
 
-    return factor_spectra(found.layers, title)
+    return factor_spectra(measured.layers, title)
 
 
-def for_browser(found: Report, grid: Grid) -> dict[str, Any]:
+def for_browser(measured: Report, grid: Grid) -> dict[str, object]:
     """The grid and its layers as JSON values, from which the browser makes the map that can be pointed at."""
     layers = [
         {
-            "name": layer.name, "block": layer.block, "role": layer.role, "form": layer.form, "parameters": layer.parameters,
-            "norm": layer.norm, "rms": layer.rms, "effective_rank": layer.effective_rank,
+            "name": layer.name, "block": layer.block, "role": layer.role, "form": layer.form,
+            "parameters": layer.parameters, "norm": layer.norm, "rms": layer.rms, "effective_rank": layer.effective_rank,
         }
-        for layer in found.layers
+        for layer in measured.layers
     ]  # fmt: skip
-    chosen = selectors(layer.name for layer in found.layers)
+    chosen = selectors(layer.name for layer in measured.layers)
     return finite({**dataclasses.asdict(grid), "selectors": [chosen[block] for block in grid.blocks], "layers": layers})

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from comfy_api.latest import io
 
 from krona_ops import load
@@ -38,11 +36,12 @@ class KronaLoad(Node):
         return paths.check_adapter(file)
 
     @classmethod
-    def fingerprint_inputs(cls, file: str, **kwargs: Any) -> object:
+    def fingerprint_inputs(cls, file: str, **kwargs: object) -> object:
         return paths.adapter_fingerprint(file)
 
     @classmethod
     def execute(cls, file: str, scale: ScaleRule = "auto") -> io.NodeOutput:
         adapter = load(paths.adapter_path(file), scale)
-        tell("\n".join((f"{len(adapter)} layers, {adapter.parameters:,} parameters.", *adapter.notes)), cls.hidden.unique_id)
+        size = f"{len(adapter)} layers, {adapter.parameters:,} parameters."
+        tell("\n".join((size, *adapter.notes)), cls.hidden.unique_id)
         return io.NodeOutput(adapter, ", ".join(trigger_words(adapter.metadata)))

@@ -1,10 +1,9 @@
-"""The kind that all nodes of the pack are: what their errors say is fit for whoever is at the other end of the network."""
+"""The base class of all nodes: errors without this computer's folders."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any
 
 from comfy_api.latest import io
 
@@ -14,20 +13,19 @@ from .server.public import without_folders
 
 
 class Node(io.ComfyNode):
-    """A node whose errors name no folder of this computer: the host shows them to everybody who asks it for its history."""
+    """A node whose errors name no folder of this computer: the host shows them to everybody who asks for its history."""
 
-    def __init_subclass__(cls, **options: Any) -> None:
+    def __init_subclass__(cls, **options: object) -> None:
         super().__init_subclass__(**options)
         execute = vars(cls).get("execute")
-        if isinstance(execute, classmethod) and not hasattr(
-            execute.__func__, "__wrapped__"
-        ):  # the host copies classes as they are
+        # The host copies classes as they are: a copy's method is wrapped already.
+        if isinstance(execute, classmethod) and not hasattr(execute.__func__, "__wrapped__"):
             cls.execute = classmethod(_fit_for_others(execute.__func__))
 
 
 def _fit_for_others(execute: Callable[..., io.NodeOutput]) -> Callable[..., io.NodeOutput]:
     @wraps(execute)
-    def wrapped(*args: Any, **kwargs: Any) -> io.NodeOutput:
+    def wrapped(*args: object, **kwargs: object) -> io.NodeOutput:
         try:
             return execute(*args, **kwargs)
         except KronaError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io as bytes_io
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import folder_paths
 import numpy as np
@@ -28,6 +28,9 @@ from .server import paths, sidecar
 from .server.lora_folders import lora_name
 from .server.text import tell
 from .sockets import CATEGORY
+
+if TYPE_CHECKING:
+    from krona_host.types import Model
 
 FILE_FORMATS = {
     "ComfyUI LoKr": ("lokr", None),
@@ -97,7 +100,7 @@ class KronaSave(Node):
         rank: int = 32,
         trigger_words: str = "",
         thumbnail: torch.Tensor | None = None,
-        model: Any = None,
+        model: Model | None = None,
     ) -> io.NodeOutput:
         kind, style = FILE_FORMATS[format]
         if style is not None and model is None:
@@ -111,8 +114,8 @@ class KronaSave(Node):
         # The writers of diffusers' names ask the model for each; the others get names that ComfyUI is known to load.
         adapter = canonical(krona, model) if style is not None else named_for_core(krona, kind, model)
         picture = jpeg(thumbnail) if thumbnail is not None else None
-        is_told = model is None or adapter.metadata.get("ss_base_model_version")
-        base = None if is_told else family_of(model)
+        has_base = bool(adapter.metadata.get("ss_base_model_version"))
+        base = None if model is None or has_base else family_of(model)
         adapter = with_standard_metadata(
             adapter, base_model=base, trigger=trigger_words.strip() or None, thumbnail=picture
         )
@@ -127,7 +130,7 @@ class KronaSave(Node):
             path,
             kind,
             rank=rank,
-            rename=renamer(model, style) if style is not None else str,
+            rename=renamer(model, style) if style is not None and model is not None else str,
         )
         from krona_ops.formats.encode import notes_on_file, switched_off
 
@@ -140,14 +143,17 @@ class KronaSave(Node):
 
     @classmethod
     def _whereabouts(cls, path: Path, adapter: Adapter, picture: bytes | None) -> str:
-        """Who lists the new file, in words; what LoRA managers read beside a file of theirs is written too."""
+        """Which loaders list the new file, in words; in a LoRA folder, what LoRA managers read is written beside it."""
         paths.forget_list()
         name = lora_name(path)
         if name is not None:
             sidecar.write(path, adapter, picture)
             return f"Saved as {path}. Load LoRA lists it as {name}."
         listed = "the KronA loaders list it" if paths.lists(path) else "no loader lists it"
-        return f"Saved as {path}: {listed}, Load LoRA does not, because it is in no LoRA folder. Begin filename_prefix with loras/ for that."
+        return (
+            f"Saved as {path}: {listed}, Load LoRA does not, because it is in no LoRA folder. "
+            "Begin filename_prefix with loras/ for that."
+        )
 
     @classmethod
     def _workflow(cls) -> dict[str, str]:

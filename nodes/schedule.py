@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 from comfy_api.latest import io
 
 from krona_host.patching.schedule import CURVES, Curve, scheduled_hooks, strengths
 from krona_ops import Adapter
 
-from .inputs import krona_input, number_input
+from .inputs import krona_input, number_input, strength_input
 from .node import Node
 from .sockets import CATEGORY
+
+if TYPE_CHECKING:
+    from krona_host.types import Clip, Hooks, Model
 
 
 class KronaSchedule(Node):
@@ -19,8 +23,7 @@ class KronaSchedule(Node):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        progress = {"low": 0.0, "high": 1.0, "decimals": 4, "arrows": 0.01}
-        strength = {"low": -100.0, "high": 100.0, "decimals": 4, "arrows": 0.01}
+        progress_input = partial(number_input, low=0.0, high=1.0, decimals=4, arrows=0.01)
         return io.Schema(
             node_id="KronaSchedule",
             display_name="Schedule KronA",
@@ -35,10 +38,10 @@ class KronaSchedule(Node):
                 ),
                 io.Clip.Input("clip", optional=True, tooltip="Connect it when the adapter also adapts the text encoder."),
                 io.Hooks.Input("prev_hooks", optional=True, tooltip="Hooks to add these to."),
-                number_input("strength_start", default=1.0, **strength, tooltip="Strength from the first step until 'start'."),
-                number_input("strength_end", default=0.0, **strength, tooltip="Strength from 'end' to the last step."),
-                number_input("start", default=0.0, **progress, tooltip="When the strength begins to change: 0 is pure noise."),
-                number_input("end", default=1.0, **progress, tooltip="When it has arrived: 1 is the finished picture."),
+                strength_input("strength_start", "Strength from the first step until 'start'."),
+                strength_input("strength_end", "Strength from 'end' to the last step.", default=0.0),
+                progress_input("start", default=0.0, tooltip="When the strength begins to change: 0 is pure noise."),
+                progress_input("end", default=1.0, tooltip="When it has arrived: 1 is the finished picture."),
                 io.Combo.Input(
                     "curve",
                     options=list(CURVES),
@@ -64,15 +67,15 @@ class KronaSchedule(Node):
     def execute(
         cls,
         krona: Adapter,
-        model: Any,
+        model: Model,
         strength_start: float,
         strength_end: float,
         start: float,
         end: float,
         curve: Curve,
         keyframes: int,
-        clip: Any = None,
-        prev_hooks: Any = None,
+        clip: Clip | None = None,
+        prev_hooks: Hooks | None = None,
     ) -> io.NodeOutput:
         pairs = strengths(strength_start, strength_end, start, end, curve, keyframes)
         return io.NodeOutput(*scheduled_hooks(krona, pairs, model, clip, prev_hooks))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+import inspect
+from typing import Any, TypeVar, get_args
 
 from comfy.samplers import KSampler
 from comfy_api.latest import io
@@ -29,6 +30,7 @@ from .inputs import optional_combo, optional_count, optional_number, optional_sw
 from .node import Node
 from .sockets import CATEGORY, KronaSettingsSocket
 
+T = TypeVar("T")
 DEFAULTS = Settings()
 
 
@@ -61,16 +63,16 @@ class KronaTrainSettings(Node):
 
 
 def settings_of(chosen: dict[str, Any]) -> Settings:
-    """The settings of the node's inputs; those that an old graph does not know keep their defaults.
+    """The settings of the node's inputs; those that an old graph does not have keep their defaults.
 
     Raises:
         ConfigError: Some of them make no sense, alone or together.
     """
 
-    def part(kind: type, prefix: str = "", **named: str) -> Any:
-        """Fields by the names of their inputs: the prefix and the field's own name, where ``named`` says nothing else."""
+    def part(kind: type[T], prefix: str = "", **named: str) -> T:
+        """A group of settings, its fields by their inputs: the prefix and the field's own name, or as ``named`` says."""
         values = {}
-        for field in kind.__dataclass_fields__:  # type: ignore[attr-defined]
+        for field in inspect.signature(kind).parameters:
             name = named.get(field, f"{prefix}{field}")
             if name in chosen:
                 values[field] = chosen[name]

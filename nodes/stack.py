@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING
 
 from comfy_api.latest import io
 
@@ -12,12 +12,15 @@ from krona_host.patching.lora_model import from_lora_model, to_lora_model
 from krona_ops import Adapter, load
 from krona_ops.errors import ConfigError
 
-from .inputs import number_input
+from .inputs import strength_input
 from .node import Node
 from .server import paths
 from .server.lora_folders import lora_name, lora_path
 from .server.text import tell
 from .sockets import CATEGORY, Krona, LoraStack
+
+if TYPE_CHECKING:
+    from krona_host.types import LoraModel
 
 log = logging.getLogger(__name__)
 NONE = "(none)"
@@ -39,7 +42,6 @@ class KronaStack(Node):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        strength = {"default": 1.0, "low": -100.0, "high": 100.0, "decimals": 4, "arrows": 0.01}
         return io.Schema(
             node_id="KronaStack",
             display_name="KronA Stack",
@@ -58,10 +60,8 @@ class KronaStack(Node):
                     tooltip="A file to add. From models/loras or output/loras it becomes a row of the stack; other packs cannot find "
                     "one from models/krona or output/krona: it is only in 'krona' and 'lora_model'.",
                 ),
-                number_input("strength_model", **strength, tooltip="The new row's strength for the model."),
-                number_input(
-                    "strength_clip", **strength, tooltip="The new row's strength for the text encoder.", advanced=True
-                ),
+                strength_input("strength_model", "The new row's strength for the model."),
+                strength_input("strength_clip", "The new row's strength for the text encoder.", advanced=True),
                 io.LoraModel.Input(
                     "lora_model",
                     optional=True,
@@ -87,7 +87,7 @@ class KronaStack(Node):
         return True if file == NONE else paths.check_adapter(file)
 
     @classmethod
-    def fingerprint_inputs(cls, file: str, **kwargs: Any) -> object:
+    def fingerprint_inputs(cls, file: str, **kwargs: object) -> object:
         return NONE if file == NONE else paths.adapter_fingerprint(file)
 
     @classmethod
@@ -97,11 +97,12 @@ class KronaStack(Node):
         strength_model: float,
         strength_clip: float,
         lora_stack: list[Row] | None = None,
-        lora_model: dict | None = None,
+        lora_model: LoraModel | None = None,
         krona: Adapter | None = None,
     ) -> io.NodeOutput:
         rows = Rows(lora_stack or [], getattr(lora_stack, "beside", ()))
-        parts = [(str(name), load(lora_path(str(name))), float(strength)) for name, strength, _ in rows if str(name) != "None"]
+        files = [(str(name), float(strength)) for name, strength, _ in rows if str(name) != "None"]
+        parts = [(name, load(lora_path(name)), strength) for name, strength in files]
         parts += [("", *part) for part in rows.beside]  # told of by the node that has read it
         elsewhere = ""
         if file != NONE:
@@ -126,13 +127,13 @@ class KronaStack(Node):
 
     @staticmethod
     def _with(rows: Rows, file: str, part: Part, strength_clip: float) -> tuple[Rows, str]:
-        """The stack with one more file, as a row where others can find it; and a sentence for the user where they cannot."""
+        """The stack with one more file: as a row where other packs can find it; else without, and a sentence for the user."""
         name = lora_name(paths.adapter_path(file))
         if name is not None:
             return Rows([*rows, (name, part[1], strength_clip)], rows.beside), ""
         text = (
-            f"{file} is in no LoRA folder, so other packs cannot find it: it has no row in 'lora_stack' and is only in 'krona' and 'lora_model'. "
-            "Move it to models/loras for a row."
+            f"{file} is in no LoRA folder, so other packs cannot find it: it has no row in 'lora_stack' and is only in 'krona' "
+            "and 'lora_model'. Move it to models/loras for a row."
         )
         log.info("KronA: %s", text)
         return Rows(rows, (*rows.beside, part)), text

@@ -26,11 +26,13 @@ def require_supported(version: str, features: frozenset[str]) -> None:
     Raises:
         ComfyUITooOld: One sentence: which ComfyUI this is, which is needed, and what to do.
     """
-    found = numbers(version)
-    if numbers(OLDEST) <= found or (not found and FEATURE in features):
+    release = numbers(version)
+    if numbers(OLDEST) <= release or (not release and FEATURE in features):
         return
     named = f"ComfyUI {version}" if version else "an older one, which does not say its version"
-    raise ComfyUITooOld(f"KronA needs ComfyUI {OLDEST} or newer and this is {named}: update ComfyUI, then start it again.")
+    raise ComfyUITooOld(
+        f"KronA needs ComfyUI {OLDEST} or newer and this is {named}: update ComfyUI, then start it again."
+    )
 
 
 def host_version() -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from comfy_api.latest import io, ui
@@ -33,6 +33,7 @@ from .sockets import CATEGORY, Krona, KronaSettingsSocket, KronaTargetsSocket
 from .sockets import KronaDataset as DatasetSocket
 
 if TYPE_CHECKING:
+    from krona_host.types import Clip, Model, Vae
     from krona_train.data.pictures import Dataset
 
     from .server.training import Result
@@ -187,7 +188,7 @@ class KronaTrain(Node):
 
     @classmethod
     def fingerprint_inputs(
-        cls, name: str | None = None, steps: int | None = None, resume: str | None = SAME, **kwargs: Any
+        cls, name: str | None = None, steps: int | None = None, resume: str | None = SAME, **kwargs: object
     ) -> str:
         """Queued again, a training that was ended early goes on, instead of giving what it had then."""
         return paths.unfinished(name, steps) if resume == SAME and name and steps else ""
@@ -195,9 +196,9 @@ class KronaTrain(Node):
     @classmethod
     def execute(
         cls,
-        model: Any,
-        clip: Any,
-        vae: Any,
+        model: Model,
+        clip: Clip,
+        vae: Vae,
         dataset: Dataset,
         name: str,
         steps: int,
@@ -286,7 +287,7 @@ def draw(result: Result) -> tuple[torch.Tensor, torch.Tensor | None]:
 
 
 def _keep(picture: Image.Image, path: Path) -> None:
-    """Save a picture beside an adapter that is safe already: where the disk is full, the adapter still comes out of the node."""
+    """Save a picture beside an adapter that is safe already: where the disk is full, the node still gives the adapter."""
     try:
         write_atomically(path, lambda file: picture.save(file, "PNG"))
     except KronaError as error:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypeVar, overload
 
 from krona_ops.errors import ConfigError
 
+T = TypeVar("T")
 
-def one(value: Any, name: str, node: str) -> Any:
+
+@overload
+def one(value: list[T], name: str, node: str) -> T: ...
+
+
+@overload
+def one(value: T, name: str, node: str) -> T: ...
+
+
+def one(value: T | list[T], name: str, node: str) -> T:
     """The one value of an input, from the list that the host makes of it.
 
     Args:
@@ -29,7 +39,7 @@ def one(value: Any, name: str, node: str) -> Any:
     return values[0]
 
 
-def several(value: Any) -> list[Any]:
+def several(value: T | list[T] | None) -> list[T]:
     """All values of an input, without those that are missing."""
     values = list(value) if isinstance(value, (list, tuple)) else [value]
     return [each for each in values if each is not None]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from comfy_api.latest import io
 
 from krona_host.model.small_world import FILE, load_world
@@ -41,7 +39,7 @@ class KronaWorldLoader(Node):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, **kwargs: Any) -> object:
+    def fingerprint_inputs(cls, **kwargs: object) -> object:
         return FILE.stat().st_mtime_ns if FILE.is_file() else None
 
     @classmethod

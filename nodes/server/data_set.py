@@ -1,4 +1,4 @@
-"""What the node KronA Dataset does: pictures of a folder, of the graph, or of both become one data set, and a picture of it."""
+"""What the node KronA Dataset does: pictures of a folder, of the graph, or of both become a data set, and a picture of it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def mistake(folder: str) -> str:
 
 
 def fingerprint(folders: Iterable[str | None]) -> list[object]:
-    """Something that is another when a file of the folders is, or what is left out of them."""
+    """Values that change when a file of the folders changes, or what is left out of them."""
     places = [paths.picture_folder(name) for name in folders if name and name.strip()]
     files = [path for place in places for path in files_of(place)]
     left_out = [notice.text() for place in places for notice in list_folder(place).notices]
@@ -54,7 +54,7 @@ def read(
     texts: list[str],
     node_id: str | None,
 ) -> Dataset:
-    """The data set.
+    """The data set of the node's inputs.
 
     Args:
         prompts: One, or one for each connected picture.
@@ -67,9 +67,9 @@ def read(
         ConfigError: Several prompts are connected where one is needed.
         DataError: There are no pictures, or some cannot be used.
     """
-    said, captions = _prompt_and_texts(prompts, texts, has_folder=bool(choices.folder.strip()))
-    connected = from_batches(images, said, masks, captions, choices.repeats) if images else ()
-    dataset = _read(choices.files(said), choices.settings(), connected, tell_reading(node_id, "reading"))
+    prompt, captions = _prompt_and_texts(prompts, texts, has_folder=bool(choices.folder.strip()))
+    connected = from_batches(images, prompt, masks, captions, choices.repeats) if images else ()
+    dataset = _read(choices.files(prompt), choices.settings(), connected, tell_reading(node_id, "reading"))
     unused = tuple(name for name, values in (("images_mask", masks), ("texts", captions)) if values and not images)
     if unused:
         dataset = replace(dataset, notices=(*dataset.notices, Notice("Not used", "no pictures are connected", unused)))

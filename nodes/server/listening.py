@@ -10,7 +10,8 @@ from comfy.cli_args import args
 HOSTS = "KRONA_HOSTS"
 """Environment variable: further names under which this server is opened, with commas between them."""
 DATA_FOLDERS = "KRONA_DATA_FOLDERS"
-"""Environment variable: folders that data sets may come from wherever the server listens, with the system's path separator between them."""
+"""Environment variable: folders that data sets may come from wherever the server listens, with the system's path separator
+between them."""
 
 
 def is_for_this_computer_alone() -> bool:
@@ -20,7 +21,7 @@ def is_for_this_computer_alone() -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a name or an address is this computer's own, told without asking anybody."""
+    """Whether a name or an address is this computer's own, judged without asking a name server."""
     name = host.strip("[]").rstrip(".").lower()
     try:
         return ipaddress.ip_address(name).is_loopback

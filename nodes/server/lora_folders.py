@@ -23,15 +23,17 @@ def lora_name(path: Path) -> str | None:
             name = os.path.relpath(path.resolve(), Path(folder).resolve())
         except ValueError:  # another drive
             continue
-        found = None if name.startswith("..") or os.path.isabs(name) else folder_paths.get_full_path(KIND, name)
-        if found is not None and os.path.samefile(found, path):
+        is_inside = not name.startswith("..") and not os.path.isabs(name)
+        if is_inside and _is_same(folder_paths.get_full_path(KIND, name), path):
             return name
-    found = [name for name in folder_paths.get_filename_list(KIND) if Path(name).name == path.name]
-    return next((name for name in found if _is_same(folder_paths.get_full_path(KIND, name), path)), None)  # reached by a link
+    # Reached by a link, perhaps.
+    alike = [name for name in folder_paths.get_filename_list(KIND) if Path(name).name == path.name]
+    return next((name for name in alike if _is_same(folder_paths.get_full_path(KIND, name), path)), None)
 
 
 def lora_path(name: str) -> Path:
-    """The file behind a row's name: relative to the LoRA folders, with either kind of slash, with or without its suffix, or a full path.
+    """The file behind a row's name: a full path, or relative to the LoRA folders, with either kind of slash, with or without
+    its suffix.
 
     Raises:
         AdapterFileError: There is no such file; files of that name elsewhere are another matter.
@@ -40,17 +42,18 @@ def lora_path(name: str) -> Path:
     for text in (name, native, f"{native}{SUFFIX}"):
         if os.path.isabs(text) and os.path.isfile(text):
             return Path(text)
-        found = None if os.path.isabs(text) else folder_paths.get_full_path(KIND, text)
-        if found is not None:
-            return Path(found)
+        path = None if os.path.isabs(text) else folder_paths.get_full_path(KIND, text)
+        if path is not None:
+            return Path(path)
     raise AdapterFileError(
         "There is no such file in the LoRA folders.",
         where=name,
         found="nothing",
         expected="a row whose name is relative to one of the LoRA folders (models/loras, output/loras, …)",
-        remedy="Choose the file again in the node that made the row. Files elsewhere, as in models/krona, come in by 'file' or 'krona'.",
+        remedy="Choose the file again in the node that made the row. Files elsewhere, as in models/krona, come in by 'file' "
+        "or 'krona'.",
     )
 
 
-def _is_same(found: str | None, path: Path) -> bool:
-    return found is not None and os.path.samefile(found, path)
+def _is_same(other: str | None, path: Path) -> bool:
+    return other is not None and os.path.samefile(other, path)

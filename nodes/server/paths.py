@@ -27,7 +27,8 @@ KIND = "krona"
 log = logging.getLogger(__name__)
 SAMPLES = places.SAMPLES
 _listed: tuple[object, list[str]] = (None, [])
-"""The host's list of names as it keeps it, and those of them that a menu shows: of ten thousand runs, each has files to leave out."""
+"""The host's list of names as it keeps it, and those of them that a menu shows: each of ten thousand runs has files to leave
+out."""
 _OF_A_RUN = re.compile(r"(^|[/\\\\])(state-\d{8}|encoded|start)\.safetensors$")
 
 
@@ -36,8 +37,8 @@ def register() -> None:
     folders = [os.path.join(folder_paths.models_dir, KIND), os.path.join(folder_paths.get_output_directory(), KIND)]
     for folder in [*folders, *folder_paths.get_folder_paths("loras")]:
         folder_paths.add_model_folder_path(KIND, folder)
-    known, _ = folder_paths.folder_names_and_paths[KIND]
-    folder_paths.folder_names_and_paths[KIND] = (known, set(SUFFIXES))
+    registered, _ = folder_paths.folder_names_and_paths[KIND]
+    folder_paths.folder_names_and_paths[KIND] = (registered, set(SUFFIXES))
 
 
 def judges_folder(name: str) -> Path:
@@ -54,7 +55,8 @@ def judges_folder(name: str) -> Path:
             expected="a full path, or a name inside ComfyUI's models folder",
             remedy="Write krona_judges, and put them there.",
         )
-    return places.allowed(Path(folder_paths.models_dir) / Path(os.path.expanduser(typed_path(name))), name, ConfigError)
+    path = Path(folder_paths.models_dir) / Path(os.path.expanduser(typed_path(name)))
+    return places.allowed(path, name, ConfigError)
 
 
 def adapter_files() -> list[str]:
@@ -71,13 +73,14 @@ def adapter_files() -> list[str]:
 
 
 def _is_kept_by_a_run(name: str) -> bool:
-    """Whether it is called as a run's states, encodings and start are, and lies in the folder of one; elsewhere it is somebody's adapter."""
+    """Whether a file is called as a run's states, encodings and start are, and lies in a run's folder; elsewhere it is
+    somebody's adapter."""
     path = folder_paths.get_full_path(KIND, name) if _OF_A_RUN.search(name) else None
     return path is not None and is_run(Path(path).parent)
 
 
 def is_called_as_a_run_does(name: str) -> bool:
-    """Whether a file's name is one that runs give to what no menu shows."""
+    """Whether a file's name is one of those that runs give to files which no menu shows."""
     return _OF_A_RUN.search(name) is not None
 
 
@@ -115,7 +118,8 @@ def adapter_fingerprint(name: str) -> tuple[str, int, int]:
 
 
 def forget_list() -> None:
-    """Have the menu's names looked up anew: the host keeps them by their folders' times, and two files of one moment look like one."""
+    """Have the menu's names looked up anew: the host keeps them by their folders' times, which two files of one moment do
+    not change twice."""
     folder_paths.filename_list_cache.pop(KIND, None)
 
 
@@ -131,7 +135,7 @@ def upload_place() -> Path:
 
 
 def upload_folder() -> Path:
-    """The same; made where missing."""
+    """The folder where adapters from the browser go, made where it is missing."""
     folder = upload_place()
     folder.mkdir(parents=True, exist_ok=True)
     return folder
@@ -152,22 +156,26 @@ def picture_folder(name: str) -> Path:
     """A folder given by its full path, by its name inside the host's input folder, or one of the samples of this pack.
 
     Raises:
-        DataError: It is one that a graph may not name here; whether it is there is not told.
+        DataError: It is one that a graph may not name here; the error does not say whether it is there.
     """
     path = Path(os.path.expanduser(typed_path(name)))
     if path.is_absolute():
         return places.allowed(path, name, DataError)
-    found = [places.allowed(parent / path, name, DataError) for parent in (Path(folder_paths.get_input_directory()), SAMPLES)]
-    return next((place for place in found if os.path.isdir(place)), found[0])
+    parents = (Path(folder_paths.get_input_directory()), SAMPLES)
+    folders = [places.allowed(parent / path, name, DataError) for parent in parents]
+    return next((folder for folder in folders if os.path.isdir(folder)), folders[0])
 
 
 def wanted_folder(name: str) -> Path:
-    """The folder under ``output/krona`` that a new run would have; one in use gets a number (`krona_train.run.claim.claim_new`)."""
+    """The folder under ``output/krona`` that a new run would have.
+
+    One in use gets a number (`krona_train.run.claim.claim_new`).
+    """
     return runs_folder() / (safe_name(name) or time.strftime("run-%Y%m%d-%H%M%S"))
 
 
 def run_list() -> RunList:
-    """What is known of all runs."""
+    """All runs, each looked at once and again when it has changed."""
     return _run_list(runs_folder())
 
 
@@ -177,9 +185,9 @@ def _run_list(parent: Path) -> RunList:
 
 
 def runs() -> list[str]:
-    """Runs that can go on, the newest first."""
-    found = [glance for glance in run_list().look() if glance.has_state]
-    return [glance.name for glance in sorted(found, key=lambda glance: glance.modified, reverse=True)]
+    """Names of the runs that can go on, the newest first."""
+    resumable = [glance for glance in run_list().look() if glance.has_state]
+    return [glance.name for glance in sorted(resumable, key=lambda glance: glance.modified, reverse=True)]
 
 
 def runs_named(name: str) -> list[Path]:
@@ -190,14 +198,16 @@ def runs_named(name: str) -> list[Path]:
 
 
 def unfinished(name: str, steps: int) -> str:
-    """The newest run of this name and where it stands, as ``robot@23``, if it has done fewer steps than these; else empty."""
+    """The newest run of this name and its step, as ``robot@23``, if it has done fewer steps than these; else empty."""
     newest_run = next(iter(runs_named(name)), None)
+    if newest_run is None:
+        return ""
     try:
-        state = newest_whole(newest_run, peek=True) if newest_run is not None else None
+        state = newest_whole(newest_run, peek=True)
     except KronaError as error:
         log.info("KronA: %s is passed over: %s", newest_run, error)
         return ""
-    return f"{newest_run.name}@{state.step}" if newest_run is not None and state is not None and state.step < steps else ""
+    return f"{newest_run.name}@{state.step}" if state is not None and state.step < steps else ""
 
 
 def run_folder(name: str) -> Path:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from krona_train.config import DataConfig
 from krona_train.data.choices import Captions, PictureFiles
@@ -32,6 +34,11 @@ class Choices:
     caption_dropout: float = DataConfig.caption_dropout
     shuffles: int = DataConfig.shuffles
     keep_tags: int = DataConfig.keep_tags
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Choices:
+        """From what the host hands over, by the names of the inputs."""
+        return cls(**values)
 
     def settings(self) -> DataConfig:
         """How the pictures are cut and captioned.

@@ -1,4 +1,7 @@
-"""Which folders a graph may name. Whoever can reach the server can send a graph, so where others can, not every folder may be read."""
+"""Which folders a graph may name.
+
+Whoever can reach the server can send a graph, so where others can, not every folder may be read.
+"""
 
 from __future__ import annotations
 
@@ -20,15 +23,16 @@ SAMPLES = Path(__file__).resolve().parents[2] / "samples"
 def allowed(path: Path, typed: str, error: type[KronaError]) -> Path:
     """The path, if a graph may name it.
 
-    Any may on a server that only this computer can reach. Elsewhere it has to lie, links followed, below the host's input, output or
-    models, below this pack's samples, or below a folder that the owner of the server has listed. Nothing is said about the folder itself.
+    On a server that only this computer can reach, it may name all of them. Elsewhere the folder has to lie, links followed,
+    below the host's input, output or models, below this pack's samples, or below a folder that the owner of the server has
+    listed. Nothing is said about the folder itself.
 
     Args:
         typed: What was typed in, for the error.
-        error: Its kind.
+        error: The class of the error.
 
     Raises:
-        KronaError: Of that kind: it may not.
+        KronaError: Of that class: the graph may not name it.
     """
     if listening.is_for_this_computer_alone() or _is_below_one(path, _open_to_all()):
         return path

@@ -1,4 +1,4 @@
-"""What texts say to whoever is at the other end of the network: nothing of where things are on this computer."""
+"""Texts for whoever is at the other end of the network: they do not say where things are on this computer."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 
 import folder_paths
 
-_TOLD = {"error", "text", "notes"}
+_IN_WORDS = {"error", "text", "notes"}
 """Values of a run's rows that are words."""
 _PART = r"[^\s/\\:*?\"'<>|]+"
 _ABSOLUTE = re.compile(rf"(?<![\w./\\~:-])(?:/|~[/\\]|[A-Za-z]:[/\\]|\\\\)(?:{_PART}[/\\])*(?={_PART})")
-"""The folders of a path that begins at a root, a drive, a home or a computer's name; what is left is the last part."""
+"""The folders of a path that begins at a root, a drive, a home or a computer's name; its last part is not matched."""
 _PACK = Path(__file__).resolve().parents[2]
 
 
@@ -33,17 +33,17 @@ def without_folders(text: str) -> str:
 
 def _roots() -> Iterator[str]:
     """Folders whose names may have blanks in them, which no pattern can tell from the words around them."""
-    known = [folder for folders, _ in folder_paths.folder_names_and_paths.values() for folder in folders]
-    known += [folder_paths.get_input_directory(), folder_paths.get_output_directory(), folder_paths.get_temp_directory()]
-    known += [folder_paths.get_user_directory(), folder_paths.models_dir, folder_paths.base_path]
-    known += [tempfile.gettempdir(), os.path.expanduser("~"), str(_PACK), os.getcwd()]
-    for folder in known:
+    listed = [folder for folders, _ in folder_paths.folder_names_and_paths.values() for folder in folders]
+    own = (folder_paths.get_input_directory(), folder_paths.get_output_directory(), folder_paths.get_temp_directory())
+    others = (folder_paths.get_user_directory(), folder_paths.models_dir, folder_paths.base_path)
+    around = (tempfile.gettempdir(), os.path.expanduser("~"), str(_PACK), os.getcwd())
+    for folder in (*listed, *own, *others, *around):
         yield from {os.path.abspath(folder), os.path.realpath(folder)} - {os.path.abspath(os.sep)}
 
 
 def public_row(row: dict) -> dict:
     """A row of a run's metrics, as it may be shown."""
-    return {name: _public(value) if name in _TOLD else value for name, value in row.items()}
+    return {name: _public(value) if name in _IN_WORDS else value for name, value in row.items()}
 
 
 def _public(value: object) -> object:

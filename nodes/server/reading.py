@@ -15,21 +15,21 @@ SECONDS_BETWEEN = 0.25
 
 
 def tell_reading(node_id: str | None, doing: str) -> Callable[[int, int, str], None]:
-    """Show on a node which picture is being read, in its bar and in words; it raises when the user cancels.
+    """A function that shows on a node which picture is being read, in its bar and in words; it raises when the user cancels.
 
     Args:
-        doing: What is done with them, such as ``reading``.
+        doing: What is done with the pictures, such as ``reading``.
     """
     bar = comfy.utils.ProgressBar(1)
-    told = 0.0
+    shown_at = 0.0
 
     def show(done: int, total: int, what: str) -> None:
-        nonlocal told
+        nonlocal shown_at
         comfy.model_management.throw_exception_if_processing_interrupted()
         now = time.monotonic()
-        if now - told < SECONDS_BETWEEN and done < total:
+        if now - shown_at < SECONDS_BETWEEN and done < total:
             return
-        told = now
+        shown_at = now
         bar.update_absolute(done, max(1, total))
         tell(f"{doing} {done + 1} of {total}: {what}" if what else "", node_id)
 
@@ -37,6 +37,10 @@ def tell_reading(node_id: str | None, doing: str) -> Callable[[int, int, str], N
 
 
 def summary(pictures: int, class_pictures: int, notices: list[str]) -> str:
-    """What a data set is, in words: its pictures, and then what is not used of the folder; sentences, for the page may show them in one paragraph."""
+    """A data set in words: its pictures, then what of the folder is not used.
+
+    Sentences, because the page may show them in one paragraph.
+    """
     of_class = f", {class_pictures} class pictures" if class_pictures else ""
-    return "\n".join(f"{said}." for said in (f"{pictures} picture{'s' if pictures != 1 else ''}{of_class}", *notices))
+    count = f"{pictures} picture{'s' if pictures != 1 else ''}{of_class}"
+    return "\n".join(f"{sentence}." for sentence in (count, *notices))

@@ -15,18 +15,20 @@ log = logging.getLogger(__name__)
 
 
 def write(path: Path, adapter: Adapter, picture: bytes | None = None) -> None:
-    """Write ``<name>.metadata.json``, and the picture, beside a new adapter; what is there already stays. A folder that cannot be written is no error.
+    """Write ``<name>.metadata.json``, and the picture, beside a new adapter; what is there already stays.
+
+    A folder that cannot be written to is logged, and no error.
 
     Args:
         path: The adapter's file, whole.
         adapter: What is in it, with its metadata.
         picture: A JPEG.
     """
-    told, shown = path.with_suffix(".metadata.json"), path.with_suffix(".jpeg")
+    metadata, shown = path.with_suffix(".metadata.json"), path.with_suffix(".jpeg")
     try:
         if picture is not None and not shown.exists():
             shown.write_bytes(picture)
-        if not told.exists():
+        if not metadata.exists():
             digest = _sha256(path)
             stat = path.stat()
             entry = manager_entry(
@@ -38,15 +40,15 @@ def write(path: Path, adapter: Adapter, picture: bytes | None = None) -> None:
                 picture=shown.as_posix() if shown.exists() else "",
             )
             text = json.dumps(entry, indent=2, ensure_ascii=False)
-            partial = told.with_name(f"{told.name}.{os.getpid()}.partial")
+            partial = metadata.with_name(f"{metadata.name}.{os.getpid()}.partial")
             partial.write_text(text, encoding="utf-8")
-            os.replace(partial, told)
+            os.replace(partial, metadata)
     except OSError as error:
         log.warning("KronA: nothing for LoRA managers could be written beside %s: %s", path, error)
 
 
 def _sha256(path: Path) -> str:
-    """Of a file's content; read by the megabyte (`hashlib.file_digest` is younger than Python 3.10)."""
+    """Of a file's content, read by the megabyte (`hashlib.file_digest` is younger than Python 3.10)."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while piece := file.read(2**20):

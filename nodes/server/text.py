@@ -1,4 +1,4 @@
-"""A few words on a node."""
+"""A text on a node, in the browser."""
 
 from __future__ import annotations
 

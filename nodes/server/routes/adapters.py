@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from aiohttp import web
 
@@ -20,9 +20,9 @@ from .answers import Refused, answering, as_json, encoded, picture
 from .aside import aside
 
 MOST_BYTES_OF_PICTURE = 16_000_000
-"""Beside the file."""
+"""Of a picture beside the file."""
 MOST_BYTES_INSIDE = 4_000_000
-"""Of one in the file's header: Python decodes it in one piece, and does nothing else meanwhile."""
+"""Of a picture in the file's header: Python decodes it in one piece, and does nothing else meanwhile."""
 MOST_TENSORS = 10_000
 """The largest adapters that are known have a few thousand."""
 MOST_CHARACTERS = 4_000
@@ -53,10 +53,11 @@ async def thumbnail(request: web.Request) -> web.Response:
 
 
 def require_few_tensors(number: int) -> None:
-    """Whether a route looks at the layers of a file: so many values in one process make all of it stand still while Python tidies up.
+    """Refuse a file of more tensors than a route looks at: so many values make the whole process stand still while Python
+    collects garbage.
 
     Raises:
-        Refused: There are too many.
+        Refused: There are more.
     """
     if number > MOST_TENSORS:
         raise Refused(
@@ -76,30 +77,32 @@ def _listed(name: str) -> str:
     return name
 
 
-def _facts(name: str) -> dict[str, Any]:
+def _facts(name: str) -> dict[str, object]:
     path = paths.adapter_path(name)
     require_few_tensors(len(read_header(path).shapes))
-    found = inspect_header(path)
-    methods = Counter(layer.method for layer in found.layers)
-    factors = Counter(layer.factors for layer in found.layers if layer.factors)
-    ranks = Counter(layer.rank for layer in found.layers if layer.rank)
+    contents = inspect_header(path)
+    methods = Counter(layer.method for layer in contents.layers)
+    factors = Counter(layer.factors for layer in contents.layers if layer.factors)
+    ranks = Counter(layer.rank for layer in contents.layers if layer.rank)
     return {
         "name": name,
-        "title": _beginning(title_of(found.metadata)) or path.stem,
-        "base": base_of(found.metadata, {layer.name: layer.shape for layer in found.layers}),
-        "format": found.format,
+        "title": _beginning(title_of(contents.metadata)) or path.stem,
+        "base": base_of(contents.metadata, {layer.name: layer.shape for layer in contents.layers}),
+        "format": contents.format,
         "method": ", ".join(method for method, _ in methods.most_common()),
-        "layers": len(found.layers),
-        "parameters": found.parameters,
+        "layers": len(contents.layers),
+        "parameters": contents.parameters,
         "factors": [{"a": list(a), "b": list(b), "layers": count} for (a, b), count in factors.most_common()],
         "rank": ranks.most_common(1)[0][0] if ranks else None,
-        "left_out": [{"method": one.method, "reason": one.reason, "names": list(one.names)} for one in found.left_out],
-        "bytes": found.bytes,
+        "left_out": [
+            {"method": part.method, "reason": part.reason, "names": list(part.names)} for part in contents.left_out
+        ],
+        "bytes": contents.bytes,
         "modified": path.stat().st_mtime,
-        "trigger": list(map(_beginning, trigger_words(found.metadata))),
-        "description": _beginning(description_of(found.metadata)),
-        "has_thumbnail": _thumbnail(path, found.metadata) is not None,
-        "has_workflow": bool(found.metadata.get("workflow")),
+        "trigger": list(map(_beginning, trigger_words(contents.metadata))),
+        "description": _beginning(description_of(contents.metadata)),
+        "has_thumbnail": _thumbnail(path, contents.metadata) is not None,
+        "has_workflow": bool(contents.metadata.get("workflow")),
     }
 
 
@@ -107,7 +110,7 @@ def _beginning(text: str) -> str:
     return text if len(text) <= MOST_CHARACTERS else f"{text[: MOST_CHARACTERS - 1]}…"
 
 
-def _thumbnail(path: Path, metadata: dict[str, str]) -> bytes | None:
+def _thumbnail(path: Path, metadata: Mapping[str, str]) -> bytes | None:
     """The picture in the file, or the one beside it."""
     inside = thumbnail_in(metadata, MOST_BYTES_INSIDE)
     if inside is not None:

@@ -19,11 +19,11 @@ from ..public import without_folders
 log = logging.getLogger(__name__)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 UNREADABLE = 422
-"""The status of an error of the pack's own that has none: the request was fine, what it is about is not."""
+"""The status of an error of the pack's own that has none: the request was right, the file that it is about is not."""
 
 
 class Refused(KronaError):  # noqa: N818 (it reads as what happened)
-    """A request that is not answered as it wishes.
+    """A request that is refused, with the status of the answer.
 
     Args:
         status: HTTP's.
@@ -35,7 +35,7 @@ class Refused(KronaError):  # noqa: N818 (it reads as what happened)
 
 
 def answering(handler: Handler) -> Handler:
-    """The handler, with every error as JSON."""
+    """The handler with every error answered as JSON."""
 
     @wraps(handler)
     async def answer(request: web.Request) -> web.StreamResponse:
@@ -48,8 +48,9 @@ def answering(handler: Handler) -> Handler:
         except web.HTTPException as error:
             return _error(error.status, type(error).__name__, error.reason)
         except OSError as error:  # what was there a moment ago is gone, or may not be read
-            told = f"A file cannot be read: {error.strerror or type(error).__name__}. Look whether it is still there, and try again."
-            return _error(UNREADABLE, "Unreadable", told)
+            reason = error.strerror or type(error).__name__
+            message = f"A file cannot be read: {reason}. Look whether it is still there, and try again."
+            return _error(UNREADABLE, "Unreadable", message)
         except Exception as error:  # noqa: BLE001 (it is logged below, without the signs that a terminal obeys)
             log.error(
                 "KronA: %s %s is not answered.\n%s",
@@ -57,8 +58,9 @@ def answering(handler: Handler) -> Handler:
                 shown(request.path, 200),
                 printable(traceback.format_exc(), keep="\n"),
             )
-            told = f"What this is about cannot be read ({type(error).__name__}). The server's log says more; please report it."
-            return _error(UNREADABLE, "Unreadable", told)
+            kind = type(error).__name__
+            message = f"What this is about cannot be read ({kind}). The server's log says more; please report it."
+            return _error(UNREADABLE, "Unreadable", message)
 
     return answer
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -25,6 +25,6 @@ async def aside(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     return await asyncio.get_running_loop().run_in_executor(_threads("routes", WORKERS), partial(work, *args, **kwargs))
 
 
-async def aside_for_uploads(workers: int, work: Callable[..., T], *args: Any) -> T:
-    """The same in threads that no other route waits for: uploads wait for disks, and for one another."""
+async def aside_for_uploads(workers: int, work: Callable[..., T], *args: object) -> T:
+    """As `aside`, in threads that no other route waits for: uploads wait for disks, and for one another."""
     return await asyncio.get_running_loop().run_in_executor(_threads("uploads", workers), partial(work, *args))

@@ -16,7 +16,8 @@ from .answers import Refused
 
 
 def require_a_page_of_ours(request: web.Request) -> None:
-    """
+    """Refuse requests of other sites' pages.
+
     Raises:
         Refused: The request is by a page of another site, or by one whose name is made to lead here.
     """
@@ -37,7 +38,7 @@ def require_a_page_of_ours(request: web.Request) -> None:
 
 
 def _is_known(host: str) -> bool:
-    """Whether a name is one of a server that nobody else can reach: any other may belong to a page elsewhere that lets it lead here."""
+    """Whether a name can only mean this server: any other may belong to a page elsewhere whose name is made to lead here."""
     return listening.is_loopback(host) or listening.is_address(host) or host in listening.allowed_hosts()
 
 
@@ -67,5 +68,6 @@ def _refused(who: str) -> Refused:
     return Refused(
         403,
         f"A page of {shown(who)} may change nothing here.",
-        remedy=f"If that is a name of this server, list it in the environment variable {listening.HOSTS} and restart ComfyUI.",
+        remedy=f"If that is a name of this server, list it in the environment variable {listening.HOSTS} and restart "
+        "ComfyUI.",
     )

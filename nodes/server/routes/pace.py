@@ -12,17 +12,17 @@ from .answers import Refused
 
 T = TypeVar("T")
 SECONDS_OF_GRACE = 20.0
-"""For the first byte, and to make up for a pause."""
+"""Seconds for the first byte, and to make up for a pause."""
 LEAST_RATE = 32_000
 """Bytes a second, on average since the start."""
 LONGEST = 3 * 3600.0
 """Seconds for the largest file."""
 SECONDS_UNTIL_IDLE = 2.0
-"""Who has not sent a byte for so long gives up its place when somebody else needs one."""
+"""An upload that has not sent a byte for so long gives up its place when another one needs it."""
 
 
 class Place:
-    """One upload's place among those that go on.
+    """The place of one upload among those that go on at a time.
 
     Args:
         size: Bytes that were announced.
@@ -62,8 +62,8 @@ class Place:
         except asyncio.CancelledError:
             if not self._given_up:  # the server ends
                 raise
-            told = f"Nothing came for {self._now() - self._heard:.0f} s, and somebody else needed the place."
-            raise Refused(408, told, remedy="Upload it again.") from None
+            message = f"Nothing came for {self._now() - self._heard:.0f} s, and somebody else needed the place."
+            raise Refused(408, message, remedy="Upload it again.") from None
         finally:
             self._waiting = None
             self._waited += self._now() - begun
@@ -72,13 +72,14 @@ class Place:
         return data
 
     def _seconds_left(self) -> float:
-        """Until the average is below the least rate, or the whole time is over; what the server itself takes is not counted."""
+        """Until the average is below the least rate, or the whole time is over; the server's own time is not counted."""
         return min(SECONDS_OF_GRACE + self._come / LEAST_RATE, LONGEST) - self._waited
 
     def _too_slow(self) -> Refused:
         return Refused(
             408,
-            f"{self._come:,} bytes came in {self._waited:.0f} s; {LEAST_RATE:,} a second are needed, and all within {LONGEST / 3600:.0f} hours.",
+            f"{self._come:,} bytes came in {self._waited:.0f} s; {LEAST_RATE:,} a second are needed, "
+            f"and all within {LONGEST / 3600:.0f} hours.",
             remedy="Upload it over a faster connection, or copy the file into models/krona.",
         )
 

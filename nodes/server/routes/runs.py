@@ -7,7 +7,6 @@ import os
 from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
 
 from aiohttp import web
 
@@ -34,7 +33,7 @@ MOST_BYTES_OF_REQUEST = 1_000
 SECONDS_FOR_A_REQUEST = 10.0
 ASKS = {"save": Ask.SAVE, "finish": Ask.FINISH}
 _texts: dict[str, tuple[Glance, str]] = {}
-"""What was told of each run that does not train now, and of which look at it."""
+"""Of each run that does not train now: the look at it, and its entry of the overview as JSON."""
 
 
 @answering
@@ -45,18 +44,19 @@ async def overview(request: web.Request) -> web.Response:
 
 def _overview() -> bytes:
     global _texts
-    known, told = _texts, {}
+    before, entries = _texts, {}
     for glance in sorted(paths.run_list().look(), key=lambda glance: glance.modified, reverse=True):
         if glance.is_run and _can_be_asked_for(glance.name):
-            before = known.get(glance.name)
-            is_same = before is not None and before[0] is glance and not live.is_training(glance.name)
-            told[glance.name] = before if is_same else (glance, text_of(_facts(glance)))
-    _texts = {name: pair for name, pair in told.items() if not live.is_training(name)}
-    return f'{{"runs":[{",".join(text for _, text in told.values())}]}}'.encode()
+            entry = before.get(glance.name)
+            if entry is None or entry[0] is not glance or live.is_training(glance.name):
+                entry = glance, text_of(_facts(glance))
+            entries[glance.name] = entry
+    _texts = {name: entry for name, entry in entries.items() if not live.is_training(name)}
+    return f'{{"runs":[{",".join(text for _, text in entries.values())}]}}'.encode()
 
 
 def _can_be_asked_for(name: str) -> bool:
-    """Whether a request can say the name: bytes that are no Unicode have no place in one."""
+    """Whether a request can name the run: names with bytes that are no Unicode cannot be part of a URL."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -84,9 +84,9 @@ def _one(run: str, start: int) -> bytes:
     texts = [text_of(public_row(row)) for row in rows[first : first + MOST_ROWS]]
     fits = sum(total <= MOST_CHARACTERS_OF_ROWS for total in accumulate(map(len, texts)))
     texts = texts[: max(1, fits)]
-    told = {**_facts(replace(glance, standing=at)), "settings": settings_of(folder)}
+    facts = {**_facts(replace(glance, standing=at)), "settings": settings_of(folder)}
     rest = {"next": first + len(texts), "total": len(rows)}
-    return b'%s,"rows":[%s],%s' % (encoded(told)[:-1], ",".join(texts).encode(), encoded(rest)[1:])
+    return b'%s,"rows":[%s],%s' % (encoded(facts)[:-1], ",".join(texts).encode(), encoded(rest)[1:])
 
 
 @answering
@@ -124,8 +124,8 @@ async def _wish(request: web.Request) -> str:
     if request.content_length is None or request.content_length > MOST_BYTES_OF_REQUEST:
         raise Refused(400, "The request has no length, or is too long.", remedy='Send {"ask": "save"} or {"ask": "finish"}.')
     try:
-        told = await asyncio.wait_for(request.read(), SECONDS_FOR_A_REQUEST)
-        body = Border().json(told) if told else None
+        data = await asyncio.wait_for(request.read(), SECONDS_FOR_A_REQUEST)
+        body = Border().json(data) if data else None
     except asyncio.TimeoutError as error:
         late = f"The request was not whole after {SECONDS_FOR_A_REQUEST:.0f} s."
         raise Refused(408, late, remedy="Send it again.") from error
@@ -139,13 +139,13 @@ async def _wish(request: web.Request) -> str:
 
 def _folder(run: str) -> Path:
     """The folder of the run that is asked for, found by its name among all that there are."""
-    found = run_named(paths.runs_folder(), run)
-    if found is None:
+    folder = run_named(paths.runs_folder(), run)
+    if folder is None:
         raise Refused(404, f'There is no run "{shown(run)}".', remedy="GET /krona/runs lists those that there are.")
-    return found
+    return folder
 
 
-def _facts(glance: Glance) -> dict[str, Any]:
+def _facts(glance: Glance) -> dict[str, object]:
     run, at = glance.name, glance.standing
     return {
         "id": run,

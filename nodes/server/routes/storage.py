@@ -27,7 +27,8 @@ from .answers import Refused
 
 ON_ITS_WAY = ".upload"
 SECONDS_UNTIL_STALE = 60.0
-"""Where the file system keeps no locks. Whoever writes nothing for a few seconds is refused, so what has not grown for longer is left from a crash."""
+"""Where the file system keeps no locks. An upload that stands still for some seconds is refused, so a file that has not
+grown for longer is left from a crash."""
 MOST_CHARACTERS = 200
 _CHUNK = 1 << 20
 _DEVICE = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[\d¹²³]|lpt[\d¹²³])\s*(\.|$)", re.IGNORECASE)
@@ -36,7 +37,7 @@ _FORBIDDEN = re.compile(r'[<>:"|?*]')
 _on_their_way: set[Path] = set()
 """Files of this process, which may wait for their turn for long."""
 _UNWRITTEN = ("Cf", "Co", "Cs", "Cn", "Zl", "Zp")
-"""Kinds of signs that nobody sees, or that no file's name can have."""
+"""Unicode's categories of characters that nobody sees, or that no file's name can have."""
 _parsing = threading.Lock()
 """One header at a time: the largest that is allowed takes a gigabyte of memory."""
 _placing = threading.Lock()
@@ -146,9 +147,9 @@ class Incoming:
         if os.name == "nt":  # where an open file cannot be renamed
             self._file.close()
         with _placing:
-            known = _same(self._path, self._size)
-            if known is not None:
-                return known, False
+            same = _same(self._path, self._size)
+            if same is not None:
+                return same, False
             name = self._put()
             paths.forget_list()
             return name, True
@@ -174,7 +175,8 @@ def _length(path: Path, start: bytes, size: int) -> int:
     try:
         return header_length(path, start, size)
     except AdapterFileError as error:
-        kind = "a zip archive" if start.startswith(b"PK") else "a pickle, which can run code" if start[:1] == b"\x80" else None
+        is_pickle = start[:1] == b"\x80"
+        kind = "a zip archive" if start.startswith(b"PK") else "a pickle, which can run code" if is_pickle else None
         if kind is not None:
             raise Refused(
                 415, f"{path.name} is {kind}, whatever its name says.", remedy="Only safetensors files are read."
@@ -190,7 +192,8 @@ def _header(path: Path, file: IO[bytes], size: int) -> Header:
 
 
 def require_adapter(header: Header) -> None:
-    """
+    """Refuse a file that is no adapter.
+
     Raises:
         Refused: It holds no adapter, or one of too many layers; a whole model is called by its name.
     """
@@ -209,7 +212,7 @@ def require_adapter(header: Header) -> None:
 
 
 def _same(path: Path, size: int) -> str | None:
-    """The name of an adapter in any of the folders that has these very bytes."""
+    """The name in the menu of an adapter with the same bytes; ``None`` where there is none."""
     for name in paths.adapter_files():
         with contextlib.suppress(OSError, AdapterFileError):  # it may have gone since it was listed
             other = paths.adapter_path(name)

@@ -40,34 +40,36 @@ async def receive(request: web.Request) -> web.Response:
     with _places.one(size) as place:
         try:
             folder = await aside_for_uploads(AT_ONCE, _prepared_folder)
-            found, is_new = await _store(request, place, folder, name, size)
+            stored, is_new = await _store(request, place, folder, name, size)
         except OSError as error:
             if isinstance(error, ConnectionError):
                 raise _broken() from error
             status = 507 if is_full(error) else 422
-            told = error.strerror or type(error).__name__
-            raise Refused(status, f"The file cannot be written: {told}.", remedy="Nothing was kept.") from error
-    return as_json(encoded({"name": found, "is_new": is_new}))
+            reason = error.strerror or type(error).__name__
+            raise Refused(status, f"The file cannot be written: {reason}.", remedy="Nothing was kept.") from error
+    return as_json(encoded({"name": stored, "is_new": is_new}))
 
 
 async def _announced(request: web.Request) -> int:
-    """How long the body says that it is.
+    """How many bytes the body says that it has.
 
     Raises:
         Refused: It does not say, or is of another kind or too long.
     """
-    told = request.headers.get(
-        "Content-Type", ""
-    )  # as it was sent: aiohttp's own reading takes nothing and nonsense for this very type
-    if told.partition(";")[0].strip().lower() != KIND:
-        raise Refused(415, f"The body is {shown(told) or 'of no type'}.", remedy=f"Send the file itself, as {KIND}.")
+    # As it was sent: aiohttp takes a missing or unreadable type for this very one.
+    content_type = request.headers.get("Content-Type", "")
+    if content_type.partition(";")[0].strip().lower() != KIND:
+        raise Refused(
+            415, f"The body is {shown(content_type) or 'of no type'}.", remedy=f"Send the file itself, as {KIND}."
+        )
     if request.content_length is None:
         raise Refused(400, "The length of the file is not known.", remedy="Send it with a Content-Length.")
     largest = await aside(_largest, request)
     if request.content_length > largest * MEGABYTE:
         raise Refused(
             413,
-            f"The file has {request.content_length / MEGABYTE:,.0f} MB, more than the {largest:,.0f} MB that are allowed.",
+            f"The file has {request.content_length / MEGABYTE:,.0f} MB, more than the {largest:,.0f} MB that are "
+            "allowed.",
             remedy='Raise "KronA: Largest file to upload" in the settings, or copy the file into models/krona yourself.',
         )
     return request.content_length
@@ -75,9 +77,10 @@ async def _announced(request: web.Request) -> int:
 
 def _largest(request: web.Request) -> float:
     settings = PromptServer.instance.user_manager.settings.get_settings(request)
-    told = settings.get(SETTING) if isinstance(settings, dict) else None
-    is_number = isinstance(told, int | float) and not isinstance(told, bool) and 0 < told < math.inf
-    return float(min(told, MOST_MEGABYTES)) if is_number else LARGEST
+    limit = settings.get(SETTING) if isinstance(settings, dict) else None
+    if isinstance(limit, int | float) and not isinstance(limit, bool) and 0 < limit < math.inf:
+        return float(min(limit, MOST_MEGABYTES))
+    return LARGEST
 
 
 def sweep() -> None:
