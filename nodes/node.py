@@ -13,7 +13,7 @@ from .server.public import without_folders
 
 
 class Node(io.ComfyNode):
-    """A node whose errors name no folder of this computer: the host shows them to everybody who asks for its history."""
+    """A node whose errors name no folder of this computer: the host shows them to all who ask for its history."""
 
     def __init_subclass__(cls, **options: object) -> None:
         super().__init_subclass__(**options)

@@ -70,7 +70,7 @@ def settings_of(chosen: dict[str, Any]) -> Settings:
     """
 
     def part(kind: type[T], prefix: str = "", **named: str) -> T:
-        """A group of settings, its fields by their inputs: the prefix and the field's own name, or as ``named`` says."""
+        """A group of settings; a field's input is called as ``named`` says, else by the prefix and the field's name."""
         values = {}
         for field in inspect.signature(kind).parameters:
             name = named.get(field, f"{prefix}{field}")

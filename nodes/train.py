@@ -287,7 +287,7 @@ def draw(result: Result) -> tuple[torch.Tensor, torch.Tensor | None]:
 
 
 def _keep(picture: Image.Image, path: Path) -> None:
-    """Save a picture beside an adapter that is safe already: where the disk is full, the node still gives the adapter."""
+    """Save a picture beside an adapter that is saved already; on a full disk, the node still gives the adapter."""
     try:
         write_atomically(path, lambda file: picture.save(file, "PNG"))
     except KronaError as error:

@@ -9,8 +9,9 @@ from torch import nn
 
 
 def attention_sites(net: nn.Module) -> Iterator[tuple[str, str, str, str, str, str, int]]:
-    """The self-attentions of a UNet's transformers, in the order of their modules. Other models have none, because their
-    attention is one with that to the prompt.
+    """The self-attentions of a UNet's transformers, in the order of their modules.
+
+    Other models have none, because their attention is one with that to the prompt.
 
     Yields:
         Names of the attention, of the norm whose output it reads, of its q, k, v and out; and its number of heads.

@@ -38,5 +38,5 @@ def _entries(container: nn.Module) -> Iterator[nn.Module]:
 
 
 def _layers(module: nn.Module) -> int:
-    """How many linear layers, convolutions and the like: whatever has a matrix, and is more than an activation or a norm."""
+    """The number of linear layers, convolutions and the like: of modules that have a matrix."""
     return sum(getattr(getattr(m, "weight", None), "ndim", 0) > 1 for m in module.modules())

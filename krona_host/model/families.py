@@ -13,8 +13,8 @@ FAMILIES = {
     "KOALA_700M": "sdxl_base_v1-0", "KOALA_1B": "sdxl_base_v1-0", "SDXLRefiner": "sdxl_refiner_v1-0",
     "SD3": "sd3", "Flux": "flux1", "FluxSchnell": "flux1", "WorldModel": "small_world",
 }  # fmt: skip
-"""The host's model classes, each with its name in ``ss_base_model_version`` of other trainers' files; the last one is this
-pack's own small model."""
+"""The host's model classes, each with its name in ``ss_base_model_version`` of other trainers' files; the last one is
+this pack's own small model."""
 RESOLUTIONS = {"sd_v1": 512, "sd_v2": 768, "small_world": 64}
 """Pixels at which a family was trained, where it is not 1024."""
 
@@ -26,8 +26,11 @@ def family_of(model: Model) -> str:
 
 
 def embeds_guidance(net: DiffusionNet) -> bool:
-    """Whether the host's network was distilled with guidance, and takes its strength as an input of its own (Flux dev,
-    Flux 2 dev, HunyuanVideo). Chroma has such an input too, but was distilled at 0, which ComfyUI tells it by itself."""
+    """Whether the host's network was distilled with guidance, and takes its strength as an input of its own.
+
+    So do Flux dev, Flux 2 dev and HunyuanVideo. Chroma has such an input too, but was distilled at 0, which ComfyUI gives
+    it by itself.
+    """
     return bool(getattr(getattr(net.diffusion_model, "params", None), "guidance_embed", False))
 
 

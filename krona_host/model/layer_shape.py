@@ -43,7 +43,7 @@ def vectors_of(name: str, module: nn.Module, is_layer: bool) -> Iterator[tuple[s
 
 
 def is_plain(module: nn.Module) -> bool:
-    """Whether a linear layer computes ``W x + bias`` by the host's own methods, with nothing done to its weights on the way.
+    """Whether a linear layer computes ``W x + bias`` by the host's own methods, with its weights as they are.
 
     With ``comfy_cast_weights`` the host casts and moves them first, which does nothing where they fit ``x``.
     """

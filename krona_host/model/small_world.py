@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 FILE = Path(__file__).resolve().parents[2] / "samples" / "world" / "world.safetensors"
 PATCH, CHANNELS, PACKED = 4, 8, 2
-"""Pixels along a side that the autoencoder makes one place of; numbers of a place; places along a side that make one latent."""
+"""Pixels along a side that become one place; numbers of a place; places along a side that become one latent."""
 LATENTS = CHANNELS * PACKED**2
 """Channels of a latent."""
 UNET: dict[str, object] = {
@@ -42,8 +42,8 @@ UNET: dict[str, object] = {
 SHRINKS = PATCH * PACKED
 """Pixels to a latent, along a side."""
 TOKENS = 24
-"""Of a sentence, its beginning and end included: no sentence of the world has more, and CLIP's 77 cost the UNet a tenth of its
-time. Longer prompts are read in several parts, as the host always does."""
+"""Of a sentence, its beginning and end included: no sentence of the world has more, and CLIP's 77 cost the UNet a tenth
+of its time. Longer prompts are read in several parts, as the host always does."""
 VOCABULARY = 49408
 """CLIP's tokens."""
 CLIP: dict[str, object] = {
@@ -114,11 +114,11 @@ class Residual(nn.Module):
 class WorldAutoencoder(nn.Module):
     """Patches of 4 × 4 pixels to eight numbers and back, four neighbours packed into one latent.
 
-    Almost all of it computes at the patches' size. The UNet sees 8 × 8 latents and not 16 × 16: three times as many steps in
-    the same time, and better ones (docs/LOG.md).
+    Almost all of it computes at the patches' size. The UNet sees 8 × 8 latents and not 16 × 16: three times as many steps
+    in the same time, and better ones (docs/LOG.md).
 
-    Without normalisation: the host's own autoencoder normalises in 32 groups, and narrow groups forget a picture's colours. It
-    was five times as slow, too (docs/LOG.md).
+    Without normalisation: the host's own autoencoder normalises in 32 groups, and narrow groups forget a picture's
+    colours. It was five times as slow, too (docs/LOG.md).
     """
 
     def __init__(self, width: int = 96) -> None:
@@ -182,7 +182,7 @@ def build_clip() -> comfy.sd.CLIP:
 
 
 def token_table(rows: Tensor, ids: Tensor) -> Tensor:
-    """Embeddings of all of CLIP's tokens ``(49408, width)``: the rows that were trained, and noise of their size for the others.
+    """Embeddings of all of CLIP's tokens ``(49408, width)``: the rows that were trained, and noise of their size elsewhere.
 
     So a word that the model has never seen means nothing to it, but the same on every computer.
 

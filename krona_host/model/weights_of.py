@@ -35,7 +35,10 @@ class WeightsOf:
         return list(self._weights)
 
     def __call__(self, name: str) -> Tensor:
-        """A parameter with what is patched on it, computed anew from the copy without patches where the host has merged them."""
+        """A parameter with what is patched on it.
+
+        Where the host has merged the patches of a loaded model, they are merged again into the copy that it keeps.
+        """
         weight: Tensor = self._weights[name]
         if name in self._model.backup:
             weight = self._model.backup[name].weight

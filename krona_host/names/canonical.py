@@ -61,7 +61,7 @@ def _whole(delta: Delta, site: Site, net: nn.Module) -> Delta:
 
 
 def named_for_core(adapter: Adapter, format: str, model: Model | None = None) -> Adapter:
-    """The adapter under names that ComfyUI's own loader knows: the model's own, or, without a model, by the tables of all models.
+    """The adapter under names that ComfyUI's own loader knows: the model's; without one, by the tables of all models.
 
     Args:
         format: As for `krona_ops.encode`.

@@ -1,4 +1,4 @@
-"""A model's layers by every name that some tool has for them: where to look for names that the host's key map does not have."""
+"""A model's layers by every name that some tool has for them; asked where the host's own key map lacks a name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..model.layer_shape import layer_shape
 from .sites import Site, reordered
 
 Place = tuple[Site, ...]
-"""Where a layer goes: one weight; or several, in the file's order of rows, where the file keeps in one what the model keeps
+"""Where a layer goes: one weight; or several, in the file's order of rows, where the file has in one what the model has
 apart."""
 
 _ROOT = "diffusion_model."
@@ -28,7 +28,7 @@ _LIBRARYS = ("text_model.", "model.", "language_model.", "bert.")
 
 
 class NameIndex:
-    """Flat names (`krona_ops.names.spellings.flat`) to places; the sure ones apart from those that diffusers' habits suggest."""
+    """Places by flat names (`krona_ops.names.spellings.flat`): sure ones, and those that diffusers' habits suggest."""
 
     def __init__(self) -> None:
         self._sure: dict[str, dict[Place, None]] = {}
@@ -36,7 +36,7 @@ class NameIndex:
 
     @classmethod
     def of_model(cls, model: nn.Module, host_names: Mapping[str, Site]) -> NameIndex:
-        """Of a diffusion model: its module paths, the host's names under any prefix, and what other tools call its layers."""
+        """Of a diffusion model: its module paths, the host's names with any prefix, and other tools' names of its layers."""
         index = cls()
         layers = _layers(model, _ROOT)
         for path in layers:
@@ -63,7 +63,7 @@ class NameIndex:
 
     @classmethod
     def of_text_encoders(cls, model: nn.Module) -> NameIndex:
-        """Of all text encoders of a ``CLIP``: their paths with and without what the host and the library put in front."""
+        """Of all text encoders of a ``CLIP``: their paths, with and without what host and library put in front."""
         index = cls()
         for path in _layers(model, ""):
             site = Site(f"{path}.weight")
@@ -86,7 +86,11 @@ class NameIndex:
             yield list(apart)
 
     def entries(self, several: bool = False) -> Iterator[tuple[str, Place]]:
-        """Every flat name with its place, the sure ones first; names of several places only if ``several``, once for each."""
+        """Every flat name with its place, the sure ones first.
+
+        Args:
+            several: Also names that mean several places, once with each.
+        """
         for table in (self._sure, self._likely):
             for name, places in table.items():
                 if several or len(places) == 1:
@@ -121,7 +125,10 @@ def encoder_of(place: Place) -> str:
 
 
 def of_encoder(places: list[Place], number: int) -> list[Place]:
-    """Those in the text encoder that a trainer counts as the ``number``-th, from 1, among the encoders that have such a layer."""
+    """Those in the text encoder that a trainer counts as the ``number``-th, from 1.
+
+    Only encoders that have such a layer are counted.
+    """
 
     def order(encoder: str) -> tuple[int, str]:
         return _ENCODERS.index(encoder) if encoder in _ENCODERS else 99, encoder

@@ -1,7 +1,7 @@
 """Which weight of which model each layer of an adapter belongs to; checked before anything is patched.
 
-The host's own key map is asked first. What it does not know is looked up by its flat name (`name_index`), must have the shape
-of the weight, and is refused where it fits two.
+The host's own key map is asked first. What it does not know is looked up by its flat name (`name_index`), must have the
+shape of the weight, and is refused where it fits two.
 """
 
 from __future__ import annotations
@@ -82,9 +82,9 @@ def resolve(adapter: Adapter, model: Model | None = None, clip: Clip | None = No
         clip: The host's ``CLIP``, or ``None``.
 
     Raises:
-        ShapeError: Fewer than half of the layers fit by name and shape, and some have another shape than their weight: the
-            adapter is for another base model. Where most fit, those that do not are left out and reported, however their
-            names are spelled.
+        ShapeError: Fewer than half of the layers fit by name and shape, and some have another shape than their weight:
+            the adapter is for another base model. Where most fit, those that do not are left out and reported, however
+            their names are spelled.
         CoverageError: Not one layer was found.
     """
     parts = [_Part("model", model.model)] if model is not None else []
@@ -241,7 +241,7 @@ def _misfit(place: Place, delta: Delta, part: _Part) -> _Misfit:
 
 
 def _check_model(adapter: Adapter, family: str, reasons: Mapping[str, str]) -> None:
-    """Whether the adapter as a whole is for this model: layers of another shape are left out if at least half of all fit.
+    """Refuse an adapter for another model: layers of another shape may be left out if at least half of all fit.
 
     Raises:
         ShapeError: Fewer fit, by name and shape.

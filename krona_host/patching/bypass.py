@@ -41,7 +41,7 @@ class Entry:
     delta: Delta
     strength: float
     patches_before: int = 0
-    """How many patches the weight had when this was added: what is patched later may scale all that is there by then."""
+    """How many patches the weight had when this was added: what is patched later may scale all that is there."""
     tell: Tell | None = None
     """Where to show that the update is lost."""
 
@@ -108,7 +108,7 @@ class BypassInjection(PatcherInjection):
 
 
 def strength_left(patcher: Patcher, entry: Entry) -> float:
-    """An entry's strength after what was patched on its weight later: the host's merge of two models scales the first one."""
+    """An entry's strength after later patches of its weight: the host's merge of two models scales the first one."""
     later = patcher.patches.get(entry.site.key, ())[entry.patches_before :]
     scales = (scale for _, _, scale, offset, _ in later if offset is None or offset == entry.site.offset)
     return entry.strength * math.prod(scales)
@@ -118,7 +118,7 @@ class _Update:
     """One update on its device, ready to run."""
 
     def __init__(self, entry: Entry, strength: float, module: nn.Module, device: torch.device) -> None:
-        # Nodes run under inference mode. A training may go through this layer later, and autograd then saves its tensors.
+        # Nodes run under inference mode; a training may go through this layer later, and autograd saves its tensors.
         with torch.inference_mode(False):
             self._delta = map_tensors(entry.delta.scaled(strength), lambda t: _ordinary(t.to(device)))
         self._convolution = convolution_options(module, entry.site.key)
@@ -182,7 +182,7 @@ def _adding(updates: Sequence[_Update]) -> Callable[..., Tensor]:
 
 
 def can_bypass(site: Site, delta: Delta, module: nn.Module) -> bool:
-    """Whether an update can run beside its layer: a linear layer or a plain convolution, whole or some of its outputs."""
+    """Whether an update can run beside its layer: a linear layer or plain convolution, or some of its outputs."""
     kernel = getattr(module, "kernel_size", None)
     dimensions = 2 if kernel is None else 2 + len(kernel)
     is_plain = getattr(module, "groups", 1) == 1 and getattr(module, "padding_mode", "zeros") == "zeros"

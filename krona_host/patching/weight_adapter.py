@@ -25,8 +25,8 @@ class KronaWeightAdapter(WeightAdapterBase):
     """One layer's `Delta` behind the host's interface.
 
     The host rebuilds adapters as ``type(v)(v.loaded_keys, moved_weights)`` and moves only tensors that stand in the
-    ``weights`` tuple itself. So that tuple holds everything: first the update's form, with its tensors on the meta device,
-    then the tensors.
+    ``weights`` tuple itself. So that tuple holds everything: first the update with its tensors on the meta device, then
+    the tensors.
     """
 
     name = "krona"

@@ -1,4 +1,4 @@
-"""What the node KronA Dataset does: pictures of a folder, of the graph, or of both become a data set, and a picture of it."""
+"""What the node KronA Dataset does: pictures of a folder and of the graph become a data set, and a picture of it."""
 
 from __future__ import annotations
 

@@ -10,8 +10,8 @@ from comfy.cli_args import args
 HOSTS = "KRONA_HOSTS"
 """Environment variable: further names under which this server is opened, with commas between them."""
 DATA_FOLDERS = "KRONA_DATA_FOLDERS"
-"""Environment variable: folders that data sets may come from wherever the server listens, with the system's path separator
-between them."""
+"""Environment variable: folders that data sets may come from wherever the server listens, with the system's path
+separator between them."""
 
 
 def is_for_this_computer_alone() -> bool:

@@ -16,7 +16,7 @@ SUFFIX = ".safetensors"
 def lora_name(path: Path) -> str | None:
     """How a file is called in the rows of a ``LORA_STACK`` and in Load LoRA's menu; ``None`` where they do not find it.
 
-    The folders are asked in the host's order: where an earlier one has another file of the same name, others get that one.
+    The folders are asked in the host's order: where an earlier one has a file of the same name, others get that one.
     """
     for folder in folder_paths.get_folder_paths(KIND):
         try:
@@ -32,8 +32,9 @@ def lora_name(path: Path) -> str | None:
 
 
 def lora_path(name: str) -> Path:
-    """The file behind a row's name: a full path, or relative to the LoRA folders, with either kind of slash, with or without
-    its suffix.
+    """The file behind a row's name.
+
+    Names are full paths, or relative to the LoRA folders, with either kind of slash, with or without their suffix.
 
     Raises:
         AdapterFileError: There is no such file; files of that name elsewhere are another matter.
@@ -50,8 +51,8 @@ def lora_path(name: str) -> Path:
         where=name,
         found="nothing",
         expected="a row whose name is relative to one of the LoRA folders (models/loras, output/loras, …)",
-        remedy="Choose the file again in the node that made the row. Files elsewhere, as in models/krona, come in by 'file' "
-        "or 'krona'.",
+        remedy="Choose the file again in the node that made the row. Files elsewhere, as in models/krona, come in by "
+        "'file' or 'krona'.",
     )
 
 

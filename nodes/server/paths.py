@@ -27,8 +27,8 @@ KIND = "krona"
 log = logging.getLogger(__name__)
 SAMPLES = places.SAMPLES
 _listed: tuple[object, list[str]] = (None, [])
-"""The host's list of names as it keeps it, and those of them that a menu shows: each of ten thousand runs has files to leave
-out."""
+"""The host's list of names as it keeps it, and those of them that a menu shows: each of ten thousand runs has files to
+leave out."""
 _OF_A_RUN = re.compile(r"(^|[/\\\\])(state-\d{8}|encoded|start)\.safetensors$")
 
 
@@ -60,7 +60,7 @@ def judges_folder(name: str) -> Path:
 
 
 def adapter_files() -> list[str]:
-    """Names of all adapter files, relative to their folders, as a menu shows them; what else a run keeps is left out."""
+    """Names of all adapter files, relative to their folders, as a menu shows them; what else runs keep is left out."""
     global _listed
     names = folder_paths.get_filename_list(KIND)
     kept = folder_paths.filename_list_cache.get(KIND)  # another one when a folder has changed
@@ -118,8 +118,10 @@ def adapter_fingerprint(name: str) -> tuple[str, int, int]:
 
 
 def forget_list() -> None:
-    """Have the menu's names looked up anew: the host keeps them by their folders' times, which two files of one moment do
-    not change twice."""
+    """Have the menu's names looked up anew.
+
+    The host keeps them by their folders' times, and of two files that come in one moment it sees only the first.
+    """
     folder_paths.filename_list_cache.pop(KIND, None)
 
 

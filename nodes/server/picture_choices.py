@@ -1,4 +1,4 @@
-"""The inputs of the node KronA Dataset that have one value. Light: no start of ComfyUI waits for what reads pictures."""
+"""The inputs of the node KronA Dataset that have one value; without what reads pictures, which starts slowly."""
 
 from __future__ import annotations
 

@@ -23,9 +23,9 @@ SAMPLES = Path(__file__).resolve().parents[2] / "samples"
 def allowed(path: Path, typed: str, error: type[KronaError]) -> Path:
     """The path, if a graph may name it.
 
-    On a server that only this computer can reach, it may name all of them. Elsewhere the folder has to lie, links followed,
-    below the host's input, output or models, below this pack's samples, or below a folder that the owner of the server has
-    listed. Nothing is said about the folder itself.
+    On a server that only this computer can reach, it may name all of them. Elsewhere the folder has to lie, links
+    followed, below the host's input, output or models, below this pack's samples, or below a folder that the owner of the
+    server has listed. Nothing is said about the folder itself.
 
     Args:
         typed: What was typed in, for the error.
@@ -41,15 +41,15 @@ def allowed(path: Path, typed: str, error: type[KronaError]) -> Path:
         where=shown(typed),
         found=shown(typed),
         expected="the name of a folder inside ComfyUI's input folder",
-        remedy="Put the folder into ComfyUI's input folder, or list it where the server runs, in the environment variable "
-        f"{listening.DATA_FOLDERS} or as {LISTED} in extra_model_paths.yaml, and restart ComfyUI.",
+        remedy="Put the folder into ComfyUI's input folder, or list it where the server runs, in the environment "
+        f"variable {listening.DATA_FOLDERS} or as {LISTED} in extra_model_paths.yaml, and restart ComfyUI.",
     )
 
 
 def _open_to_all() -> list[str]:
     listed = folder_paths.folder_names_and_paths.get(LISTED, ([],))[0]
-    own = [folder_paths.get_input_directory(), folder_paths.get_output_directory(), folder_paths.models_dir, str(SAMPLES)]
-    return [*own, *listed, *listening.allowed_data_folders()]
+    own = [folder_paths.get_input_directory(), folder_paths.get_output_directory(), folder_paths.models_dir]
+    return [*own, str(SAMPLES), *listed, *listening.allowed_data_folders()]
 
 
 def _is_below_one(path: Path, parents: list[str]) -> bool:

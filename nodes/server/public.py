@@ -19,7 +19,7 @@ _PACK = Path(__file__).resolve().parents[2]
 
 
 def without_folders(text: str) -> str:
-    """The text with the last part of each absolute path in it; of paths below a folder of the host's, with what is below.
+    """The text with only the last part of each absolute path; of paths below the host's folders, with what is below.
 
     >>> without_folders("/srv/x/robot.safetensors: This is no adapter.")
     'robot.safetensors: This is no adapter.'

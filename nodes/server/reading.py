@@ -15,7 +15,7 @@ SECONDS_BETWEEN = 0.25
 
 
 def tell_reading(node_id: str | None, doing: str) -> Callable[[int, int, str], None]:
-    """A function that shows on a node which picture is being read, in its bar and in words; it raises when the user cancels.
+    """A function that shows on a node which picture is being read; it raises when the user cancels.
 
     Args:
         doing: What is done with the pictures, such as ``reading``.

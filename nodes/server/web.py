@@ -1,7 +1,8 @@
 """Serve the pack's web folder where the host cannot: below a folder name that a URL has to quote.
 
 The host registers ``/extensions/<folder>`` as a static route; aiohttp quotes that prefix but compares it with the
-unquoted path of a request, so nothing below "my pack" is ever found. A route with the name as a pattern is compared unquoted.
+unquoted path of a request, so nothing below "my pack" is ever found. A route with the name as a pattern is compared
+unquoted.
 """
 
 from __future__ import annotations

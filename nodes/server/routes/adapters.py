@@ -53,8 +53,9 @@ async def thumbnail(request: web.Request) -> web.Response:
 
 
 def require_few_tensors(number: int) -> None:
-    """Refuse a file of more tensors than a route looks at: so many values make the whole process stand still while Python
-    collects garbage.
+    """Refuse a file of more tensors than a route looks at.
+
+    So many values make the whole process stand still while Python collects garbage.
 
     Raises:
         Refused: There are more.

@@ -76,12 +76,11 @@ def text_of(value: object) -> str:
 
 def encoded(value: Mapping[str, object]) -> bytes:
     """A mapping as JSON, its lists item by item: Python lets no other thread run while it writes one value."""
-    parts = (f"{text_of(key)}:{_list(item) if isinstance(item, list) else text_of(item)}" for key, item in value.items())
-    return f"{{{','.join(parts)}}}".encode()
+    return f"{{{','.join(f'{text_of(key)}:{_item(item)}' for key, item in value.items())}}}".encode()
 
 
-def _list(items: list) -> str:
-    return f"[{','.join(map(text_of, items))}]"
+def _item(value: object) -> str:
+    return f"[{','.join(map(text_of, value))}]" if isinstance(value, list) else text_of(value)
 
 
 def as_json(body: bytes, status: int = 200) -> web.Response:

@@ -1,6 +1,7 @@
 """Whose page a request comes from: what changes anything is done for pages of this server alone.
 
-The host looks at the same, for loopback addresses and for what browsers say of themselves; `docs/api.md` has who checks what.
+The host looks at the same, for loopback addresses and for what browsers say of themselves; `docs/api.md` has who checks
+what.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ def require_a_page_of_ours(request: web.Request) -> None:
         raise _refused(origins[0] if origins else "another site")
     host = _parts(f"//{hosts[0]}")
     if host is None or not host.hostname:
-        raise Refused(400, f"The request is to {shown(hosts[0])}, which is no name of a server.", remedy="Open the page anew.")
+        raise Refused(
+            400, f"The request is to {shown(hosts[0])}, which is no name of a server.", remedy="Open the page anew."
+        )
     if listening.is_for_this_computer_alone() and not _is_known(host.hostname):
         raise _refused(hosts[0])
     if origins and not _is_same(origins[0], host):
@@ -38,7 +41,7 @@ def require_a_page_of_ours(request: web.Request) -> None:
 
 
 def _is_known(host: str) -> bool:
-    """Whether a name can only mean this server: any other may belong to a page elsewhere whose name is made to lead here."""
+    """Whether a name can only mean this server: others may belong to a page elsewhere and be made to lead here."""
     return listening.is_loopback(host) or listening.is_address(host) or host in listening.allowed_hosts()
 
 

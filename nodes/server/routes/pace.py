@@ -1,4 +1,4 @@
-"""How quickly an upload has to come, and who gives up a place for another: nobody can keep others out by doing nothing."""
+"""How quickly an upload has to come, and which one gives up its place: none keeps others out by standing still."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Place:
         return data
 
     def _seconds_left(self) -> float:
-        """Until the average is below the least rate, or the whole time is over; the server's own time is not counted."""
+        """Until the average is below the least rate, or all time is over; the server's own time is not counted."""
         return min(SECONDS_OF_GRACE + self._come / LEAST_RATE, LONGEST) - self._waited
 
     def _too_slow(self) -> Refused:

@@ -32,6 +32,7 @@ MOST_BYTES_OF_PICTURE = 64_000_000
 MOST_BYTES_OF_REQUEST = 1_000
 SECONDS_FOR_A_REQUEST = 10.0
 ASKS = {"save": Ask.SAVE, "finish": Ask.FINISH}
+HOW_TO_ASK = 'Send {"ask": "save"} or {"ask": "finish"}.'
 _texts: dict[str, tuple[Glance, str]] = {}
 """Of each run that does not train now: the look at it, and its entry of the overview as JSON."""
 
@@ -70,7 +71,9 @@ async def one(request: web.Request) -> web.Response:
     text = request.query.get("from", "0")
     if not (text.isascii() and text.isdecimal() and len(text) < 10):
         raise Refused(
-            400, f'from is "{shown(text)}", no number of a row.', remedy="Ask from 0, or from the next of the last answer."
+            400,
+            f'from is "{shown(text)}", no number of a row.',
+            remedy="Ask from 0, or from the next of the last answer.",
         )
     return as_json(await aside(_one, request.match_info["id"], int(text)))
 
@@ -99,7 +102,8 @@ async def preview(request: web.Request) -> web.Response:
         return file.read_bytes() if file is not None and file.stat().st_size <= MOST_BYTES_OF_PICTURE else None
 
     asked = request.match_info
-    return picture(await aside(find, asked["id"], int(asked["step"]), int(asked["number"])), "There is no such preview.")
+    data = await aside(find, asked["id"], int(asked["step"]), int(asked["number"]))
+    return picture(data, "There is no such preview.")
 
 
 @answering
@@ -122,7 +126,7 @@ async def _wish(request: web.Request) -> str:
     if request.content_type != "application/json":
         raise Refused(415, f"The request is {shown(request.content_type)}.", remedy="Send it as application/json.")
     if request.content_length is None or request.content_length > MOST_BYTES_OF_REQUEST:
-        raise Refused(400, "The request has no length, or is too long.", remedy='Send {"ask": "save"} or {"ask": "finish"}.')
+        raise Refused(400, "The request has no length, or is too long.", remedy=HOW_TO_ASK)
     try:
         data = await asyncio.wait_for(request.read(), SECONDS_FOR_A_REQUEST)
         body = Border().json(data) if data else None
@@ -133,7 +137,7 @@ async def _wish(request: web.Request) -> str:
         body = None
     wish = body.get("ask") if isinstance(body, dict) else None
     if not isinstance(wish, str) or wish not in ASKS:
-        raise Refused(400, "A training cannot be asked for that.", remedy='Send {"ask": "save"} or {"ask": "finish"}.')
+        raise Refused(400, "A training cannot be asked for that.", remedy=HOW_TO_ASK)
     return wish
 
 

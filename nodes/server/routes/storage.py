@@ -104,7 +104,7 @@ class Incoming:
         self._wanted, self._size, self._written = folder / name, size, 0
         self._path, self._file = _opened(folder)
         self._needed = 8
-        """Bytes until more can be said."""
+        """Bytes that must have come before the next part of the file can be checked."""
         self._is_checked = False
 
     def write(self, data: bytes) -> None:
@@ -116,7 +116,8 @@ class Incoming:
         """
         self._written += len(data)
         if self._written > self._size:
-            raise Refused(400, f"More bytes have come than the {self._size} that were announced.", remedy="Upload it again.")
+            message = f"More bytes have come than the {self._size} that were announced."
+            raise Refused(400, message, remedy="Upload it again.")
         self._file.write(data)
         while not self._is_checked and self._written >= self._needed:
             self._check()
@@ -181,7 +182,8 @@ def _length(path: Path, start: bytes, size: int) -> int:
             raise Refused(
                 415, f"{path.name} is {kind}, whatever its name says.", remedy="Only safetensors files are read."
             ) from error
-        raise Refused(400, f"{path.name} is no safetensors file: {error.found}", remedy="Get the file again.") from error
+        message = f"{path.name} is no safetensors file: {error.found}"
+        raise Refused(400, message, remedy="Get the file again.") from error
 
 
 def _header(path: Path, file: IO[bytes], size: int) -> Header:

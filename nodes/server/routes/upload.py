@@ -70,7 +70,8 @@ async def _announced(request: web.Request) -> int:
             413,
             f"The file has {request.content_length / MEGABYTE:,.0f} MB, more than the {largest:,.0f} MB that are "
             "allowed.",
-            remedy='Raise "KronA: Largest file to upload" in the settings, or copy the file into models/krona yourself.',
+            remedy='Raise "KronA: Largest file to upload" in the settings, or copy the file into models/krona '
+            "yourself.",
         )
     return request.content_length
 
