@@ -135,6 +135,13 @@ ROOMS = {
         "__init__": {"errors", "files", "formats", "names", "nearest", "operations", "targets", "updates"},
         "__main__": {"errors", "files", "formats", "nearest", "operations", "shown", "targets", "updates"},
     },
+    "krona_host": {
+        "model": {"types"},
+        "names": {"model", "types"},
+        "patching": {"model", "names", "types"},
+        "types": set(),
+        "__init__": set(),
+    },
     "krona_train": {
         "adapters": {"backbone", "packages", "randomness", "settings"},
         "backbone": {"batches"},

@@ -13,8 +13,7 @@ from krona_ops.updates.delta import Delta
 from krona_ops.updates.embedded import embedded
 from krona_ops.updates.factor import Full
 
-from ..patching.weight_adapter import summed
-from .resolution import grouped, resolve, with_networks
+from .resolution import grouped, resolve, summed, with_networks
 from .sites import Site, weight_shape
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from krona_ops import Adapter, LayerName
 from krona_ops.errors import CoverageError, ShapeError
 from krona_ops.names.families import guess
 from krona_ops.names.spellings import Spelling, spellings
-from krona_ops.updates.delta import Delta
+from krona_ops.updates.delta import Delta, Sum
 from krona_ops.updates.reshape import reshaped, suits
 from krona_ops.updates.rows import own_rows, rows
 
@@ -31,7 +31,7 @@ from .sites import Site, key_map, weight_shape
 if TYPE_CHECKING:
     from ..types import Clip, Model
 
-__all__ = ["Pairs", "Resolution", "Site", "grouped", "resolve", "with_networks"]
+__all__ = ["Pairs", "Resolution", "Site", "grouped", "resolve", "summed", "with_networks"]
 
 Pairs = tuple[tuple[Site, Delta], ...]
 """Weights, each with an update of it."""
@@ -300,6 +300,11 @@ def grouped(pairs: Pairs) -> Mapping[Site, list[Delta]]:
     for site, delta in pairs:
         groups.setdefault(site, []).append(delta)
     return groups
+
+
+def summed(deltas: list[Delta]) -> Delta:
+    """Several updates of one weight as one."""
+    return deltas[0] if len(deltas) == 1 else Sum(tuple(deltas))
 
 
 def with_networks(resolution: Resolution, model: Model | None, clip: Clip | None) -> list[tuple[Pairs, nn.Module]]:

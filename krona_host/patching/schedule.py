@@ -12,9 +12,9 @@ import comfy.hooks
 from krona_ops import Adapter
 
 from ..model.layer_shape import weight_of
-from ..names.resolution import Pairs, Resolution, grouped, resolve, with_networks
+from ..names.resolution import Pairs, Resolution, grouped, resolve, summed, with_networks
 from .apply import is_quantised
-from .weight_adapter import KronaWeightAdapter, summed
+from .weight_adapter import KronaWeightAdapter
 
 if TYPE_CHECKING:
     from ..types import Clip, Hooks, Model, PatchKey

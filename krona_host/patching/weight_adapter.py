@@ -10,15 +10,10 @@ from comfy.weight_adapter import WeightAdapterBase
 from torch import Tensor
 
 from krona_ops.updates.control import enlarges, padded
-from krona_ops.updates.delta import Delta, Sum, map_tensors, tensors
+from krona_ops.updates.delta import Delta, map_tensors, tensors
 
 if TYPE_CHECKING:
     from ..types import Offset
-
-
-def summed(deltas: list[Delta]) -> Delta:
-    """Several updates of one weight as one."""
-    return deltas[0] if len(deltas) == 1 else Sum(tuple(deltas))
 
 
 class KronaWeightAdapter(WeightAdapterBase):
