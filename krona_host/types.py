@@ -47,10 +47,10 @@ class Condition(Protocol):
     """A tensor ``(B, …)``, mostly."""
 
     def process_cond(self, batch_size: int, area: None) -> Condition:
-        """The same for so many samples."""
+        """The same for so many samples, ready for `concat`."""
 
     def concat(self, others: Sequence[object], /) -> object:
-        """Of several samples, one after the other."""
+        """What ``apply_model`` gets for this and the other samples: their ``cond`` one after the other."""
 
 
 class Sampling(Protocol):
@@ -63,7 +63,7 @@ class Sampling(Protocol):
         """The noise level at a part of the way from pure noise (0) to the finished picture (1)."""
 
     def noise_scaling(self, sigma: Tensor, noise: Tensor, latent_image: Tensor, max_denoise: bool = False, /) -> Tensor:
-        """The noisy latent ``(B, C, *space)``."""
+        """The noisy latent ``(B, C, *space)`` at noise levels ``sigma (B,)``; ``latent_image`` is the clean one."""
 
     def calculate_denoised(self, sigma: Tensor, model_output: Tensor, model_input: Tensor, /) -> Tensor:
         """The clean latent ``(B, C, *space)`` from what the network gives."""
@@ -92,15 +92,15 @@ class DiffusionNet(nn.Module):
 
     @abstractmethod
     def get_dtype_inference(self) -> torch.dtype:
-        """What it computes in."""
+        """The precision that the network computes in."""
 
     @abstractmethod
     def process_latent_in(self, latent: Tensor, /) -> Tensor:
-        """From the VAE's scale to the model's."""
+        """A latent ``(B, C, *space)`` from the VAE's scale to the model's."""
 
     @abstractmethod
     def process_latent_out(self, latent: Tensor, /) -> Tensor:
-        """From the model's scale to the VAE's."""
+        """A latent ``(B, C, *space)`` from the model's scale to the VAE's."""
 
     @abstractmethod
     def extra_conds(self, **given: object) -> dict[str, Condition]:
@@ -116,7 +116,7 @@ class TextNet(nn.Module):
 
     @abstractmethod
     def reset_clip_options(self) -> None:
-        """As it was loaded."""
+        """Set all options back to what they were when it was loaded."""
 
     @abstractmethod
     def set_clip_options(self, options: Mapping[str, object], /) -> None:
@@ -138,7 +138,7 @@ class Patcher(Protocol):
 
     @property
     def model(self) -> nn.Module:
-        """The network, of whatever kind."""
+        """The network: a `DiffusionNet`, a `TextNet` or an `Autoencoder`."""
 
     load_device: torch.device
     is_clip: bool
@@ -176,22 +176,22 @@ class Patcher(Protocol):
         """Of each weight, first ``(the weight as it was, a function)``, then its patches."""
 
     def set_injections(self, key: str, injections: Sequence[object], /) -> None:
-        """Replace those under a key."""
+        """Replace the injections under a key."""
 
     def remove_injections(self, key: str, /) -> None:
-        """Take off those under a key."""
+        """Forget the injections under a key."""
 
     def add_callback_with_key(self, call_type: str, key: str, callback: Callable[..., None], /) -> None:
         """Call a function at some point of the patcher's life."""
 
     def remove_callbacks_with_key(self, call_type: str, key: str, /) -> None:
-        """Take off those under a key."""
+        """Forget the functions under a key."""
 
     def pre_run(self) -> None:
-        """Make ready to be used."""
+        """Call before sampling: runs the callbacks for its beginning."""
 
     def cleanup(self) -> None:
-        """After use."""
+        """Call after sampling: runs the callbacks for its end."""
 
 
 class Model(Patcher, Protocol):
@@ -218,10 +218,10 @@ class Clip(Protocol):
         """Another one with a patcher of its own; the networks are shared."""
 
     def tokenize(self, text: str, /) -> Tokens:
-        """A prompt, with its weights in brackets."""
+        """A prompt as tokens; weights in brackets, such as ``(red:1.2)``, are read."""
 
     def encode_from_tokens_scheduled(self, tokens: Tokens, /) -> Conditioning:
-        """What CLIP Text Encode gives."""
+        """The conditioning that the node CLIP Text Encode gives."""
 
 
 class Autoencoder(nn.Module):
@@ -254,20 +254,20 @@ class Vae(Protocol):
         """Latents to ``(B, [frames,] height, width, 3)`` in [0, 1]."""
 
     def spacial_compression_encode(self) -> int | None:
-        """Pixels to a latent, along a side."""
+        """Pixels that one place of a latent stands for, along a side."""
 
     def vae_output_dtype(self) -> torch.dtype:
-        """Of decoded pictures."""
+        """The type of the numbers of decoded pictures."""
 
 
 class Hooks(Protocol):
     """``HOOKS``: patches whose strength changes while a picture is sampled."""
 
     def add(self, hook: object, /) -> None:
-        """One more."""
+        """Add one hook."""
 
     def set_keyframes_on_hooks(self, hook_kf: object, /) -> None:
-        """Give all the same strengths over time."""
+        """Give all hooks the same strengths over time."""
 
     def clone_and_combine(self, other: object, /) -> Hooks:
-        """These and others."""
+        """A copy with the hooks of another group added."""

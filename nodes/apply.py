@@ -38,7 +38,7 @@ def coverage(applied: Applied) -> dict[str, list[dict[str, object]]]:
 
 
 class KronaLoadApply(Node):
-    """File to patched model."""
+    """Loads an adapter file and applies it to a model."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -92,7 +92,7 @@ class KronaLoadApply(Node):
 
 
 class KronaApply(Node):
-    """Adapter to patched model."""
+    """Applies an adapter to a model, all of it or by weights."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:

@@ -1,4 +1,4 @@
-"""Several adapters as one."""
+"""Blend several adapters into one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class KronaBlend(Node):
-    """Adapters to one adapter."""
+    """Adds adapters up, each with its strength, or blends them by another method."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:

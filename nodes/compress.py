@@ -23,7 +23,7 @@ BY_FACTORS, BY_SIZE, BY_ERROR = "to these factors", "to a number of parameters",
 
 
 class KronaCompress(Node):
-    """Adapter to a smaller one."""
+    """Makes an adapter smaller: given factors, or those that lose least for a size or an error."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -86,7 +86,7 @@ class KronaCompress(Node):
 
 
 class KronaConvert(Node):
-    """Adapter to another form."""
+    """Brings an adapter into another form: LoRA, Kronecker product, dense."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -128,7 +128,7 @@ class KronaConvert(Node):
 
 
 class KronaExtract(Node):
-    """Two models to an adapter."""
+    """Makes an adapter of what one model has more than another."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:

@@ -22,7 +22,7 @@ SOURCES: dict[str, Captions] = {FROM_FILES: "files", ALL_PROMPT: "prompt", FROM_
 
 
 class KronaDataset(Node):
-    """Folder or pictures to data set."""
+    """Collects pictures and captions, from a folder or the graph, for a training."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:

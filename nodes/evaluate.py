@@ -21,7 +21,7 @@ REAL, SMALL_WORLD = "CLIP and DINO", "small world"
 
 
 class KronaEvaluate(Node):
-    """Pictures, real pictures and prompts to scores."""
+    """Scores pictures by their likeness to real ones and to their prompts."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:

@@ -95,7 +95,7 @@ def optional_switch(id: str, default: bool, tooltip: str) -> io.Boolean.Input:
 
 
 def krona_input() -> io.Input:
-    """The adapter that a node works on."""
+    """The adapter that a node works on, required."""
     return Krona.Input("krona", tooltip="The adapter, from Load KronA or Train KronA.")
 
 
@@ -130,7 +130,7 @@ AS_THEY_ARE, KRONECKER, LORA, DENSE = "as it is", "Kronecker product", "LoRA", "
 
 
 def form_inputs(default: str, exact: bool = True) -> list[io.Input]:
-    """The form that an adapter is brought into."""
+    """A choice of form, and the numbers that each form needs; `form_of` reads them."""
     forms = [AS_THEY_ARE, KRONECKER, LORA, DENSE] if exact else [KRONECKER, LORA, DENSE]
     return [
         io.Combo.Input(
@@ -188,7 +188,7 @@ def scale_input() -> io.Combo.Input:
 
 
 def trigger_output() -> io.Output:
-    """What to write into the prompt, from every loader."""
+    """The trigger words in an adapter's file, for the prompt."""
     return io.String.Output(
         display_name="trigger words",
         tooltip="The words that call up the subject, as the file says; empty where it does not.",
@@ -224,5 +224,5 @@ def clip_input() -> io.Input:
 
 
 def report_output() -> io.Output:
-    """What an operation lost."""
+    """A report in words: parameters before and after, and the error."""
     return io.String.Output(display_name="report", tooltip="Parameters before and after, and the relative error.")

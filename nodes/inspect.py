@@ -27,7 +27,7 @@ MEASURES: dict[str, Measure] = {"how far weights move": "rms", "how much all of 
 
 
 class KronaInspect(Node):
-    """Adapter to table and pictures."""
+    """Shows how far an adapter moves which layers: a table, a heat map, spectra."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:

@@ -16,7 +16,7 @@ from .sockets import CATEGORY, Krona
 
 
 class KronaLoad(Node):
-    """File to adapter."""
+    """Loads an adapter file as a value for other nodes."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:

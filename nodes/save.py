@@ -45,7 +45,7 @@ THUMBNAIL = 256
 
 
 class KronaSave(Node):
-    """Adapter to file."""
+    """Saves an adapter as a file, in any of the formats."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:

@@ -14,7 +14,7 @@ from .sockets import CATEGORY, Krona, KronaWeightsSocket
 
 
 class KronaWeights(Node):
-    """Text to strengths by name."""
+    """Reads strengths by block, projection or pattern from a text."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -62,7 +62,7 @@ class KronaWeights(Node):
 
 
 class KronaScale(Node):
-    """Adapter to a stronger or weaker one."""
+    """Multiplies an adapter by a number, or its parts by numbers of their own."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class KronaSchedule(Node):
-    """Adapter and strengths to hooks."""
+    """Makes hooks of an adapter whose strength changes while sampling."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:

@@ -35,7 +35,7 @@ DEFAULTS = Settings()
 
 
 class KronaTrainSettings(Node):
-    """Choices to settings."""
+    """Collects the settings of a training that rarely need changing."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:

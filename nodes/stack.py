@@ -38,7 +38,7 @@ class Rows(list[Row]):
 
 
 class KronaStack(Node):
-    """Stack, ``LORA_MODEL`` and adapter, each into the others."""
+    """Brings a ``LORA_STACK``, a ``LORA_MODEL`` and an adapter into each other's form."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:

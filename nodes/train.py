@@ -44,7 +44,7 @@ FACTORS = DEFAULTS.adapter.targets[0].factors
 
 
 class KronaTrain(Node):
-    """Model, pictures and captions to adapter."""
+    """Trains an adapter on pictures with captions, here or in a process of its own."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:

@@ -31,7 +31,7 @@ class WeightsOf:
 
     @property
     def names(self) -> list[str]:
-        """Every parameter of the diffusion model."""
+        """Names of all parameters of the diffusion model."""
         return list(self._weights)
 
     def __call__(self, name: str) -> Tensor:

@@ -44,7 +44,7 @@ UNKNOWN = ""
 
 @dataclass(frozen=True)
 class Resolution:
-    """Where the layers of an adapter go."""
+    """The weights that an adapter's layers belong to, and the layers that have none."""
 
     model: Pairs
     clip: Pairs
@@ -159,7 +159,7 @@ def _bias(name: str, part: _Part) -> Site | None:
 
 
 def _by_name(name: str, delta: Delta, parts: list[_Part]) -> _Match | str:
-    """By normalised name and shape; or why not."""
+    """The weight that has the layer's name, normalised, and its shape; or a sentence that says why there is none."""
     meaning = spellings(name)
     asked = [part for part in parts if meaning.owner in (None, part.kind)]
     if not asked:

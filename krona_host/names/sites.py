@@ -30,12 +30,12 @@ class Site:
 
     @property
     def module(self) -> str:
-        """The layer's path."""
+        """The path of the layer that the weight is in."""
         return self.key.rpartition(".")[0]
 
     @property
     def patch_key(self) -> PatchKey:
-        """As the host's ``add_patches`` wants it."""
+        """The key of a patch here, for the host's ``add_patches``."""
         if self.function is not None:
             return (self.key, self.offset, self.function)
         return self.key if self.offset is None else (self.key, self.offset)

@@ -1,4 +1,4 @@
-"""An update as the host's patching machinery wants it."""
+"""An update as an adapter that the host patches weights with."""
 
 from __future__ import annotations
 

@@ -39,12 +39,12 @@ def is_address(host: str) -> bool:
 
 
 def allowed_hosts() -> set[str]:
-    """What `HOSTS` lists."""
+    """The names that `HOSTS` lists, in lower case."""
     return {name.strip().lower() for name in os.environ.get(HOSTS, "").split(",") if name.strip()}
 
 
 def allowed_data_folders() -> list[str]:
-    """What `DATA_FOLDERS` lists."""
+    """The folders that `DATA_FOLDERS` lists."""
     return [folder.strip() for folder in os.environ.get(DATA_FOLDERS, "").split(os.pathsep) if folder.strip()]
 
 

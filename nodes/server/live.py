@@ -31,7 +31,7 @@ def is_training(run: str) -> bool:
 
 
 def node_of(run: str) -> str | None:
-    """The id of the node that trains it."""
+    """The id of the node that trains a run; ``None`` where none does."""
     return _nodes.get(run)
 
 

@@ -84,7 +84,7 @@ def _item(value: object) -> str:
 
 
 def as_json(body: bytes, status: int = 200) -> web.Response:
-    """The answer with what `encoded` has made."""
+    """An answer of JSON, as `encoded` makes it."""
     return web.Response(body=body, status=status, content_type="application/json", charset="utf-8")
 
 

@@ -97,7 +97,7 @@ class Places:
         self._taken: list[Place] = []
 
     def announced(self) -> int:
-        """Bytes of all of them together."""
+        """Bytes that the uploads under way have announced, together."""
         return sum(place.size for place in self._taken)
 
     @contextmanager

@@ -165,7 +165,7 @@ class Incoming:
                 return name
 
     def discard(self) -> None:
-        """Leave nothing behind but what was placed."""
+        """Close the file, and remove it unless `place` has put it under its name."""
         self._file.close()
         _on_their_way.discard(self._path)
         with contextlib.suppress(FileNotFoundError):
