@@ -311,3 +311,56 @@ def test_two_trainings_in_a_row_are_not_one_because_the_optimizer_begins_anew(tr
     sizes = sum(float(delta.dense().norm()) for delta in ends[0].layers.values())
     assert all(0 < way < 20 * sizes for way in moved)
     assert isinstance(stopped_at_once(settings(), start=begun(ends[-1])), Ended)
+
+
+SUMS = {
+    "equal sizes": AdapterConfig(targets=(TargetRule((8, 4), kind="sum", terms=((8, 4), (8, 4))),)),
+    "different sizes": AdapterConfig(targets=(TargetRule((8, 4), kind="sum", terms=((4, 8), (3, 6))),)),
+}
+
+
+@pytest.mark.parametrize("sizes", SUMS)
+def test_products_that_an_adapter_lacks_start_as_fresh_ones_do_and_learn_apart(sizes, trained):
+    kind = SUMS[sizes]
+    start = begun(trained["kron"], kind)
+    assert (start.error, start.converted) == (0.0, 0)  # one product is a sum of one
+    fresh = stopped_at_once(settings(adapter=kind)).state
+    here = stopped_at_once(settings(adapter=kind), start=start).state
+    for name, delta in trained["kron"].layers.items():
+        assert torch.equal(here.tensors[f"factors.{name}.parts.0.a"], delta.a.value)
+        assert torch.equal(here.tensors[f"factors.{name}.parts.0.b"], delta.b.value)
+        for n in (1, 2):
+            assert torch.equal(here.tensors[f"factors.{name}.parts.{n}.a"], fresh.tensors[f"factors.{name}.parts.{n}.a"])
+            assert not here.tensors[f"factors.{name}.parts.{n}.b"].any()
+    after = fit(ToyBackbone(), examples(), settings(adapter=kind), start=start)
+    for delta in after.layers.values():
+        _, second, third = delta.terms
+        assert second.b.value.any()
+        assert second.sizes != third.sizes or not torch.equal(second.b.value, third.b.value)
+
+
+@pytest.mark.parametrize("sizes", SUMS)
+def test_an_update_in_another_form_of_fewer_products_leaves_the_others_fresh(sizes, trained):
+    kind = SUMS[sizes]
+    dense = Adapter({name: Matrix(Full(delta.dense())) for name, delta in trained["kron"].layers.items()})
+    start = begun(dense, kind)
+    assert start.error < 1e-6
+    assert start.converted == len(dense)
+    for name, delta in start.adapter.layers.items():
+        assert_close(delta.dense(), dense.layers[name].dense(), rtol=1e-4, atol=1e-6)
+    here = stopped_at_once(settings(adapter=kind), start=start).state
+    fresh = stopped_at_once(settings(adapter=kind)).state
+    last = [key for key in fresh.tensors if key.startswith("factors.") and key.endswith("parts.2.a")]
+    assert last
+    assert all(torch.equal(here.tensors[key], fresh.tensors[key]) for key in last)
+
+
+@pytest.mark.parametrize("sizes", SUMS)
+def test_a_sum_of_fewer_products_goes_on_from_its_folder_bit_for_bit(sizes, trained, tmp_path):
+    kind, start = SUMS[sizes], begun(trained["kron"], SUMS[sizes])
+    run = Run(tmp_path, settings(adapter=kind), {}, start=start.adapter)
+    whole = fit(ToyBackbone(), examples(), settings(adapter=kind), run, start=start)
+    again = begun(by_the_models_names(load(tmp_path / START)), kind)
+    assert (again.fingerprint, again.converted) == (start.fingerprint, 0)
+    state = TrainState.load(sorted(tmp_path.glob("state-*"))[1])
+    assert fit(ToyBackbone(), examples(), settings(adapter=kind), resume=state, start=again) == whole
