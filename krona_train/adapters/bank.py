@@ -16,7 +16,8 @@ from krona_ops.updates.delta import Delta
 from ..backbone.protocol import Backbone
 from ..settings.groups import MAIN
 from .attach import Gate, Gates, all_attached
-from .layers.protocol import BIAS, base_of
+from .layers import layer_type_of
+from .layers.protocol import BIAS, Role, base_of
 from .rates import learning_rates, require_movement
 from .start import Start
 from .targets import targets_of
@@ -45,7 +46,8 @@ def choose(backbone: Backbone, recipe: Recipe, start: Start | None = None) -> Ch
     begun = start.adapter.layers if start is not None else {}
     targets = targets_of(backbone, recipe.adapter)
     rates = learning_rates(backbone, targets, recipe.optimizer)
-    require_movement(rates, recipe.optimizer, recipe.steps, begun)
+    roles: dict[str, frozenset[Role]] = {each.name: layer_type_of(each, recipe.adapter).roles for each in targets}
+    require_movement(rates, roles, recipe.optimizer, recipe.steps, begun)
     return Chosen(recipe, targets, rates, begun)
 
 

@@ -10,13 +10,15 @@ from krona_ops.targets.rules import Target
 
 from ..backbone.protocol import Backbone
 from ..settings.groups import WIDTH, OptimizerConfig
+from .layers.protocol import Role
 from .rate_schedules import rate_factor
 
 
 def learning_rates(backbone: Backbone, targets: Sequence[Target], optimizer: OptimizerConfig) -> dict[str, float]:
     """For each layer, what its learning rate is multiplied by.
 
-    Widths count for nothing with Prodigy, which finds one rate for all, and for norms and biases, which read one number for each that they give.
+    Widths count for nothing with Prodigy, which finds one rate for all, and for norms and biases, which read one number
+    for each that they give.
     """
     text = optimizer.rate_text
     exponent = optimizer.rate_by_width if optimizer.name != "prodigy" else 0.0
@@ -29,23 +31,37 @@ def learning_rates(backbone: Backbone, targets: Sequence[Target], optimizer: Opt
 
 
 def require_movement(
-    rates: Mapping[str, float], optimizer: OptimizerConfig, steps: int, begun: Collection[str] = ()
+    rates: Mapping[str, float],
+    roles: Mapping[str, Collection[Role]],
+    optimizer: OptimizerConfig,
+    steps: int,
+    begun: Collection[str] = (),
 ) -> None:
-    """Whether something is learnt: a layer that starts at nothing learns only through the factor that starts at zero.
+    """Refuse a training in which nothing is learnt.
+
+    A layer of two factors that starts at nothing learns only through the factor that starts at zero, whatever the rate
+    of the other; one that starts at the model's own weight learns at its own rate alone.
 
     Args:
         rates: See `learning_rates`.
+        roles: How each layer's parameters start, `Layer.roles`.
         steps: Of the whole training.
-        begun: The layers that start at something: from an adapter, with both factors, or at the model's own weight.
+        begun: The layers that start at an adapter's update, with both factors.
 
     Raises:
         ConfigError: All rates that count are zero, or the schedule has none below.
     """
     if optimizer.name != "schedulefree":
         rate_factor(optimizer, optimizer.learning_rate, steps)
-    moves = (rate and (optimizer.rate_b or (optimizer.rate_a and name in begun)) for name, rate in rates.items())
-    if not any(moves):
-        what = "rate_b" if not optimizer.rate_b else "rate_text, or every target rule's rate,"
+
+    def moves(name: str) -> bool:
+        at_zero = optimizer.rate_b > 0 and "zero" in roles[name]
+        at_random = optimizer.rate_a > 0 and "random" in roles[name] and name in begun
+        return rates[name] > 0 and (at_zero or at_random or "weight" in roles[name])
+
+    if not any(map(moves, rates)):
+        at_zero = any("zero" in each for each in roles.values())
+        what = "rate_b" if at_zero and not optimizer.rate_b else "rate_text, or every target rule's rate,"
         raise ConfigError(
             f"Nothing would be trained: {what} is 0, so every update stays the zero that it starts as.",
             where="optimizer",

@@ -8,10 +8,11 @@ from test_loop import config, examples
 from test_state import record, settings
 from torch.testing import assert_close
 
-from krona_ops import TargetRule
+from krona_ops import TargetRule, select
 from krona_ops.errors import ConfigError
 from krona_train import AdapterConfig, OptimizerConfig, TrainConfig, fit
 from krona_train.adapters.average import Average
+from krona_train.adapters.layers import LAYERS
 from krona_train.adapters.optim import PACKAGES
 from krona_train.adapters.rate_schedules import rate_factor
 from krona_train.backbone.toy import ToyBackbone
@@ -257,3 +258,29 @@ def test_a_step_whose_scaled_gradients_overflow_is_skipped_and_the_scale_halved(
     after = [e.state for e in events if hasattr(e, "state")]
     assert after[0].numbers["scaler"]["scale"] == 2.0**126
     assert all(torch.equal(after[0].tensors[k], v) for k, v in start.tensors.items() if k.startswith("factors."))
+
+
+@pytest.mark.parametrize(("kind", "moves"), [("full", True), ("difference", False), ("kronecker", False)])
+def test_without_rates_of_factors_what_starts_at_the_models_own_weight_learns_alone(kind, moves):
+    still = OptimizerConfig(learning_rate=1e-2, rate_by_width=0.0, rate_a=0.0, rate_b=0.0)
+    settings = config(steps=2, adapter=AdapterConfig(kind=kind, targets=(TargetRule((8, 4)),)), optimizer=still)
+    if not moves:
+        with pytest.raises(ConfigError, match="Nothing would be trained: rate_b is 0"):
+            fit(ToyBackbone(), examples(), settings)
+        return
+    assert all(delta.dense().abs().max() > 0 for delta in fit(ToyBackbone(), examples(), settings).layers.values())
+
+
+def test_a_weight_whose_rule_says_rate_0_is_refused_by_that_name():
+    rule = TargetRule((8, 4), kind="full", rate=0.0)
+    still = OptimizerConfig(learning_rate=1e-2, rate_b=0.0)
+    with pytest.raises(ConfigError, match="rate_text, or every target rule's rate, is 0"):
+        fit(ToyBackbone(), examples(), config(adapter=AdapterConfig(targets=(rule,)), optimizer=still))
+
+
+def test_roles_of_a_kind_are_those_that_its_layers_have():
+    rng = torch.Generator().manual_seed(0)
+    [target] = select({"one.attn.to_q": (24, 16)}, (TargetRule((8, 4)),))
+    for kind in LAYERS:
+        layer = kind.build(target, AdapterConfig(), rng, lambda: torch.ones(24, 16))
+        assert layer.by_role().keys() == kind.roles

@@ -26,6 +26,7 @@ class DifferenceLayer(WholeLayer):
     """
 
     kind = "difference"
+    roles = frozenset({"zero"})
 
     def __init__(self, target: Target) -> None:
         super().__init__(target)

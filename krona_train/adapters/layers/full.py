@@ -26,6 +26,7 @@ class FullLayer(WholeLayer):
     """
 
     kind = "full"
+    roles = frozenset({"weight"})
 
     def __init__(self, target: Target, base: Tensor) -> None:
         super().__init__(target)

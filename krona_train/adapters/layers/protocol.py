@@ -42,6 +42,8 @@ class Layer(nn.Module, ABC):
     """What target rules and settings call it."""
     is_whole: ClassVar[bool] = False
     """Whether it has no factors, so that it takes weights of any shape: norms and biases too."""
+    roles: ClassVar[frozenset[Role]] = frozenset({"random", "zero"})
+    """How its parameters start, known before there are any: the keys of `by_role`."""
 
     @classmethod
     @abstractmethod
