@@ -35,6 +35,7 @@ from .step.gradients import Blocks, backward_that_fits
 from .step.plan import Plan
 from .step.progress import Progress
 from .step.readings import Readings
+from .step.rewind import Rewind
 from .step.scene import Scene
 from .step.usage import Usage
 
@@ -59,26 +60,29 @@ def fit(
     Other adapters that the objective trains besides are in the events, by name.
 
     Args:
-        data: The encoded pictures, or prompts alone for objectives that need no pictures; each is seen once per epoch, in a new order
-            each time, or as often as its weight says.
+        data: The encoded pictures, or prompts alone for objectives that need no pictures; each is seen once per epoch,
+            in a new order each time, or as often as its weight says.
         sink: Gets every event. An exception that it raises (an interrupt) stops the training like any other; the
             factors as they stood after the last whole step are in the `Ended` event that follows.
-        resume: Go on from here: the result is, bit for bit, that of a training that never stopped. A state after the last step is the result.
+        resume: Go on from here: the result is, bit for bit, that of a training that never stopped. A state after the
+            last step is the result.
         class_data: Encoded pictures of the subject's class, for prior preservation with pictures.
         preview: Draws pictures with the adapter as it stands.
         runtime: The processes that train together; each calls ``fit`` with the same arguments.
-        asked: What the training is asked, looked up before each step; the largest that one of the processes is asked counts.
-            Whoever obeys has it forgotten: a saved state and adapter come as `Saved`, a finished training ends as any other.
-        late: Whether a step is told while the next one is computed (`Readings`); by default on devices that compute beside Python. Does nothing
-            where the optimizer cannot wait with its own steps.
-        start: Begin at this adapter; the result is that adapter and what was learnt. A training that goes on has the same.
+        asked: What the training is asked to do, looked up before each step; the largest that one of the processes is
+            asked counts. Whoever obeys has it forgotten: a saved state and adapter come as `Saved`, a finished training
+            ends as any other.
+        late: Whether a step's numbers are read while the next one is computed (`Readings`); by default on devices that
+            compute beside Python. Does nothing where the optimizer cannot wait with its own steps.
+        start: Begin at this adapter; the result is that adapter and what was learnt. A training that goes on is given
+            the same one.
         notes: What the user should read first.
 
     Raises:
         DataError: There are no examples, or none of the class where the prior needs them.
         CoverageError: No layer of the backbone is a target.
-        ConfigError: The state to go on from belongs to other settings, another base model, other pictures or another start; or
-            nothing would be trained, because every rate is zero.
+        ConfigError: The state to go on from belongs to other settings, another base model, other pictures or another
+            start; or nothing would be trained, because every rate is zero.
         NonFiniteError: The loss or its gradient became NaN or infinite; the factors are those from before.
         OutOfMemoryError: A step does not fit even in the smallest way.
         KeyboardInterrupt: It was asked to stop.
@@ -113,8 +117,9 @@ def fit(
         if resume is not None:
             resume.require_same(config, base, seen, runtime.count, began)
             bank.restore(resume.tensors, resume.numbers)
-            own = {k.removeprefix(f"{OBJECTIVE}."): v for k, v in resume.tensors.items() if k.startswith(f"{OBJECTIVE}.")}
-            objective.restore(own, resume.numbers.get(OBJECTIVE, {}))
+            own = {k: v for k, v in resume.tensors.items() if k.startswith(f"{OBJECTIVE}.")}
+            own_numbers = resume.numbers.get(OBJECTIVE, {})
+            objective.restore({k.removeprefix(f"{OBJECTIVE}."): v for k, v in own.items()}, own_numbers)
             progress.restore(resume)
         targets = [target for each in chosen.values() for target in each.targets]
         notes = (*notes, *(start.notes if start is not None else ()), *describe_adjustments(tuple(targets)))
@@ -127,7 +132,7 @@ def fit(
         preview = None if preview is None else reach.counted(preview, "previews do")
         backward = reach.counted(backward_that_fits, "training does")
         look = Look(scene, held_out, preview, readings.catch_up)
-        usage = Usage(backbone.device)
+        usage, rewind = Usage(backbone.device), Rewind(bank, objective, late=late)
         try:
             with ExitStack() as held:
                 held.enter_context(bank.attached(reach))
@@ -145,6 +150,7 @@ def fit(
                     if ask == Ask.SAVE and progress.done:
                         sink(Saved(state(), bank.main.result(), bank.other_results()))
                     usage.begin()
+                    rewind.begin(progress.done)
                     for turn in objective.turns:
                         trainee = bank.trainees[turn.adapter]
                         with bank.moving(turn.adapter):
@@ -160,6 +166,7 @@ def fit(
                         sink(Saved(state()))
                     goes_on = look(progress)
         except BaseException as error:
+            rewind.to(progress.done)  # a step that did not end leaves nothing behind
             sink(Ended(progress.done, config.steps, bank.main.result(), state(), error, bank.other_results()))
             raise
         adapter = bank.main.result()
@@ -168,7 +175,7 @@ def fit(
 
 
 OBJECTIVE = "objective"
-"""Among the numbers of a state, and before the names of its tensors: what the objective remembers."""
+"""What the objective remembers in a state: the name of its numbers, and the beginning of its tensors' names."""
 
 
 def choose_all(

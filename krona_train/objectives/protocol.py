@@ -118,6 +118,13 @@ class Objective(Protocol):
         """
 
 
+def put_back(objective: Objective, captured: Captured) -> None:
+    """Let an objective stand where `Objective.capture` was called; one that remembers nothing is not asked."""
+    tensors, numbers = captured
+    if tensors or numbers:
+        objective.restore(tensors, numbers)
+
+
 class Stateless:
     """What objectives share that remember nothing from step to step and need no other adapter."""
 

@@ -12,7 +12,7 @@ from krona_ops.errors import OutOfMemoryError
 
 from ..backbone.protocol import Backbone
 from ..batches.samples import Sample
-from ..objectives.protocol import Piece, Turn
+from ..objectives.protocol import Piece, Turn, put_back
 from ..run.events import Noted
 from ..settings.groups import Checkpointing, MemoryConfig
 from .checkpointing import prepared
@@ -59,6 +59,7 @@ def backward_that_fits(scene: Scene, blocks: Blocks, progress: Progress, turn: T
         OutOfMemoryError: Not even the smallest does.
     """
     batch_size = scene.config.batch_size
+    noted = scene.objective.capture()
     while True:
         loss = None
         try:
@@ -72,6 +73,7 @@ def backward_that_fits(scene: Scene, blocks: Blocks, progress: Progress, turn: T
             return loss
         # The failed step's tensors hang on the exception; out here they are free.
         scene.bank.trainees[turn.adapter].optimizer.zero_grad()
+        put_back(scene.objective, noted)  # it has seen some of the samples that it is about to see again
         scene.backbone.release_memory()
         smaller = progress.plan.smaller(batch_size)
         if smaller is None:
