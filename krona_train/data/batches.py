@@ -23,29 +23,32 @@ def from_batches(
     Args:
         images: Each ``(count, height, width, channels)``, or one picture without the first axis.
         prompt: Of the pictures without a text.
-        masks: One for each picture or for each batch, or one for all: ``(count, height, width)``, or without the first axis.
+        masks: One for each picture or for each batch, or one for all: ``(count, height, width)``, or without the first
+            axis.
         texts: One for each picture or for each batch, or one for all; of a single text its lines count where there are
             as many as pictures. An empty one takes the prompt.
 
     Raises:
-        DataError: The masks or texts are not as many as the pictures, or do not fit; or a picture has neither text nor prompt.
+        DataError: The masks or texts are not as many as the pictures, or do not fit; or a picture has neither text nor
+            prompt.
     """
     batches = [_in_colour(image[None] if image.ndim == 3 else image) for image in images]
     counts = [len(batch) for batch in batches]
     captions = _captions(texts, counts)
-    found: list[Picture] = []
+    pictures: list[Picture] = []
     for batch, mask in zip(batches, _masks(masks, counts), strict=True):
         # Any text stands for the prompt, which is only needed where a picture has none of its own.
         for picture in from_tensor(batch, prompt if prompt.strip() else "…", mask, repeats):
-            name, text = f"picture {len(found) + 1}", captions[len(found)].strip()
+            name, text = f"picture {len(pictures) + 1}", captions[len(pictures)].strip()
             if not text:
                 require_prompt(prompt, f"{_WHERE}: {name}" if texts else _WHERE)
-            found.append(replace(picture, name=name, caption=text or prompt))
-    return tuple(found)
+            pictures.append(replace(picture, name=name, caption=text or prompt))
+    return tuple(pictures)
 
 
 def _in_colour(batch: Tensor) -> Tensor:
-    """
+    """``(count, height, width, 3 or 4)``; grey pictures get three equal channels.
+
     Raises:
         DataError: It is no batch of pictures.
     """
@@ -61,14 +64,15 @@ def _in_colour(batch: Tensor) -> Tensor:
 
 
 def _masks(masks: Sequence[Tensor], counts: Sequence[int]) -> list[Tensor | None]:
-    """One batch of masks for each batch of pictures."""
+    """One batch of masks ``(1 or count, height, width)`` for each batch of pictures;
+    ``None`` where there are no masks."""
     batches = [mask[None] if mask.ndim == 2 else mask.flatten(0, 1) if mask.ndim == 4 else mask for mask in masks]
     if not batches:
         return [None] * len(counts)
     fits = all(len(mask) in (1, count) for mask, count in zip(batches, counts, strict=False))
     if len(batches) == len(counts) and (fits or len(counts) == 1):
         return list(batches)
-    single = [one[None] for batch in batches for one in batch]
+    single = [mask[None] for batch in batches for mask in batch]
     if len(single) == 1:
         return list(single * len(counts))
     if len(single) != sum(counts):
@@ -81,9 +85,10 @@ def _masks(masks: Sequence[Tensor], counts: Sequence[int]) -> list[Tensor | None
 
 
 def _together(masks: Sequence[Tensor]) -> Tensor:
-    """
+    """The masks ``(1, height, width)`` of one batch of pictures in one tensor.
+
     Raises:
-        DataError: They differ in size, which those of one batch of pictures cannot.
+        DataError: They differ in size.
     """
     sizes = {tuple(mask.shape[1:]) for mask in masks}
     if len(sizes) > 1:
@@ -116,12 +121,13 @@ def _captions(texts: Sequence[str], counts: Sequence[int]) -> list[str]:
     raise _other_count("texts", len(texts), counts)
 
 
-def _other_count(what: str, found: int, counts: Sequence[int]) -> DataError:
+def _other_count(what: str, count: int, counts: Sequence[int]) -> DataError:
+    """The error for ``count`` masks or texts with batches of so many pictures."""
     batches = f" in {len(counts)} batches" if len(counts) not in (1, sum(counts)) else ""
     return DataError(
-        f"{found} {what} are connected for {sum(counts)} pictures{batches}.",
+        f"{count} {what} are connected for {sum(counts)} pictures{batches}.",
         where=_WHERE,
-        found=found,
+        found=count,
         expected=sum(counts),
         remedy="Connect one per picture, in their order, or one for all.",
     )

@@ -10,7 +10,7 @@ from functools import lru_cache
 from math import log
 
 STEP = 8
-"""Pixels per side of one place of a latent; every size is a multiple of it."""
+"""Pixels per side of what one value of a latent covers; every size is a multiple of it."""
 WIDEST = 4.0
 """Longer side over shorter side of the most elongated bucket."""
 
@@ -41,7 +41,7 @@ class View:
 
 @dataclass(frozen=True)
 class PictureSize:
-    """How a training picture was cut, in pixels: what SDXL-type models are told about each picture."""
+    """How a training picture was cut, in pixels: a part of the condition of SDXL-type models."""
 
     width: int
     """Of the picture before it was scaled."""
@@ -53,7 +53,7 @@ class PictureSize:
 
     @classmethod
     def of(cls, width: int, height: int, view: View) -> PictureSize:
-        """That of a view of a picture."""
+        """The size of a picture of ``width`` × ``height`` pixels and of one of its views."""
         return cls(width, height, view.left, view.top, view.width, view.height)
 
     def entries(self) -> dict[str, int]:
@@ -66,32 +66,40 @@ class PictureSize:
 
 @lru_cache(maxsize=64)
 def bucket_sizes(resolution: int, step: int = 64) -> tuple[Size, ...]:
-    """All sizes ``(width, height)`` of at most ``resolution²`` pixels: multiples of ``step``, up to 4 times as long as wide.
+    """All sizes ``(width, height)`` of at most ``resolution²`` pixels whose sides are multiples of ``step``.
 
-    Each is as high as its width allows, or as wide as its height allows. The square is always one of them.
+    They are up to 4 times as long as wide. Each is as high as its width allows, or as wide as its height allows. The
+    square is always one of them.
     """
     side = square_side(resolution)
     step = min(step, side)
-    found = {(side, side)}
+    sizes = {(side, side)}
     for width in range(step, int(side * WIDEST**0.5) + step, step):
         height = side * side // width // step * step
         if height and max(width, height) <= WIDEST * min(width, height):
-            found |= {(width, height), (height, width)}
-    return tuple(sorted(found))
+            sizes |= {(width, height), (height, width)}
+    return tuple(sorted(sizes))
 
 
 def square_side(resolution: int) -> int:
-    """The side of the square of a resolution: whole places of a latent."""
+    """The side of a resolution's square in pixels, rounded down to a multiple of `STEP`."""
     return max(STEP, resolution // STEP * STEP)
 
 
 def nearest_size(width: int, height: int, sizes: tuple[Size, ...]) -> Size:
-    """The size whose shape is nearest to a picture's, which is the one that cuts least off; of two, the larger."""
+    """The size whose shape is nearest to a picture's, so that least is cut off; of two equally near, the larger."""
     return min(sizes, key=lambda size: (round(abs(log(width * size[1] / (height * size[0]))), 9), -size[0] * size[1]))
 
 
 def views(
-    width: int, height: int, resolution: int, *, buckets: bool = True, step: int = 64, crops: int = 1, flip: bool = False
+    width: int,
+    height: int,
+    resolution: int,
+    *,
+    buckets: bool = True,
+    step: int = 64,
+    crops: int = 1,
+    flip: bool = False,
 ) -> tuple[View, ...]:
     """How a picture is cut, all cuts of one size: spread evenly over what does not fit, one cut from the middle.
 
@@ -100,6 +108,10 @@ def views(
     Args:
         width: Of the picture, in its own pixels.
         height: Of the picture, in its own pixels.
+        resolution: Side in pixels of a square of the same area.
+        buckets: Whether to keep the picture's shape; else the cuts are squares.
+        step: The sides of buckets are multiples of this many pixels.
+        crops: Cuts at most, mirror images not counted.
     """
     side = square_side(resolution)
     wide, high = nearest_size(width, height, bucket_sizes(resolution, step)) if buckets else (side, side)
@@ -108,15 +120,15 @@ def views(
     count = min(crops, max(scaled[0] - wide, scaled[1] - high) + 1)
     places = zip(_spread(scaled[0] - wide, count), _spread(scaled[1] - high, count), strict=True)
     straight = [View(wide, high, *scaled, left, top) for left, top in dict.fromkeys(places)]
-    return tuple(view for one in straight for view in ((one, mirrored(one)) if flip else (one,)))
+    return tuple(view for plain in straight for view in ((plain, mirrored(plain)) if flip else (plain,)))
 
 
 def mirrored(view: View) -> View:
-    """The view whose pixels are those of ``view``, mirrored: the picture is mirrored first and cut on the other side."""
+    """The view with the mirrored pixels of ``view``: the picture is mirrored first and cut on the other side."""
     left = view.scaled_width - view.width - view.left
     return View(view.width, view.height, view.scaled_width, view.scaled_height, left, view.top, not view.flip)
 
 
 def _spread(excess: int, count: int) -> list[int]:
-    """``count`` places from 0 to ``excess``; a single one is the middle."""
+    """``count`` whole numbers from 0 to ``excess``, evenly spread; a single one is the middle."""
     return [excess // 2] if count == 1 else [round(excess * n / (count - 1)) for n in range(count)]

@@ -1,7 +1,7 @@
 """Encoded pictures and captions on disk, for the next run: one safetensors file per entry, read memory-mapped.
 
-An entry's name is a hash of everything that it depends on, so an entry is never out of date, only unused. Runs may share a
-folder: entries appear whole or not at all, and what another run has removed is made again.
+An entry's name is a hash of everything that it depends on, so an entry is never out of date, only unused. Runs may
+share a folder: entries appear whole or not at all, and what another run has removed is made again.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -26,16 +25,18 @@ from krona_ops.files import load_tensors, read_header, save_tensors
 log = logging.getLogger(__name__)
 
 VERSION = 2
-"""Of the entries and of how pictures are cut: raised when either changes, so that old entries are not found any more."""
+"""Of the entries and of how pictures are cut: raised when either changes, so that old entries are no longer used."""
 LIMIT_BYTES = 20_000_000_000
+"""The size of a cache's folder, unless it is made with another one."""
 MAPPED_AT_MOST = 20_000
 """Entries of a run that stay mapped; further ones are copied. Linux gives a process 65,530 mappings."""
 _SECONDS_OF_A_WRITE = 3600
 _SCALARS = (str, int, float, bool, type(None))
 _CHECKSUM, _VALUES = "krona.crc32", "krona.values"
+"""Where an entry's metadata has them."""
 
-Entry = tuple[dict[str, Tensor], dict[str, Any]]
-"""Named tensors, and named texts and numbers."""
+Entry = tuple[dict[str, Tensor], dict[str, object]]
+"""Named tensors; named texts, numbers and ``None``."""
 
 
 def entry_key(*parts: object) -> str:
@@ -43,8 +44,8 @@ def entry_key(*parts: object) -> str:
     return hashlib.sha256(repr((VERSION, *parts)).encode()).hexdigest()
 
 
-def can_hold(values: Mapping[str, Any]) -> bool:
-    """Whether all values are tensors, texts, numbers or nothing."""
+def can_hold(values: Mapping[str, object]) -> bool:
+    """Whether an entry can keep all of the values: each is a tensor, a text, a number or ``None``."""
     return all(isinstance(value, (Tensor, *_SCALARS)) for value in values.values())
 
 
@@ -63,11 +64,12 @@ class Cache:
         self._failed = False
 
     def path(self, key: str) -> Path:
-        """Where an entry is, or would be."""
+        """The file of an entry, whether it exists or not."""
         return self.folder / key[:2] / f"{key}.safetensors"
 
     def get(self, key: str) -> Entry | None:
-        """An entry, its tensors mapped from the file; ``None`` where there is none, or a damaged one, which the log names."""
+        """An entry, its tensors mapped from the file; ``None`` where there is none, or where it is damaged,
+        which is logged."""
         path = self.path(key)
         if not path.is_file():
             return None
@@ -90,11 +92,10 @@ class Cache:
             tensors = {name: tensor.clone() for name, tensor in tensors.items()}
         return tensors, values
 
-    def put(self, key: str, tensors: Mapping[str, Tensor], values: Mapping[str, Any] | None = None) -> None:
-        """Keep an entry. A disk that is full or may not be written costs one warning and no training."""
-        own = {
-            name: tensor.detach().cpu().clone() for name, tensor in tensors.items()
-        }  # a file cannot hold views of one another
+    def put(self, key: str, tensors: Mapping[str, Tensor], values: Mapping[str, object] | None = None) -> None:
+        """Write an entry. Where the disk is full or may not be written, the log warns once and nothing is raised."""
+        # Cloned, because a file cannot hold views of one another.
+        own = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
         text = json.dumps(dict(values or {}))
         metadata = {_VALUES: text, _CHECKSUM: _checksum(own, text)}
         self._used.add(key)
@@ -130,21 +131,22 @@ class Cache:
             if path.stem not in self._used and remove(path):
                 removed += size
         if removed:
-            log.info("KronA: removed %.1f MB of encoded pictures and captions that were not used lately.", removed / 1e6)
+            log.info(
+                "KronA: removed %.1f MB of encoded pictures and captions that were not used lately.", removed / 1e6
+            )
         return removed
 
 
 def _read(path: Path) -> Entry:
-    """
+    """The entry in a file.
+
     Raises:
         AdapterFileError: The entry is damaged, or has gone.
     """
     metadata, tensors = read_header(path).metadata, load_tensors(path)
     text = metadata.get(_VALUES, "")
-    if metadata.get(_CHECKSUM) not in (
-        _checksum(tensors, text),
-        _checksum(tensors),
-    ):  # entries of earlier versions leave the text out
+    # Checksums of entries of earlier versions leave the text out.
+    if metadata.get(_CHECKSUM) not in (_checksum(tensors, text), _checksum(tensors)):
         raise AdapterFileError(
             "Its values have changed.",
             where=str(path),
@@ -160,7 +162,7 @@ def _read(path: Path) -> Entry:
 
 
 def _folders(parent: Path) -> list[Path]:
-    """The folders of a folder that others may be removing."""
+    """The subfolders of a cache's folder; none where it cannot be read, as other runs may be removing it."""
     try:
         with os.scandir(parent) as entries:
             return [Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False)]

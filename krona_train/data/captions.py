@@ -1,4 +1,4 @@
-"""What can be made of a caption: other orders of its parts, and the caption of its subject's class."""
+"""Texts as captions: whether they can be used, other orders of their parts, and the caption of the subject's class."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ _CLOSES = re.compile(r"(?::[\d.]+\s*)?\\?[)\]}]")
 _EMPTY = re.compile(r"[\s,]*\\?[(\[{]\s*(?::[\d.]+\s*)?\\?[)\]}][\s,]*")
 """A bracket with nothing in it."""
 MOST_CHARACTERS = 20_000
-"""Of a caption. The longest that people write have some thousands; text encoders cut or pad them in hundreds of pieces."""
+"""Of a caption. The longest that people write have some thousands;
+text encoders cut or pad them in hundreds of pieces."""
 CLASS_REMEDY = (
     'Fill in class_prompt, what the subject is a kind of ("a photo of a dog"), '
     'or trigger, the rare word that stands for it and that every caption contains ("sks").'
@@ -37,9 +38,13 @@ def unusable(text: str) -> str | None:
 
 
 def require_usable(text: str, what: str) -> None:
-    """
+    """See whether a text can be a caption.
+
+    Args:
+        what: What the text belongs to, for the error.
+
     Raises:
-        DataError: The text cannot be a caption.
+        DataError: It cannot.
     """
     reason = unusable(text)
     if reason is not None:
@@ -55,7 +60,7 @@ def require_usable(text: str, what: str) -> None:
 def orders(caption: str, count: int, keep: int = 1, seed: int = 0) -> tuple[str, ...]:
     """``count`` different orders of a caption's comma-separated `tags`; the first is the caption as it is.
 
-    There are fewer where fewer exist. They depend on the caption and the seed alone.
+    There are fewer where fewer exist. The orders depend on the caption and the seed alone.
 
     Args:
         keep: Parts at the start that stay in place.
@@ -65,11 +70,11 @@ def orders(caption: str, count: int, keep: int = 1, seed: int = 0) -> tuple[str,
     possible = factorial(len(loose)) // prod(map(factorial, Counter(loose).values()))
     digest = hashlib.sha256(f"{seed} {caption}".encode()).digest()
     rng = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
-    found = {tuple(loose): caption}
-    while len(found) < min(count, possible):
+    captions = {tuple(loose): caption}
+    while len(captions) < min(count, possible):
         order = tuple(loose[n] for n in torch.randperm(len(loose), generator=rng).tolist())
-        found.setdefault(order, ", ".join([*fixed, *order]))
-    return tuple(found.values())
+        captions.setdefault(order, ", ".join([*fixed, *order]))
+    return tuple(captions.values())
 
 
 def tags(caption: str) -> list[str]:
@@ -79,8 +84,9 @@ def tags(caption: str) -> list[str]:
     """
     opened: list[int] = []
     waiting: Counter[str] = Counter()
-    """The same brackets, counted: one that closes nothing is not looked for."""
+    """The same brackets, counted: no partner is looked for where there is none."""
     change = [0] * (len(caption) + 1)
+    """How much deeper in brackets each letter is than the one before it."""
     for place, letter in enumerate(caption):
         if (letter not in _PARTNER and letter not in _PARTNER.values()) or _is_no_bracket(caption, place):
             continue
@@ -97,9 +103,8 @@ def tags(caption: str) -> list[str]:
             change[place] -= 1
     inside = list(accumulate(change))
     ends = [place for place, letter in enumerate(caption) if letter == "," and not inside[place]]
-    parts = (
-        caption[start:end].strip() for start, end in zip([0, *(end + 1 for end in ends)], [*ends, len(caption)], strict=True)
-    )
+    starts = [0, *(end + 1 for end in ends)]
+    parts = (caption[start:end].strip() for start, end in zip(starts, [*ends, len(caption)], strict=True))
     return [part for part in parts if part]
 
 
@@ -111,6 +116,7 @@ def _is_no_bracket(caption: str, place: int) -> bool:
 
 
 def _is_face(caption: str, place: int) -> bool:
+    """Whether the bracket at a place is the mouth of a face such as ``:)``."""
     before, after = caption[:place], caption[place + 1 :].lstrip(" ")
     # Nobody opens a bracket at the end of a tag; and a weight, not a colon, comes before one that closes.
     return before.endswith(_EYES) if caption[place] in _PARTNER else not after or after.startswith(",")
@@ -120,7 +126,7 @@ def class_caption(caption: str, trigger: str, class_prompt: str) -> str:
     """The caption that names only the subject's class: the class prompt, or the caption without the trigger.
 
     Raises:
-        DataError: Neither is known, or the caption does not contain the trigger, or nothing else.
+        DataError: Neither is given, or the caption does not contain the trigger, or nothing else.
     """
     require_usable(class_prompt, "class_prompt")
     if class_prompt.strip():
@@ -147,7 +153,10 @@ def class_caption(caption: str, trigger: str, class_prompt: str) -> str:
 
 
 def without_trigger(caption: str, trigger: str) -> str:
-    """The caption with the trigger's whole words taken out, and commas and spaces put in order; what shares a bracket with it stays whole."""
+    """The caption with the trigger's whole words taken out, and commas and spaces put in order.
+
+    What shares a bracket with the trigger stays whole.
+    """
     words = r"\s+".join(map(re.escape, trigger.split()))
     left = re.sub(rf"[\s,]*(?<!\w)(?:{words}(?:['’]s)?(?!\w)[\s,]*)+", _gap, caption, flags=re.IGNORECASE)
     if left == caption:
@@ -159,7 +168,8 @@ def without_trigger(caption: str, trigger: str) -> str:
 
 
 def _gap(match: re.Match[str]) -> str:
-    """What stays where words with the commas and spaces around them have gone; nothing at the ends of a bracket."""
+    """What replaces words and the commas and spaces around them:
+    a comma or a space, nothing at the ends of a bracket."""
     text, start, end = match.string, match.start(), match.end()
     opens = start > 0 and text[start - 1] in _PARTNER.values() and not _is_face(text, start - 1)
     if opens or _CLOSES.match(text, end):

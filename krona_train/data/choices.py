@@ -8,8 +8,9 @@ from typing import Annotated, Literal
 from krona_ops.bounds import Within, require_fields
 
 Captions = Literal["files", "prompt", "folders"]
-"""Where captions come from. ``files``: the ``.txt`` file of a picture's name, ``metadata.jsonl``, else the prompt. ``prompt``: the
-prompt for all. ``folders``: the same as ``files``, but the name of a numbered folder without its number before the prompt."""
+"""Where captions come from. ``files``: the ``.txt`` file of a picture's name, ``metadata.jsonl``, else the prompt.
+``prompt``: the prompt for all. ``folders``: the same as ``files``, but the name of a numbered folder without its number
+before the prompt."""
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,8 @@ class PictureFiles:
     prompt: str = ""
     """What they show, where no text file says so."""
     captions: Captions = "files"
-    """``files``: a picture's text file, else ``metadata.jsonl``, else the prompt. ``prompt``: the prompt for all. ``folders``: as
-    ``files``, with the name of a numbered subfolder before the prompt."""
+    """``files``: a picture's text file, else ``metadata.jsonl``, else the prompt. ``prompt``: the prompt for all.
+    ``folders``: as ``files``, with the name of a numbered subfolder before the prompt."""
     trigger: str = ""
     """The rare word for the subject; what is left of a caption without it names the class."""
     class_prompt: str = ""

@@ -1,4 +1,4 @@
-"""Pictures of the subject's class, made by the model before it learns: what prior preservation keeps it from forgetting."""
+"""Pictures of the subject's class, drawn by the model before it is trained, for prior preservation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from .pixels import is_readable
 
 _OWN = re.compile(r"class-(\d{5,})\.png")
 _PROMPT = "Description"
-"""PNG's own word for it. ComfyUI's ``prompt`` is a whole graph, and its page complains about anything else there."""
+"""The PNG text with the prompt, under PNG's own word. ComfyUI's ``prompt`` is a whole graph, and its page complains
+about anything else there."""
 
 
 def class_folder(parent: Path, prompt: str, *identity: str) -> Path:
@@ -43,13 +44,15 @@ def make_class_pictures(
 ) -> tuple[Path, ...]:
     """Have ``count`` pictures in a folder: the readable ones that are there count, the missing ones are drawn.
 
-    Number ``n`` is always drawn as ``draw(n)``, and is in the folder, whole, as soon as it is drawn: a making that was
-    interrupted goes on to the same set. Damaged ones of our own are drawn again; the user's own pictures are never touched.
+    Number ``n`` is always drawn as ``draw(n)``, and is in the folder, whole, as soon as it is drawn: after an
+    interruption the same set is completed. Damaged ones of our own are drawn again; the user's own pictures are never
+    touched.
 
     Args:
         folder: Created.
         draw: From a number to a picture.
-        progress: Gets how many there are and how many there shall be, at once and after each picture; may raise to cancel.
+        progress: Gets how many there are and how many there shall be, at once and after each picture; may raise to
+            cancel.
         prompt: Written into each file.
 
     Returns:
@@ -71,7 +74,8 @@ def make_class_pictures(
 
 def _look(folder: Path, prompt: str) -> tuple[list[Path], set[int]]:
     """The user's own pictures in the folder, and the numbers of those that were made here; only the readable ones."""
-    foreign, made = [], set()
+    foreign: list[Path] = []
+    made: set[int] = set()
     for path in _files(folder):
         own = _OWN.fullmatch(path.name)
         if not is_readable(path):
@@ -111,14 +115,14 @@ def _require_prompt(path: Path, prompt: str) -> None:
     """
     try:
         with Image.open(path, formats=("PNG",)) as image:
-            found = image.info.get(_PROMPT, prompt)
+            written = image.info.get(_PROMPT, prompt)
     except UNREADABLE as error:  # its pixels can be read, a text beside them cannot
-        found = f"a text that cannot be read ({why(error)})"
-    if found != prompt:
+        written = f"a text that cannot be read ({why(error)})"
+    if written != prompt:
         raise DataError(
-            f"The folder holds class pictures of another prompt, {shown(found)}.",
+            f"The folder holds class pictures of another prompt, {shown(written)}.",
             where=str(path),
-            found=shown(found),
+            found=shown(written),
             expected=prompt,
             remedy="Choose another folder, or delete these pictures.",
         )

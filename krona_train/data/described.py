@@ -1,4 +1,4 @@
-"""Captions in one file for a whole folder: ``metadata.jsonl`` and ``metadata.csv``, as diffusers' image folders have them."""
+"""Captions in one file for a whole folder: ``metadata.jsonl`` and ``metadata.csv``, as in diffusers' image folders."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import csv
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from krona_ops.border import Border, Limits
 from krona_ops.errors import KronaError
@@ -16,19 +15,20 @@ from .captions import unusable
 
 NAMES = ("metadata.jsonl", "metadata.csv")
 FILE = "file_name"
+"""The column with a picture's name."""
 LONGEST_NAME = 255
-"""Bytes; of one name on every usual system."""
+"""Bytes of one name, on every usual system."""
 MOST_BYTES = 200_000_000
 """Of the whole file."""
 _BORDER = Border(limits=Limits(size=1_000_000, depth=16, values=10_000))
-"""Of one line."""
+"""The limits of one line."""
 TEXTS = ("text", "caption", "prompt")
-"""What the caption is called, in the order in which they are looked for; diffusers' is the first."""
+"""Columns that may hold the caption, the first that is there counts; diffusers' is the first."""
 
 
 @dataclass
 class Described:
-    """What such a file says."""
+    """The captions of one such file, and its lines that are not used."""
 
     captions: dict[str, str] = field(default_factory=dict)
     """From a picture's name below the folder, with slashes, to its caption."""
@@ -37,34 +37,34 @@ class Described:
 
 
 def read_described(path: Path) -> Described:
-    """The captions of a file; what cannot be used is in `Described.refused`, and nothing is raised."""
+    """The captions of a file; lines that cannot be used are in `Described.refused`, and nothing is raised."""
     result = Described()
     try:
         for number, row in _rows(path):
-            name = f"{path.name} line {number}"
+            line = f"{path.name} line {number}"
             if not isinstance(row, Mapping):
-                result.refused.append((name, f"not read: {row}"))
+                result.refused.append((line, f"not read: {row}"))
                 continue
-            found, text = row.get(FILE), next((row[key] for key in TEXTS if isinstance(row.get(key), str)), None)
-            if not isinstance(found, str) or not found.strip() or text is None:
-                result.refused.append((name, f"it has no {FILE} with a text"))
-            elif len(found.encode(errors="replace")) > LONGEST_NAME or not found.isprintable():
-                result.refused.append((name, "it names a file that no system can have"))
-            elif (inside := _inside(found)) is None:
-                result.refused.append((name, "it names a file outside of the folder"))
+            name, text = row.get(FILE), next((text for key in TEXTS if isinstance(text := row.get(key), str)), None)
+            if not isinstance(name, str) or not name.strip() or text is None:
+                result.refused.append((line, f"it has no {FILE} with a text"))
+            elif len(name.encode(errors="replace")) > LONGEST_NAME or not name.isprintable():
+                result.refused.append((line, "it names a file that no system can have"))
+            elif (inside := _inside(name)) is None:
+                result.refused.append((line, "it names a file outside of the folder"))
             elif (reason := unusable(text)) is not None:
-                result.refused.append((name, f"its caption {reason}"))
+                result.refused.append((line, f"its caption {reason}"))
             else:
                 result.captions[inside] = text.strip()
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         result.refused.append((path.name, f"it cannot be read as UTF-8 text: {shown(str(error))}"))
-    if result.refused and not result.captions:  # a file of this name for something else: one word about it is enough
+    if result.refused and not result.captions:  # a file of this name for something else: one line about it is enough
         result.refused = [(path.name, result.refused[0][1])]
     return result
 
 
-def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
-    """Number of each line, and what is in it; a text where it is nothing of the kind."""
+def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, object] | str]]:
+    """The number of each line and its values by column; where it has none, a text that says why."""
     if path.stat().st_size > MOST_BYTES:
         yield 1, f"the file has more than {MOST_BYTES // 1_000_000} MB"
         return
@@ -83,7 +83,7 @@ def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
 
 
 def _inside(name: str) -> str | None:
-    """A name below the folder with its detours taken out; ``None`` where it leads out of it."""
+    """A name below the folder in its shortest form, with slashes; ``None`` where it leads out of the folder."""
     place = PurePosixPath(name.strip().replace("\\", "/"))
     is_inside = not place.is_absolute() and ".." not in place.parts and ":" not in str(place) and bool(place.parts)
     return str(place) if is_inside else None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
@@ -71,7 +70,7 @@ def encode_class_pictures(
     """The items of a data set's class pictures: one cut each, captions as they are.
 
     Raises:
-        DataError: There are none, or see `encode`.
+        DataError: There are no class pictures; or see `encode`.
     """
     if not dataset.class_pictures:
         raise DataError(
@@ -86,11 +85,12 @@ def encode_class_pictures(
 
 @dataclass(frozen=True)
 class _Job:
-    """A picture and the forms that are wanted of it."""
+    """A picture, and which forms of it are encoded."""
 
     picture: Picture
     captions: tuple[str, ...]
     dropped: bool = False
+    """Also with an empty caption."""
     crops: int = 1
     flip: bool = False
 
@@ -115,12 +115,13 @@ def _encode(
     classes = {caption: name_class(caption) for job in jobs for caption in job.captions} if name_class else {}
     captions = dict.fromkeys(caption for job in jobs for caption in job.captions) | dict.fromkeys(classes.values())
     captions |= {"": None} if any(job.dropped for job in jobs) else {}
-    total, items = len(captions) + len(jobs), []
+    total = len(captions) + len(jobs)
+    items: list[Item] = []
     for done, caption in enumerate(captions):  # all captions first: one large model is on the device at a time
         progress(done, total, f'caption "{caption}"')
         store.text(caption)
     for done, job in enumerate(jobs, len(captions)):
-        seen = []
+        seen: list[_Seen] = []
         content = Content(job.picture)
         for view in _views(content, job, dataset, resolution):
             progress(done, total, job.picture.name)
@@ -133,7 +134,7 @@ def _encode(
 
 def _views(content: Content, job: _Job, dataset: Dataset, resolution: int) -> tuple[View, ...]:
     settings = dataset.settings
-    found = views(
+    cuts = views(
         *content.size,
         resolution,
         buckets=settings.buckets,
@@ -141,19 +142,19 @@ def _views(content: Content, job: _Job, dataset: Dataset, resolution: int) -> tu
         crops=job.crops,
         flip=job.flip,
     )
-    if found[0].scaled_width > 2 * content.size[0]:
+    if cuts[0].scaled_width > 2 * content.size[0]:
         log.warning(
             "KronA: %s has only %d × %d pixels and is enlarged to %d × %d; what is learnt from it will look soft.",
             content.picture.name,
             *content.size,
-            found[0].scaled_width,
-            found[0].scaled_height,
+            cuts[0].scaled_width,
+            cuts[0].scaled_height,
         )
-    return found
+    return cuts
 
 
 def _see(content: Content, view: View, store: Store) -> list[_Seen]:
-    """One cut, encoded; nothing where the mask leaves nothing of it."""
+    """One cut, encoded; an empty list where the mask leaves nothing of it."""
     mask = None if content.mask is None else cut(content.mask, view)
     if mask is not None and not mask.any():
         return []
@@ -163,6 +164,10 @@ def _see(content: Content, view: View, store: Store) -> list[_Seen]:
 
 
 def _require_some(seen: list[_Seen], picture: Picture) -> list[_Seen]:
+    """
+    Raises:
+        DataError: The list is empty: the mask leaves nothing of any cut.
+    """
     if not seen:
         raise DataError(
             "What the mask leaves of the picture is cut off, so nothing of it would be learnt.",
@@ -175,13 +180,13 @@ def _require_some(seen: list[_Seen], picture: Picture) -> list[_Seen]:
 
 
 def _item(job: _Job, seen: Sequence[_Seen], classes: Mapping[str, str], store: Store) -> Item:
-    def told(caption: str, view: _Seen) -> Any:
+    def condition(caption: str, view: _Seen) -> object:
         # A condition of its own for each picture and cut: models may look at the latent when they make it.
         return store.encoder.condition(store.text(caption), view.size, caption)
 
     def example(view: _Seen, caption: str, described: str) -> Example:
-        of_class = told(classes[described], view) if described in classes else None
-        return Example(view.latent, told(caption, view), caption, view.mask, of_class)
+        of_class = condition(classes[described], view) if described in classes else None
+        return Example(view.latent, condition(caption, view), caption, view.mask, of_class)
 
     forms = tuple(example(view, caption, caption) for view in seen for caption in job.captions)
     uncaptioned = tuple(example(view, "", job.captions[0]) for view in seen) if job.dropped else ()

@@ -14,7 +14,7 @@ from krona_ops.shown import shown
 from .captions import MOST_CHARACTERS, require_usable
 from .choices import Captions
 from .kinds import HIDDEN, USUAL
-from .listing import Found, Listing, list_folder
+from .listing import ListedPicture, Listing, list_folder
 from .notices import Notice, left_out, printable
 from .opening import UNREADABLE, Facts, look, require_whole, why
 from .pictures import Picture, require_prompt
@@ -28,15 +28,15 @@ Progress = Callable[[int, int, str], None]
 
 @dataclass(frozen=True)
 class Reading:
-    """What a folder gives."""
+    """The training pictures of a folder."""
 
     pictures: tuple[Picture, ...]
     notices: tuple[Notice, ...]
-    """What is not used of it, and what else whoever trains should know."""
+    """Which files are not used, and what else whoever trains should know."""
 
 
-def find_pictures(folder: str | os.PathLike[str]) -> tuple[Found, ...]:
-    """The picture files of a folder and of its numbered subfolders (``10_sks dog``), by name; others are left alone.
+def find_pictures(folder: str | os.PathLike[str]) -> tuple[ListedPicture, ...]:
+    """The picture files of a folder and of its numbered subfolders (``10_sks dog``), by name.
 
     Raises:
         DataError: The folder does not exist or has no pictures.
@@ -51,21 +51,22 @@ def files_of(folder: str | os.PathLike[str]) -> Iterator[Path]:
         DataError: The folder does not exist or has no pictures.
     """
     listing = _listed(folder)
-    for found in listing.pictures:
-        yield from (path for path in (found.path, found.caption_file, found.mask_file) if path is not None and path.is_file())
+    for picture in listing.pictures:
+        files = (picture.path, picture.caption_file, picture.mask_file)
+        yield from (path for path in files if path is not None and path.is_file())
     yield from listing.others
 
 
 def from_folder(
     folder: str | os.PathLike[str], prompt: str, *, captions: Captions = "files", masks: bool = False, repeats: int = 1
 ) -> tuple[Picture, ...]:
-    """The readable pictures of a folder with their captions; the log names all that is left out. See `read_folder`."""
+    """The pictures of `read_folder`; its notices go to the log."""
     reading = read_folder(folder, prompt, captions=captions, masks=masks, repeats=repeats)
-    tell(reading.notices)
+    log_notices(reading.notices)
     return reading.pictures
 
 
-def tell(notices: Sequence[Notice]) -> None:
+def log_notices(notices: Sequence[Notice]) -> None:
     """Write notices into the log."""
     for notice in notices:
         log.log(logging.INFO if notice.reason == HIDDEN else logging.WARNING, "KronA: %s.", notice.text())
@@ -91,29 +92,29 @@ def read_folder(
             caption file meets an empty prompt, or a mask does not fit its picture.
     """
     listing = _listed(folder)
-    readable: list[tuple[Found, Facts]] = []
+    readable: list[tuple[ListedPicture, Facts]] = []
     unreadable: list[tuple[str, str]] = []
-    for done, found in enumerate(listing.pictures):
-        progress(done, len(listing.pictures), found.name)
+    for done, picture in enumerate(listing.pictures):
+        progress(done, len(listing.pictures), picture.name)
         try:
-            facts = look(found.path)
-            require_whole(found.path)
+            facts = look(picture.path)
+            require_whole(picture.path)
         except UNREADABLE as error:
-            unreadable.append((found.name, f"it cannot be read: {why(error)}"))
+            unreadable.append((picture.name, f"it cannot be read: {why(error)}"))
         else:
-            readable.append((found, facts))
+            readable.append((picture, facts))
     progress(len(listing.pictures), len(listing.pictures), "")
     if not readable:
         raise _none_readable(folder, unreadable)
     pictures = tuple(
         Picture(
-            found.path,
-            _caption(found, prompt, captions),
-            found.name,
-            _mask(found, facts) if masks else None,
-            repeats * found.repeats,
+            picture.path,
+            _caption(picture, prompt, captions),
+            picture.name,
+            _mask(picture, facts) if masks else None,
+            repeats * picture.repeats,
         )
-        for found, facts in readable
+        for picture, facts in readable
     )
     notices = (
         *left_out(unreadable),
@@ -124,121 +125,142 @@ def read_folder(
     return Reading(pictures, notices)
 
 
-def check_folder(folder: str | os.PathLike[str], prompt: str, *, captions: Captions = "files", masks: bool = False) -> None:
-    """What `from_folder` would refuse, as far as a quick look tells: headers are read, nothing is decoded.
+def check_folder(
+    folder: str | os.PathLike[str], prompt: str, *, captions: Captions = "files", masks: bool = False
+) -> None:
+    """Refuse what `read_folder` would refuse, as far as the headers of the files tell; nothing is decoded.
 
     Raises:
-        DataError: See `from_folder`.
+        DataError: See `read_folder`.
     """
     files = find_pictures(folder)
-    readable, unreadable = [], []
-    for found in files:
+    readable: list[tuple[ListedPicture, Facts]] = []
+    unreadable: list[tuple[str, str]] = []
+    for picture in files:
         try:
-            readable.append((found, look(found.path)))
+            readable.append((picture, look(picture.path)))
         except UNREADABLE as error:
-            unreadable.append((found.name, f"it cannot be read: {why(error)}"))
+            unreadable.append((picture.name, f"it cannot be read: {why(error)}"))
     if not readable:
         raise _none_readable(folder, unreadable)
-    for found in files:
-        _caption(found, prompt, captions)
-    for found, facts in readable if masks else ():
-        _mask(found, facts)
+    for picture in files:
+        _caption(picture, prompt, captions)
+    for picture, facts in readable if masks else ():
+        _mask(picture, facts)
 
 
 def _listed(folder: str | os.PathLike[str]) -> Listing:
+    """
+    Raises:
+        DataError: The folder does not exist or has no pictures.
+    """
     place = Path(os.path.expanduser(folder))
     listing = list_folder(place)
     if listing.pictures:
         return listing
     number = sum(len(notice.names) for notice in listing.notices)
-    told = "".join(f" {notice.text(5)}." for notice in listing.notices[:5])
+    reasons = "".join(f" {notice.text(5)}." for notice in listing.notices[:5])
     raise DataError(
         "There are no pictures in the folder.",
         where=str(folder),
         found=f"{number} other files",
         expected=f"pictures, such as {USUAL}",
-        remedy=f"Three to five pictures of the subject are enough.{told}",
+        remedy=f"Three to five pictures of the subject are enough.{reasons}",
     )
 
 
 def _none_readable(folder: str | os.PathLike[str], files: Sequence[tuple[str, str]]) -> DataError:
-    told = "".join(f" {name}: {reason}." for name, reason in files[:5])
+    reasons = "".join(f" {name}: {reason}." for name, reason in files[:5])
     return DataError(
         f"None of the {len(files)} pictures can be read.",
         where=str(folder),
         found=", ".join(name for name, _ in files[:5]),
         expected=USUAL,
-        remedy=f"Open them in a picture viewer and save them again.{told}",
+        remedy=f"Open them in a picture viewer and save them again.{reasons}",
     )
 
 
-def _mask(found: Found, facts: Facts) -> Path | None:
-    if found.mask_file is not None:
-        check_mask_size(found.path, found.mask_file)
-        return found.mask_file
-    return found.path if facts.has_alpha else None
+def _mask(picture: ListedPicture, facts: Facts) -> Path | None:
+    """The file of a picture's mask; the picture's own for its transparency, ``None`` where everything is learnt.
+
+    Raises:
+        DataError: The mask has another size than the picture, or cannot be read.
+    """
+    if picture.mask_file is not None:
+        check_mask_size(picture.path, picture.mask_file)
+        return picture.mask_file
+    return picture.path if facts.has_alpha else None
 
 
 def _unused(
-    readable: Sequence[tuple[Found, Facts]], described: Sequence[Path], captions: Captions, masks: bool
+    readable: Sequence[tuple[ListedPicture, Facts]], described: Sequence[Path], captions: Captions, masks: bool
 ) -> tuple[Notice, ...]:
     """Captions and masks that are there, and not wanted by the settings."""
     ignored, why_ignored = captions == "prompt", "captions are the prompt for every picture"
-    beside = [(_beside(found, found.caption_file), why_ignored) for found, _ in readable if ignored]
+    beside = [(_beside(picture, picture.caption_file), why_ignored) for picture, _ in readable if ignored]
     beside += [(path.name, why_ignored) for path in described if ignored]
     empty = "it is empty, so the picture has no caption of its own"
-    beside += [(_beside(found, found.caption_file), empty) for found, _ in readable if not ignored and not _own_text(found)]
-    beside += [(_beside(found, found.mask_file), "it is a mask, and masks are off") for found, _ in readable if not masks]
-    twice = tuple(found.name for found, _ in readable if found.described and found.caption_file is not None and not ignored)
+    if not ignored:
+        beside += [(_beside(picture, picture.caption_file), empty) for picture, _ in readable if not _own_text(picture)]
+    if not masks:
+        unused = "it is a mask, and masks are off"
+        beside += [(_beside(picture, picture.mask_file), unused) for picture, _ in readable]
+    both = [picture for picture, _ in readable if picture.described and picture.caption_file is not None]
+    twice = () if ignored else tuple(picture.name for picture in both)
     about = (Notice("Described twice", "their own text files count, not the metadata file", twice),) if twice else ()
     return (*left_out((name, reason) for name, reason in dict(beside).items() if name), *about)
 
 
-def _beside(found: Found, path: Path | None) -> str:
-    """The name of a file beside a picture, as the picture is named."""
-    return "" if path is None else "".join(found.name.rpartition("/")[:2]) + printable(path.name)
+def _beside(picture: ListedPicture, path: Path | None) -> str:
+    """The name of a file beside a picture, below the folder that was searched; empty where there is no file."""
+    return "" if path is None else "".join(picture.name.rpartition("/")[:2]) + printable(path.name)
 
 
-def _remarks(readable: Sequence[tuple[Found, Facts]], masks: bool) -> tuple[Notice, ...]:
-    """What becomes of pictures that is not what one may expect."""
-    frames = tuple(found.name for found, facts in readable if facts.has_frames)
+def _remarks(readable: Sequence[tuple[ListedPicture, Facts]], masks: bool) -> tuple[Notice, ...]:
+    """Notices of pictures that are learnt in another way than one may expect."""
+    frames = tuple(picture.name for picture, facts in readable if facts.has_frames)
     remarks = [Notice("Only the first frame or page is learnt", "they have several", frames)] if frames else []
-    whole = tuple(found.name for found, facts in readable if found.mask_file is None and not facts.has_alpha)
+    whole = tuple(picture.name for picture, facts in readable if picture.mask_file is None and not facts.has_alpha)
     if masks and whole:
-        none = "masks are on, but no picture has one" if len(whole) == len(readable) else "masks are on, but these have none"
-        remarks.append(Notice("Learnt whole", f"{none} (as dog-mask.png beside dog.jpg, or transparency)", whole))
+        which = "no picture has one" if len(whole) == len(readable) else "these have none"
+        reason = f"masks are on, but {which} (as dog-mask.png beside dog.jpg, or transparency)"
+        remarks.append(Notice("Learnt whole", reason, whole))
     return tuple(remarks)
 
 
-def _caption(found: Found, prompt: str, captions: Captions) -> str:
-    otherwise = found.text if captions == "folders" and found.text else prompt
+def _caption(picture: ListedPicture, prompt: str, captions: Captions) -> str:
+    """
+    Raises:
+        DataError: The picture has no caption and the prompt is empty, or one of them cannot be used.
+    """
+    otherwise = picture.text if captions == "folders" and picture.text else prompt
     if captions == "prompt":
-        require_prompt(prompt, found.name)
+        require_prompt(prompt, picture.name)
         return prompt
-    otherwise = found.described or otherwise
-    text = _own_text(found)
+    otherwise = picture.described or otherwise
+    text = _own_text(picture)
     if not text:
-        require_prompt(otherwise, found.name if found.caption_file is None else found.caption_file.name)
+        require_prompt(otherwise, picture.name if picture.caption_file is None else picture.caption_file.name)
     return text or otherwise
 
 
-def _own_text(found: Found) -> str:
-    """What the text file beside a picture says; empty where there is none.
+def _own_text(picture: ListedPicture) -> str:
+    """The text in the caption file beside a picture; empty where there is none.
 
     Raises:
         DataError: It is no text, or too long for a caption.
     """
-    if found.caption_file is None:
+    if picture.caption_file is None:
         return ""
     try:
-        with found.caption_file.open(encoding="utf-8-sig") as file:
+        with picture.caption_file.open(encoding="utf-8-sig") as file:
             text = file.read(2 * MOST_CHARACTERS).strip()  # whatever stands behind it is too much
-            require_usable(text, _beside(found, found.caption_file))
+            require_usable(text, _beside(picture, picture.caption_file))
             return text
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"The caption file cannot be read: {shown(str(error), 160)}.",
-            where=str(found.caption_file),
+            where=str(picture.caption_file),
             found="no UTF-8 text",
             expected="text in UTF-8",
             remedy="Save it as UTF-8, or delete it to use the prompt.",

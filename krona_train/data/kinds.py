@@ -1,4 +1,4 @@
-"""Which files are read as pictures, and why others are not: told by their names."""
+"""Which files are read as pictures, and why others are not, by the endings of their names."""
 
 from __future__ import annotations
 
@@ -12,17 +12,20 @@ log = logging.getLogger(__name__)
 
 SUFFIXES = (
     *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif"),
-    *(".avif", ".jp2", ".jpx", ".jpf", ".j2k", ".j2c", ".jpc", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".tga", ".psd", ".qoi"),
+    *(".avif", ".jp2", ".jpx", ".jpf", ".j2k", ".j2c", ".jpc", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
+    *(".tga", ".psd", ".qoi"),
 )
 """Endings of the pictures that Pillow reads by itself, in small letters."""
 USUAL = "PNG, JPEG, WebP, AVIF, TIFF, BMP or GIF"
 PICTURE_FORMATS = (
-    *("PNG", "JPEG", "MPO", "WEBP", "BMP", "DIB", "TIFF", "GIF", "AVIF", "JPEG2000", "PPM", "TGA", "PSD", "QOI", "HEIF", "JXL"),
+    *("PNG", "JPEG", "MPO", "WEBP", "BMP", "DIB", "TIFF", "GIF", "AVIF", "JPEG2000", "PPM", "TGA", "PSD", "QOI"),
+    *("HEIF", "JXL"),
 )
 """What a file may be inside, whatever its ending. Those that start other programs, as EPS does, are not among them."""
 
 
 def _table(*rows: tuple[str, str]) -> dict[str, str]:
+    """Each ending with its dot, to its text; a row has several endings."""
     return {f".{ending}": reason for endings, reason in rows for ending in endings.split()}
 
 
@@ -31,7 +34,7 @@ _PLUGINS = _table(
     ("avif avifs", "AVIF pillow_avif pillow-avif-plugin"),
     ("jxl", "JPEG-XL pillow_jxl pillow-jxl-plugin"),
 )
-"""Ending to what it is called, the module that teaches Pillow to read it, and the package of that."""
+"""Ending to the format's name, the module that teaches Pillow to read it, and the package of that module."""
 _RAW = "a camera's raw picture: develop it and save it as JPEG or PNG"
 _LOOKS_LIKE_A_PICTURE = _table(
     ("cr2 cr3 nef nrw arw srf dng raf orf rw2 pef srw x3f raw 3fr iiq", _RAW),
@@ -66,7 +69,7 @@ def is_picture(suffix: str) -> bool:
 
 
 def looks_like_a_picture(suffix: str) -> bool:
-    """Whether it is a kind of picture, read or not."""
+    """Whether files of this ending are pictures of some kind, read or not."""
     suffix = suffix.lower()
     return suffix in SUFFIXES or suffix in _PLUGINS or suffix in _LOOKS_LIKE_A_PICTURE
 
@@ -75,10 +78,10 @@ def why_not(suffix: str) -> str:
     """Why files of this ending are left out, and what to do about it."""
     suffix = suffix.lower()
     if suffix in _PLUGINS:
-        called, module, package = _PLUGINS[suffix].split()
+        format_name, module, package = _PLUGINS[suffix].split()
         failed = _plugin(module)
         broken = "" if failed == _MISSING else f" (it is there, but fails: {failed})"
-        return f"{called} needs a package, pip install {package}{broken}; or save them as JPEG or PNG"
+        return f"{format_name} needs a package, pip install {package}{broken}; or save them as JPEG or PNG"
     return _LOOKS_LIKE_A_PICTURE.get(suffix) or _OTHER.get(suffix) or _ELSE
 
 
@@ -94,7 +97,7 @@ _MISSING = "it is not installed"
 
 @lru_cache(maxsize=8)
 def _plugin(module: str) -> str:
-    """Have a plugin register itself with Pillow; why it did not, else empty."""
+    """Have a plugin register itself with Pillow; returns why it did not, an empty text where it did."""
     try:
         plugin = importlib.import_module(module)
     except ModuleNotFoundError as error:

@@ -1,4 +1,4 @@
-"""What is in a folder, by the names of its files: pictures, their captions and masks, and all that is left out."""
+"""The files of a folder by their names: pictures, their captions and masks, and what is left out."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ _NUMBERED = re.compile(r"(\d+)_(.*)")
 
 
 @dataclass(frozen=True)
-class Found:
-    """A picture file in a folder, and what lies beside it."""
+class ListedPicture:
+    """A picture file of a folder, with the files that belong to it."""
 
     path: Path
     name: str
     """Relative to the folder that was searched."""
     repeats: int = 1
-    """What the folder's name begins with (``10_sks dog`` is 10)."""
+    """The number at the beginning of the subfolder's name (``10_sks dog`` is 10)."""
     text: str = ""
-    """The rest of the folder's name."""
+    """The rest of the subfolder's name."""
     caption_file: Path | None = None
     mask_file: Path | None = None
     described: str = ""
@@ -42,17 +42,17 @@ class Found:
 
 @dataclass(frozen=True)
 class Listing:
-    """The pictures of a folder and of its numbered subfolders, by name, and what else is there."""
+    """The pictures of a folder and of its numbered subfolders, by name, and the other files."""
 
-    pictures: tuple[Found, ...]
+    pictures: tuple[ListedPicture, ...]
     notices: tuple[Notice, ...]
-    """What is not used, and why."""
+    """Which files are not used, and why."""
     others: tuple[Path, ...] = ()
     """Further files that decide what is read, such as ``metadata.jsonl``."""
 
 
 def list_folder(folder: Path) -> Listing:
-    """See `Listing`; nothing but ``metadata.jsonl`` is opened.
+    """The files of a folder, sorted; of their contents only that of ``metadata.jsonl`` and ``metadata.csv`` is read.
 
     Raises:
         DataError: There is no such folder, or it may not be read.
@@ -75,24 +75,27 @@ def list_folder(folder: Path) -> Listing:
             plain += inside.folders
         else:
             plain.append(child)
-    pictures = [found for one in listings for found in one.pictures]
+    pictures = [picture for listing in listings for picture in listing.pictures]
     pictures, aside = _with_described(pictures, [*listings], folder)
-    taken = {found.path for found in pictures}
-    unsearched = [(child, told) for child in plain if (told := _unsearched(child, taken)) is not None]
-    aside += [(f"{_below(folder, child)}/{held}", reason) for child, (held, reason) in unsearched]
-    everything = [*(pair for one in listings for pair in one.aside), *aside]
+    taken = {picture.path for picture in pictures}
+    for child in plain:
+        unsearched = _unsearched(child, taken)
+        if unsearched is not None:
+            count, reason = unsearched
+            aside.append((f"{_below(folder, child)}/{count}", reason))
+    everything = [*(pair for listing in listings for pair in listing.aside), *aside]
     return Listing(
         tuple(pictures),
         left_out(sorted(everything, key=lambda pair: pair[1] == HIDDEN)),  # what matters least comes last
-        tuple(path for one in listings for path in one.described),
+        tuple(path for listing in listings for path in listing.described),
     )
 
 
 @dataclass
 class _Sorted:
-    """One folder's entries, told apart."""
+    """The entries of one folder by what they are; captions and masks are with their pictures."""
 
-    pictures: list[Found] = field(default_factory=list)
+    pictures: list[ListedPicture] = field(default_factory=list)
     folders: list[Path] = field(default_factory=list)
     described: list[Path] = field(default_factory=list)
     aside: list[tuple[str, str]] = field(default_factory=list)
@@ -100,6 +103,12 @@ class _Sorted:
 
 
 def _sorted(folder: Path, prefix: str, repeats: int = 1, text: str = "") -> _Sorted:
+    """
+    Args:
+        prefix: Goes before each name.
+        repeats: Of each picture.
+        text: Of each picture.
+    """
     result = _Sorted()
     pictures, texts, unread = [], [], []
     for path in _entries(folder):
@@ -126,7 +135,7 @@ def _sorted(folder: Path, prefix: str, repeats: int = 1, text: str = "") -> _Sor
     for path in pictures:
         mask = masks_beside.take(_mask_names(path, masks))
         beside = captions.take(_caption_names(path))
-        result.pictures.append(Found(path, f"{prefix}{printable(path.name)}", repeats, text, beside, mask))
+        result.pictures.append(ListedPicture(path, f"{prefix}{printable(path.name)}", repeats, text, beside, mask))
     aside += [(path, "its picture has another mask, or is not read") for path in masks_beside.left()]
     aside += [(path, _why_no_caption(path, pictures)) for path in captions.left()]
     result.aside += [(f"{prefix}{printable(path.name)}", reason) for path, reason in aside]
@@ -134,6 +143,10 @@ def _sorted(folder: Path, prefix: str, repeats: int = 1, text: str = "") -> _Sor
 
 
 def _entries(folder: Path) -> list[Path]:
+    """
+    Raises:
+        DataError: The folder may not be read.
+    """
     try:
         return sorted(folder.iterdir())
     except OSError as error:
@@ -182,17 +195,17 @@ class _Beside:
         self._taken: set[Path] = set()
 
     def take(self, names: Iterable[str]) -> Path | None:
-        """The first that there is."""
+        """The first of these names that is there; it counts as taken."""
         for name in names:
             alike = (path for path in self._alike.get(name.casefold(), ()) if path.name not in self._claimed)
-            found = self._files.get(name) or next(alike, None)
-            if found is not None:
-                self._taken.add(found)
-                return found
+            path = self._files.get(name) or next(alike, None)
+            if path is not None:
+                self._taken.add(path)
+                return path
         return None
 
     def left(self) -> Iterator[Path]:
-        """Those that nobody took."""
+        """The files that were not taken."""
         return (path for path in self._files.values() if path not in self._taken)
 
 
@@ -208,33 +221,37 @@ def _mask_names(path: Path, masks: Iterable[Path]) -> list[str]:
 
 
 def _why_no_caption(path: Path, pictures: Iterable[Path]) -> str:
+    """Why a caption file that no picture took is not used."""
     has_picture = any(path.name.casefold() in map(str.casefold, _caption_names(picture)) for picture in pictures)
     return "its picture has another caption" if has_picture else "no picture of this name is read"
 
 
 def _with_described(
-    pictures: list[Found], listings: Sequence[_Sorted], folder: Path
-) -> tuple[list[Found], list[tuple[str, str]]]:
-    """The pictures with their captions in one file, those in further subfolders that it names, and what of it is not used."""
-    result, aside = {found.path: found for found in pictures}, []
-    searched = {folder, *(found.path.parent for found in pictures)}
-    for path in (path for one in listings for path in one.described):
-        read = read_described(path)
+    pictures: list[ListedPicture], listings: Sequence[_Sorted], folder: Path
+) -> tuple[list[ListedPicture], list[tuple[str, str]]]:
+    """The pictures with captions from metadata files, and the names that are not used, with the reasons.
+
+    Pictures in further subfolders that a metadata file names are added.
+    """
+    result, aside = {picture.path: picture for picture in pictures}, []
+    searched = {folder, *(picture.path.parent for picture in pictures)}
+    for path in (path for listing in listings for path in listing.described):
+        described = read_described(path)
         own = f"{_below(folder, path.parent)}/" if path.parent != folder else ""
-        aside += [(f"{own}{line}", reason) for line, reason in read.refused]
+        aside += [(f"{own}{line}", reason) for line, reason in described.refused]
         alike = {
-            found.path.relative_to(path.parent).as_posix().casefold(): found
-            for found in result.values()
-            if path.parent in found.path.parents
+            picture.path.relative_to(path.parent).as_posix().casefold(): picture
+            for picture in result.values()
+            if path.parent in picture.path.parents
         }
-        for name, caption in read.captions.items():
+        for name, caption in described.captions.items():
             place = path.parent / name
-            found = result.get(place) or alike.get(name.casefold())
+            picture = result.get(place) or alike.get(name.casefold())
             is_elsewhere = place.is_file() and place.parent not in searched
-            if found is None and is_elsewhere and is_picture(place.suffix) and not is_hidden(place.name):
-                found = Found(place, _below(folder, place))
-            if found is not None:
-                result[found.path] = replace(found, described=found.described or caption)
+            if picture is None and is_elsewhere and is_picture(place.suffix) and not is_hidden(place.name):
+                picture = ListedPicture(place, _below(folder, place))
+            if picture is not None:
+                result[picture.path] = replace(picture, described=picture.described or caption)
             elif is_elsewhere:
                 aside.append((_below(folder, place), HIDDEN if is_hidden(place.name) else why_not(place.suffix)))
             elif not place.is_file():
@@ -243,19 +260,22 @@ def _with_described(
 
 
 def _below(folder: Path, path: Path) -> str:
+    """The path below the folder, for messages."""
     return printable(path.relative_to(folder).as_posix())
 
 
 def _unsearched(folder: Path, taken: set[Path]) -> tuple[str, str] | None:
-    """A subfolder that is left alone, with how many pictures are in it, and why; ``None`` where all of them are taken."""
+    """How many pictures are in a subfolder that is left alone, as text, and why;
+    ``None`` where all of them are taken."""
     try:
         inside = [Path(entry.path) for entry in os.scandir(folder)]
     except OSError as error:
         return "", f"the subfolder cannot be read: {error.strerror or error}"
-    pictures = [path for path in inside if looks_like_a_picture(path.suffix) and path not in taken and not is_hidden(path.name)]
+    left = [path for path in inside if path not in taken and not is_hidden(path.name)]
+    pictures = [path for path in left if looks_like_a_picture(path.suffix)]
     if not pictures and any(path in taken for path in inside):
         return None
-    held = f" ({len(pictures)} picture{'s' if len(pictures) != 1 else ''})" if pictures else ""
+    count = f" ({len(pictures)} picture{'s' if len(pictures) != 1 else ''})" if pictures else ""
     if re.fullmatch(r"0+_.*", folder.name):
-        return held, "a subfolder that comes 0 times"
-    return held, "a subfolder; those with a number and _ before their name are read, as in 1_dog"
+        return count, "a subfolder that comes 0 times"
+    return count, "a subfolder; those with a number and _ before their name are read, as in 1_dog"

@@ -1,4 +1,4 @@
-"""What whoever trains should know about the files of a folder, such as those that are not used; as values."""
+"""Notices for whoever trains about the files of a folder, such as which of them are not used."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from dataclasses import dataclass, replace
 
 LEFT_OUT = "Left out"
 MOST_NAMES = 100
-"""Names of one notice in the console and in a run's log; their number is always told."""
+"""Names of one notice in the console and in a run's log; their number is always shown."""
 
 
 @dataclass(frozen=True)
 class Notice:
-    """Something that is so for some files."""
+    """What becomes of some files, and why."""
 
     what: str
-    """What becomes of them: `LEFT_OUT`, or a few words such as ``Learnt whole``."""
+    """`LEFT_OUT`, or a few words such as ``Learnt whole``."""
     reason: str
     names: tuple[str, ...]
     """The files, as the folder has them."""
@@ -24,7 +24,7 @@ class Notice:
         """``Left out (2), a caption without a picture: a.txt, b.txt``.
 
         Args:
-            most: Names at most; how many there are more is told.
+            most: Names at most; the number of the others follows them.
         """
         more = f" and {len(self.names) - most} more" if len(self.names) > most else ""
         return f"{self.what} ({len(self.names)}), {self.reason}: {', '.join(self.names[:most])}{more}"

@@ -19,11 +19,12 @@ from .kinds import formats
 LARGEST_MEGAPIXELS = 175
 """Larger pictures are not decoded: a few bytes of file can ask for gigabytes of memory. Pillow's own limit is 179."""
 GAP = 3
-"""A JPEG is decoded at an eighth, a quarter or half of its size where that still is this many times what is needed; see docs/LOG.md."""
+"""A JPEG is decoded at an eighth, a quarter or half of its size where that still is this many times what is needed; see
+docs/LOG.md."""
 
 UNREADABLE = (
-    *(OSError, UnidentifiedImageError, Image.DecompressionBombError, Image.DecompressionBombWarning, ValueError, SyntaxError),
-    *(EOFError, LookupError, TypeError, ArithmeticError, MemoryError, struct.error, zlib.error),
+    *(OSError, UnidentifiedImageError, Image.DecompressionBombError, Image.DecompressionBombWarning, ValueError),
+    *(SyntaxError, EOFError, LookupError, TypeError, ArithmeticError, MemoryError, struct.error, zlib.error),
     *(RuntimeError, AssertionError),  # of its AVIF decoder, and of what it believes of its own readers
 )
 """What Pillow raises about files that are no picture, or half of one."""
@@ -31,7 +32,8 @@ _LYING = (5, 6, 7, 8)
 """EXIF orientations that swap width and height."""
 _JPEG = ("JPEG", "MPO")
 _FRAMES = ("GIF", "WEBP", "PNG", "TIFF", "AVIF")
-"""Where a second picture in the file is one that is lost. Phones keep depths and brightnesses as further pictures of a JPEG."""
+"""Formats in which a second picture in the file is one that is lost. In a JPEG, phones keep depths and brightnesses as
+further pictures."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Facts:
 
 
 def look(path: Path) -> Facts:
-    """What the header says; nothing is decoded.
+    """What the header of a picture file says; nothing is decoded.
 
     Raises:
         UNREADABLE: It is no picture, or too large.
@@ -68,10 +70,10 @@ def look_at(data: bytes) -> Facts:
 
 
 def require_whole(path: Path) -> None:
-    """See whether the pixels can be had: a JPEG is whole if it has its end, a PNG by its checksums; others are decoded.
+    """Check that the pixels can be read: a JPEG by its end, a PNG by its checksums, others by decoding them.
 
     Raises:
-        UNREADABLE: They cannot, with the reason.
+        UNREADABLE: They cannot; the error says why.
     """
     with path.open("rb") as file:
         start = file.read(16)
@@ -89,8 +91,8 @@ def pixels(data: bytes, least: Size | None = None) -> Image.Image:
     """A file's picture, decoded and upright, in the mode that it has.
 
     Args:
-        least: What it will be scaled to, in upright pixels; a JPEG that is much larger is decoded smaller, never below `GAP`
-            times this. ``None`` decodes everything.
+        least: The size that it will be scaled to, in upright pixels; a JPEG that is much larger is decoded smaller,
+            never below `GAP` times this. ``None`` decodes everything.
 
     Raises:
         UNREADABLE: It is no picture, or half of one, or too large.
@@ -121,6 +123,7 @@ def why(error: BaseException) -> str:
 
 
 def _head_of(file: BinaryIO) -> BinaryIO:
+    """The file; of a PNG a copy of what comes before its pixels, as `png.header` gives it."""
     start = file.read(len(png.SIGNATURE))
     if png.is_png(start):
         return png.header(file)
@@ -129,6 +132,10 @@ def _head_of(file: BinaryIO) -> BinaryIO:
 
 
 def _opened(file: BinaryIO) -> ImageFile.ImageFile:
+    """
+    Raises:
+        UNREADABLE: The file is no picture of `formats`, or too large.
+    """
     try:
         image = Image.open(file, formats=formats())
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -142,9 +149,9 @@ def _opened(file: BinaryIO) -> ImageFile.ImageFile:
     return image
 
 
-def _too_large(found: str) -> Image.DecompressionBombError:
+def _too_large(size: str) -> Image.DecompressionBombError:
     return Image.DecompressionBombError(
-        f"it is too large: {found}, and at most {LARGEST_MEGAPIXELS} megapixels are read; save it smaller"
+        f"it is too large: {size}, and at most {LARGEST_MEGAPIXELS} megapixels are read; save it smaller"
     )
 
 

@@ -27,7 +27,7 @@ class Picture:
     """A file, or ``(height, width, 3)`` in [0, 1]."""
     caption: str
     name: str
-    """What messages call it."""
+    """Its name in messages."""
     mask: Path | Tensor | None = None
     """Where the picture is learnt: a file whose white counts, the picture's own file for what is opaque in it, or
     ``(height, width)`` in [0, 1]. ``None`` counts everything."""
@@ -41,11 +41,11 @@ class Dataset:
 
     pictures: tuple[Picture, ...]
     resolution: int = 0
-    """Side in pixels of a square of the same area; 0 takes what the settings say, and 0 there what the model was trained at."""
+    """Side in pixels of a square of the same area; 0 takes the settings' resolution, and 0 there the model's own."""
     trigger: str = ""
     """The rare word that stands for the subject in the captions."""
     class_prompt: str = ""
-    """What the subject is a kind of; empty takes the captions without the trigger."""
+    """A caption of the subject's class, such as ``a photo of a dog``; empty takes the captions without the trigger."""
     class_pictures: tuple[Picture, ...] = ()
     """Other members of the subject's class, to keep what the model knows about it."""
     class_count: int = 0
@@ -57,14 +57,14 @@ class Dataset:
     """Files that are not used, and what else whoever trains should know."""
 
     def __post_init__(self) -> None:
-        # One truth: whichever of the two is given, both say it.
+        # The resolution is in two places: whichever is given, both have it.
         resolution = self.resolution or self.settings.resolution
         object.__setattr__(self, "resolution", resolution)
         object.__setattr__(self, "settings", replace(self.settings, resolution=resolution))
 
     @property
     def captions(self) -> tuple[str, ...]:
-        """One per picture."""
+        """The caption of each picture."""
         return tuple(picture.caption for picture in self.pictures)
 
     @property
@@ -77,7 +77,7 @@ class Dataset:
         """What class pictures show: the class prompt, or the first picture's caption without the trigger.
 
         Raises:
-            DataError: Neither a class prompt nor a trigger is known, or the trigger is not in that caption.
+            DataError: There is neither a class prompt nor a trigger, or the trigger is not in that caption.
         """
         return class_caption(self.captions[0] if self.pictures else "", self.trigger, self.class_prompt)
 
@@ -100,8 +100,8 @@ def from_tensor(images: Tensor, prompt: str, masks: Tensor | None = None, repeat
         masks = masks[None] if masks.ndim == 2 else masks
         if tuple(masks.shape[1:]) != tuple(images.shape[1:3]) or len(masks) not in (1, len(images)):
             raise DataError(
-                f"{len(masks)} masks of {masks.shape[2]} × {masks.shape[1]} pixels are connected for {len(images)} pictures "
-                f"of {images.shape[2]} × {images.shape[1]}.",
+                f"{len(masks)} masks of {masks.shape[2]} × {masks.shape[1]} pixels are connected for {len(images)} "
+                f"pictures of {images.shape[2]} × {images.shape[1]}.",
                 where="the pictures from the graph",
                 found=tuple(masks.shape),
                 expected=tuple(images.shape[:3]),
@@ -115,7 +115,11 @@ def from_tensor(images: Tensor, prompt: str, masks: Tensor | None = None, repeat
 
 
 def require_prompt(prompt: str, what: str) -> None:
-    """
+    """See whether a prompt can be the caption of pictures.
+
+    Args:
+        what: The pictures, for the error.
+
     Raises:
         DataError: The prompt is empty, or cannot be a caption.
     """

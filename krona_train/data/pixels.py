@@ -23,13 +23,13 @@ from .tones import in_colour, in_grey
 log = logging.getLogger(__name__)
 
 _MOST_SCALED = 8
-"""A picture is cut before it is scaled where the whole of it, scaled, would have more than this many times the cut's area."""
+"""A picture is cut before it is scaled where all of it, scaled, would have more than this many times the cut's area."""
 
 
 class Content:
-    """One picture: what is hashed is what is decoded, even if the file changes in between.
+    """The pixels of one picture. What is hashed is what is decoded, even if the file changes in between.
 
-    Every property may raise a `DataError`: the file has gone or changed since it was found.
+    Every property may raise a `DataError`: the file has gone or changed since the folder was read.
     """
 
     def __init__(self, picture: Picture) -> None:
@@ -38,8 +38,11 @@ class Content:
 
     @cached_property
     def _file(self) -> bytes:
+        """The bytes of the picture's file; only where it is one."""
+        source = self.picture.source
+        assert not isinstance(source, Tensor)
         try:
-            return Path(self.picture.source).read_bytes()  # type: ignore[arg-type]
+            return Path(source).read_bytes()
         except OSError as error:
             raise _gone(self.picture, error) from error
 
@@ -49,7 +52,8 @@ class Content:
         source = self.picture.source
         if isinstance(source, Tensor):
             values = source.detach().cpu().contiguous()
-            return hashlib.sha256(f"{tuple(values.shape)} {values.dtype} ".encode() + values.numpy().tobytes()).hexdigest()
+            kind = f"{tuple(values.shape)} {values.dtype} "
+            return hashlib.sha256(kind.encode() + values.numpy().tobytes()).hexdigest()
         return hashlib.sha256(self._file).hexdigest()
 
     @cached_property
@@ -90,9 +94,9 @@ class Content:
         return _on_white(self._decoded)
 
     def scaled_to(self, width: int, height: int) -> Image.Image:
-        """The upright picture in RGB, to be scaled to so many pixels: of a much larger JPEG no more is decoded than that needs.
+        """The upright picture in RGB, for scaling to so many pixels: a much larger JPEG is decoded smaller than it is.
 
-        The last one is kept, for the next cut.
+        The picture of the last call is kept, for the next cut.
         """
         if isinstance(self.picture.source, Tensor) or not self._facts.is_jpeg or "image" in self.__dict__:
             return self.image
@@ -133,8 +137,9 @@ class Content:
 
 
 def cut(image: Image.Image, view: View) -> Tensor:
-    """The pixels of a view of an upright picture: ``(height, width, 3)`` in [0, 1], or ``(height, width)`` of a mask."""
-    smooth = Image.Resampling.LANCZOS if image.mode == "RGB" else Image.Resampling.BILINEAR  # LANCZOS rings beyond the edge
+    """The pixels of a view of an upright picture: ``(height, width, 3)`` in [0, 1], ``(height, width)`` of a mask."""
+    # Masks are scaled without LANCZOS, which rings beyond an edge.
+    smooth = Image.Resampling.LANCZOS if image.mode == "RGB" else Image.Resampling.BILINEAR
     left = view.scaled_width - view.width - view.left if view.flip else view.left
     box = (left, view.top, left + view.width, view.top + view.height)
     if view.kept * _MOST_SCALED < 1:
@@ -148,8 +153,11 @@ def cut(image: Image.Image, view: View) -> Tensor:
     return torch.from_numpy(np.asarray(image, dtype=np.float32) / 255.0)
 
 
-def _scaled_part(image: Image.Image, view: View, box: tuple[int, int, int, int], smooth: Image.Resampling) -> Image.Image:
-    """What ``box`` cuts out of the scaled picture, without scaling the whole: 4000 × 2 pixels would become a gigabyte."""
+def _scaled_part(
+    image: Image.Image, view: View, box: tuple[int, int, int, int], smooth: Image.Resampling
+) -> Image.Image:
+    """What ``box`` cuts out of the scaled picture, without scaling all of it:
+    4000 × 2 pixels would become a gigabyte."""
     across = _source(box[0], box[2], image.width, view.scaled_width)
     down = _source(box[1], box[3], image.height, view.scaled_height)
     size = (across[1] - across[0], down[1] - down[0])
@@ -158,7 +166,7 @@ def _scaled_part(image: Image.Image, view: View, box: tuple[int, int, int, int],
 
 
 def _source(start: int, end: int, pixels: int, scaled: int) -> tuple[int, int, float, float]:
-    """A stretch of the scaled picture, widened by what its ends are mixed with; and where it lies in the picture itself."""
+    """A stretch of the scaled picture, widened by what its ends are mixed with, and its ends in the picture itself."""
     scale = pixels / scaled
     margin = ceil(3 * max(1.0, 1 / scale)) + 1  # LANCZOS reaches three pixels far, of the picture or of the result
     start, end = max(0, start - margin), min(scaled, end + margin)
@@ -166,12 +174,14 @@ def _source(start: int, end: int, pixels: int, scaled: int) -> tuple[int, int, f
 
 
 def _on_white(image: Image.Image) -> Image.Image:
-    return image if image.mode == "RGB" else Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    if image.mode == "RGB":
+        return image
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
 
 
 def to_grid(mask: Tensor, space: tuple[int, ...]) -> Tensor:
     """A mask ``(height, width)`` as the mean over each place of a latent: ``(*space)``."""
-    means = torch.nn.functional.adaptive_avg_pool2d(mask[None, None], space[-2:])[0, 0]
+    means = torch.nn.functional.adaptive_avg_pool2d(mask[None, None], (space[-2], space[-1]))[0, 0]
     return means.expand(space).contiguous()
 
 
@@ -187,7 +197,8 @@ def is_readable(path: Path) -> bool:
 
 
 def check_mask_size(picture: Path, mask: Path) -> None:
-    """
+    """See whether a mask has the size of its picture, by the headers of both.
+
     Raises:
         DataError: The mask has another size than the picture, or one of them cannot be read.
     """

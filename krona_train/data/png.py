@@ -1,7 +1,8 @@
-"""What a PNG file holds beside its picture, told apart without decoding: texts of any length, checksums, where it ends.
+"""The parts of a PNG file beside its pixels, without decoding: texts of any length, checksums, the end of the file.
 
-Pillow refuses compressed texts of more than a megabyte (``MAX_TEXT_CHUNK``), a limit of the whole process; ComfyUI and others write whole
-graphs into their pictures. Nothing of it is needed here, so it is taken out before Pillow sees the file.
+Pillow refuses compressed texts of more than a megabyte (``MAX_TEXT_CHUNK``), a limit of the whole process; ComfyUI and
+others write whole graphs into their pictures. Nothing of it is needed here, so it is taken out before Pillow sees the
+file.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 _ASIDE = (*_TEXTS, b"iCCP")
 """Chunks that may be taken out: colour profiles have the same limit, and are not applied."""
 _TURNS = (b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")
-"""Texts that may say how a picture lies."""
+"""Beginnings of texts that may say how a picture is turned."""
 _SMALL = 1 << 20
+"""Bytes of texts that Pillow reads without trouble."""
 _BLOCK = 1 << 20
+"""Bytes that are read at once."""
 
 Chunk = tuple[bytes, int, int]
 """Its kind, where its data begin, and their length."""
@@ -31,7 +34,7 @@ def is_png(start: bytes) -> bool:
 
 
 def header(file: BinaryIO) -> io.BytesIO:
-    """As much of a PNG as says what it is: everything but its pixels and texts. It can be opened, not loaded."""
+    """A PNG without its pixels and texts: Pillow can open it and say what it is, but not load it."""
     before, after = [], []
     seen_pixels = False
     for chunk in _chunks(file):
@@ -46,7 +49,7 @@ def header(file: BinaryIO) -> io.BytesIO:
 
 
 def without_texts(data: bytes) -> bytes:
-    """The same picture, without what Pillow might refuse to read; unchanged where there is little of it."""
+    """The bytes of a PNG file without the texts that Pillow might refuse; unchanged where these are few."""
     file = io.BytesIO(data)
     aside = [chunk for chunk in _chunks(file) if _may_go(file, chunk)]
     if all(kind == b"tEXt" for kind, _, _ in aside) and sum(length for _, _, length in aside) < _SMALL:
@@ -59,7 +62,7 @@ def without_texts(data: bytes) -> bytes:
 
 
 def is_sound(file: BinaryIO) -> bool:
-    """Whether the file has its end, and pixels as they were written, by their checksums."""
+    """Whether the file has its end, and the checksums of its pixels are right."""
     kind = b""
     for kind, start, length in _chunks(file):
         if kind in (b"IHDR", b"PLTE", b"tRNS", b"IDAT"):
@@ -73,6 +76,7 @@ def is_sound(file: BinaryIO) -> bool:
 
 
 def _chunks(file: BinaryIO) -> Iterator[Chunk]:
+    """The chunks up to ``IEND``, or to where the file is cut off."""
     place = len(SIGNATURE)
     while True:
         file.seek(place)
@@ -87,6 +91,7 @@ def _chunks(file: BinaryIO) -> Iterator[Chunk]:
 
 
 def _may_go(file: BinaryIO, chunk: Chunk) -> bool:
+    """Whether a chunk can be left out: a text or a colour profile that does not say how the picture is turned."""
     kind, start, length = chunk
     if kind not in _ASIDE:
         return False

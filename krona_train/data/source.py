@@ -1,4 +1,4 @@
-"""The pictures of a training, read from where its choices say."""
+"""The pictures of a training, read from the folders that its choices name."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ from krona_ops.errors import DataError
 
 from ..settings.groups import DataConfig, PriorConfig
 from .choices import PictureFiles
-from .folder import Progress, read_folder, tell
+from .folder import Progress, log_notices, read_folder
 from .notices import Notice, below
 from .pictures import Dataset
 
 
-def read_pictures(pictures: PictureFiles, settings: DataConfig, progress: Progress = lambda done, total, what: None) -> Dataset:
-    """The pictures, found and read; the log says what of the folders is not used.
+def read_pictures(
+    pictures: PictureFiles, settings: DataConfig, progress: Progress = lambda done, total, what: None
+) -> Dataset:
+    """The data set of the folders that are named; the log says which of their files are not used.
 
     Raises:
-        DataError: No folder is named, or it does not exist, has no readable pictures, or a caption or mask cannot be used.
+        DataError: No folder is named, or it does not exist, has no readable pictures, or a caption or mask cannot be
+            used.
     """
     if not pictures.folder:  # as in the run.yaml of pictures that came from a graph
         raise DataError(
@@ -28,7 +31,7 @@ def read_pictures(pictures: PictureFiles, settings: DataConfig, progress: Progre
             expected="the path of a folder",
             remedy="Add folder: /path/to/pictures below pictures:.",
         )
-    found = read_folder(
+    reading = read_folder(
         pictures.folder,
         pictures.prompt,
         captions=pictures.captions,
@@ -36,36 +39,36 @@ def read_pictures(pictures: PictureFiles, settings: DataConfig, progress: Progre
         repeats=pictures.repeats,
         progress=progress,
     )
-    tell(found.notices)
+    log_notices(reading.notices)
     dataset = Dataset(
-        found.pictures,
+        reading.pictures,
         settings.resolution,
         pictures.trigger,
         pictures.class_prompt,
         (),
         pictures.class_count,
         settings,
-        notices=found.notices,
+        notices=reading.notices,
     )
     return replace(with_class_folder(dataset, pictures.class_folder, progress), source=pictures)
 
 
 def with_class_folder(dataset: Dataset, folder: str, progress: Progress = lambda done, total, what: None) -> Dataset:
-    """The data set with the class pictures of a folder; as it is where none is named.
+    """The data set with the class pictures of a folder added; unchanged where no folder is named.
 
     Raises:
-        DataError: The folder cannot be used, or what its pictures show is not known.
+        DataError: The folder cannot be used, or there is no caption for its pictures.
     """
     if not folder:
         return dataset
-    found = read_folder(folder, dataset.class_caption, progress=progress)
-    notices = below(Path(folder).name, found.notices)
-    tell(notices)
-    return dataset.with_class_pictures(found.pictures, notices)
+    reading = read_folder(folder, dataset.class_caption, progress=progress)
+    notices = below(Path(folder).name, reading.notices)
+    log_notices(notices)
+    return dataset.with_class_pictures(reading.pictures, notices)
 
 
 def unused_class_pictures(dataset: Dataset, prior: PriorConfig) -> tuple[Notice, ...]:
-    """What there is to say where class pictures are named, and the settings have another prior or none."""
+    """A notice where there are class pictures, and the settings have another prior or none."""
     if not dataset.class_pictures or (prior.weight > 0 and prior.source == "pictures"):
         return ()
     reason = "the prior is off" if prior.weight == 0 else "the prior is the model's own prediction"

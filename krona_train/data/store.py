@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from torch import Tensor
 
@@ -13,8 +13,8 @@ from .buckets import PictureSize, View
 from .cache import Cache, can_hold, entry_key
 from .pixels import Content
 
-EncodedText = tuple[Tensor, Mapping[str, Any]]
-"""The embedding ``(1, tokens, width)``, and what else the text encoder says."""
+EncodedText = tuple[Tensor, Mapping[str, object]]
+"""The embedding ``(1, tokens, width)``, and the text encoder's other outputs by name, such as ``pooled_output``."""
 _EMBEDDING = "embedding"
 
 
@@ -22,7 +22,8 @@ class Encoder(Protocol):
     """A model's VAE and text encoder."""
 
     def picture_identity(self) -> str | None:
-        """Differs for encoders that encode differently; ``None`` where that cannot be told, so that nothing is kept."""
+        """A text that differs for encoders that encode differently;
+        ``None`` where there is none, so nothing is kept."""
 
     def text_identity(self, caption: str) -> str | None:
         """The same for the text encoder and one caption."""
@@ -35,14 +36,14 @@ class Encoder(Protocol):
         """
 
     def encode_captions(self, captions: Sequence[str]) -> Mapping[str, EncodedText]:
-        """Each caption encoded."""
+        """The captions, each with its encoding."""
 
-    def condition(self, text: EncodedText, size: PictureSize, caption: str) -> Any:
-        """What the model is told about one picture; ``text`` is the caption, encoded."""
+    def condition(self, text: EncodedText, size: PictureSize, caption: str) -> object:
+        """The model's condition for one picture; only the backbone looks inside. ``text`` is the caption, encoded."""
 
 
 class Store:
-    """Encodings by what they depend on: from memory, from the cache, or made and kept in both."""
+    """Encoded captions and cuts: from memory, else from the cache, else made and kept in both."""
 
     def __init__(self, encoder: Encoder, cache: Cache | None) -> None:
         self.encoder, self.cache = encoder, cache
@@ -51,7 +52,7 @@ class Store:
         self._made = 0
 
     def text(self, caption: str) -> EncodedText:
-        """A caption, encoded."""
+        """The encoding of a caption."""
         if caption not in self._texts:
             identity = self.encoder.text_identity(caption)
             key = entry_key("text", identity, caption)
@@ -70,12 +71,13 @@ class Store:
         if self.cache is None or identity is None or not can_hold(extras) or _EMBEDDING in extras:
             return embedding, extras
         tensors = {name: value for name, value in extras.items() if isinstance(value, Tensor)}
-        self.cache.put(key, {**tensors, _EMBEDDING: embedding}, {name: v for name, v in extras.items() if name not in tensors})
+        values = {name: value for name, value in extras.items() if name not in tensors}
+        self.cache.put(key, {**tensors, _EMBEDDING: embedding}, values)
         self._made += 1
         return self._kept_text(key, identity) or (embedding, extras)  # mapped, where it could be written
 
     def latent(self, content: Content, view: View) -> Tensor:
-        """A cut of a picture, encoded."""
+        """The encoding of a cut of a picture, ``(C, *space)``."""
         identity = self.encoder.picture_identity()
         key = entry_key("latent", identity, content.digest, view)
         if key not in self._latents:
@@ -91,7 +93,8 @@ class Store:
         try:
             latent = self.encoder.encode_picture(content.cut(view))
         except DataError as error:
-            raise DataError(str(error), where=content.picture.name, found=error.found, expected=error.expected) from error
+            name = content.picture.name
+            raise DataError(str(error), where=name, found=error.found, expected=error.expected) from error
         if self.cache is None or identity is None:
             return latent
         self.cache.put(key, {"latent": latent})
@@ -100,6 +103,6 @@ class Store:
         return latent if kept is None else kept
 
     def close(self) -> None:
-        """Keep the cache below its limit, where it has grown."""
+        """Bring the cache below its limit, where entries were added."""
         if self.cache is not None and self._made:
             self.cache.prune()

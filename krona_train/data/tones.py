@@ -1,4 +1,4 @@
-"""Pictures of more than eight bits as eight bits, with their tones: Pillow's own conversion clips them to white."""
+"""Pictures of more than eight bits as eight bits with their tones; Pillow's own conversion clips them to white."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ def in_colour(image: Image.Image) -> Image.Image:
     if image.mode == "LAB":
         from PIL import ImageCms  # a library of its own, for this kind of picture alone
 
-        return ImageCms.profileToProfile(image, ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), outputMode="RGB")
+        lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
+        assert converted is not None  # it is only where the picture is changed in place
+        return converted
     wanted = "RGBA" if image.has_transparency_data else "RGB"
     return image if image.mode == wanted else image.convert(wanted)
 
@@ -45,25 +48,28 @@ def in_grey(image: Image.Image) -> Image.Image:
     else:
         white = 4095 if _tag(image, _BITS) == 12 else 65535
     # float32 holds 16 bits exactly; of 32 bits it keeps more than the eight that are wanted
-    grey = Image.fromarray((np.asarray(values, np.float32) / np.float32(white / 255)).round().clip(0, 255).astype(np.uint8))
+    tones = (np.asarray(values, np.float32) / np.float32(white / 255)).round().clip(0, 255)
+    grey = Image.fromarray(tones.astype(np.uint8))
     return ImageOps.invert(grey) if image.format == "TIFF" and _tag(image, _WHITE_IS_ZERO) == 0 else grey
 
 
 def _white_of_integers(brightest: int, made_as: str | None) -> int:
-    """PNG and PNM count to 65535. A TIFF of 32 bits does not say where its white is: the smallest usual one that holds all."""
+    """The value of white. PNG and PNM count to 65535; a TIFF of 32 bits does not say, so it is the smallest usual one
+    that is at least the brightest."""
     if made_as in ("PNG", "PPM"):
         return 65535
     return next(white for white in (255, 65535, 2**31 - 1, 2**32 - 1) if brightest <= white)
 
 
 def _white_of_floats(brightest: float) -> float:
-    """1, as editors write; 255 or 65535 where the values are counted like integers'; else the brightest."""
+    """The value of white: 1, as editors write; 255 or 65535 where values are counted like integers'; else the
+    brightest."""
     usual = ((_BRIGHTEST_FLOAT, 1.0), (255.5, 255.0), (65535.5, 65535.0))
     return next((white for limit, white in usual if brightest <= limit), brightest)
 
 
-def _tag(image: Image.Image, number: int) -> int | None:
-    """The first value of a TIFF's tag."""
+def _tag(image: Image.Image, number: int) -> object:
+    """The first value of a TIFF's tag; ``None`` where there is no such tag."""
     tags = getattr(image, "tag_v2", None)
     value = tags.get(number) if tags is not None else None
     return value[0] if isinstance(value, tuple) and value else value

@@ -68,7 +68,7 @@ class Material:
         Raises:
             AdapterFileError: The file is missing, damaged, or of another kind.
         """
-        return unpack(path, (Material, *cls._CLASSES))
+        return unpack(path, Material, (Material, *cls._CLASSES))
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ CLASSES = (Branch, Leaf)
 
 
 def there_and_back(value, tmp_path, classes=CLASSES):
-    return unpack(pack(value, tmp_path / "value.safetensors", classes), classes)
+    return unpack(pack(value, tmp_path / "value.safetensors", classes), type(value), classes)
 
 
 def bits(tensor):
@@ -106,7 +106,7 @@ def test_views_of_one_another_and_strides_of_every_kind_come_back(tmp_path):
 def test_tensors_made_in_inference_mode_can_be_written_and_what_is_read_can_be_trained_with(tmp_path):
     with torch.inference_mode():
         path = pack(torch.ones(3), tmp_path / "value.safetensors", CLASSES)
-    back = unpack(path, CLASSES)
+    back = unpack(path, object, CLASSES)
     (back * torch.ones(3, requires_grad=True)).sum().backward()
 
 
@@ -172,7 +172,7 @@ def test_a_hostile_or_damaged_value_is_a_clear_error_and_runs_nothing(what, tmp_
     monkeypatch.chdir(tmp_path)
     path = forged(tmp_path, HOSTILE[what])
     with pytest.raises(AdapterFileError, match="damaged or of another version") as caught:
-        unpack(path, CLASSES)
+        unpack(path, object, CLASSES)
     assert str(path) in str(caught.value)
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
@@ -183,14 +183,21 @@ def test_a_file_that_is_missing_cut_short_of_another_kind_or_no_safetensors_file
     for size in (0, 7, 40, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:size])
         with pytest.raises(AdapterFileError, match="This file cannot be read"):
-            unpack(path, CLASSES)
+            unpack(path, object, CLASSES)
     with pytest.raises(AdapterFileError, match="This file cannot be read"):
-        unpack(tmp_path / "missing.safetensors", CLASSES)
+        unpack(tmp_path / "missing.safetensors", object, CLASSES)
     with pytest.raises(AdapterFileError, match="no encoded data set"):
-        unpack(forged(tmp_path, {"list": []}, kind="another"), CLASSES)
+        unpack(forged(tmp_path, {"list": []}, kind="another"), object, CLASSES)
     save_file({"weight": torch.ones(2)}, path, {"krona.kind": KIND})
     with pytest.raises(AdapterFileError, match="damaged or of another version"):
-        unpack(path, CLASSES)
+        unpack(path, object, CLASSES)
+
+
+def test_a_value_of_another_class_than_the_expected_is_a_clear_error(tmp_path):
+    path = pack([1, 2], tmp_path / "value.safetensors", CLASSES)
+    assert unpack(path, list, CLASSES) == [1, 2]
+    with pytest.raises(AdapterFileError, match="it holds a list, not a tuple"):
+        unpack(path, tuple, CLASSES)
 
 
 def test_the_material_of_a_training_comes_back_with_what_its_items_share(comfy, tmp_path):
