@@ -11,7 +11,8 @@ HISTORY = {"docs/LOG.md", "CHANGELOG.md"}
 FOLDERS = "krona_ops|krona_host|krona_train|nodes|web|tools|tests|benchmarks|proof|samples|docs|example_workflows|locales"
 PAGES = sorted(
     str(page.relative_to(ROOT))
-    for page in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("samples/*.md"), *ROOT.glob("web/docs/*.md"))
+    for folder in ("", "docs/", "docs/architecture/", "samples/", "web/docs/")
+    for page in ROOT.glob(f"{folder}*.md")
 )
 CURRENT = [page for page in PAGES if page not in HISTORY]
 
@@ -26,12 +27,12 @@ def files():
 
 
 def paths(text):
-    """Paths below the pack's folders that a text names: files, folders, and modules without their ending."""
-    return [found.rstrip(".") for found in re.findall(rf"(?<![\w/.-])(?:\.\./)*((?:{FOLDERS})(?:/[\w.-]+)+/?)", text)]
+    """Paths below the pack's folders that a text names: files, folders, modules without their ending, and patterns with stars."""
+    return [path.rstrip(".") for path in re.findall(rf"(?<![\w/.-])(?:\.\./)*((?:{FOLDERS})(?:/[\w.*-]+)+/?)", text)]
 
 
 def missing(text):
-    return [path for path in paths(text) if not (ROOT / path).exists() and not (ROOT / f"{path}.py").exists()]
+    return [path for path in paths(text) if not any(ROOT.glob(path)) and not (ROOT / f"{path}.py").exists()]
 
 
 def unknown_modules(text, known):
@@ -80,8 +81,8 @@ def test_every_link_of_a_page_leads_somewhere(page):
 
 
 def test_what_is_not_there_is_found():
-    text = "see `krona_ops/linalg.py`, krona_train/loop, tools/host.py. `nowhere.py` and `loop.py`, `make fly` or\nmake test\n[a](b.md) [c](#d)"
-    assert missing(text) == ["krona_ops/linalg.py"]
+    text = "see `krona_ops/linalg.py`, krona_train/loop, tools/host.py, docs/*.md, docs/*.xls. `nowhere.py` and `loop.py`, `make fly` or\nmake test\n[a](b.md) [c](#d)"
+    assert missing(text) == ["krona_ops/linalg.py", "docs/*.xls"]
     assert unknown_modules(text, files()) == ["nowhere.py"]
     assert unknown_targets(text, "test: setup\n") == ["fly"]
     assert dead_links("README.md", text) == ["b.md", "#d"]

@@ -1,4 +1,5 @@
 // @ts-check
+/** What is said about files that are dropped and sent. */
 
 export const TEXTS = {
   en: {

@@ -1,4 +1,5 @@
 // @ts-check
+/** What the heat map and the window for a strength say. */
 
 export const TEXTS = {
   en: {

@@ -1,4 +1,5 @@
 // @ts-check
+/** What a loader says about its adapter, and the field that finds another. */
 
 export const TEXTS = {
   en: {
