@@ -8,6 +8,7 @@ from krona_ops.errors import ConfigError
 from krona_ops.names.spellings import Projection
 from krona_ops.targets.rules import TargetRule
 from krona_ops.targets.text import parse_factors, parse_rules
+from krona_ops.updates.kron import Layout
 from krona_train import AdapterConfig
 
 from .inputs import (
@@ -125,7 +126,7 @@ class KronaTargets(Node):
         only: str = "",
         rules: str = "",
         text_encoder: bool = DEFAULTS.text_encoder,
-        layout: str = DEFAULTS.layout,
+        layout: Layout = DEFAULTS.layout,
         adapter: str = DEFAULTS.kind,
         lora_rank: int = DEFAULTS.rank,
         lora_alpha: float = DEFAULTS.alpha,
@@ -174,7 +175,7 @@ def preset_rules(
         for name, text in parts.items()
         if text.strip() not in ("", OFF)
     ]
-    off = {name for name, text in parts.items() if text.strip() == OFF}
+    off: set[str] = {name for name, text in parts.items() if text.strip() == OFF}
     rest = tuple(
         p for p in TargetRule().projections if p not in off and not (off and p in ("qkv", "kv") and _has_off(p, off))
     )

@@ -15,6 +15,7 @@ from krona_train.run.events import Ended, Noted, Previewed, Saved, Sink, Started
 from krona_train.run.layout import METRICS
 from krona_train.run.reading import Tail, standing
 from krona_train.run.requests import forget
+from krona_train.run.row import Row
 
 from .public import public_row
 
@@ -110,16 +111,16 @@ class _Messages(Watcher):
             first = self._tail.count
             self._send(state, first, self._read(self._tail))
 
-    def _read(self, tail: Tail) -> list[dict]:
+    def _read(self, tail: Tail) -> list[Row]:
         try:
             return tail.read()
         except OSError as error:  # who watches must not end what is watched
             log.warning("KronA: the metrics of %s cannot be shown: %s", shown(self._run), error.strerror or error)
             return []
 
-    def _send(self, state: str, first: int, rows: list[dict]) -> None:
+    def _send(self, state: str, first: int, rows: list[Row]) -> None:
         server = getattr(PromptServer, "instance", None)  # none where a script trains
         if server is not None and (rows or state != "training"):
-            rows = [public_row(row) for row in rows]
-            message = {"run": self._run, "node": self._node, "state": state, "from": first, "rows": rows}
+            shown_rows = [public_row(row) for row in rows]
+            message = {"run": self._run, "node": self._node, "state": state, "from": first, "rows": shown_rows}
             server.send_sync(MESSAGE, message)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import folder_paths
@@ -41,7 +41,7 @@ def _roots() -> Iterator[str]:
         yield from {os.path.abspath(folder), os.path.realpath(folder)} - {os.path.abspath(os.sep)}
 
 
-def public_row(row: dict) -> dict:
+def public_row(row: Mapping[str, object]) -> dict[str, object]:
     """A row of a run's metrics, as it may be shown."""
     return {name: _public(value) if name in _IN_WORDS else value for name, value in row.items()}
 
