@@ -90,7 +90,8 @@ _MODULES = {
     "updates.factor": ("Factor", "Full", "Hadamard", "LowRank", "Tucker"),
     "updates.shapes": ("KronShape",),
 }
-"""Where the names are: a module is imported when one of its names is asked for, so a server that starts loads few of them."""
+"""Where the names are: a module is imported when one of its names is asked for,
+so a server that starts loads few of them."""
 
 
 def __getattr__(name: str) -> object:

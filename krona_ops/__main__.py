@@ -57,8 +57,8 @@ def _inspect(options: argparse.Namespace) -> None:
         inspection = inspect_header(path)
         facts = report(load(path, options.scale_rule)) if options.tensors else report_of_header(inspection)
         dtypes = ", ".join(f"{count} {dtype}" for dtype, count in inspection.dtypes.items())
-        _say("\n" * (n > 0) + f"{path}: {inspection.format}, {len(facts.layers)} layers, {facts.parameters:,} parameters, "
-              f"{inspection.bytes / 1e6:.2f} MB ({dtypes})")  # fmt: skip
+        counts = f"{len(facts.layers)} layers, {facts.parameters:,} parameters, {inspection.bytes / 1e6:.2f} MB"
+        _say("\n" * (n > 0) + f"{path}: {inspection.format}, {counts} ({dtypes})")
         for note in facts.notes:
             _say(f"  {note}")
         _say(facts.table(options.by))
@@ -177,7 +177,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="command")
     reading = argparse.ArgumentParser(add_help=False)
-    reading.add_argument("--scale-rule", choices=get_args(ScaleRule), default="auto", help="how strong the update is (auto)")
+    reading.add_argument(
+        "--scale-rule", choices=get_args(ScaleRule), default="auto", help="how strong the update is (auto)"
+    )
     writing = argparse.ArgumentParser(add_help=False)
     writing.add_argument("-o", "--output", required=True, metavar="FILE", help="the .safetensors file to write")
     writing.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
@@ -193,8 +195,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     writing.add_argument("--rank", type=int, help="of a LoRA format, for layers that are no LoRA yet")
     forming = argparse.ArgumentParser(add_help=False)
-    forming.add_argument("--factors", type=_factors, metavar="OUTxIN", help="nearest Kronecker product with A of this shape")
-    forming.add_argument("--terms", type=int, default=1, help="products per layer (1; more do not fit into a LoKr file)")
+    forming.add_argument(
+        "--factors", type=_factors, metavar="OUTxIN", help="nearest Kronecker product with A of this shape"
+    )
+    forming.add_argument(
+        "--terms", type=int, default=1, help="products per layer (1; more do not fit into a LoKr file)"
+    )
     forming.add_argument("--layout", choices=get_args(Layout), default="kron", help="order of the rows (kron)")
     forming.add_argument("--to-rank", type=int, help="nearest LoRA of this rank instead")
 
@@ -207,7 +213,9 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("convert", parents=[reading, writing], help="write a file in another format")
     command.add_argument("file", metavar="FILE")
     command.add_argument("--strength", type=float, default=1.0, help="multiply everything (1)")
-    command.add_argument("--weights", default="", help='strengths by name: "q=0.3, input_blocks.4=0", or a preset\'s name')
+    command.add_argument(
+        "--weights", default="", help='strengths by name: "q=0.3, input_blocks.4=0", or a preset\'s name'
+    )
     command.set_defaults(run=_convert)
 
     command = commands.add_parser("blend", parents=[reading, writing, forming], help="a weighted sum of files")
@@ -224,7 +232,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("file", metavar="FILE")
     budget = command.add_mutually_exclusive_group()
     budget.add_argument("--parameters", type=int, help="choose factors per layer so that all have this many at most")
-    budget.add_argument("--error", type=float, help="choose factors per layer so that this relative error remains at most")
+    budget.add_argument(
+        "--error", type=float, help="choose factors per layer so that this relative error remains at most"
+    )
     command.add_argument("--by-layer", action="store_true", help="tell the error of each layer")
     command.set_defaults(run=_compress)
     return parser

@@ -24,7 +24,8 @@ _PART = re.compile(r"\..{1,60}\.[0-9a-f]{16}\.part", re.DOTALL)
 
 
 def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], object]) -> Path:
-    """Write a file so that a crash, a kill or a full disk at any moment leaves the old one, or none, but never half of one.
+    """Write a file so that a crash, a kill or a full disk at any moment leaves the old one,
+    or none, but never half of one.
 
     Raises:
         AdapterFileError: The folder cannot be written, or the disk is full; nothing is left behind.
@@ -39,7 +40,7 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], 
                 write(file)
                 file.flush()
                 os.fsync(file.fileno())
-                if os.name == "nt":  # where an open file cannot be renamed; elsewhere its lock lasts until it has its name
+                if os.name == "nt":  # an open file cannot be renamed there; elsewhere the lock lasts until it is
                     file.close()
                 os.replace(temporary, path)
         except BaseException:
@@ -84,7 +85,8 @@ def sweep(folder: str | os.PathLike[str]) -> int:
 
 
 def _swept(part: Path) -> bool:
-    """Remove a file that nobody writes any more: its lock can be had. Where there are no locks, one that is old, or of the future."""
+    """Remove a file that nobody writes any more: its lock can be had.
+    Where there are no locks, one that is old, or of the future."""
     try:
         age = abs(time.time() - part.stat().st_mtime)
         if os.name == "nt":  # an open file cannot be removed; a closed one waits for its name

@@ -1,9 +1,9 @@
 """What strangers hand in, as plain typed values: decided once, where it comes in.
 
-A file, a request or a process's output is turned into ``dict``, ``list``, ``str``, ``int``, ``float``, ``bool`` and ``None`` under `Limits`,
-and each value that is used is asked for by its type. What does not fit ends in the border's own error, which says what was found,
-shortened and safe to show, and what was expected. So nothing behind the border meets a number of 400 digits, a list where a name
-should be, or nesting that no call stack holds.
+A file, a request or a process's output is turned into ``dict``, ``list``, ``str``, ``int``, ``float``, ``bool`` and
+``None`` under `Limits`, and each value that is used is asked for by its type. What does not fit ends in the border's
+own error, which says what was found, shortened and safe to show, and what was expected. So nothing behind the border
+meets a number of 400 digits, a list where a name should be, or nesting that no call stack holds.
 
 >>> border = Border("rows.json")
 >>> border.integer(border.mapping(border.json('{"steps": 3}'), "the row")["steps"], "steps", 1)
@@ -108,7 +108,8 @@ class Border:
         opened = text.count("[") + text.count("{")
         if opened <= self.limits.depth and opened + text.count(",") < self.limits.values:
             return
-        bare = "".join(text.replace("\\\\", "").replace('\\"', "").split('"')[::2])  # without what is in quotation marks
+        # Without what is in quotation marks.
+        bare = "".join(text.replace("\\\\", "").replace('\\"', "").split('"')[::2])
         count = bare.count("[") + bare.count("{") + bare.count(",")
         if count >= self.limits.values:
             raise ValueError(f"it has {count:,} values, {self.limits.values:,} are allowed")
@@ -154,7 +155,7 @@ class Border:
             level, depth = below, depth + 1
         return value
 
-    # ------------------------------------------------------------------------------------------------------ typed values
+    # ----------------------------------------------------------------------------------------------------- typed values
 
     def integer(self, value: object, what: str, least: int = -(2**63), most: int = 2**63 - 1) -> int:
         """A whole number in a range; also one that was written as ``3.0``."""
@@ -207,7 +208,8 @@ class Border:
 
 
 def finite(value: object) -> float | None:
-    """A finite number as a float; ``None`` for anything else, texts, truths and numbers too large for a float included."""
+    """A finite number as a float; ``None`` for anything else, texts,
+    truths and numbers too large for a float included."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:

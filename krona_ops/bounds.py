@@ -1,7 +1,7 @@
 """What a setting may be, said once, in the annotation of its field: ``steps: Annotated[int, Within(1)] = 1000``.
 
-Dataclasses check themselves with `require_fields`; files of settings are checked by the same words with the name of each
-setting's place; the documentation's table and the nodes' inputs are compared with them.
+Dataclasses check themselves with `require_fields`; files of settings are checked by the same words with the name of
+each setting's place; the documentation's table and the nodes' inputs are compared with them.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ ABOVE_0 = Within(0, open_low=True)
 
 @cache
 def bounds(kind: type) -> dict[str, Within]:
-    """The bounds of a dataclass's fields by name; of a tuple's items where the field is one. Fields without any are missing."""
+    """The bounds of a dataclass's fields by name; of a tuple's items where the field is one.
+    Fields without any are missing."""
     within = {}
     for name, hint in get_type_hints(kind, include_extras=True).items():
         bound = next(_bounds_in(hint), None)

@@ -1,4 +1,5 @@
-"""A checksum of tensors and of what is kept beside them: tells a file whose values have changed from one that is as it was written."""
+"""A checksum of tensors and of what is kept beside them:
+tells a file whose values have changed from one that is as it was written."""
 
 from __future__ import annotations
 

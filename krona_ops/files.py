@@ -63,7 +63,11 @@ def _tensors_of(path: Path, header: Header) -> dict[str, Tensor]:
             return load_file(path)
         with safe_open(path, framework="pt") as file:
             tensors = {key: file.get_tensor(key) for key in header.dtypes.keys() - header.unreadable()}
-        return {key: _apart(tensors[key]) if dtype == PAIRS else tensors[key] for key, dtype in header.dtypes.items() if key in tensors}
+        return {
+            key: _apart(tensors[key]) if dtype == PAIRS else tensors[key]
+            for key, dtype in header.dtypes.items()
+            if key in tensors
+        }
     except (SafetensorError, OSError, RuntimeError) as error:  # the last is PyTorch's word for a file that has gone
         raise unreadable(path, f"its tensors cannot be read: {error}.", "Get the file again.") from error
 
@@ -73,7 +77,8 @@ _E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 
 
 def _apart(pairs: Tensor) -> Tensor:
-    """Two numbers from each byte, the first from its lower half as PyTorch packs them, in float32, which holds them exactly."""
+    """Two numbers from each byte, the first from its lower half as PyTorch packs them, in float32,
+    which holds them exactly."""
     packed = pairs.view(torch.uint8)
     values = torch.tensor([*_E2M1, *(-value for value in _E2M1)])
     return values[torch.stack((packed & 15, packed >> 4), -1).long().flatten(-2)]
@@ -92,8 +97,10 @@ def save(
     A name that is a link stays one: the file that it leads to is the one that is replaced.
 
     Args:
-        format: "lokr" (ComfyUI's own loaders read it), "kohya", "peft", "lora" (diffusers, PEFT), "kohya-lora", "diffusekrona".
-        rank: For the two LoRA formats: what is no LoRA yet is converted to at most this rank, see `encode` for the error.
+        format: "lokr" (ComfyUI's own loaders read it), "kohya", "peft", "lora" (diffusers, PEFT),
+            "kohya-lora", "diffusekrona".
+        rank: For the two LoRA formats: what is no LoRA yet is converted to at most this rank,
+            see `encode` for the error.
         rename: What a layer is called in the file, where only the model knows; names are kept otherwise.
 
     Raises:
@@ -142,7 +149,8 @@ def _write_tensors(file: IO[bytes], encoded: Encoded) -> None:
 
 
 def _writable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """As the library takes them: each with memory of its own, and E8M0, which it does not write, in float32, which holds it exactly."""
+    """As the library takes them: each with memory of its own, and E8M0, which it does not write, in float32,
+    which holds it exactly."""
     seen: set[int] = set()
     made = {}
     for name, tensor in tensors.items():
@@ -171,7 +179,9 @@ def save_tensors(tensors: Mapping[str, Tensor], path: str | os.PathLike[str], me
     Raises:
         AdapterFileError: The folder cannot be written, or the disk is full.
     """
-    payload = to_bytes({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata={"format": "pt", **metadata})
+    payload = to_bytes(
+        {name: tensor.contiguous() for name, tensor in tensors.items()}, metadata={"format": "pt", **metadata}
+    )
     return write_atomically(path, lambda file: file.write(payload))
 
 

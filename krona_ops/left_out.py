@@ -1,4 +1,5 @@
-"""What a reader found in a file and could not use, as a value: it goes with the adapter, and is told wherever the file is looked at."""
+"""What a reader found in a file and could not use, as a value:
+it goes with the adapter, and is told wherever the file is looked at."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Locks that the operating system keeps on open files: whoever dies lets go of them at that moment, so that none is ever stale.
+"""Locks that the operating system keeps on open files: whoever dies lets go of them at that moment,
+so that none is ever stale.
 
-A file with a process's number in it would outlive a crash, and the number may be another program's by then; boot, start time and
-computer would have to be compared too. Closing the file, or dying, is all that it takes here, on every system.
+A file with a process's number in it would outlive a crash, and the number may be another program's by then; boot, start
+time and computer would have to be compared too. Closing the file, or dying, is all that it takes here, on every system.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ else:
     import fcntl
 
 _FAR = 1 << 30
-"""Windows keeps others from reading what is locked: a place behind all that is written is locked, and the rest can be read."""
+"""Windows keeps others from reading what is locked: a place behind all that is written is locked,
+and the rest can be read."""
 _TAKEN = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK)
 
 

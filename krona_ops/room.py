@@ -1,7 +1,8 @@
 """How large an update may be formed: a file of some kilobytes can speak of a matrix that no memory holds.
 
-A LoRA of 60000 × 60000 at rank 1 has 0.5 MB and an update of 14 GB. Whatever keeps the structure (loading, an exact sum, applying to a weight, most
-measures) needs no bound. What forms ``ΔW`` of one layer asks here first, also for what comes up on the way.
+A LoRA of 60000 × 60000 at rank 1 has 0.5 MB and an update of 14 GB. Whatever keeps the structure (loading, an exact
+sum, applying to a weight, most measures) needs no bound.
+What forms ``ΔW`` of one layer asks here first, also for what comes up on the way.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from .errors import KronaError, SizeError
 MOST_NUMBERS = 2**28
 """1 GiB in float32, four times the largest layer of Flux.1; the methods that form updates hold several at a time."""
 VARIABLE = "KRONA_MOST_NUMBERS"
-"""The environment variable that sets another bound, for models with larger layers and machines with the memory for them."""
+"""The environment variable that sets another bound, for models with larger layers and
+machines with the memory for them."""
 LARGEST_SIDE = 8192
 """Of a matrix that is decomposed: the time grows with its cube, and this one takes minutes."""
 
@@ -57,7 +59,9 @@ def layer_by_layer(name: str) -> Iterator[None]:
             raise
         raise type(error)(error.reason, layer=name, found=error.found, expected=error.expected) from error
     except (MemoryError, RuntimeError) as error:
-        if not (isinstance(error, MemoryError) or "alloc" in str(error).lower() or "out of memory" in str(error).lower()):
+        if not (
+            isinstance(error, MemoryError) or "alloc" in str(error).lower() or "out of memory" in str(error).lower()
+        ):
             raise
         raise SizeError(
             "There is not enough memory to form its update.",

@@ -1,4 +1,5 @@
-"""Values and names from strangers in words for people: short, and without a sign that a terminal, a log or a page would obey."""
+"""Values and names from strangers in words for people: short, and without a sign that a terminal,
+a log or a page would obey."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ def printable(text: str, keep: str = "") -> str:
 
 
 def shown(value: object, most: int = SHORT, keep: str = "") -> str:
-    """Any foreign value for a message: printable, of at most ``most`` characters, and made in no time whatever its size.
+    """Any foreign value for a message: printable, of at most ``most`` characters,
+    and made in no time whatever its size.
 
     >>> shown("a" * 50 + "b" * 50, 11)
     'aaaaa…bbbbb'

@@ -1,12 +1,13 @@
 """Files of the code released with DiffuseKronA (IBM/DiffuseKronA at 6c24fc5).
 
-Their keys are those of an old diffusers LoRA, so ComfyUI and diffusers take them for one and fail. But ``down.weight`` is
-``Aᵀ (in_a, out_a)``, ``up.weight`` is ``B (out_b, in_b)``, and the update is their Kronecker product with its rows in the
-order ``(out_b, out_a)``: the ``shuffled`` layout of `krona_ops.updates.kron`. There is no scale in these files.
+Their keys are those of an old diffusers LoRA, so ComfyUI and diffusers take them for one and fail. But ``down.weight``
+is ``Aᵀ (in_a, out_a)``, ``up.weight`` is ``B (out_b, in_b)``, and the update is their Kronecker product with its rows
+in the order ``(out_b, out_a)``: the ``shuffled`` layout of `krona_ops.updates.kron`. There is no scale in these files.
 
-Besides the UNet's attentions (``….processor.to_q_lora``) they may hold its feed-forward layers (``<module>.lora_layer``, with
-``--unet_tune_mlp``) and the text encoders' projections and feed-forward layers (``<module>.lora_linear_layer``, with
-``--train_text_encoder``): the paper's numbers for Stable Diffusion count those of the text encoder.
+Besides the UNet's attentions (``….processor.to_q_lora``) they may hold its feed-forward layers
+(``<module>.lora_layer``, with ``--unet_tune_mlp``) and the text encoders' projections and feed-forward layers
+(``<module>.lora_linear_layer``, with ``--train_text_encoder``):
+the paper's numbers for Stable Diffusion count those of the text encoder.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ NAME = "diffusekrona"
 _ATTENTION = re.compile(r"(?P<layer>.*attn\d*\.processor\.(?P<role>to_(?:q|k|v|out)))")
 _TEXT = re.compile(r"(?P<layer>.*\.(?:self_attn\.(?P<role>(?:q|k|v|out)_proj)|mlp\.fc\d))")
 _ENDS = {
-    f"{end}.{part}.weight": (end, part) for end in ("_lora", ".lora_linear_layer", ".lora_layer") for part in ("down", "up")
+    f"{end}.{part}.weight": (end, part)
+    for end in ("_lora", ".lora_linear_layer", ".lora_layer")
+    for part in ("down", "up")
 }
 _HALVES = (".down.weight", ".up.weight")
 _CLIP = re.compile(r"(?:text_encoders\.)?clip_(?P<which>[lgh])\.(?:transformer\.)?(?P<path>text_model\..*)")
@@ -82,9 +85,9 @@ def _role(layer: str) -> str:
 def sniff(header: Header) -> bool:
     """Whether the names are those of the released code, and the shapes those of Kronecker factors.
 
-    A LoRA's ``down (r, in)`` and ``up (out, r)`` share the rank in every layer; Kronecker factors do so only by chance. And
-    ``down``, which is ``Aᵀ``, is the same in all layers of one projection, while a LoRA's follows the width. Tensors of other
-    names say nothing about that, and one layer in ten may be damaged.
+    A LoRA's ``down (r, in)`` and ``up (out, r)`` share the rank in every layer; Kronecker factors do so only by chance.
+    And ``down``, which is ``Aᵀ``, is the same in all layers of one projection, while a LoRA's follows the width.
+    Tensors of other names say nothing about that, and one layer in ten may be damaged.
     """
     if "lora" not in parts.methods(header):
         return False
@@ -154,7 +157,9 @@ def notes_on(tensors: Iterable[str]) -> tuple[str, ...]:
 def _refusal(layers: Iterable[str]) -> tuple[str, ...]:
     missing = what_is_missing(layers)
     return (
-        (f"The loader released with DiffuseKronA refuses such a file, for {missing}. This pack reads it.",) if missing else ()
+        (f"The loader released with DiffuseKronA refuses such a file, for {missing}. This pack reads it.",)
+        if missing
+        else ()
     )
 
 
@@ -162,7 +167,9 @@ def _read_layer(name: str, pair: Mapping[str, Tensor]) -> Kron:
     layer = StoredLayer(name, pair, lambda _: Resolved(1.0, ""))
     up, down = layer.pair("up", "down")
     if (up.ndim, down.ndim) != (2, 2):
-        raise layer.error(f"Its factors are {times(down.shape)} and {times(up.shape)}.", tuple(up.shape), "two matrices")
+        raise layer.error(
+            f"Its factors are {times(down.shape)} and {times(up.shape)}.", tuple(up.shape), "two matrices"
+        )
     return Kron(Full(down.mT), Full(up), 1.0, "shuffled")
 
 
@@ -170,7 +177,8 @@ def write(adapter: Adapter, rename: Rename = str) -> dict[str, Tensor]:
     """The tensors as the official loader reads them; the scale is multiplied into ``down``.
 
     Raises:
-        FormatError: An update is not in the shuffled layout with whole factors, or a name is none that these files have.
+        FormatError: An update is not in the shuffled layout with whole factors,
+            or a name is none that these files have.
     """
     tensors: dict[str, Tensor] = {}
     for name, delta in adapter.layers.items():

@@ -42,7 +42,8 @@ class Encoded:
     sidecar: str | None = None
     """The text of ``adapter_config.json``, which belongs beside a PEFT file."""
     errors: Mapping[LayerName, float] = field(default_factory=dict)
-    """By layer, how far a converted update is from the adapter's, ``‖ΔW − written‖ / ‖ΔW‖``; exact layers are not listed."""
+    """By layer, how far a converted update is from the adapter's, ``‖ΔW − written‖ / ‖ΔW‖``;
+    exact layers are not listed."""
     notes: tuple[str, ...] = ()
     """What other programs will make of the file, for the user."""
 
@@ -51,7 +52,8 @@ def encode(adapter: Adapter, format: str = "lokr", *, rank: int | None = None, r
     """The tensors and metadata of an adapter in a format.
 
     Args:
-        rank: For LoRA formats; updates that are LoRAs of at most this rank stay as they are, others become the nearest one.
+        rank: For LoRA formats; updates that are LoRAs of at most this rank stay as they are,
+            others become the nearest one.
         rename: What a layer is called in the file; ``None`` keeps names, or makes kohya's.
 
     Raises:
@@ -60,7 +62,10 @@ def encode(adapter: Adapter, format: str = "lokr", *, rank: int | None = None, r
     """
     if format not in writable():
         raise ConfigError(
-            f'There is no format "{format}" to write.', found=format, expected=" or ".join(writable()), remedy='Take "lokr".'
+            f'There is no format "{format}" to write.',
+            found=format,
+            expected=" or ".join(writable()),
+            remedy='Take "lokr".',
         )
     adapter = replace(adapter, layers={name: _joined(name, delta) for name, delta in adapter.layers.items()})
     errors: dict[LayerName, float] = {}
@@ -79,12 +84,14 @@ def _joined(name: LayerName, delta: Delta) -> Delta:
 
 
 def notes_on_file(tensors: Iterable[str], format: str) -> tuple[str, ...]:
-    """What other programs make of a file in a format with tensors of these names, where the user would not expect it."""
+    """What other programs make of a file in a format with tensors of these names,
+    where the user would not expect it."""
     return diffusekrona.notes_on(tensors) if format == diffusekrona.NAME else ()
 
 
 def _metadata(adapter: Adapter, sidecar: str | None) -> dict[str, str]:
-    """What the adapter says about itself, and what every file should say. A recipe that the file names is left whole."""
+    """What the adapter says about itself, and what every file should say.
+    A recipe that the file names is left whole."""
     facts = {} if any(key in adapter.metadata for key in RECIPE) else network_facts(adapter)
     standard = {"modelspec.sai_model_spec": MODELSPEC, "modelspec.implementation": "krona", **facts}
     metadata = {**standard, **adapter.metadata}
@@ -102,7 +109,8 @@ def as_lora(adapter: Adapter, rank: int | None, format: str = "lora") -> tuple[A
 
     Raises:
         ConfigError: A layer has to be converted and no rank is given, or it is not positive.
-        FormatError: A DoRA update of something other than a LoRA, which no LoRA file holds; a vector that PEFT's does not.
+        FormatError: A DoRA update of something other than a LoRA, which no LoRA file holds;
+            a vector that PEFT's does not.
     """
     if rank is not None and rank < 1:
         raise ConfigError(f"A rank of {rank} is not possible.", found=rank, expected="1 or more", remedy="Take 16.")
@@ -140,7 +148,9 @@ def without_vectors(adapter: Adapter) -> tuple[Adapter, tuple[LayerName, ...]]:
 
 def switched_off(adapter: Adapter) -> tuple[LeftOut, ...]:
     """Weights that the adapter would replace, at strength 0: no file holds a replacement that is not made."""
-    names = tuple(str(name) for name, delta in adapter.layers.items() if isinstance(delta, Replacement) and not delta.strength)
+    names = tuple(
+        str(name) for name, delta in adapter.layers.items() if isinstance(delta, Replacement) and not delta.strength
+    )
     return (
         (LeftOut("replaced weights", "At strength 0 they are not replaced, and a file cannot say that.", names),)
         if names
@@ -152,7 +162,9 @@ def _is_lora(delta: Delta, rank: int | None) -> bool:
     delta = delta.delta if isinstance(delta, Enlarged) else delta
     inner = delta.delta if isinstance(delta, Dora) else delta
     factor = inner.factor if isinstance(inner, Matrix) else None
-    return isinstance(factor, LowRank | Tucker) and (rank is None or isinstance(delta, Dora) or factor.down.shape[0] <= rank)
+    return isinstance(factor, LowRank | Tucker) and (
+        rank is None or isinstance(delta, Dora) or factor.down.shape[0] <= rank
+    )
 
 
 def _convert(name: LayerName, delta: Delta, rank: int | None) -> tuple[Delta, float]:

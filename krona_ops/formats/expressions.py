@@ -1,9 +1,9 @@
 """Regular expressions from files, evaluated without backtracking: however one is written, its work has a bound.
 
-Python's own engine tries one way after the other, and ``(a+)+`` has 2ⁿ ways through ``aaa…!``. Here all positions that an
-expression may have reached in a text are one integer, a bit for each, and every part of the expression moves all of them at
-once (Baeza-Yates and Gonnet 1992). Groups, alternatives, classes and repetitions mean what they mean in `re`; lookahead,
-lookbehind and back-references are not evaluated.
+Python's own engine tries one way after the other, and ``(a+)+`` has 2ⁿ ways through ``aaa…!``. Here all positions that
+an expression may have reached in a text are one integer, a bit for each, and every part of the expression moves all of
+them at once (Baeza-Yates and Gonnet 1992). Groups, alternatives, classes and repetitions mean what they mean in `re`;
+lookahead, lookbehind and back-references are not evaluated.
 """
 
 from __future__ import annotations
@@ -105,7 +105,9 @@ class _Walk:
             return lambda positions: positions & end
         raise NotEvaluatedError(f"it has {name.lower().replace('_', ' ')}, which is not evaluated")
 
-    def _repeated(self, least: int, most: int, inner: Callable[[Positions], Positions]) -> Callable[[Positions], Positions]:
+    def _repeated(
+        self, least: int, most: int, inner: Callable[[Positions], Positions]
+    ) -> Callable[[Positions], Positions]:
         def after(positions: Positions) -> Positions:
             for _ in range(least):
                 if not positions:

@@ -17,7 +17,8 @@ from ..errors import AdapterFileError
 from . import header_text
 
 MAX_HEADER_BYTES = 16 * 2**20
-"""An adapter's header has 50 kB to 2 MB, with a picture and the captions of its training; the safetensors library would read 100 MB."""
+"""An adapter's header has 50 kB to 2 MB, with a picture and the captions of its training;
+the safetensors library would read 100 MB."""
 SUFFIXES = (".safetensors", ".sft")
 """What safetensors files are called; Flux's authors and others use the short one."""
 PICKLE_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".pkl")
@@ -47,7 +48,8 @@ DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
-"""What the header calls the element types that PyTorch can compute with; the rest (``F4``, ``F6_E2M3``, …) packs several numbers into a byte."""
+"""What the header calls the element types that PyTorch can compute with;
+the rest (``F4``, ``F6_E2M3``, …) packs several numbers into a byte."""
 PAIRS = "F4"
 """Of those the one that is read: two numbers in a byte, which `krona_ops.files` takes apart."""
 
@@ -64,9 +66,11 @@ class Header:
     Empty where the tensors come from elsewhere.
     """
     config: Mapping[str, object] = field(default_factory=dict)
-    """The ``adapter_config.json`` beside the file, whichever file it is about (`krona_ops.formats.sidecar` compares them)."""
+    """The ``adapter_config.json`` beside the file, whichever file it is about
+    (`krona_ops.formats.sidecar` compares them)."""
     has_own_config: bool = False
-    """Whether the file is the only one that `config` can be about: it has PEFT's own name, or the folder has no other."""
+    """Whether the file is the only one that `config` can be about:
+    it has PEFT's own name, or the folder has no other."""
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Header:
@@ -79,7 +83,8 @@ class Header:
         return {key for key in odd if self.dtypes[key] != PAIRS or not self.shapes[key] or self.shapes[key][-1] % 2}
 
     def placeholders(self) -> dict[str, Tensor]:
-        """Tensors of the file's shapes and types without memory, on the meta device; those of one shape and type are one."""
+        """Tensors of the file's shapes and types without memory, on the meta device;
+        those of one shape and type are one."""
         made: dict[tuple[tuple[int, ...], str], Tensor] = {}
         tensors = {}
         for key, shape in self.shapes.items():

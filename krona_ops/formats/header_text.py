@@ -1,7 +1,9 @@
-"""The text of a safetensors header, read entry by entry: what is too long, too deep or no header ends at the first sign of it.
+"""The text of a safetensors header, read entry by entry:
+what is too long, too deep or no header ends at the first sign of it.
 
-The format says little: ``{"__metadata__": {text: text}, name: {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}, …}``. A reader of
-any JSON first builds whatever a stranger has nested there, and says afterwards that it is no header.
+The format says little:
+``{"__metadata__": {text: text}, name: {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}, …}``.
+A reader of any JSON first builds whatever a stranger has nested there, and says afterwards that it is no header.
 """
 
 from __future__ import annotations
@@ -35,7 +37,8 @@ _ENTRY = re.compile(
     r'[ \t\r\n]*"data_offsets"[ \t\r\n]*:[ \t\r\n]*\[[ \t\r\n]*(\d{1,18})[ \t\r\n]*,[ \t\r\n]*(\d{1,18})[ \t\r\n]*\][ \t\r\n]*\}[ \t\r\n]*([,}])',
     re.ASCII,
 )
-"""A tensor as the library and Python's json write it. No part can match in two ways, so it is as fast where it does not match."""
+"""A tensor as the library and Python's json write it. No part can match in two ways,
+so it is as fast where it does not match."""
 _SPACE = re.compile(r"[ \t\r\n]*")
 _OBJECT = re.compile(r"\{[^{}]{0,4000}\}")
 """A tensor as anybody else may write it."""
@@ -79,7 +82,8 @@ def _refuse(reason: str) -> NoReturn:
 class _Reader:
     """Goes through a header once.
 
-    The text has one character for each byte, which costs no more memory than the bytes; what is not ASCII is decoded string by string.
+    The text has one character for each byte, which costs no more memory than the bytes;
+    what is not ASCII is decoded string by string.
     """
 
     def __init__(self, raw: bytes, dtypes: Mapping[str, torch.dtype]) -> None:

@@ -1,4 +1,5 @@
-"""What is in an adapter file, told from its header alone: a list of a thousand files is scanned without reading a tensor."""
+"""What is in an adapter file, told from its header alone:
+a list of a thousand files is scanned without reading a tensor."""
 
 from __future__ import annotations
 
@@ -70,7 +71,9 @@ def inspect_header(path: str | os.PathLike[str]) -> Inspection:
             error.reason, layer=error.layer, where=str(path), found=error.found, expected=error.expected
         ) from error
     size = Path(path).stat().st_size
-    return Inspection(name, _all_facts(adapter), header.metadata, Counter(header.dtypes.values()), size, adapter.left_out)
+    return Inspection(
+        name, _all_facts(adapter), header.metadata, Counter(header.dtypes.values()), size, adapter.left_out
+    )
 
 
 def layers_of(header: Header) -> tuple[str, tuple[LayerFacts, ...]]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from json.decoder import scanstring  # type: ignore[attr-defined]  # its stub lacks it
 
 _FIRST, _MOST = 2**12, 2**20
-"""Characters of a piece, doubled from one to the next. The scanner of the library holds the interpreter's lock until a string
-ends: for fifteen megabytes of escapes that is 40 ms and more, for a piece of one megabyte 3."""
+"""Characters of a piece, doubled from one to the next. The scanner of the library holds the interpreter's lock until a
+string ends: for fifteen megabytes of escapes that is 40 ms and more, for a piece of one megabyte 3."""
 
 
 def scan(text: str, begin: int) -> tuple[str, int]:

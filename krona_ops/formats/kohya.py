@@ -33,7 +33,9 @@ def kohya_name(name: LayerName) -> str:
     if match := _TEXT_ENCODER.fullmatch(name):
         return f"lora_te{'1' if match['which'] == 'l' else '2'}_{match['path'].replace('.', '_')}"
     if name.startswith(("text_encoder", "te.", "t5")):
-        raise cannot_hold(name, "of a text encoder whose kohya name is not known here", "Save in the lokr format.", "kohya")
+        raise cannot_hold(
+            name, "of a text encoder whose kohya name is not known here", "Save in the lokr format.", "kohya"
+        )
     return f"lora_unet_{name.removeprefix('diffusion_model.').removeprefix('unet.').replace('.', '_')}"
 
 

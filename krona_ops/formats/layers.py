@@ -60,10 +60,12 @@ class _Reasons:
 def read(tensors: Mapping[str, Tensor], header: Header, rule: ScaleRule = "auto") -> Adapter:
     """The adapter in a file's tensors; each layer in whatever method it is stored.
 
-    What cannot be read is in `Adapter.left_out`, with its method and the reason: tensors of other methods, damaged layers.
+    What cannot be read is in `Adapter.left_out`, with its method and the reason:
+    tensors of other methods, damaged layers.
 
     Raises:
-        FormatError: Nothing can be read, or the file is a whole model; or the settings beside it are about another file.
+        FormatError: Nothing can be read, or the file is a whole model;
+            or the settings beside it are about another file.
     """
     keys = [*tensors, *(key for key in header.shapes if key not in tensors)]  # the latter: what torch cannot hold
     grouped = parts.group(keys, parts.split_all(header).get)
@@ -88,10 +90,13 @@ def read(tensors: Mapping[str, Tensor], header: Header, rule: ScaleRule = "auto"
             for target, delta in updates:
                 _put(layers, LayerName(target), delta)
         except LayerError as error:
-            first, broken = first or error, broken + 1  # the others are forgotten: each holds on to all that it was found in
+            # The others are forgotten: each holds on to all that it was found in.
+            first, broken = first or error, broken + 1
             method = parts.method_of(held)
             if stranger is not None and strangers.changes_the_rest(stranger.method):
-                method = foreign.pop(name).method if stranger.method != strangers.QUANTISATION else f"quantised {method}"
+                method = (
+                    foreign.pop(name).method if stranger.method != strangers.QUANTISATION else f"quantised {method}"
+                )
                 foreign.pop(name, None)
             unread.append(LeftOut(method, error.reason, (name,)))
     if not layers or strangers.is_model(grouped.strangers, header.shapes, len(layers)):
@@ -110,23 +115,28 @@ def _missing_biases(trainer: Trainer, left_out: tuple[LeftOut, ...]) -> Iterable
 
 
 class _Alike:
-    """Layers of which only the header is known and that have the same parts are the same update: 100,000 of them are read like ten."""
+    """Layers of which only the header is known and that have the same parts are the same update:
+    100,000 of them are read like ten."""
 
     def __init__(self) -> None:
         self._known: dict[tuple, list[tuple[str, Delta]] | LayerError] = {}
 
     def updates(self, layer: StoredLayer, is_enlarged: bool) -> list[tuple[str, Delta]]:
-        """As `_updates`; placeholders of one shape and type are one tensor (`krona_ops.formats.header.Header.placeholders`).
+        """As `_updates`; placeholders of one shape and type are one tensor
+        (`krona_ops.formats.header.Header.placeholders`).
 
         Raises:
-            LayerError: They cannot be read, the `reason` is the same for all of them; the layer that is named is the first.
+            LayerError: They cannot be read, the `reason` is the same for all of them;
+                the layer that is named is the first.
         """
         if layer.has("row_offset"):  # then the name decides
             return _updates(layer, is_enlarged)
         kind = is_enlarged, tuple(layer.parts), tuple(map(id, layer.parts.values()))
         if kind not in self._known:
             try:
-                self._known[kind] = [(target.removeprefix(layer.name), delta) for target, delta in _updates(layer, is_enlarged)]
+                self._known[kind] = [
+                    (target.removeprefix(layer.name), delta) for target, delta in _updates(layer, is_enlarged)
+                ]
             except LayerError as error:
                 self._known[kind] = error
         updates = self._known[kind]
@@ -144,7 +154,8 @@ def _require_readable(
         packed: Tensors whose numbers cannot be had one by one.
 
     Raises:
-        LayerError: Two tensors are the same part, one is of a type that torch has not, or one says that the others mean something else.
+        LayerError: Two tensors are the same part, one is of a type that torch has not,
+            or one says that the others mean something else.
     """
     if name in grouped.twice:
         raise LayerError(
@@ -186,7 +197,11 @@ def unreadable(header: Header) -> tuple[LeftOut, ...]:
 
 
 def nothing_readable(
-    grouped: parts.Grouped, header: Header, first: LayerError | None = None, broken: int = 0, left_out: tuple[LeftOut, ...] = ()
+    grouped: parts.Grouped,
+    header: Header,
+    first: LayerError | None = None,
+    broken: int = 0,
+    left_out: tuple[LeftOut, ...] = (),
 ) -> FormatError:
     """The error for a file without a layer that can be read: a whole model, or which methods it holds.
 
@@ -195,7 +210,9 @@ def nothing_readable(
         broken: How many have something wrong.
     """
     names = [*header.shapes]
-    sample = f"No known adapter format: it holds {', '.join(names[:3]) or 'no tensors'}{', …' if len(names) > 3 else ''}"
+    sample = (
+        f"No known adapter format: it holds {', '.join(names[:3]) or 'no tensors'}{', …' if len(names) > 3 else ''}"
+    )
     if strangers.is_model(grouped.strangers, header.shapes, 0):
         model = whole_model(header.shapes)
         return FormatError(
@@ -283,7 +300,8 @@ def _read_plain(layer: StoredLayer) -> Iterable[tuple[str, Delta]]:
 
 
 def write(adapter: Adapter, rename: Rename = str, *, norms: bool = False) -> dict[str, Tensor]:
-    """The tensors of an adapter with LyCORIS's part names: ``lokr_*``, ``hada_*``, ``lora_*``, ``diff``, ``dora_scale``.
+    """The tensors of an adapter with LyCORIS's part names:
+    ``lokr_*``, ``hada_*``, ``lora_*``, ``diff``, ``dora_scale``.
 
     Args:
         rename: What a layer is called in the file.
@@ -330,7 +348,9 @@ def parts_of(name: str, delta: Delta) -> dict[str, Tensor]:
     """
     if isinstance(delta, Dora):
         if delta.strength != 1.0 or isinstance(delta.delta, Dora | Sum):
-            raise cannot_hold(name, f"a DoRA update at strength {delta.strength:g}", "Save it at strength 1 and scale on use.")
+            raise cannot_hold(
+                name, f"a DoRA update at strength {delta.strength:g}", "Save it at strength 1 and scale on use."
+            )
         return {**parts_of(name, delta.delta), **dora.write(delta)}
     if isinstance(delta, Enlarged):
         return {**parts_of(name, delta.delta), "reshape_weight": torch.tensor(delta.shape)}
@@ -344,7 +364,9 @@ def parts_of(name: str, delta: Delta) -> dict[str, Tensor]:
         return lokr.write(delta)
     if isinstance(delta, Matrix):
         return loha.write(delta) or lora.write(delta) or {"diff": exactly(name, delta)}
-    raise cannot_hold(name, describe(delta), "Save in another format: as LoRA with a rank, or DiffuseKronA for that layout.")
+    raise cannot_hold(
+        name, describe(delta), "Save in another format: as LoRA with a rank, or DiffuseKronA for that layout."
+    )
 
 
 def exactly(name: str, delta: Delta) -> Tensor:
@@ -359,7 +381,9 @@ def exactly(name: str, delta: Delta) -> Tensor:
     return value if delta.scale == 1.0 else lokr.times_number(value, delta.scale)
 
 
-OF_PARTS = " of different rows: the model keeps in one weight what the adapter has as several layers, such as q, k and v"
+OF_PARTS = (
+    " of different rows: the model keeps in one weight what the adapter has as several layers, such as q, k and v"
+)
 
 
 def cannot_hold(name: str, found: str, remedy: str, what: str = "This format") -> FormatError:
@@ -374,7 +398,11 @@ def cannot_hold(name: str, found: str, remedy: str, what: str = "This format") -
             "At a prompt --keep-names keeps the layers apart, for the nodes of this pack alone."
         )
     return FormatError(
-        f"{what} cannot hold the update, which is {found}.", layer=name, found=found, expected="another update", remedy=remedy
+        f"{what} cannot hold the update, which is {found}.",
+        layer=name,
+        found=found,
+        expected="another update",
+        remedy=remedy,
     )
 
 

@@ -1,7 +1,8 @@
 """LoKr as ComfyUI and LyCORIS read it: ``<layer>.lokr_w1`` and ``lokr_w2``, each whole or as a product of two.
 
-The default format for saving: layers keep their names (``diffusion_model.…``), which ComfyUI maps on every model. Updates
-that are no Kronecker products (LoRA, LoHa, biases, norms) are written beside them in the tensors that ComfyUI has for them.
+The default format for saving: layers keep their names (``diffusion_model.…``), which ComfyUI maps on every model.
+Updates that are no Kronecker products (LoRA, LoHa, biases, norms)
+are written beside them in the tensors that ComfyUI has for them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""LoKr with sums of Kronecker products among its layers, for this pack alone: see `krona_ops.formats.kinds.lokr_sum`. It is read as LoKr."""
+"""LoKr with sums of Kronecker products among its layers, for this pack alone:
+see `krona_ops.formats.kinds.lokr_sum`. It is read as LoKr."""
 
 from __future__ import annotations
 

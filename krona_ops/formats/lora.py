@@ -42,7 +42,10 @@ def write(adapter: Adapter, rename: Rename = str) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for name, delta in adapter.layers.items():
         down, up = _write_layer(name, delta)
-        tensors |= {f"{rename(name)}.lora_A.weight": down.contiguous(), f"{rename(name)}.lora_B.weight": up.contiguous()}
+        tensors |= {
+            f"{rename(name)}.lora_A.weight": down.contiguous(),
+            f"{rename(name)}.lora_B.weight": up.contiguous(),
+        }
     return tensors
 
 

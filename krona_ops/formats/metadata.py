@@ -1,7 +1,8 @@
 """What a file says about itself in words that other programs read: kohya's ``ss_*`` and Stability's ``modelspec.*``.
 
-Managers show the title, the trigger words, the base model and the thumbnail of a file from these entries. Lora-Manager (read at 25e72b4 of
-August 2026) takes none of them, base model and words included, from the file: they stand in ``<name>.metadata.json`` beside it, see `manager_entry`.
+Managers show the title, the trigger words, the base model and the thumbnail of a file from these entries. Lora-Manager
+(read at 25e72b4 of August 2026) takes none of them, base model and words included, from the file: they stand in
+``<name>.metadata.json`` beside it, see `manager_entry`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,12 @@ MOST_TRIGGERS = 3
 MOST_TIMES = 10**12
 """That a tag may occur."""
 _TAGS = Border(limits=Limits(size=8_000_000, depth=4, values=400_000))
-_IMAGES = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg", b"RIFF": "image/webp", b"GIF8": "image/gif"}
+_IMAGES = {
+    b"\x89PNG\r\n\x1a\n": "image/png",
+    b"\xff\xd8\xff": "image/jpeg",
+    b"RIFF": "image/webp",
+    b"GIF8": "image/gif",
+}
 
 
 def modelspec(*, title: str, trigger: str = "") -> dict[str, str]:
@@ -70,7 +76,9 @@ def with_standard_metadata(
         "modelspec.thumbnail": _data_uri(thumbnail) if thumbnail is not None else None,
     }
     standard = {"modelspec.sai_model_spec": MODELSPEC, "modelspec.implementation": "krona", **network_facts(adapter)}
-    return adapter.with_metadata(**{**standard, **adapter.metadata, **{k: v for k, v in given.items() if v is not None}})
+    return adapter.with_metadata(
+        **{**standard, **adapter.metadata, **{k: v for k, v in given.items() if v is not None}}
+    )
 
 
 _MANAGERS_BASES = {
@@ -87,7 +95,8 @@ _MANAGERS_BASES = {
 def manager_entry(
     adapter: Adapter, *, path: str, size: int, modified: float, sha256: str, picture: str = ""
 ) -> dict[str, object]:
-    """What ``<name>.metadata.json`` beside an adapter's file holds for Lora-Manager: its required facts, the base model in its words, and the trigger words.
+    """What ``<name>.metadata.json`` beside an adapter's file holds for Lora-Manager:
+    its required facts, the base model in its words, and the trigger words.
 
     Args:
         path: The file's full path, with forward slashes.
@@ -118,7 +127,8 @@ def manager_entry(
 
 
 def network_facts(adapter: Adapter) -> dict[str, str]:
-    """kohya's words for the kind and size of a network. The scale is in the tensors; none of these changes it on reading."""
+    """kohya's words for the kind and size of a network. The scale is in the tensors;
+    none of these changes it on reading."""
     methods = sorted({_method(delta) for delta in adapter.layers.values()})
     ranks = [rank for delta in adapter.layers.values() if (rank := _rank(delta))]
     facts = {"ss_network_module": "krona", "ss_network_args": json.dumps({"algo": "+".join(methods)})}
@@ -143,7 +153,8 @@ def _rank(delta: Delta) -> int | None:
 
 
 def trigger_words(metadata: Mapping[str, str]) -> tuple[str, ...]:
-    """What calls up the subject: the trigger phrase, else the captions or tags that were trained most often; may be empty."""
+    """What calls up the subject: the trigger phrase, else the captions or tags that were
+    trained most often; may be empty."""
     phrase = metadata.get("modelspec.trigger_phrase", "").strip()
     if phrase:
         return (phrase,)

@@ -1,4 +1,5 @@
-"""Which layer a tensor of an adapter file belongs to, and which part of it it is: the only place that knows spellings."""
+"""Which layer a tensor of an adapter file belongs to, and which part of it it is:
+the only place that knows spellings."""
 
 from __future__ import annotations
 
@@ -45,12 +46,15 @@ SUFFIXES: dict[str, str] = {
     ".lora_embedding_A": "lora_embedding_a",
     ".lora_embedding_B": "lora_embedding_b",
 }
-"""The end of a tensor's name, and what we call that part. PEFT puts the name of an adapter into some of them: see `split`."""
+"""The end of a tensor's name, and what we call that part.
+PEFT puts the name of an adapter into some of them: see `split`."""
 _OF_ONE_WORD = {
     spelling[1:]: part for spelling, part in SUFFIXES.items() if spelling.startswith(".") and spelling.count(".") == 1
 }
 _OF_TWO_WORDS = {
-    tuple(spelling[1:].split(".")): part for spelling, part in SUFFIXES.items() if spelling.startswith(".") and spelling.count(".") == 2
+    tuple(spelling[1:].split(".")): part
+    for spelling, part in SUFFIXES.items()
+    if spelling.startswith(".") and spelling.count(".") == 2
 }
 """None of the longer ones ends in one of these."""
 _NAMED = {
@@ -66,7 +70,8 @@ _NAMED = {
 _NO_ADAPTER = re.compile(r"scale|quant|absmax|zero_?point|bias$")
 """What a quantiser puts behind a tensor's name, where the name of an adapter would be."""
 _OF_FLUX = re.compile(r"\.(?:qkv|proj)_lora[12]$")
-"""XLabs' and USO's processors of Flux have two of each; `krona_ops.names.spellings.renamed` says which layers they are."""
+"""XLabs' and USO's processors of Flux have two of each;
+`krona_ops.names.spellings.renamed` says which layers they are."""
 MODIFIERS = frozenset({"alpha", "dora_scale", "magnitude", "scalar", "row_offset", "reshape_weight"})
 """Parts that say something about an update and are none."""
 _PLAIN = frozenset({"diff", "diff_b", "w_norm", "b_norm", "set_weight"})
@@ -88,7 +93,8 @@ LayerPart = tuple[str, str]
 
 @lru_cache(maxsize=20_000)
 def split(key: str) -> LayerPart | None:
-    """The layer and the part of a tensor by its name, or ``None`` where no method that is known here writes such a name.
+    """The layer and the part of a tensor by its name, or ``None`` where no method
+    that is known here writes such a name.
 
     >>> split("lora_unet_mid_block.lokr_w1"), split("x.lora_A.my_adapter.weight")
     (('lora_unet_mid_block', 'lokr_w1'), ('x', 'lora_down'))
@@ -150,8 +156,8 @@ def group(keys: Iterable[str], split_key: Callable[[str], LayerPart | None] = sp
     Args:
         split_key: `split`, or a look-up in what `split_all` found.
 
-    Parts of one layer go by one name in nearly every file. Where a tool converted a part of the names only (ai-toolkit's SDXL,
-    scripts that replace dots), what is incomplete alone is put together by the flat name.
+    Parts of one layer go by one name in nearly every file. Where a tool converted a part of the names only
+    (ai-toolkit's SDXL, scripts that replace dots), what is incomplete alone is put together by the flat name.
     """
     keys = list(keys)
     grouped = Grouped()
@@ -173,8 +179,11 @@ def group(keys: Iterable[str], split_key: Callable[[str], LayerPart | None] = sp
 
 
 def _is_control_lora(keys: list[str]) -> bool:
-    """Black Forest Labs' control LoRAs of Flux, as ComfyUI tells them: a LoRA of the input, and norms' weights as they are."""
-    return any(key.endswith("img_in.lora_A.weight") for key in keys) and any(key.endswith(".key_norm.scale") for key in keys)
+    """Black Forest Labs' control LoRAs of Flux, as ComfyUI tells them:
+    a LoRA of the input, and norms' weights as they are."""
+    return any(key.endswith("img_in.lora_A.weight") for key in keys) and any(
+        key.endswith(".key_norm.scale") for key in keys
+    )
 
 
 def _norm(key: str) -> tuple[str, str] | None:
@@ -209,7 +218,8 @@ _DIFFUSERS_UNET = re.compile(r"(down|up)_blocks_(\d+)_(attentions|resnets)_(\d+)
 
 
 def _flat(name: str) -> str:
-    """The name without a difference between dots and underscores, and a UNet's layers counted as Stability's code does."""
+    """The name without a difference between dots and underscores,
+    and a UNet's layers counted as Stability's code does."""
     return _DIFFUSERS_UNET.sub(_counted, name.replace(".", "_"), count=1)
 
 
@@ -223,7 +233,8 @@ def _counted(match: re.Match[str]) -> str:
 
 @lru_cache(maxsize=2)  # every format asks this about one file
 def methods(header: Header) -> frozenset[str]:
-    """The kinds of update in a file, by the beginning of their parts: ``lokr``, ``hada``, ``lora``, ``cdka``, ``diff``."""
+    """The kinds of update in a file, by the beginning of their parts:
+    ``lokr``, ``hada``, ``lora``, ``cdka``, ``diff``."""
     parts = {place[1] for place in split_all(header).values() if place}
     kinds = {part.partition("_")[0] for part in parts} & {"lokr", "hada", "lora", "cdka"}
     return frozenset(kinds | {"diff"} if parts & _PLAIN else kinds)

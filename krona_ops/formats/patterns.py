@@ -1,8 +1,10 @@
-"""The keys of PEFT's ``rank_pattern`` and ``alpha_pattern``, matched as PEFT does, without its regular expressions' engine.
+"""The keys of PEFT's ``rank_pattern`` and ``alpha_pattern``, matched as PEFT does,
+without its regular expressions' engine.
 
-PEFT runs ``re.match(rf"(.*\\.)?({key})$", path)`` on every key. What it, diffusers and trainers write are paths and ends of
-paths, perhaps escaped and with a ``^`` before them: those are looked up. Real expressions are evaluated by `krona_ops.formats.expressions`, or
-refused by name: a file must not decide how long its reading takes, and backtracking over an expression from a file may never end.
+PEFT runs ``re.match(rf"(.*\\.)?({key})$", path)`` on every key. What it, diffusers and trainers write are paths and
+ends of paths, perhaps escaped and with a ``^`` before them: those are looked up. Real expressions are evaluated by
+`krona_ops.formats.expressions`, or refused by name: a file must not decide how long its reading takes, and backtracking
+over an expression from a file may never end.
 """
 
 from __future__ import annotations
@@ -44,7 +46,8 @@ class Patterns:
         self._values = list(patterns.values())
         self._keys = list(patterns)
         self._forms: dict[int, dict[tuple[bool, tuple[int, ...]], dict[str, int]]] = {}
-        """By the length of a key, whether it is a whole path and where its dots are: its characters, a dot for any, and its position."""
+        """By the length of a key, whether it is a whole path and where its dots are:
+        its characters, a dot for any, and its position."""
         self._expressions: list[tuple[int, str]] = []
         for position, key in enumerate(self._keys):
             characters = literal(key)
@@ -129,7 +132,8 @@ def _expression(pattern: str) -> Expression:
 
 
 def matches_whole(pattern: str, path: str) -> bool | None:
-    """Whether an expression is a whole path, as PEFT reads ``target_modules`` that are one text; ``None``: not evaluated here."""
+    """Whether an expression is a whole path, as PEFT reads ``target_modules`` that are one text;
+    ``None``: not evaluated here."""
     characters = _literal_of_target(pattern)
     return None if characters is None else _is(path, characters)
 

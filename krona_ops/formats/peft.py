@@ -1,8 +1,8 @@
 """LoKr as PEFT saves it: the tensors without ``alpha``, and the scale in ``adapter_config.json`` beside them.
 
 PEFT has one ``decompose_factor`` for all layers and decides from the rank which factor it decomposes, so it holds fewer
-adapters than the other formats: `settings_of` finds settings under which it would make exactly these shapes, or says why there
-are none.
+adapters than the other formats: `settings_of` finds settings under which it would make exactly these shapes, or says
+why there are none.
 """
 
 from __future__ import annotations
@@ -67,8 +67,9 @@ def read(tensors: Mapping[str, Tensor], header: Header, rule: ScaleRule = "auto"
 def _as_computed(delta: Delta) -> Delta:
     """The update that PEFT trains: of a one-dimensional convolution with a whole ``w2`` it is no Kronecker product.
 
-    PEFT lines ``w1`` up with the last two axes of ``w2 (out_b, in_b, kernel)`` instead of the first two, and views the result
-    as the weight. What was trained that way must be applied that way; ComfyUI does (for all such files, which is L2).
+    PEFT lines ``w1`` up with the last two axes of ``w2 (out_b, in_b, kernel)`` instead of the first two, and views the
+    result as the weight. What was trained that way must be applied that way;
+    ComfyUI does (for all such files, which is L2).
     """
     if not isinstance(delta, Kron) or not isinstance(delta.b, Full) or len(delta.b.shape) != 3:
         return delta
@@ -103,7 +104,8 @@ def _write_layer(name: str, delta: Delta) -> dict[str, Tensor]:
         if isinstance(factor, LowRank):
             tensors |= {f"{key}_a": factor.up, f"{key}_b": factor.down.flatten(1)}
         elif isinstance(factor, Tucker):
-            core = factor.core if factor.core.ndim == 4 else factor.core.unsqueeze(-1)  # PEFT's conv1d core is (r, r, k, 1)
+            # PEFT's core of a one-dimensional convolution is (r, r, k, 1).
+            core = factor.core if factor.core.ndim == 4 else factor.core.unsqueeze(-1)
             tensors |= {"lokr_t2": core, f"{key}_a": factor.up, f"{key}_b": factor.down}
         elif isinstance(factor, Full):
             tensors[key] = factor.value
@@ -128,7 +130,8 @@ class LoKrSettings:
     alphas: Mapping[str, float]
 
     def config(self) -> dict[str, object]:
-        """The values of the file; ranks and alphas that differ from the commonest are patterns that match one path only."""
+        """The values of the file; ranks and alphas that differ from the commonest are
+        patterns that match one path only."""
         rank = Counter(self.ranks.values()).most_common(1)[0][0]
         alpha = Counter(self.alphas.values()).most_common(1)[0][0]
         return {
@@ -160,8 +163,8 @@ def settings_of(adapter: Adapter, rename: Rename = str) -> LoKrSettings:
     """Settings under which PEFT makes an adapter's factors.
 
     Raises:
-        FormatError: There are none: another kind of update, factors that no single ``decompose_factor`` gives, ranks that
-            PEFT would store whole, or layers that need opposite settings.
+        FormatError: There are none: another kind of update, factors that no single ``decompose_factor`` gives, ranks
+            that PEFT would store whole, or layers that need opposite settings.
     """
     if not adapter.layers:
         raise cannot_hold("adapter", "empty", "Train or load one first.", "PEFT")
@@ -170,10 +173,14 @@ def settings_of(adapter: Adapter, rename: Rename = str) -> LoKrSettings:
     decompose_both = any(isinstance(d.a, LowRank) for d in deltas.values())
     tuckers = [name for name, d in deltas.items() if isinstance(d.b, Tucker)]
     flat = [
-        name for name, d in deltas.items() if isinstance(d.b, LowRank) and d.b.down.ndim > 2 and prod(d.b.down.shape[2:]) > 1
+        name
+        for name, d in deltas.items()
+        if isinstance(d.b, LowRank) and d.b.down.ndim > 2 and prod(d.b.down.shape[2:]) > 1
     ]
     if tuckers and flat:
-        raise cannot_hold(flat[0], "without a Tucker core, while another layer has one", "Drop one of the two kinds.", "PEFT")
+        raise cannot_hold(
+            flat[0], "without a Tucker core, while another layer has one", "Drop one of the two kinds.", "PEFT"
+        )
     paths = {name: _path(rename, name) for name in deltas}
     ranks = {paths[name]: _rank(name, delta, decompose_both) for name, delta in deltas.items()}
     alphas = {paths[name]: delta.scale * ranks[paths[name]] for name, delta in deltas.items()}
@@ -197,7 +204,9 @@ def _rank(name: str, delta: Kron, decompose_both: bool) -> int:
     whole_a, whole_b = max(delta.a.shape) / 2, max(delta.b.shape[:2]) / 2
     stored = {f.down.shape[0] for f in (delta.a, delta.b) if isinstance(f, LowRank | Tucker)}
     least = max(
-        (whole_b if isinstance(delta.b, Full) else 0), (whole_a if isinstance(delta.a, Full) and decompose_both else 0), 1
+        (whole_b if isinstance(delta.b, Full) else 0),
+        (whole_a if isinstance(delta.a, Full) and decompose_both else 0),
+        1,
     )
     rank = stored.pop() if stored else -int(-least // 1)
     too_large = (isinstance(delta.b, LowRank | Tucker) and rank >= whole_b) or (
@@ -238,7 +247,8 @@ def _no_factor(sizes: Iterable[tuple[int, int, int, int]]) -> FormatError:
 
 
 def _split(size: int, factor: int) -> tuple[int, int]:
-    """How PEFT splits a side (its `factorization`): the factor itself where it divides, else the best divisors below it.
+    """How PEFT splits a side (its `factorization`): the factor itself where it divides,
+    else the best divisors below it.
 
     >>> _split(640, 32), _split(640, -1), _split(12, 5)
     ((32, 20), (20, 32), (3, 4))

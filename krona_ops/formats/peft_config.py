@@ -1,7 +1,8 @@
-"""What PEFT's settings say about a file: its scales, and whether its tensors mean something else than an update of a weight.
+"""What PEFT's settings say about a file: its scales, and whether its tensors mean
+something else than an update of a weight.
 
-They are in ``adapter_config.json`` beside the file (then `krona_ops.formats.sidecar` first asks whether they are about it), or in
-the metadata: whole as ``adapter_config``, or as diffusers keeps them, ``lora_adapter_metadata``.
+They are in ``adapter_config.json`` beside the file (then `krona_ops.formats.sidecar` first asks whether they are about
+it), or in the metadata: whole as ``adapter_config``, or as diffusers keeps them, ``lora_adapter_metadata``.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ PEFT_PREFIX = "base_model.model."
 METHOD_OF = {"LORA": "lora", "LOKR": "lokr", "LOHA": "hada"}
 """PEFT's kinds whose update of a weight is in the tensors, and how the names of their parts begin."""
 _CHANGES_THE_BASE = {"pissa": "PiSSA", "olora": "OLoRA", "corda": "CorDA", "lora_ga": "LoRA-GA", "loftq": "LoftQ"}
-"""Values of ``init_lora_weights`` with which PEFT takes the first factors out of the base weights (`lora/layer.py`, 0.21.2)."""
+"""Values of ``init_lora_weights`` with which PEFT takes the first factors out of the base
+weights (`lora/layer.py`, 0.21.2)."""
 _SETTINGS = {
     "use_qalora": "a QA-LoRA adapter, whose lora_A works on groups of a quantised layer's inputs",
     "use_bdlora": "a BD-LoRA adapter, whose factors are the blocks of a diagonal",
@@ -55,7 +57,8 @@ class PeftConfig:
     def parse(cls, values: Mapping[str, object]) -> PeftConfig | None:
         """The settings in an ``adapter_config.json``; ``None`` where they make no sense."""
         kind = kind_of(values)
-        r, alpha = finite(values.get("r")), finite(values.get("lora_alpha" if kind not in ("LOKR", "LOHA") else "alpha"))
+        r = finite(values.get("r"))
+        alpha = finite(values.get("alpha" if kind in ("LOKR", "LOHA") else "lora_alpha"))
         ranks, alphas = _numbers(values.get("rank_pattern")), _numbers(values.get("alpha_pattern"))
         if r is None or alpha is None or ranks is None or alphas is None:
             return None
@@ -115,7 +118,8 @@ _MOST_COMPONENTS = 16
 
 
 def by_component(flat: Mapping[str, object]) -> dict[str, dict[str, object]]:
-    """The settings that diffusers keeps in one dictionary: ``{"unet.r": 4, …}`` by prefix, ``{"r": 4, …}`` as the only ones."""
+    """The settings that diffusers keeps in one dictionary:
+    ``{"unet.r": 4, …}`` by prefix, ``{"r": 4, …}`` as the only ones."""
     if "r" in flat and "lora_alpha" in flat:
         return {"": {"peft_type": "LORA", **flat}}
     prefixes = sorted({key.rpartition(".")[0] for key in flat if key.endswith((".r", ".lora_alpha"))})

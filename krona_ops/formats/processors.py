@@ -1,4 +1,5 @@
-"""Which attention processors a UNet has, by its names in diffusers: the loader released with DiffuseKronA wants all of them."""
+"""Which attention processors a UNet has, by its names in diffusers:
+the loader released with DiffuseKronA wants all of them."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ _PROCESSOR = re.compile(
 
 
 def what_is_missing(layers: Iterable[str]) -> str:
-    """Why the authors' loader refuses a file with these layers, as the end of a sentence; empty where nothing speaks against it.
+    """Why the authors' loader refuses a file with these layers, as the end of a sentence;
+    empty where nothing speaks against it.
 
     It makes a processor of each one in the file, with the projections that it is told for all, and diffusers 0.21 then
     wants as many as the UNet has attentions.

@@ -1,4 +1,5 @@
-"""How strong an update is: every trainer has its own rule, and few files say which. Decided once, here, with the reason.
+"""How strong an update is: every trainer has its own rule, and few files say which.
+Decided once, here, with the reason.
 
 Checked against the trainers' own code, in the versions named.
 
@@ -121,7 +122,8 @@ def _rank_of(config: PeftConfig, path: str, stored: int) -> float:
 
 
 def _by_sdscripts(sizes: Sizes, trainer: Trainer) -> Resolved:
-    """KronA and CDKA of pull request 2370, and of its author's fork: ``0c641ec`` is the first build, ``cd29e41`` a later one."""
+    """KronA and CDKA of pull request 2370, and of its author's fork:
+    ``0c641ec`` is the first build, ``cd29e41`` a later one."""
     alpha = "no alpha" if sizes.alpha is None else f"alpha {sizes.alpha:g} is ignored"
     if trainer.divides_by_root:
         return _by_root(sizes, "sd-scripts KronA/CDKA, first build: alpha / √in_a, which it leaves out of the factors")
@@ -185,13 +187,16 @@ def _whole(sizes: Sizes, trainer: Trainer) -> Resolved:
 
 
 def _whole_rs_lora(alpha: float, sizes: Sizes, trainer: Trainer) -> Resolved | None:
-    """LyCORIS computes with ``√dim`` and saves ``dim·√dim``, but for its wrapper, which leaves the option out and saves ``dim``.
+    """LyCORIS computes with ``√dim`` and saves ``dim·√dim``, but for its wrapper,
+    which leaves the option out and saves ``dim``.
 
     Which of the two was done is told by the saved alpha, not by who was asked. ``None``: it is a plain placeholder.
     """
     if math.isinf(alpha):
         if trainer.rs_lora == "wrapper":  # the dimension itself, which was more than half precision holds
-            return Resolved(1.0, "both factors whole: scale 1 (LyCORIS's wrapper leaves rs_lora out), alpha is infinite")
+            return Resolved(
+                1.0, "both factors whole: scale 1 (LyCORIS's wrapper leaves rs_lora out), alpha is infinite"
+            )
         dims = trainer.dims(sizes.is_convolution)
         reason = "both factors whole, rs_lora: scale √{:g}, the dimension from the metadata; half precision made alpha infinite"
         return Resolved(math.sqrt(dims[0]), reason.format(dims[0])) if dims else None
@@ -215,7 +220,8 @@ def _whole_rs_lora(alpha: float, sizes: Sizes, trainer: Trainer) -> Resolved | N
 def _is_unusual(alpha: float, sizes: Sizes, trainer: Trainer) -> bool:
     """Whether a trainer with LyCORIS's rule would not have saved this alpha: it saves the dimension (ComfyUI #15114).
 
-    ComfyUI's own trainer saves 1. Without a dimension in the metadata, one that LyCORIS would have decomposed is unusual.
+    ComfyUI's own trainer saves 1. Without a dimension in the metadata,
+    one that LyCORIS would have decomposed is unusual.
     """
     if dims := trainer.dims(sizes.is_convolution):
         return not any(math.isclose(alpha, dim, rel_tol=ROUNDING) for dim in dims)

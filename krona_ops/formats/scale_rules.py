@@ -19,6 +19,9 @@ def check_rule(rule: str) -> ScaleRule:
     """
     if rule not in RULES:
         raise ConfigError(
-            f'There is no scale rule "{rule}".', found=rule, expected=" or ".join(RULES), remedy='Take "auto" to start with.'
+            f'There is no scale rule "{rule}".',
+            found=rule,
+            expected=" or ".join(RULES),
+            remedy='Take "auto" to start with.',
         )
     return rule

@@ -1,7 +1,8 @@
 """Whether the ``adapter_config.json`` beside a file is about it: in a folder of many files it may be another one's.
 
-PEFT saves each adapter into a folder of its own, but files are renamed and gathered in one folder, where one of the settings'
-files remains. So they are believed only where kind, target modules, ranks and norms of the file are those that they speak of.
+PEFT saves each adapter into a folder of its own, but files are renamed and gathered in one folder, where one of the
+settings' files remains. So they are believed only where kind, target modules,
+ranks and norms of the file are those that they speak of.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ _DOWN = ("lora_down", "lora_embedding_a", "lokr_w2_b", "lokr_w1_b", "hada_w1_b")
 
 
 def settings_beside(header: Header) -> tuple[PeftConfig | None, str]:
-    """The settings beside a file, if they are about it, and what the user is told: that they were used, or why they were not.
+    """The settings beside a file, if they are about it, and what the user is told:
+    that they were used, or why they were not.
 
     Nothing is told where there are none.
     """
@@ -78,7 +80,8 @@ def _other_layers(header: Header, layers: Layers) -> str:
             return f"{path} is none of their layers_to_transform"
     if header.has_own_config or not isinstance(targets, list):
         return ""
-    # Among many files a target without a layer means another file's settings; beside its only file it is one that the model lacks.
+    # Among many files a target without a layer means another file's settings; beside its only file it is one that the
+    # model lacks.
     ends = {end for path in layers for end in _ends(path)}
     missing = next((target for target in targets if shown(target, LONGEST) not in ends), None)
     return f"the file has no layer {shown(missing)}, which they speak of" if missing is not None else ""
@@ -106,7 +109,9 @@ def _ends(path: str) -> Iterator[str]:
 
 
 def _indices(value: object) -> set[int]:
-    return {n for n in (value if isinstance(value, list) else [value]) if isinstance(n, int) and not isinstance(n, bool)}
+    return {
+        n for n in (value if isinstance(value, list) else [value]) if isinstance(n, int) and not isinstance(n, bool)
+    }
 
 
 def _other_ranks(layers: Layers, config: PeftConfig) -> str:

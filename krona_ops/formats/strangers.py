@@ -60,7 +60,9 @@ QUANTISED = re.compile(
     r"(?:^|[._])(?:weight_scale(?:_2)?|scale_weight|scale_input|input_scale|comfy_quant|absmax|quant_state|quant_map|zero_point)(?:$|[._])|^scaled_fp8$"
 )
 _EMBEDDINGS = re.compile(r"bundle_emb\.|learned_embeds|(?:clip_[glh]|t5xxl|qwen\w*|gemma\w*)$")
-_WHOLE = frozenset({"weight", "bias", "scale", "gamma", "beta", "modulation", "running_mean", "running_var", "position_ids"})
+_WHOLE = frozenset(
+    {"weight", "bias", "scale", "gamma", "beta", "modulation", "running_mean", "running_var", "position_ids"}
+)
 _OF_MODEL = re.compile(
     r"(?:model\.diffusion_model|first_stage_model|cond_stage_model|conditioner\.embedders|control_model|model\.control_model)\."
 )
@@ -90,7 +92,8 @@ def named(key: str, shape: tuple[int, ...] = ()) -> tuple[str, str, str]:
     if key.startswith("lllite_"):
         return tail[0], "ControlNet-LLLite", NOBODY
     if tail[-1] in ("up", "down"):
-        return ".".join(tail[:-1]) or key, "a control LoRA of Stability AI", "ComfyUI's own Load ControlNet Model loads it."
+        why = "ComfyUI's own Load ControlNet Model loads it."
+        return ".".join(tail[:-1]) or key, "a control LoRA of Stability AI", why
     if tail[-1] == "bias" and key.startswith("base_model.model."):
         return ".".join(tail[:-1]), BIASES, OF_THE_WEIGHTS
     if tail[-1] in _WHOLE:
@@ -120,7 +123,8 @@ def _by_part(part: str, is_of_weight: bool, axes: int) -> tuple[str, str] | None
 
 
 def changes_the_rest(method: str) -> bool:
-    """Whether tensors of this method say how the others of their layer are to be read, so that these mean nothing without."""
+    """Whether tensors of this method say how the others of their layer are to be read,
+    so that these mean nothing without."""
     return method in (QUANTISATION, "AdaLoRA", "KaSA") or ' with "' in method or method.startswith("LoKr with")
 
 
@@ -138,11 +142,14 @@ def unknown(keys: Iterable[str], shapes: Mapping[str, tuple[int, ...]]) -> dict[
 
 
 def is_model(keys: Iterable[str], shapes: Mapping[str, tuple[int, ...]], layers: int) -> bool:
-    """Whether unknown tensors are the weights of a whole model, beside which a few that look like an adapter's say nothing.
+    """Whether unknown tensors are the weights of a whole model,
+    beside which a few that look like an adapter's say nothing.
 
     Args:
         layers: How many layers the adapter would have.
     """
     weights = [key for key in keys if key.endswith(".weight") and len(shapes.get(key, ())) > 1]
     weights = [key for key in weights if named(key, shapes[key])[1] == WEIGHTS]
-    return len(weights) > layers and (len(weights) >= _WEIGHTS_OF_A_MODEL or any(_OF_MODEL.match(key) for key in weights))
+    return len(weights) > layers and (
+        len(weights) >= _WEIGHTS_OF_A_MODEL or any(_OF_MODEL.match(key) for key in weights)
+    )

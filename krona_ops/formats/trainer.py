@@ -46,7 +46,8 @@ class Trainer:
     divides_by_root: bool = False
     """Their first build with its own scale, ``alpha / √in_a``, which is not in the factors."""
     is_reduced: bool = False
-    """CDKA of several terms, brought into one product on saving: divided by ``alpha / dim``, which readers were to apply again."""
+    """CDKA of several terms, brought into one product on saving:
+    divided by ``alpha / dim``, which readers were to apply again."""
     may_divide_by_root: bool = False
     """It may be of either build."""
     peft: Mapping[str, PeftConfig] = field(default_factory=dict)
@@ -69,11 +70,14 @@ class Trainer:
         first = is_cdka and _is_first_build(header.metadata)
         asks_for_root = is_cdka and positive(args.get("cdka_alpha")) is not None and not _LATER & set(args)
         old_krona = positive(args.get("krona_alpha")) is not None and _is_true(args.get("use_cdka_scale"))
+        rs_lora: Literal["", "kohya", "wrapper"] = "wrapper" if _is_true(wrapper.get("rs_lora")) else ""
+        if _is_true(kohya.get("rs_lora")):
+            rs_lora = "kohya"
         return cls(
             dim=positive(header.metadata.get("ss_network_dim")) or positive(args.get("linear_dim")),
             conv_dim=positive(args.get("conv_dim")),
             alpha=positive(header.metadata.get("ss_network_alpha")) or positive(args.get("linear_alpha")),
-            rs_lora="kohya" if _is_true(kohya.get("rs_lora")) else "wrapper" if _is_true(wrapper.get("rs_lora")) else "",
+            rs_lora=rs_lora,
             full_matrix=_is_true(args.get("full_matrix")),
             bypass=bypass,
             dora=dora,
@@ -100,7 +104,8 @@ class Trainer:
         return name.removeprefix(prefix).removeprefix(PEFT_PREFIX)
 
     def dims(self, is_convolution: bool) -> tuple[float, ...]:
-        """The dimensions that a layer may have been made with, the likeliest first: convolutions may have one of their own."""
+        """The dimensions that a layer may have been made with, the likeliest first:
+        convolutions may have one of their own."""
         both = (self.conv_dim, self.dim) if is_convolution else (self.dim, self.conv_dim)
         return tuple(dict.fromkeys(dim for dim in both if dim))
 
@@ -121,7 +126,8 @@ def _has_norms(header: Header) -> bool:
 
 
 def _peft(header: Header) -> tuple[dict[str, PeftConfig], str]:
-    """PEFT's settings by the prefix of the layers that they are about, and what the user is told about those beside the file."""
+    """PEFT's settings by the prefix of the layers that they are about,
+    and what the user is told about those beside the file."""
     inside = {"": parsed(header.metadata.get("adapter_config"))}
     for settings in (inside, by_component(parsed(header.metadata.get("lora_adapter_metadata")))):
         for values in settings.values():
@@ -136,7 +142,8 @@ def _peft(header: Header) -> tuple[dict[str, PeftConfig], str]:
 
 
 def positive(value: object) -> float | None:
-    """A positive number of a size that dimensions and alphas have, also where it is written as a text; ``None`` for anything else."""
+    """A positive number of a size that dimensions and alphas have, also where it is written as a text;
+    ``None`` for anything else."""
     try:
         number = float(value) if isinstance(value, str) and len(value) < _LONGEST_NUMBER else finite(value)
     except ValueError:

@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from ..errors import ConfigError
 
 Forward = Callable[..., Any]
-"""``forward(original, x, *args, **kwargs)``: called instead of the module's own, which it gets as its first argument."""
+"""``forward(original, x, *args, **kwargs)``: called instead of the module's own,
+which it gets as its first argument."""
 Weigh = Callable[[Tensor], Tensor]
-"""From a layer's weight ``(out, in, *kernel)``, as it is about to be multiplied with, to one with the change in it; the one given stays as it is."""
+"""From a layer's weight ``(out, in, *kernel)``, as it is about to be multiplied with, to one with the change in it;
+the one given stays as it is."""
 
 
 class ForwardPatch:
@@ -23,12 +25,14 @@ class ForwardPatch:
     exactly. If somebody else has replaced it in between, theirs stays and ours becomes a plain pass-through: other
     tools put back what they found, in any order, and a dead link in that chain would break the shared model.
 
-    Some code multiplies with a layer's weight itself and never calls ``forward`` (ComfyUI's ``linear_input_act`` for int8, Kandinsky 6's
-    modulation). What asks the host for that weight gets it through the layer's list of ``weight_function``; there stands ``weigh``, which is out
-    of the list whenever ``forward`` runs. So a change is made once, whichever way the layer is used.
+    Some code multiplies with a layer's weight itself and never calls ``forward`` (ComfyUI's ``linear_input_act`` for
+    int8, Kandinsky 6's modulation). What asks the host for that weight gets it through the layer's list of
+    ``weight_function``; there stands ``weigh``, which is out of the list whenever ``forward`` runs.
+    So a change is made once, whichever way the layer is used.
 
     Args:
-        weigh: The same change of the weight as ``forward`` makes beside it; ``None`` leaves the weight alone, and so does a layer without such a list.
+        weigh: The same change of the weight as ``forward`` makes beside it;
+            ``None`` leaves the weight alone, and so does a layer without such a list.
     """
 
     def __init__(self, module: nn.Module, forward: Forward, weigh: Weigh | None = None) -> None:
@@ -67,7 +71,8 @@ class ForwardPatch:
         self.offer_weight()
 
     def offer_weight(self) -> None:
-        """Put ``weigh`` back where it stood: a host empties the list when it loads the model. Does nothing where it stands or never stood."""
+        """Put ``weigh`` back where it stood: a host empties the list when it loads the model.
+        Does nothing where it stands or never stood."""
         functions = getattr(self._module, "weight_function", None)
         if self._original is None or self._read is None or not isinstance(functions, list) or self._read in functions:
             return
@@ -97,7 +102,7 @@ class ForwardPatch:
             del self._module.weight_function
 
     def _set_functions(self, functions: list[Weigh]) -> None:
-        self._module.weight_function = functions  # type: ignore[assignment]  # a Module declares tensors and modules only
+        self._module.weight_function = functions  # type: ignore[assignment]  # declared for tensors and modules
 
     def _reading(self, weigh: Weigh) -> Weigh:
         def read(weight: Tensor) -> Tensor:

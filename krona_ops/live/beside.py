@@ -19,8 +19,9 @@ AddProduct = Callable[[Tensor, Tensor], Tensor]
 def beside(delta: Delta, dtype: torch.dtype) -> AddProduct:
     """The update of a linear layer, ready for inputs of a dtype.
 
-    `Delta.apply` widens, scales and casts the factors in every call: with the addition eight operations for a Kronecker product that comes from a file in half precision,
-    where its own two products are all that is needed. What would be larger than it is stored when it is made dense (a LoHa) stays as it is.
+    `Delta.apply` widens, scales and casts the factors in every call: with the addition eight operations for a Kronecker
+    product that comes from a file in half precision, where its own two products are all that is needed. What would be
+    larger than it is stored when it is made dense (a LoHa) stays as it is.
     """
     if isinstance(delta, Kron) and isinstance(delta.a, Full) and isinstance(delta.b, Full):
         a, b = (delta.a.formed() * delta.scale).to(dtype), delta.b.formed().to(dtype)

@@ -20,9 +20,9 @@ SHOWN = 4
 class Reach:
     """Counts, from `begin` to `end`, which patches are used, and tells which are passed by.
 
-    Passed by is a layer that is not reached while the part of the model around it runs: that code reads the layer's weight in a way of its own, and
-    the change is lost. A layer whose whole part stands still (the branch for sound of a picture, an expert that is not asked, a block that is
-    skipped) is left alone.
+    Passed by is a layer that is not reached while the part of the model around it runs: that code reads the layer's
+    weight in a way of its own, and the change is lost. A layer whose whole part stands still (the branch for sound of a
+    picture, an expert that is not asked, a block that is skipped) is left alone.
     """
 
     def __init__(self) -> None:

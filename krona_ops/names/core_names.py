@@ -1,7 +1,8 @@
 """Which names ComfyUI's own *Load LoRA* knows, per kind of base model, and what any tool's name means there.
 
-The tables are in ``core_names.json``, which tools/generate/core_names.py makes from the host's key maps: names without their blocks' numbers
-(`krona_ops.names.template`). A name is looked up as ComfyUI would (`Base.loads`), or as the pack does, prefixes off (`Base.means`).
+The tables are in ``core_names.json``, which tools/generate/core_names.py makes from the host's key maps: names without
+their blocks' numbers (`krona_ops.names.template`). A name is looked up as ComfyUI would (`Base.loads`),
+or as the pack does, prefixes off (`Base.means`).
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ class Weight:
     path: str
     """The layer's path as the host's model has it, the encoder in front for those of text encoders."""
     part: str = ""
-    """Which rows: ``1/3:1/3`` is the second third, ``swap`` is all of them with the halves changed over; empty is the whole weight."""
+    """Which rows: ``1/3:1/3`` is the second third, ``swap`` is all of them with the halves changed over;
+    empty is the whole weight."""
     bias: bool = False
 
 
@@ -56,7 +58,8 @@ class Base:
     layers: tuple[str, ...] = field(repr=False)
     """Paths of the layers with a weight, as templates."""
     known: Mapping[str, tuple[int, str]] = field(repr=False)
-    """The names that the host's key map has besides the paths, prefixes included: the layer's number (-1: a UNet's, counted otherwise), and the part."""
+    """The names that the host's key map has besides the paths, prefixes included:
+    the layer's number (-1: a UNet's, counted otherwise), and the part."""
     others: Mapping[str, tuple[tuple[int, str], ...]] = field(repr=False)
     """Flat names that other tools have."""
     parameters: frozenset[str] = field(repr=False)
@@ -91,7 +94,8 @@ class Base:
         return {flat(name): f"{name}.0" if name.endswith(".to_out") else name for name in plain}
 
     def loads(self, name: str) -> Weight | None:
-        """The weight that ComfyUI's own loader changes when a file has a layer of this very name; ``None`` where it knows no such name."""
+        """The weight that ComfyUI's own loader changes when a file has a layer of this very name;
+        ``None`` where it knows no such name."""
         if name.startswith("diffusion_model.") and self.kind == "model" and template(name)[0] in self.parameters:
             return Weight(name.removeprefix("diffusion_model."))
         is_bias = name.endswith(_BIAS)
@@ -152,7 +156,9 @@ def _means(base: Base, name: str, width: int) -> Weight | None:
     return None
 
 
-def _of_encoder(base: Base, places: tuple[tuple[int, str], ...], number: int | None, width: int) -> tuple[tuple[int, str], ...]:
+def _of_encoder(
+    base: Base, places: tuple[tuple[int, str], ...], number: int | None, width: int
+) -> tuple[tuple[int, str], ...]:
     """Those in the encoder that the name counts, or whose width the update has."""
     by_encoder: dict[str, list[tuple[int, str]]] = {}
     for where in places:
@@ -182,7 +188,8 @@ _BASIC = {
 
 
 def unet_path(spelled: str, base: Base) -> str | None:
-    """The path of a UNet's layer by diffusers' flat name for it (``down_blocks_1_attentions_0_…``), as `comfy.utils.unet_to_diffusers` counts."""
+    """The path of a UNet's layer by diffusers' flat name for it (``down_blocks_1_attentions_0_…``),
+    as `comfy.utils.unet_to_diffusers` counts."""
     if spelled in _BASIC and base.residual:
         return _path(_BASIC[spelled], base)
     match, in_a_block = _UNET.fullmatch(spelled), base.residual
@@ -241,8 +248,8 @@ def _base(entry: Mapping[str, Any]) -> Base:
 def fitting(layers: Mapping[str, tuple[int, ...]], among: Iterable[Base]) -> tuple[tuple[Base, ...], int]:
     """The kinds of base model that know most of these layers, and how many they know.
 
-    Of text encoders, those for which ComfyUI knows most of the names as they are; of UNets that fit equally, the usual ones, with two
-    residual blocks on a level, before those with one (KOALA).
+    Of text encoders, those for which ComfyUI knows most of the names as they are; of UNets that fit equally, the usual
+    ones, with two residual blocks on a level, before those with one (KOALA).
 
     Args:
         layers: Shapes of the updates ``(out, in, *kernel)`` by name.
@@ -250,7 +257,9 @@ def fitting(layers: Mapping[str, tuple[int, ...]], among: Iterable[Base]) -> tup
     counts = [(sum(base.means(name, shape) is not None for name, shape in layers.items()), base) for base in among]
     most = max((count for count, _ in counts), default=0)
     likeliest = [base for count, base in counts if count == most and most]
-    loaded = {base: sum(base.loads(name) is not None for name in layers) for base in likeliest if base.kind == "text encoder"}
+    loaded = {
+        base: sum(base.loads(name) is not None for name in layers) for base in likeliest if base.kind == "text encoder"
+    }
     likeliest = [base for base in likeliest if loaded.get(base, 0) == max(loaded.values(), default=0)]
     usual = [base for base in likeliest if base.residual != 1]
     return tuple(usual or likeliest), most

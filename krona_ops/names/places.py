@@ -14,7 +14,8 @@ from typing import Literal
 from .spellings import projection, unwrapped
 
 Attention = Literal["self", "cross", "joint"]
-"""``joint`` is an attention that its name calls neither: mostly one over image and text together (Flux, SD3, Z-Image)."""
+"""``joint`` is an attention that its name calls neither:
+mostly one over image and text together (Flux, SD3, Z-Image)."""
 
 _PREFIX = re.compile(
     r"^(?:base_model\.model\.|model\.(?=diffusion_model\.)|diffusion_model\.|transformer\.|unet\."
@@ -47,7 +48,8 @@ _TOKEN = re.compile("(?:" + "|".join(sorted(_COMPOUNDS.split(), key=len, reverse
 
 @lru_cache(maxsize=20_000)
 def path_of(name: str) -> str:
-    """The layer's path inside its model, dotted: ``lora_unet_double_blocks_3_img_attn_qkv`` is ``double_blocks.3.img_attn.qkv``.
+    """The layer's path inside its model, dotted:
+    ``lora_unet_double_blocks_3_img_attn_qkv`` is ``double_blocks.3.img_attn.qkv``.
 
     Of an underscored name, modules that no family is known to have are taken apart at each underscore.
     """
@@ -65,7 +67,8 @@ def _without_prefix(name: str) -> str:
 
 @lru_cache(maxsize=20_000)
 def text_encoder_of(name: str) -> str | None:
-    """Which text encoder a layer belongs to (``clip_l``, ``text_encoder_2``); ``None`` for one of the diffusion model."""
+    """Which text encoder a layer belongs to (``clip_l``, ``text_encoder_2``);
+    ``None`` for one of the diffusion model."""
     match = _TEXT_ENCODER.match(unwrapped(name))
     if not match:
         return None
@@ -80,8 +83,8 @@ def block_of(name: str) -> str:
     """The block of the model that a layer is part of.
 
     ``input_blocks.4``, ``middle_block``, ``down_blocks.1.attentions.0``, ``double_blocks.3``, ``joint_blocks.7``,
-    ``layers.12``, ``txt_in.individual_token_refiner.blocks.0``, ``clip_l.layers.3``; for a layer outside of every stack,
-    the module it is in: ``time_embed``, ``final_layer``.
+    ``layers.12``, ``txt_in.individual_token_refiner.blocks.0``, ``clip_l.layers.3``; for a layer outside of every
+    stack, the module it is in: ``time_embed``, ``final_layer``.
     """
     parts, encoder = path_of(name).split("."), text_encoder_of(name)
     for n, part in enumerate(parts):
@@ -100,9 +103,11 @@ def attention_of(name: str) -> Attention | None:
     """What the attention of a layer looks at, as its name says; ``None`` where it is no projection of an attention."""
     if projection(name) is None:
         return None
-    words = [part for part in path_of(name).split(".") if re.search(r"attn|attention", part, re.I) and part != "attentions"]
+    words = [
+        part for part in path_of(name).split(".") if re.search(r"attn|attention", part, re.I) and part != "attentions"
+    ]
     word = words[-1].lower() if words else ""
-    if "x_block" in path_of(name).split("."):  # SD3.5: attn2 is a second attention of the picture's tokens to themselves
+    if "x_block" in path_of(name).split("."):  # SD3.5: attn2 is a second attention of the picture to itself
         return "self" if word == "attn2" else "joint"
     if re.search(r"attn_?2|cross|xattn|encoder_attn|encdec|i2v|to_", word):
         return "cross"
@@ -111,7 +116,8 @@ def attention_of(name: str) -> Attention | None:
 
 @lru_cache(maxsize=20_000)
 def role_of(name: str) -> str:
-    """What a layer does, in a word or two: ``self q``, ``cross out``, ``qkv``, ``text qkv``, ``feed-forward``, ``other``."""
+    """What a layer does, in a word or two: ``self q``, ``cross out``, ``qkv``, ``text qkv``,
+    ``feed-forward``, ``other``."""
     kind, attention, path = projection(name), attention_of(name), path_of(name)
     text = (
         "text "

@@ -1,8 +1,10 @@
-"""Names of layers: what the pack calls them, what a name says about the layer, and how the tools spell one and the same name.
+"""Names of layers: what the pack calls them, what a name says about the layer,
+and how the tools spell one and the same name.
 
-A file's name meets a model's in one flat spelling (`flat`), after the prefixes that its writer put in front are taken off
-(`spellings`). What diffusers calls a layer that the host names otherwise is in the tables of `dialects`; an attention's projections
-go by the usual names of such layers (`usual_names`), and those in one weight by the names of their parts (`part_names`, `split_names`).
+A file's name meets a model's in one flat spelling (`flat`), after the prefixes that its writer put in front are taken
+off (`spellings`). What diffusers calls a layer that the host names otherwise is in the tables of `dialects`; an
+attention's projections go by the usual names of such layers (`usual_names`),
+and those in one weight by the names of their parts (`part_names`, `split_names`).
 """
 
 from __future__ import annotations
@@ -14,7 +16,8 @@ from functools import lru_cache
 from typing import Literal, NewType
 
 LayerName = NewType("LayerName", str)
-"""A module's path as the host's state dict spells it, without ``.weight``: ``diffusion_model.input_blocks.1.1.…attn1.to_q``."""
+"""A module's path as the host's state dict spells it, without ``.weight``:
+``diffusion_model.input_blocks.1.1.…attn1.to_q``."""
 
 Projection = Literal["q", "k", "v", "qkv", "kv", "out"]
 """What an attention layer computes: one of its inputs, several fused into one weight, or its output."""
@@ -24,7 +27,8 @@ _SEPARATORS = str.maketrans("./-", "___")
 
 
 def flat(name: str) -> str:
-    """One spelling for all dialects: lower case, every separator one underscore, without what attention processors add."""
+    """One spelling for all dialects: lower case, every separator one underscore,
+    without what attention processors add."""
     name = name.lower().translate(_SEPARATORS)
     while "__" in name:
         name = name.replace("__", "_")
@@ -44,8 +48,8 @@ _LEAVES: dict[Projection, str] = {
     "out": rf"{_STREAM}(?:to_)?out|to_out_(?:t|0)|out_proj|o|o_proj|w\d?o|proj|proj_[xy]|to_add_out|linear_out|out_layer|dense|output_proj"
     r"|(?:img|txt)_attn_proj|proj_out_(?:vid|txt|all)",
 }
-# Projections that stand in no attention: Flux-type single blocks (q, k, v and the MLP's first half in one weight), CogVideoX's
-# blocks, the sound and face adapters of Wan.
+# Projections that stand in no attention: Flux-type single blocks (q, k, v and the MLP's first half in one weight),
+# CogVideoX's blocks, the sound and face adapters of Wan.
 _ELSEWHERE: dict[Projection, str] = {
     "q": r"blocks_\d+_q|injector_\d+_q|fuser_blocks_\d+_linear1_q",
     "k": r"blocks_\d+_k|injector_\d+_k",
@@ -120,10 +124,13 @@ def unwrapped(name: str) -> str:
 
 @lru_cache(maxsize=20_000)
 def spellings(name: str) -> Spelling:
-    """What a layer of a file may be called in the model, prefixes off one by one, and whose layer the prefixes say it is."""
+    """What a layer of a file may be called in the model, prefixes off one by one,
+    and whose layer the prefixes say it is."""
     rest = _WRAPPERS.sub("", name)
     names, owner, encoder = [flat(name), flat(rest)], None, None
-    while prefix := next(((m, o) for pattern, o in _PREFIXES if (m := pattern.match(rest)) and m.end() < len(rest)), None):
+    while prefix := next(
+        ((m, o) for pattern, o in _PREFIXES if (m := pattern.match(rest)) and m.end() < len(rest)), None
+    ):
         match, meant = prefix
         rest = rest[match.end() :]
         owner = owner or meant
@@ -136,12 +143,18 @@ def spellings(name: str) -> Spelling:
     return Spelling(tuple(dict.fromkeys(names)), owner, encoder)
 
 
-_USO = {"qkv_lora1": "img_attn_qkv", "qkv_lora2": "txt_attn_qkv", "proj_lora1": "img_attn_proj", "proj_lora2": "txt_attn_proj"}
+_USO = {
+    "qkv_lora1": "img_attn_qkv",
+    "qkv_lora2": "txt_attn_qkv",
+    "proj_lora1": "img_attn_proj",
+    "proj_lora2": "txt_attn_proj",
+}
 _USO_SINGLE = {"qkv": "linear1_qkv", "proj": "linear2"}
 
 
 def renamed(spelled: str) -> str:
-    """A flat name of the Flux processors of XLabs and USO in the model's words, as `comfy.lora_convert` has them; others as they are."""
+    """A flat name of the Flux processors of XLabs and USO in the model's words,
+    as `comfy.lora_convert` has them; others as they are."""
     double = re.fullmatch(r"(double_blocks_\d+)_((?:qkv|proj)_lora[12])", spelled)
     if double:
         return f"{double[1]}_{_USO[double[2]]}"
@@ -151,11 +164,13 @@ def renamed(spelled: str) -> str:
 
 _SEQUENTIAL = re.compile(r"^(.*\.to_(?:out|[qkv]))\.0$")
 _ADDED = re.compile(r"(?:\w+_(?:img|t|y)|add_\w+|to_add_\w+|(?:txt|instruct)_\w+)")
-"""Leaves of an attention's added stream, where the host keeps both streams in one module: what its own stream is called is not theirs."""
+"""Leaves of an attention's added stream, where the host keeps both streams in one module:
+what its own stream is called is not theirs."""
 
 
 def usual_names(path: str) -> Iterator[str]:
-    """What most tools would call a projection of an attention, by its path inside the model (``…self_attn.q_proj`` is a ``to_q``)."""
+    """What most tools would call a projection of an attention,
+    by its path inside the model (``…self_attn.q_proj`` is a ``to_q``)."""
     if match := _SEQUENTIAL.match(path):
         yield match[1]
         return
@@ -201,7 +216,8 @@ _FUSED: dict[str, tuple[str, ...]] = {
 
 
 def split_names(spelled: str) -> Iterator[tuple[str, ...]]:
-    """What the parts of a fused projection may be called, q first: ``…_attn_to_qkv`` is ``…_attn_to_q, …_to_k, …_to_v``."""
+    """What the parts of a fused projection may be called, q first:
+    ``…_attn_to_qkv`` is ``…_attn_to_q, …_to_k, …_to_v``."""
     for leaf, patterns in _FUSED.items():
         if spelled.endswith(f"_{leaf}"):
             parts = "kv" if "qkv" not in leaf and leaf != "in_proj" else "qkv"

@@ -1,4 +1,5 @@
-"""The forms that an update can be brought into: Kronecker products of given factors, low rank, or dense; `krona_ops.nearest.fit` does it."""
+"""The forms that an update can be brought into: Kronecker products of given factors, low rank, or dense;
+`krona_ops.nearest.fit` does it."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ class KronForm:
     """A sum of Kronecker products: ``Σ A ⊗ B``."""
 
     factors: tuple[int, int] = PAPER_FACTORS
-    """``(out_a, in_a)``, the shape of ``A``, out × in; where it does not divide a layer's width, the nearest divisors are taken."""
+    """``(out_a, in_a)``, the shape of ``A``, out × in; where it does not divide a layer's width,
+    the nearest divisors are taken."""
     terms: int = 1
     """Products at most. One fits into a LoKr file; more are closer."""
     layout: Layout = "kron"
@@ -48,7 +50,8 @@ class DenseForm:
 
 Form = KronForm | LowRankForm | DenseForm
 Forms = Form | Mapping[LayerName, Form | None]
-"""One form for all layers, or one for each: layers that are missing stay as they are, and ``None`` leaves a layer out."""
+"""One form for all layers, or one for each: layers that are missing stay as they are,
+and ``None`` leaves a layer out."""
 
 
 def _require_positive(what: str, number: int, remedy: str) -> None:

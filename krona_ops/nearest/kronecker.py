@@ -1,12 +1,13 @@
 """The nearest Kronecker product, or sum of several, to an update (Van Loan and Pitsianis 1993).
 
-Put every block of ``ΔW`` that one entry of ``A`` scales into a row: ``R(ΔW)[(m, i), (k, j, *)] = ΔW[m·out_b + k, i·in_b + j, *]``,
-``(out_a·in_a, out_b·in_b·kernel)``. Then ``R(A ⊗ B) = vec(A) vec(B)ᵀ``, and the best sum of ``k`` products is the truncated
-singular value decomposition of ``R`` (Eckart and Young 1936), its squared error the tail of the squared spectrum.
+Put every block of ``ΔW`` that one entry of ``A`` scales into a row:
+``R(ΔW)[(m, i), (k, j, *)] = ΔW[m·out_b + k, i·in_b + j, *]``, ``(out_a·in_a, out_b·in_b·kernel)``. Then
+``R(A ⊗ B) = vec(A) vec(B)ᵀ``, and the best sum of ``k`` products is the truncated singular value decomposition of ``R``
+(Eckart and Young 1936), its squared error the tail of the squared spectrum.
 
-``R`` is never formed where the update has a structure: where its terms have the wanted factor sizes already, matrices as
-small as the number of terms are enough; else the Gram matrix of the smaller side is contracted (`krona_ops.updates.contraction`).
-Gram matrices square the spectrum, so relative errors below 1e-8 read as about 1e-8.
+``R`` is never formed where the update has a structure: where its terms have the wanted factor sizes already, matrices
+as small as the number of terms are enough; else the Gram matrix of the smaller side is contracted
+(`krona_ops.updates.contraction`). Gram matrices square the spectrum, so relative errors below 1e-8 read as about 1e-8.
 """
 
 from __future__ import annotations
@@ -73,7 +74,8 @@ def nearest_kron(delta: Delta, factors: tuple[int, int], terms: int = 1, layout:
 
 @dataclass(frozen=True)
 class _Factored:
-    """``R = left · diag(values) · right`` with orthonormal columns and rows; a side that is ``None`` is not known yet."""
+    """``R = left · diag(values) · right`` with orthonormal columns and rows;
+    a side that is ``None`` is not known yet."""
 
     values: Tensor
     """Descending, ``(n,)``."""
@@ -125,10 +127,12 @@ class Rearrangement:
         kept = max(1, int((values > NOISE * values[0]).sum()))
         left, right = self._sides(kept)
         root = values[:kept].sqrt()
+        a_shape = self.sizes.out_a, self.sizes.in_a
+        b_shape = self.sizes.out_b, self.sizes.in_b, *self.sizes.kernel
         krons = tuple(
             Kron(
-                Full((left[:, n] * root[n]).reshape(self.sizes.out_a, self.sizes.in_a).to(self.dtype)),
-                Full((right[:, n] * root[n]).reshape(self.sizes.out_b, self.sizes.in_b, *self.sizes.kernel).to(self.dtype)),
+                Full((left[:, n] * root[n]).reshape(a_shape).to(self.dtype)),
+                Full((right[:, n] * root[n]).reshape(b_shape).to(self.dtype)),
                 layout=self.layout,
             )
             for n in range(kept)
@@ -209,7 +213,9 @@ class Rearrangement:
     def _carried(self, vectors: Tensor, legs: tuple[Leg, ...], onto: tuple[Leg, ...]) -> Tensor:
         """Multiply ``R``, or its transpose, with vectors ``(legs, n)``: ``(onto, n)``."""
         start = Node(vectors.reshape(*(self.digits.size(leg) for leg in legs), -1), (*legs, "n"))
-        return _sum(contract((start, *network), (*onto, "n")).reshape(-1, vectors.shape[-1]) for network in self.networks)
+        return _sum(
+            contract((start, *network), (*onto, "n")).reshape(-1, vectors.shape[-1]) for network in self.networks
+        )
 
 
 def _sum(parts: Iterable[Tensor]) -> Tensor:

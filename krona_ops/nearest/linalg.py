@@ -1,7 +1,8 @@
 """Decompositions in float64, by numpy's LAPACK.
 
-torch's own splits even a 64 × 4 matrix over all cores: with another process on the machine each call then waits for a time
-slice, 84 ms where numpy takes 0.03 (2 cores, torch 2.11). At 1280 × 1280, numpy's ``eigh`` takes half the time of torch's.
+torch's own splits even a 64 × 4 matrix over all cores: with another process on the machine each call then waits for a
+time slice, 84 ms where numpy takes 0.03 (2 cores, torch 2.11).
+At 1280 × 1280, numpy's ``eigh`` takes half the time of torch's.
 """
 
 from __future__ import annotations

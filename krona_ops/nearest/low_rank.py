@@ -1,9 +1,9 @@
 """The nearest low-rank update: LoRA out of anything.
 
-The singular value decomposition of ``A ⊗ B`` is the Kronecker product of those of ``A`` and ``B`` (Van Loan 2000, section 2),
-so the best ``up @ down`` of one Kronecker product takes the largest products of two singular values. A sum of structured
-terms is ``U Vᵀ`` with the columns of all of them: two thin QR decompositions and a small SVD. Only what has a dense term, or
-more columns than half of its smaller side, is formed, one layer at a time.
+The singular value decomposition of ``A ⊗ B`` is the Kronecker product of those of ``A`` and ``B`` (Van Loan 2000,
+section 2), so the best ``up @ down`` of one Kronecker product takes the largest products of two singular values. A sum
+of structured terms is ``U Vᵀ`` with the columns of all of them: two thin QR decompositions and a small SVD. Only what
+has a dense term, or more columns than half of its smaller side, is formed, one layer at a time.
 """
 
 from __future__ import annotations
@@ -92,7 +92,8 @@ def decompose(delta: Delta, vectors: int | None = None) -> Decomposition:
 
 
 def spectrum(delta: Delta, most: int = 512) -> Tensor | None:
-    """The singular values of ``ΔW``, descending; ``None`` where finding them needs a decomposition larger than ``most``."""
+    """The singular values of ``ΔW``, descending; ``None`` where finding them needs a
+    decomposition larger than ``most``."""
     size = min(delta.shape[0], prod(delta.shape[1:])) if len(delta.shape) > 1 else 0
     terms = terms_of(delta)
     is_kron = len(terms) == 1 and isinstance(terms[0], Kron)
@@ -152,7 +153,8 @@ def _of_pair(u: Tensor, v: Tensor) -> Decomposition:
 
 
 def _of_dense(matrix: Tensor) -> Decomposition:
-    """By the eigenvectors of the Gram matrix of the smaller side: half the time of an SVD, exact to 1e-8 of the norm."""
+    """By the eigenvectors of the Gram matrix of the smaller side:
+    half the time of an SVD, exact to 1e-8 of the norm."""
     if matrix.shape[0] > matrix.shape[1]:
         right, values, left = _of_dense(matrix.mT)
         return left.mT, values, right.mT

@@ -1,11 +1,12 @@
 """Adapters as material: weighted sums of any number, exact or with two ways of settling their disagreements.
 
-``"sum"`` keeps every term as it is, so it is exact, whatever formats are mixed. The others work on one dense layer at a time:
+``"sum"`` keeps every term as it is, so it is exact, whatever formats are mixed.
+The others work on one dense layer at a time:
 
-- ``"ties"`` (Yadav et al. 2023, arXiv 2306.01708): of each update keep the part ``density`` of largest magnitude, elect the
-  sign of each weight by the sum, average those that agree.
-- ``"dare"`` (Yu et al. 2024, arXiv 2311.03099): of each update drop the part ``1 − density`` at random, divide the rest by
-  ``density``, add.
+- ``"ties"`` (Yadav et al. 2023, arXiv 2306.01708): of each update keep the part ``density`` of largest magnitude, elect
+  the sign of each weight by the sum, average those that agree.
+- ``"dare"`` (Yu et al. 2024, arXiv 2311.03099): of each update drop the part ``1 − density`` at random, divide the rest
+  by ``density``, add.
 - ``"dare ties"``: drop at random, then elect and average.
 """
 
@@ -47,13 +48,13 @@ def blend(
 
     Args:
         pairs: Adapters and their weights, any number, any mix of formats.
-        normalise: Divide by the sum of the weights (in ``"ties"``: average with the weights), so that the blend of equal
-            adapters is one of them.
+        normalise: Divide by the sum of the weights (in ``"ties"``: average with the weights), so that the blend of
+            equal adapters is one of them.
         method: How layers are combined; see the module.
         density: The part of each update that ``"ties"`` and ``"dare"`` keep.
         seed: Of the random choice of ``"dare"``; each adapter's each layer has its own, told by its name.
-        form: What each layer of the result is brought into at once. Without it, ``"sum"`` has the terms of all adapters, and
-            the other methods have dense layers, which are as large as the model's.
+        form: What each layer of the result is brought into at once. Without it, ``"sum"`` has the terms of all
+            adapters, and the other methods have dense layers, which are as large as the model's.
 
     Returns:
         An adapter with the layers of all; the metadata is what all of them agree on, and ``krona.blend``.
@@ -64,7 +65,11 @@ def blend(
         KronaError: A DoRA update in another method than ``"sum"``, or with a ``form``.
     """
     _check(pairs, method, density)
-    weights = _normalised([weight for _, weight in pairs]) if normalise and method in ("sum", "dare") else [w for _, w in pairs]
+    weights = (
+        _normalised([weight for _, weight in pairs])
+        if normalise and method in ("sum", "dare")
+        else [w for _, w in pairs]
+    )
     ways: dict[Method, Callable[..., Delta | None]] = {
         "sum": _add,
         "ties": partial(_ties, trim=_largest, normalise=normalise),
@@ -98,11 +103,12 @@ def negate(adapter: Adapter) -> Adapter:
 
 
 def difference(adapter: Adapter, other: Adapter) -> Adapter:
-    """``ΔW₁ − ΔW₂`` layer by layer, exactly; layers in which both hold the same tensors with the same scale are gone."""
+    """``ΔW₁ − ΔW₂`` layer by layer, exactly; layers in which both hold the same
+    tensors with the same scale are gone."""
     return blend([(adapter, 1.0), (other, -1.0)])
 
 
-# -------------------------------------------------------------------------------------------------------------------- the ways
+# ------------------------------------------------------------------------------------------------------------- the ways
 
 Part = tuple[int, Delta, float]
 """An adapter's position, its update and its weight."""
@@ -154,7 +160,8 @@ def _with_scale(term: Delta, scale: float) -> Delta:
 
 
 def _memory(term: Delta) -> tuple:
-    """Where the tensors lie, and all else but the scale: equal for terms that are one and the same, nothing is compared."""
+    """Where the tensors lie, and all else but the scale:
+    equal for terms that are one and the same, nothing is compared."""
     places = tuple((t.data_ptr(), t.shape, t.stride(), t.dtype) for t in tensors(term))
     return type(term), places, skeleton(_with_scale(term, 1.0))
 
@@ -202,15 +209,20 @@ def _generator(seed: int, position: int, name: str) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest, "big"))
 
 
-# ----------------------------------------------------------------------------------------------------------------- small print
+# ---------------------------------------------------------------------------------------------------------- small print
 
 
 def _check(pairs: Sequence[tuple[Adapter, float]], method: str, density: float) -> None:
     if not pairs:
-        raise ConfigError("There is nothing to blend.", found=0, expected="one adapter or more", remedy="Connect an adapter.")
+        raise ConfigError(
+            "There is nothing to blend.", found=0, expected="one adapter or more", remedy="Connect an adapter."
+        )
     if method not in METHODS:
         raise ConfigError(
-            f'"{method}" is no way of blending.', found=method, expected=" or ".join(METHODS), remedy="Choose one of those."
+            f'"{method}" is no way of blending.',
+            found=method,
+            expected=" or ".join(METHODS),
+            remedy="Choose one of those.",
         )
     if not 0 < density <= 1:
         raise ConfigError(

@@ -26,7 +26,8 @@ from ..updates.kron import Layout
 from ..updates.shapes import KronShape, split
 
 CANDIDATES = ((4, 4), (64, 4), (4, 64), (8, 8), (16, 16), (32, 32))
-"""Factors ``(out_a, in_a)`` that `forms_within` chooses from: the paper's best, its mirror, and LoKr's usual squares."""
+"""Factors ``(out_a, in_a)`` that `forms_within` chooses from:
+the paper's best, its mirror, and LoKr's usual squares."""
 
 
 @dataclass(frozen=True)
@@ -71,16 +72,22 @@ class ErrorReport:
         return max(self.layers, key=lambda layer: layer.error, default=None)
 
     def __str__(self) -> str:
-        text = f"{len(self.layers)} layers, {self.before:,} → {self.after:,} parameters, relative error {self.error:.3g}"
-        return f"{text} (largest: {self.worst.error:.3g} in {self.worst.name})" if self.worst and self.worst.error else text
+        text = (
+            f"{len(self.layers)} layers, {self.before:,} → {self.after:,} parameters, relative error {self.error:.3g}"
+        )
+        return (
+            f"{text} (largest: {self.worst.error:.3g} in {self.worst.name})"
+            if self.worst and self.worst.error
+            else text
+        )
 
 
 def compress(adapter: Adapter, forms: Forms | None = None) -> tuple[Adapter, ErrorReport]:
     """Bring every layer into a form, one layer at a time.
 
     Args:
-        forms: One for all layers (``None``: ``KronForm()``, one product of 64 × 4), or one for each by name: layers that are
-            missing stay as they are, and ``None`` leaves a layer out. Vectors (updates of biases) always stay.
+        forms: One for all layers (``None``: ``KronForm()``, one product of 64 × 4), or one for each by name: layers
+            that are missing stay as they are, and ``None`` leaves a layer out. Vectors (updates of biases) always stay.
 
     Raises:
         KronaError: A layer that is to change has a DoRA update, which depends on the base model's weight.
@@ -110,7 +117,8 @@ def compress(adapter: Adapter, forms: Forms | None = None) -> tuple[Adapter, Err
 def forms_by_rules(
     adapter: Adapter, rules: Sequence[TargetRule], terms: int = 1, layout: Layout = "kron"
 ) -> dict[LayerName, Form | None]:
-    """A form with the factors of the first rule that matches, for each layer that one matches; the others stay as they are."""
+    """A form with the factors of the first rule that matches, for each layer that one matches;
+    the others stay as they are."""
     chosen: dict[LayerName, Form | None] = {}
     for name, delta in adapter.layers.items():
         rule = next((rule for rule in rules if rule.matches(name)), None)
@@ -130,8 +138,9 @@ def forms_within(
 ) -> dict[LayerName, Form | None]:
     """Factors for each layer that lose least within a budget.
 
-    Each layer starts as left out. Then the step that removes most squared error per parameter is taken, over all layers and
-    all candidates, until the parameters are spent or the error is small enough. Every layer's spectra are computed once.
+    Each layer starts as left out. Then the step that removes most squared error per parameter is taken, over all layers
+    and all candidates, until the parameters are spent or the error is small enough.
+    Every layer's spectra are computed once.
 
     Args:
         parameters: Stored numbers that all layers together may have.
@@ -140,7 +149,8 @@ def forms_within(
         max_terms: Products per layer at most; more than one does not fit into a LoKr file.
 
     Returns:
-        A form per layer for `compress`; ``None`` for layers that the budget has no room for. Vectors are not in it, and stay.
+        A form per layer for `compress`; ``None`` for layers that the budget has no room for.
+        Vectors are not in it, and stay.
 
     Raises:
         ConfigError: Not exactly one budget is given, or it cannot be met.

@@ -35,10 +35,11 @@ def extract(
 
     Args:
         tuned, base: Weights by parameter name (``….to_q.weight``), of equal shapes.
-        form: What each layer becomes: a `KronForm` (the default, 64 × 4), a `LowRankForm`, a `DenseForm`; or one for each
-            layer by name, the others left out. Vectors (biases, norms) are kept as they are.
+        form: What each layer becomes: a `KronForm` (the default, 64 × 4), a `LowRankForm`, a `DenseForm`; or one for
+            each layer by name, the others left out. Vectors (biases, norms) are kept as they are.
         names: Which parameters; ``None`` takes all that both mappings have.
-        tolerance: Layers that changed nowhere by more than this are left out; 0 leaves out those that are bitwise equal.
+        tolerance: Layers that changed nowhere by more than this are left out;
+            0 leaves out those that are bitwise equal.
 
     Returns:
         The adapter, its layers named like the parameters without ``.weight``, and what the form lost.

@@ -51,11 +51,14 @@ class LayerReport:
     """``64×4 ⊗ 20×320``, ``LoRA 16``, ``3 × (64×4 ⊗ 20×320)``, …"""
     parameters: int
     norm: float | None
-    """``‖ΔW‖``; ``None`` for DoRA, whose update depends on the base model, and for one that is too large to be formed."""
+    """``‖ΔW‖``; ``None`` for DoRA, whose update depends on the base model,
+    and for one that is too large to be formed."""
     effective_rank: float | None
-    """``exp`` of the entropy of the normalised singular values (Roy and Vetterli 2007); ``None`` where it is not known."""
+    """``exp`` of the entropy of the normalised singular values (Roy and Vetterli 2007);
+    ``None`` where it is not known."""
     spectra: tuple[tuple[str, tuple[float, ...]], ...]
-    """Singular values, descending: of ``A`` and of ``B`` for a Kronecker product, else of ``ΔW``; empty where not known."""
+    """Singular values, descending: of ``A`` and of ``B`` for a Kronecker product, else of ``ΔW``;
+    empty where not known."""
 
     @property
     def rms(self) -> float | None:
@@ -148,7 +151,9 @@ class Report:
             )
             for layer in sorted(self.layers, key=lambda layer: order[layer.block])
         ]
-        rows.append(("all", "", f"{len(self.layers)} layers", "", f"{self.parameters:,}", *_measures(self.layers), "", ""))
+        rows.append(
+            ("all", "", f"{len(self.layers)} layers", "", f"{self.parameters:,}", *_measures(self.layers), "", "")
+        )
         return ("block", "role", "shape", "form", "parameters", *MEASURED, "layer"), rows
 
 
@@ -166,7 +171,9 @@ def report(adapter: Adapter) -> Report:
 
 
 def _unmeasured(name: LayerName, delta: Delta) -> LayerReport:
-    return LayerReport(name, block_of(name), role_of(name), delta.shape, describe(delta), delta.parameters, None, None, ())
+    return LayerReport(
+        name, block_of(name), role_of(name), delta.shape, describe(delta), delta.parameters, None, None, ()
+    )
 
 
 def report_of_header(inspection: Inspection) -> Report:
@@ -213,7 +220,8 @@ def _spectra(delta: Delta) -> list[tuple[str, Tensor]]:
 
 
 def effective_rank(values: Tensor) -> float:
-    """``exp(−Σ p log p)`` with ``p = σ / Σσ`` (Roy and Vetterli 2007): ``n`` equal singular values have ``n``; 0 of zero."""
+    """``exp(−Σ p log p)`` with ``p = σ / Σσ`` (Roy and Vetterli 2007):
+    ``n`` equal singular values have ``n``; 0 of zero."""
     total = values.sum()
     if not total > 0:
         return 0.0

@@ -1,7 +1,8 @@
-"""An adapter under names that ComfyUI's own *Load LoRA* knows, and several adapters under one name per weight, without a model at hand.
+"""An adapter under names that ComfyUI's own *Load LoRA* knows, and several adapters under one name per weight,
+without a model at hand.
 
-Where the names tell nothing, or several kinds of base model have them for different layers, it is an error that asks for the model: a file
-with names that nothing loads is worse than none.
+Where the names tell nothing, or several kinds of base model have them for different layers, it is an error that asks
+for the model: a file with names that nothing loads is worse than none.
 """
 
 from __future__ import annotations
@@ -39,15 +40,17 @@ def base_names() -> tuple[str, ...]:
 def respelled(adapter: Adapter, format: str = "lokr", *, base: str | None = None) -> Adapter:
     """The same updates under names that ComfyUI's own loader knows, each checked against the tables of `core_names`.
 
-    A name that it knows already stays where the format allows it. Parts of a weight for which ComfyUI has no name of their own
-    become updates of the whole weight, exactly.
+    A name that it knows already stays where the format allows it. Parts of a weight for which ComfyUI has no name of
+    their own become updates of the whole weight, exactly.
 
     Args:
-        format: As for `krona_ops.encode`. PEFT's files get the paths of diffusers where ComfyUI knows them, else the model's own.
+        format: As for `krona_ops.encode`. PEFT's files get the paths of diffusers where
+            ComfyUI knows them, else the model's own.
         base: One of `base_names`, where the names fit several kinds of base model.
 
     Raises:
-        FormatError: A name is none of a layer that is known here, or it means different layers on the kinds of base model that it fits.
+        FormatError: A name is none of a layer that is known here,
+            or it means different layers on the kinds of base model that it fits.
     """
     layers: dict[LayerName, list[Delta]] = {}
     for group in _groups([adapter], base):
@@ -62,10 +65,11 @@ def respelled(adapter: Adapter, format: str = "lokr", *, base: str | None = None
 
 
 def unified(adapters: Sequence[Adapter], *, base: str | None = None) -> list[Adapter]:
-    """The adapters with one name for each weight, the first that one of them has, so that they can be added layer by layer.
+    """The adapters with one name for each weight, the first that one of them has,
+    so that they can be added layer by layer.
 
-    Where one file holds a weight whole and another in parts, the parts become updates of the whole weight. Names that no kind of base model
-    has are left alone. Adapters whose names agree already come back as they are.
+    Where one file holds a weight whole and another in parts, the parts become updates of the whole weight. Names that
+    no kind of base model has are left alone. Adapters whose names agree already come back as they are.
 
     Raises:
         FormatError: The kinds of base model that the names fit do not agree on which names are one weight.
@@ -91,7 +95,9 @@ class _Group:
     @property
     def weights(self) -> Mapping[str, tuple[Weight | None, ...]]:
         """What each name means on each of the kinds."""
-        return {name: tuple(base.means(name, delta.shape) for base in self.bases) for name, delta in self.layers.items()}
+        return {
+            name: tuple(base.means(name, delta.shape) for base in self.bases) for name, delta in self.layers.items()
+        }
 
     def name(self, name: str, format: str) -> str:
         """What the format calls the layer."""
@@ -179,8 +185,8 @@ def _groups(adapters: Sequence[Adapter], base: str | None, strict: bool = True) 
     rest = {n: d for n, d in layers.items() if n not in encoders}
     model = _known(rest, [b for b in among if b.kind == "model"], adapters)
     unsaid = {n: d for n, d in rest.items() if n not in model.layers and spellings(n).owner is None}
-    clip = _known({**encoders, **unsaid}, [b for b in bases() if b.kind == "text encoder" and (base is None or base in b.names)] or
-                  [b for b in bases() if b.kind == "text encoder"], adapters)  # fmt: skip
+    clips = [b for b in bases() if b.kind == "text encoder"]
+    clip = _known({**encoders, **unsaid}, [b for b in clips if base is None or base in b.names] or clips, adapters)
     unknown = {n: d for n, d in layers.items() if n not in model.layers and n not in clip.layers}
     groups = [group for group in (model, clip) if group.layers]
     if unknown and strict:
@@ -198,13 +204,15 @@ def _known(layers: Mapping[str, Delta], among: Iterable[Base], adapters: Sequenc
     named = [b for b in fit if any(_says(adapter, b) for adapter in adapters)]
     likely = _guessed({name: delta.shape for name, delta in layers.items()}, fit)
     chosen = tuple(named or likely or fit)
-    # One that a name means the same on is enough: families that differ in layers which this adapter has not are one kind to it.
+    # One that a name means the same on is enough: families that differ in layers which this adapter has not are one
+    # kind to it.
     return _Group({n: d for n, d in layers.items() if all(base.means(n, d.shape) for base in chosen)}, chosen)
 
 
 def _says(adapter: Adapter, base: Base) -> bool:
     """Whether the file's metadata names the base model."""
-    version = adapter.metadata.get("ss_base_model_version") or adapter.metadata.get("modelspec.architecture", "").partition("/")[0]
+    metadata = adapter.metadata
+    version = metadata.get("ss_base_model_version") or metadata.get("modelspec.architecture", "").partition("/")[0]
     spelled = "".join(filter(str.isalnum, version.lower()))
     return bool(spelled) and any(spelled.startswith(_plain(name)) for name in base.names)
 
@@ -225,12 +233,15 @@ def _plain(family: str) -> str:
 def _rank(option: str, name: str, format: str) -> tuple[bool, bool, bool, int]:
     """The best first: what the format is about, what the file had, and the names that ComfyUI makes for every model."""
     underscored = option.startswith(FLAT) and "." not in option.removesuffix(".bias")
-    # A UNet's blocks are counted by its configuration in diffusers' words and by position in the host's, so words are kept.
+    # A UNet's blocks are counted by its configuration in diffusers' words and by position in the host's, so words are
+    # kept.
     keeps_words = spellings(name.removesuffix(".bias")).names[-1] in flat(option)
     if format in UNDERSCORED:
         common = next((n for n, prefix in enumerate(("lora_unet_", "lora_te")) if option.startswith(prefix)), 2)
         return not underscored, option != name or not name.startswith("lora_"), not keeps_words, common
-    common = next((n for n, p in enumerate(("diffusion_model.", "text_encoders.", "transformer.")) if option.startswith(p)), 3)
+    common = next(
+        (n for n, p in enumerate(("diffusion_model.", "text_encoders.", "transformer.")) if option.startswith(p)), 3
+    )
     return False, option != name, not keeps_words, common
 
 
@@ -291,7 +302,9 @@ def _whole(delta: Delta, part: str, height: int) -> Delta:
 
 def _overlap(parts: Iterable[str]) -> bool:
     """Whether two parts of one weight share rows."""
-    spans = sorted((Fraction(s), Fraction(s) + Fraction(length)) for s, _, length in (part.partition(":") for part in parts))
+    spans = sorted(
+        (Fraction(s), Fraction(s) + Fraction(length)) for s, _, length in (part.partition(":") for part in parts)
+    )
     return any(end > start for (_, end), (start, _) in itertools.pairwise(spans))
 
 

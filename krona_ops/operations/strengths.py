@@ -1,11 +1,11 @@
 """Strengths by name: which parts of an adapter act, and how strongly.
 
-The text form is a list of ``selector=strength``, separated by commas or lines; of several that match a layer the last one
-counts, and a layer that none matches keeps strength 1::
+The text form is a list of ``selector=strength``, separated by commas or lines; of several that match a layer the last
+one counts, and a layer that none matches keeps strength 1::
 
     default=1, input_blocks.4=0.5, output_blocks.0-2=0, *.attn2.*=0, q=0.3, cross.v=1.2, text_encoder=0, /to_[qk]$/=0
 
-=====================  ==================================================================================================
+=====================  =================================================================================================
 ``default``            every layer
 ``q k v qkv kv out``   a projection of every attention
 ``self cross joint``   every attention of that kind; ``cross.v`` is one projection of it
@@ -14,7 +14,7 @@ counts, and a layer that none matches keeps strength 1::
 ``attn2.to_q``         any other run of whole parts of a layer's dotted name
 ``*.attn2.*``          a pattern for the whole dotted name or block: ``*`` stands for anything, ``?`` for one character
 ``/to_[qk]$/``         a regular expression, found anywhere in the name as the file spells it
-=====================  ==================================================================================================
+=====================  =================================================================================================
 """
 
 from __future__ import annotations
@@ -123,7 +123,8 @@ def _regular_expression(selector: str) -> Callable[[str], bool]:
 
 
 def _run_of_parts(selector: str) -> Callable[[str], bool]:
-    """A block with all that is in it; or, unless the selector names a numbered block, a run of whole parts of the path."""
+    """A block with all that is in it; or, unless the selector names a numbered block,
+    a run of whole parts of the path."""
     parts = [_number(part) for part in selector.split(".")]
     start = re.compile(rf"{re.escape('.').join(parts)}(?:\.|$)")
     inside = re.compile(rf"(?:^|\.){start.pattern}")
@@ -140,7 +141,10 @@ def _number(part: str) -> str:
     low, high = int(span[1]), int(span[2])
     if low > high or high > 999:
         raise ConfigError(
-            f'"{part}" is no range of blocks.', found=part, expected="two numbers, the smaller one first", remedy=_EXAMPLE
+            f'"{part}" is no range of blocks.',
+            found=part,
+            expected="two numbers, the smaller one first",
+            remedy=_EXAMPLE,
         )
     return f"(?:{'|'.join(map(str, range(low, high + 1)))})"
 
@@ -190,7 +194,9 @@ def apply_weights(adapter: Adapter, weights: Weights) -> Adapter:
     """Every layer times its strength, exactly: the tensors are shared. Layers of strength 0 are left out."""
     strengths = {name: weights.of(name) for name in adapter.layers}
     layers = {
-        name: d if strengths[name] == 1 else d.scaled(strengths[name]) for name, d in adapter.layers.items() if strengths[name]
+        name: d if strengths[name] == 1 else d.scaled(strengths[name])
+        for name, d in adapter.layers.items()
+        if strengths[name]
     }
     return replace(adapter, layers=layers)
 
@@ -242,11 +248,13 @@ PRESETS: Mapping[str, str] = MappingProxyType(
         "deep blocks only (SD, SDXL)": (
             "default=0, input_blocks.7-11=1, middle_block=1, output_blocks.0-2=1, down_blocks.2-3=1, mid_block=1, up_blocks.0=1"
         ),
-        # B-LoRA (Frenkel et al. 2024, arXiv 2403.14572): of SDXL's transformer blocks the fourth holds content, the fifth style.
+        # B-LoRA (Frenkel et al. 2024, arXiv 2403.14572): of SDXL's transformer blocks the fourth holds content, the
+        # fifth style.
         "content only (SDXL, B-LoRA)": "default=0, output_blocks.0=1, up_blocks.0.attentions.0=1",
         "style only (SDXL, B-LoRA)": "default=0, output_blocks.1=1, up_blocks.0.attentions.1=1",
         "double blocks only (Flux)": "default=0, double_blocks=1, /(^|[._])transformer_blocks[._]/=1, single_transformer_blocks=0",
         "single blocks only (Flux)": "default=0, single_blocks=1, single_transformer_blocks=1",
     }
 )
-"""Ready lists by name, in the text form. One that fits another family of models leaves all layers out, which is told."""
+"""Ready lists by name, in the text form. One that fits another family of models
+leaves all layers out, which is told."""

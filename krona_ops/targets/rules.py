@@ -21,7 +21,8 @@ class TargetRule:
     """Adapt the layers that match, with these factors."""
 
     factors: tuple[int, int] = PAPER_FACTORS
-    """``(out_a, in_a)``, the shape of ``A``, out × in. Where it does not divide a layer's width, the nearest divisors are taken."""
+    """``(out_a, in_a)``, the shape of ``A``, out × in. Where it does not divide a layer's width,
+    the nearest divisors are taken."""
     projections: tuple[Projection, ...] = ("q", "k", "v", "qkv", "kv", "out")
     """Which attention projections; empty takes every layer that ``pattern`` finds, attention or not."""
     pattern: str = ""
@@ -29,8 +30,9 @@ class TargetRule:
     rate: Annotated[float, Within(0, 1000, remedy="1 learns as fast as the learning rate says.")] = 1.0
     """These layers' learning rate is multiplied by this."""
     kind: str = ""
-    """What is trained for these layers: ``kronecker``, ``lora``, ``sum`` (of Kronecker products), ``difference`` (of any weight, norms and biases
-    too) or ``full`` (the weight itself); empty is what ``adapter.kind`` says. Rules of different kinds may stand side by side."""
+    """What is trained for these layers: ``kronecker``, ``lora``, ``sum`` (of Kronecker products), ``difference`` (of
+    any weight, norms and biases too) or ``full`` (the weight itself); empty is what ``adapter.kind`` says.
+    Rules of different kinds may stand side by side."""
     terms: tuple[tuple[int, int], ...] = ()
     """Of a sum: the factors of its products after the first one, whose are ``factors``. Empty is one more of these."""
 
@@ -76,7 +78,8 @@ class Target:
     more: tuple[KronShape, ...] = ()
     """Of a sum: the sizes of its products after the first one."""
     is_vector: bool = False
-    """Whether the weight has one dimension, as those of norms and biases do; ``sizes`` are ``(out, 1)`` then, all of it in ``A``."""
+    """Whether the weight has one dimension, as those of norms and biases do;
+    ``sizes`` are ``(out, 1)`` then, all of it in ``A``."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -97,10 +100,12 @@ def select(
 ) -> tuple[Target, ...]:
     """The layers that the first matching rule adapts, in the order of ``weights``.
 
-    Of a model with two experts per layer, one that reads and one that draws, a rule without a pattern means the one that draws.
+    Of a model with two experts per layer, one that reads and one that draws,
+    a rule without a pattern means the one that draws.
 
     Args:
-        weights: Shapes ``(out, in, *kernel)`` of the model's layers by name; ``(out,)`` of norms and biases, which rules for factors pass by.
+        weights: Shapes ``(out, in, *kernel)`` of the model's layers by name;
+            ``(out,)`` of norms and biases, which rules for factors pass by.
         is_whole: Whether what a rule trains has no factors, so that weights of any shape can be its targets.
 
     Raises:
@@ -142,11 +147,13 @@ def _target(name: LayerName, shape: tuple[int, ...], rule: TargetRule, is_whole:
 
 
 _GENERATING_NAMES = re.compile(r"_mo[te]_gen(?=[._]|$)|(?<![A-Za-z0-9])nar_")
-"""What models with two experts per layer, one that reads and one that draws, call those of the second (SenseNova, BAGEL; YuE2)."""
+"""What models with two experts per layer, one that reads and one that draws,
+call those of the second (SenseNova, BAGEL; YuE2)."""
 
 
 def _generating(weights: Iterable[str]) -> Callable[[str], bool]:
-    """Whether a layer takes part in the picture, for a model that has two of each: its twin for reading text is no target."""
+    """Whether a layer takes part in the picture, for a model that has two of each:
+    its twin for reading text is no target."""
     twins = {_GENERATING_NAMES.sub("", name) for name in weights if _GENERATING_NAMES.search(name)}
     return lambda name: name not in twins
 

@@ -17,14 +17,17 @@ from .delta import Delta, map_tensors, tensors
 
 @dataclass(frozen=True, eq=False)
 class Adapter:
-    """``{layer: ΔW}`` plus metadata. Immutable; every operation returns a new one that shares what it did not change."""
+    """``{layer: ΔW}`` plus metadata. Immutable; every operation returns a new one
+    that shares what it did not change."""
 
     layers: Mapping[LayerName, Delta]
-    """Updates by layer name, as the file spells it; a file of another dialect keeps its names until it meets a model."""
+    """Updates by layer name, as the file spells it; a file of another dialect keeps
+    its names until it meets a model."""
     metadata: Mapping[str, str] = field(default_factory=dict)
     """What a safetensors header holds under ``__metadata__``."""
     notes: tuple[str, ...] = ()
-    """What the reader decided, for the user: how the scale was found, what it left out. No part of the value: not compared."""
+    """What the reader decided, for the user: how the scale was found, what it left out.
+    No part of the value: not compared."""
     left_out: tuple[LeftOut, ...] = ()
     """What the file held besides, by method; `notes` says it in words. No part of the value either."""
 

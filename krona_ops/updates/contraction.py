@@ -81,7 +81,8 @@ def _legs(letter: str, digits: tuple[int, ...], size: int, end: str) -> tuple[Le
 
 
 def terms_of(delta: Delta) -> tuple[Delta, ...]:
-    """The terms of an update with nested sums taken apart; one that is no sum is its only term, rows of a product a dense one."""
+    """The terms of an update with nested sums taken apart;
+    one that is no sum is its only term, rows of a product a dense one."""
     if isinstance(delta, Sum):
         return tuple(term for part in delta.terms for term in terms_of(part))
     if isinstance(delta, Rows):
@@ -96,9 +97,9 @@ def require_plain(delta: Delta, use: str, layer: str | None = None) -> None:
         KronaError: It is, or contains, a DoRA update.
     """
     if delta.needs_weight:
+        what = "A DoRA update" if isinstance(delta, Dora | Sum) else "A replaced or enlarged weight"
         raise KronaError(
-            f"{'A DoRA update' if isinstance(delta, Dora | Sum) else 'A replaced or enlarged weight'} depends on the base model's weight, "
-            f"so it cannot be {use}.",
+            f"{what} depends on the base model's weight, so it cannot be {use}.",
             layer=layer,
             found=type(delta).__name__,
             expected="an update that is known without the weight",
@@ -204,7 +205,7 @@ def _tucker(factor: Tucker, scale: float, digits: Digits, bonds: tuple[Leg, Leg]
     )
 
 
-# ---------------------------------------------------------------------------------------------------------------- contraction
+# ---------------------------------------------------------------------------------------------------------- contraction
 
 
 @dataclass(frozen=True)
@@ -273,11 +274,12 @@ def bra(network: Network, opened: Iterable[Leg] = ()) -> Network:
     """A copy to be contracted with another network: own bonds, and own legs in place of ``opened``."""
     renamed = set(opened)
     return tuple(
-        Node(node.tensor, tuple(f"{leg}'" if leg[0] == "b" or leg in renamed else leg for leg in node.legs)) for node in network
+        Node(node.tensor, tuple(f"{leg}'" if leg[0] == "b" or leg in renamed else leg for leg in node.legs))
+        for node in network
     )
 
 
-# ------------------------------------------------------------------------------------------------------------- inner products
+# ------------------------------------------------------------------------------------------------------- inner products
 
 
 def inner(x: Delta, y: Delta) -> float:
@@ -306,7 +308,9 @@ def inner(x: Delta, y: Delta) -> float:
         digits = common_digits(x.shape, ())
     assert digits is not None  # without factors to keep whole there always are some
     return sum(
-        float(contract((*left, *bra(right)), ())) for left in networks(terms, digits) for right in networks(others, digits)
+        float(contract((*left, *bra(right)), ()))
+        for left in networks(terms, digits)
+        for right in networks(others, digits)
     )
 
 

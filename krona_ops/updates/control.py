@@ -43,7 +43,8 @@ class _OfTheWeight(Delta):
 @final
 @dataclass(frozen=True, eq=False)
 class Replacement(_OfTheWeight):
-    """``W' = V``, at any strength but 0, as ComfyUI does with ``set_weight``: half of a replacement makes no sense to it."""
+    """``W' = V``, at any strength but 0, as ComfyUI does with ``set_weight``:
+    half of a replacement makes no sense to it."""
 
     value: Tensor
     """``(out, …)``, or ``(out,)`` of a norm."""
@@ -70,7 +71,8 @@ class Replacement(_OfTheWeight):
 @final
 @dataclass(frozen=True, eq=False)
 class Enlarged(_OfTheWeight):
-    """``W' = pad(W) + ΔW``: the weight gets rows and columns of zeros up to the shape of ``ΔW`` (ComfyUI's ``reshape_weight``)."""
+    """``W' = pad(W) + ΔW``: the weight gets rows and columns of zeros up to the shape of
+    ``ΔW`` (ComfyUI's ``reshape_weight``)."""
 
     delta: Delta
 
@@ -119,5 +121,9 @@ def padded(weight: Tensor, delta: Delta) -> Tensor:
             expected=tuple(weight.shape),
             remedy="The adapter is for another base model.",
         )
-    ends = [n for wanted, mine in zip(reversed(delta.shape), reversed(weight.shape), strict=True) for n in (0, wanted - mine)]
+    ends = [
+        n
+        for wanted, mine in zip(reversed(delta.shape), reversed(weight.shape), strict=True)
+        for n in (0, wanted - mine)
+    ]
     return F.pad(weight, ends)

@@ -135,7 +135,8 @@ class Kron(Delta):
 
     def convolve(self, x: Tensor, **options: object) -> Tensor:
         a, b = self.a.formed(), self.b.formed()
-        return kron.convolve((a * self.scale).to(x.dtype), b.to(x.dtype), x, self.layout, **options)  # type: ignore[arg-type]  # its own options
+        a, b = (a * self.scale).to(x.dtype), b.to(x.dtype)
+        return kron.convolve(a, b, x, self.layout, **options)  # type: ignore[arg-type]  # its own options
 
 
 @final
@@ -240,7 +241,8 @@ class Sum(Delta):
 @final
 @dataclass(frozen=True, eq=False)
 class Dora(Delta):
-    """``W' = m · (W + ΔW) / ‖W + ΔW‖`` (Liu et al. 2024, eq. 5); at strength ``s`` the weight becomes ``W + s·(W' − W)``.
+    """``W' = m · (W + ΔW) / ‖W + ΔW‖`` (Liu et al. 2024, eq. 5);
+    at strength ``s`` the weight becomes ``W + s·(W' − W)``.
 
     The change depends on the weight, so it can be merged, but neither written down nor computed beside the layer.
     """
@@ -342,7 +344,8 @@ def _tensors(part: object) -> Iterator[Tensor]:
 
 def _values(part: Delta | Factor) -> dict[str, Any]:
     """What an update or a factor consists of, by field: tensors, settings, further updates and factors."""
-    return {field.name: getattr(part, field.name) for field in fields(part)}  # type: ignore[arg-type]  # all are dataclasses
+    own = fields(part)  # type: ignore[arg-type]  # all are dataclasses
+    return {field.name: getattr(part, field.name) for field in own}
 
 
 def map_tensors(part: Part, change: Callable[[Tensor], object]) -> Part:

@@ -1,4 +1,5 @@
-"""An update of some rows as an update of the whole weight, zero elsewhere: q, k and v of a model that keeps them in one."""
+"""An update of some rows as an update of the whole weight, zero elsewhere:
+q, k and v of a model that keeps them in one."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ from .factor import Factor, Full, LowRank
 
 
 def embedded(delta: Delta, start: int, total: int) -> Delta:
-    """``(total, in, *kernel)`` with ``delta`` in the rows from ``start`` on, exactly; structured where the rows fall on factor rows.
+    """``(total, in, *kernel)`` with ``delta`` in the rows from ``start`` on, exactly;
+    structured where the rows fall on factor rows.
 
     Raises:
         KronaError: It is a DoRA update that has to be formed.

@@ -1,4 +1,5 @@
-"""One side of a Kronecker product, or a whole update: dense, a low-rank pair, a Tucker core with two sides, a product of two."""
+"""One side of a Kronecker product, or a whole update: dense, a low-rank pair,
+a Tucker core with two sides, a product of two."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ def widened(tensor: Tensor) -> Tensor:
 
 
 def wide_dtype(*dtypes: torch.dtype) -> torch.dtype:
-    """The type to compute in: float64 where one is that, float32 for all others; PyTorch itself promotes float8 to nothing."""
+    """The type to compute in: float64 where one is that, float32 for all others;
+    PyTorch itself promotes float8 to nothing."""
     return torch.float64 if torch.float64 in dtypes else torch.float32
 
 

@@ -13,7 +13,8 @@ from .factor import Full, LowRank, widened
 def joined(delta: Delta) -> Delta:
     """The same update with the LoRAs of a sum as one of their ranks' sum; dense ones added.
 
-    Everything else, sums of Kronecker products above all, comes back as it is: no file format holds it, which the writers say.
+    Everything else, sums of Kronecker products above all, comes back as it is:
+    no file format holds it, which the writers say.
     """
     if not isinstance(delta, Sum):
         return delta
@@ -24,7 +25,8 @@ def joined(delta: Delta) -> Delta:
         dtype = torch.float64 if any(t.dtype == torch.float64 for pair in pairs for t in pair) else torch.float32
         if len({t.dtype for pair in pairs for t in pair}) == 1:
             dtype = pairs[0][1].dtype
-        return Matrix(LowRank(torch.cat([u.to(dtype) for u, _ in pairs], 1), torch.cat([d.to(dtype) for _, d in pairs], 0)))
+        up, down = torch.cat([u.to(dtype) for u, _ in pairs], 1), torch.cat([d.to(dtype) for _, d in pairs], 0)
+        return Matrix(LowRank(up, down))
     if all(isinstance(term, Matrix) and isinstance(term.factor, Full) for term in terms):
         return Matrix(Full(delta.dense()))
     return delta

@@ -2,9 +2,11 @@
 
 ``A`` is ``(out_a, in_a)``, ``B`` is ``(out_b, in_b, *kernel)``. Two layouts name the rows of ``ΔW (out, in, *kernel)``:
 
-- ``"kron"``: ``ΔW[m·out_b + k, i·in_b + j] = A[m, i]·B[k, j]``, which is ``torch.kron(A, B)`` (DiffuseKronA eq. 3, LoKr).
+- ``"kron"``: ``ΔW[m·out_b + k, i·in_b + j] = A[m, i]·B[k, j]``,
+  which is ``torch.kron(A, B)`` (DiffuseKronA eq. 3, LoKr).
 - ``"shuffled"``: ``ΔW[k·out_a + m, i·in_b + j] = A[m, i]·B[k, j]``. The same values with the rows in ``(out_b, out_a)``
-  order: what the code released with DiffuseKronA computes, because it flattens row by row what the paper stacks by columns.
+  order: what the code released with DiffuseKronA computes,
+  because it flattens row by row what the paper stacks by columns.
 
 Nothing here forms ``ΔW`` but `materialise`.
 """
@@ -26,8 +28,9 @@ Layout = Literal["kron", "shuffled"]
 CONVOLUTIONS: tuple[Callable[..., Tensor], ...] = (F.linear, F.conv1d, F.conv2d, F.conv3d)
 """By the number of kernel axes."""
 CAST_AT_ONCE = 2**17
-"""Numbers of a weight that are added to at once where a CPU has to cast them to the factors' precision and back: 512 KiB in
-float32, which stay in a core's cache. The whole weight at once took 1.1 to 1.3 times as long on one core, and 3.2 times where its copies were fresh memory."""
+"""Numbers of a weight that are added to at once where a CPU has to cast them to the factors' precision and back: 512
+KiB in float32, which stay in a core's cache. The whole weight at once took 1.1 to 1.3 times as long on one core, and
+3.2 times where its copies were fresh memory."""
 
 
 def shape_of(a: Tensor, b: Tensor) -> KronShape:
@@ -112,7 +115,8 @@ def apply(a: Tensor, b: Tensor, x: Tensor, layout: Layout = "kron", order: Order
 
 
 def add_product_(y: Tensor, a: Tensor, b: Tensor, x: Tensor, layout: Layout = "kron") -> Tensor:
-    """Add ``ΔW x`` onto ``y`` in place, the last product as it is computed: `apply` without memory for its result, and without another pass to add it.
+    """Add ``ΔW x`` onto ``y`` in place, the last product as it is computed:
+    `apply` without memory for its result, and without another pass to add it.
 
     Args:
         y: ``(..., out_a·out_b)``, contiguous, of the dtype of the others; changed in place.

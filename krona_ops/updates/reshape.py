@@ -1,7 +1,8 @@
 """An update in the shape of the weight that it belongs to, without forming it.
 
-Files do not always say the shape: a decomposed convolution is saved flattened, a linear layer may be a 1 × 1 convolution in
-another build of the model, PEFT gives a one-dimensional kernel a second axis. The order of the elements is the same.
+Files do not always say the shape: a decomposed convolution is saved flattened, a linear layer may be a 1 × 1
+convolution in another build of the model, PEFT gives a one-dimensional kernel a second axis.
+The order of the elements is the same.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ def suits(delta: Delta, weight: tuple[int, ...]) -> bool:
 def reshaped(delta: Delta, weight: tuple[int, ...]) -> Delta:
     """The same update as one of ``weight``'s shape ``(out, in, *kernel)``.
 
-    Factors keep their structure. Only where a factor of a flattened convolution reaches across channels and kernel (sd-scripts
-    KronA splits ``in·prod(kernel)``) the update becomes dense.
+    Factors keep their structure. Only where a factor of a flattened convolution reaches across channels and kernel
+    (sd-scripts KronA splits ``in·prod(kernel)``) the update becomes dense.
 
     Raises:
         ShapeError: The shapes have nothing to do with each other.

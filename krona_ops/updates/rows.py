@@ -40,10 +40,11 @@ def rows(delta: Delta, start: int, length: int) -> Delta:
 
 
 def own_rows(delta: Delta, name: str, weight: str, shape: tuple[int, ...]) -> Delta:
-    """Of an update of q, k and v together that goes by the name of one of them, the rows of that one; any other as it is.
+    """Of an update of q, k and v together that goes by the name of one of them,
+    the rows of that one; any other as it is.
 
-    ComfyUI after 0.30 reads such files so (`comfy.weight_adapter.lokr`): the name of the weight says which projection it is,
-    else the layer's own, and the weight has the rows of q or of k and v.
+    ComfyUI after 0.30 reads such files so (`comfy.weight_adapter.lokr`): the name of the weight says which projection
+    it is, else the layer's own, and the weight has the rows of q or of k and v.
 
     Args:
         name: Of the layer in the file.
@@ -54,7 +55,9 @@ def own_rows(delta: Delta, name: str, weight: str, shape: tuple[int, ...]) -> De
     parts = thirds(delta.shape) if len(shape) == 2 and isinstance(whole, Kron) else ()
     if not parts or delta.shape[1:] != shape[1:]:
         return delta
-    kind = next((kind for kind in map(projection, (weight.removesuffix(".weight"), name)) if kind in ("q", "k", "v")), None)
+    kind = next(
+        (kind for kind in map(projection, (weight.removesuffix(".weight"), name)) if kind in ("q", "k", "v")), None
+    )
     start, length = parts["qkv".index(kind)] if kind else (0, 0)
     return rows(delta, start, length) if length == shape[0] else delta
 
@@ -70,7 +73,9 @@ def thirds(shape: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
     """
     out, width = shape[0], shape[1] if len(shape) > 1 else 0
     rest = out - width
-    return ((0, width), (width, rest // 2), (width + rest // 2, rest // 2)) if rest > 0 and rest % 2 == 0 and width else ()
+    if rest <= 0 or rest % 2 or not width:
+        return ()
+    return (0, width), (width, rest // 2), (width + rest // 2, rest // 2)
 
 
 def _factor_rows(factor: Factor, start: int, length: int) -> Factor:

@@ -1,4 +1,5 @@
-"""Integers only: how a layer's width splits into Kronecker factors, how many parameters that makes, what applying it costs."""
+"""Integers only: how a layer's width splits into Kronecker factors, how many parameters that makes,
+what applying it costs."""
 
 from __future__ import annotations
 
@@ -49,7 +50,8 @@ class KronShape:
 
     @property
     def cheapest_order(self) -> Order:
-        """The order with fewer multiply-adds; with 64 × 4 factors on 1280 × 1280 the other one costs 16 times as much."""
+        """The order with fewer multiply-adds; with 64 × 4 factors on 1280 × 1280 the
+        other one costs 16 times as much."""
         return "b first" if self.apply_cost("b first") <= self.apply_cost("a first") else "a first"
 
 
@@ -60,7 +62,9 @@ def divisors(n: int) -> tuple[int, ...]:
         ShapeError: ``n`` is not positive.
     """
     if n < 1:
-        raise ShapeError(f"{n} has no divisors.", found=n, expected="a positive integer", remedy="Give a size of 1 or more.")
+        raise ShapeError(
+            f"{n} has no divisors.", found=n, expected="a positive integer", remedy="Give a size of 1 or more."
+        )
     small = [d for d in range(1, int(n**0.5) + 1) if n % d == 0]
     return tuple(small + [n // d for d in reversed(small) if d * d != n])
 
@@ -76,7 +80,10 @@ def nearest_divisor(n: int, wanted: int) -> int:
     """
     if wanted < 1:
         raise ShapeError(
-            f"A factor of {wanted} is not possible.", found=wanted, expected="a positive integer", remedy="Choose 1 or more."
+            f"A factor of {wanted} is not possible.",
+            found=wanted,
+            expected="a positive integer",
+            remedy="Choose 1 or more.",
         )
     return min(divisors(n), key=lambda d: (abs(log(d / wanted)), d))
 

@@ -1,4 +1,5 @@
-"""CDKA with several terms: ``ΔW = scale · Σᵢ kron(Bᵢ, Aᵢ)``, stored as ``cdka_b (r, out_b, in_b)`` and ``cdka_a (r, out_a, in_a)``.
+"""CDKA with several terms: ``ΔW = scale · Σᵢ kron(Bᵢ, Aᵢ)``,
+stored as ``cdka_b (r, out_b, in_b)`` and ``cdka_a (r, out_a, in_a)``.
 
 arXiv 2602.01267, eq. 3, as the trainers write it that do not reuse LoKr's names; ``scale = alpha / √(r·in_b)``.
 """

@@ -49,7 +49,8 @@ def _is_per_input(magnitude: Tensor) -> bool:
 
 
 def _with_channels(delta: Delta, channels: int, axes: int) -> Delta | None:
-    """The update with ``channels`` inputs: a flattened convolution ``(out, in·prod(kernel))`` gets one kernel axis back."""
+    """The update with ``channels`` inputs:
+    a flattened convolution ``(out, in·prod(kernel))`` gets one kernel axis back."""
     if delta.shape[1] == channels:
         return delta
     if axes < 3 or len(delta.shape) != 2 or delta.shape[1] % channels:

@@ -130,7 +130,11 @@ def tucker(layer: StoredLayer, core: str, up: str, down: str) -> Tucker:
     """
     middle = layer.tensor(core)
     left, right = layer.pair(up, down)
-    if (left.ndim, right.ndim) != (2, 2) or not 3 <= middle.ndim <= 5 or middle.shape[:2] != (left.shape[0], right.shape[0]):
+    if (
+        (left.ndim, right.ndim) != (2, 2)
+        or not 3 <= middle.ndim <= 5
+        or middle.shape[:2] != (left.shape[0], right.shape[0])
+    ):
         raise layer.error(
             f"{core} ({times(middle.shape)}) does not fit between {up} ({times(left.shape)}) and {down} ({times(right.shape)}).",
             (tuple(middle.shape), tuple(left.shape), tuple(right.shape)),

@@ -22,7 +22,9 @@ def read(layer: StoredLayer) -> Matrix:
     has_core = layer.has("hada_t1") or layer.has("hada_t2")
     sides = [_side(layer, n, has_core) for n in (1, 2)]
     if sides[0].shape != sides[1].shape:
-        raise layer.error(f"Its two products are {sides[0].shape} and {sides[1].shape}.", sides[1].shape, sides[0].shape)
+        raise layer.error(
+            f"Its two products are {sides[0].shape} and {sides[1].shape}.", sides[1].shape, sides[0].shape
+        )
     scale = layer.scale(Sizes(layer.name, "loha", layer.alpha, rank_of(sides[0])))
     return Matrix(Hadamard(sides[0], sides[1]), scale)
 

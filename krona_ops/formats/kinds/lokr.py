@@ -1,8 +1,9 @@
 """LoKr: ``ΔW = kron(w1, w2) · scale``, each factor whole, low-rank, or, for a convolution's ``w2``, with a Tucker core.
 
 ``w1`` is a matrix; ``w2`` is ``(out_b, in_b, *kernel)``. LyCORIS saves a decomposed convolution flattened: ``w2_b`` is
-``(rank, in_b·prod(kernel))``. ``kron(w1, w2)`` is then ``(out, in·prod(kernel))`` in the order of the weight's elements,
-because ``w1`` only touches the channels; `krona_ops.updates.reshape.reshaped` gives it the kernel back once the weight is known.
+``(rank, in_b·prod(kernel))``. ``kron(w1, w2)`` is then ``(out, in·prod(kernel))`` in the order of the weight's
+elements, because ``w1`` only touches the channels; `krona_ops.updates.reshape.reshaped` gives it
+the kernel back once the weight is known.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ def read(layer: StoredLayer) -> Kron:
         raise layer.error(f"lokr_w1 is {times(a.shape)}.", a.shape, "a matrix")
     rank = rank_of(b) or rank_of(a)
     kernel = prod(b.shape[2:])
-    sizes = Sizes(layer.name, "lokr", layer.alpha, rank, in_a=a.shape[1], block=max(b.shape[:2]), is_convolution=kernel > 1)
+    sizes = Sizes(
+        layer.name, "lokr", layer.alpha, rank, in_a=a.shape[1], block=max(b.shape[:2]), is_convolution=kernel > 1
+    )
     return Kron(a, b, layer.scale(sizes))
 
 
@@ -53,8 +56,8 @@ def _factor(layer: StoredLayer, name: str) -> Factor:
 def write(delta: Kron) -> dict[str, Tensor]:
     """The ``lokr_*`` tensors, and ``alpha`` where a factor is decomposed.
 
-    Readers ignore ``alpha`` where both factors are whole, so the scale is then multiplied into the smaller one; in float32
-    where half precision would round it.
+    Readers ignore ``alpha`` where both factors are whole, so the scale is then multiplied into the smaller one; in
+    float32 where half precision would round it.
     """
     parts: dict[str, Tensor] = {}
     for factor, key in ((delta.a, "lokr_w1"), (delta.b, "lokr_w2")):

@@ -1,7 +1,8 @@
-"""A sum of Kronecker products, of equal or of different sizes: ``<layer>.lokr_sum_<i>_w1`` and ``…_w2`` for the ``i``-th, their scales in ``w1``.
+"""A sum of Kronecker products, of equal or of different sizes:
+``<layer>.lokr_sum_<i>_w1`` and ``…_w2`` for the ``i``-th, their scales in ``w1``.
 
-This pack's own: no other format holds such a sum exactly, and loaders that know LoKr alone leave these tensors out and say so, where a part of
-the sum under LoKr's names would give other pictures without a word.
+This pack's own: no other format holds such a sum exactly, and loaders that know LoKr alone leave these tensors out and
+say so, where a part of the sum under LoKr's names would give other pictures without a word.
 """
 
 from __future__ import annotations

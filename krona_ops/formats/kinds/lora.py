@@ -14,7 +14,8 @@ PARTS = frozenset({"lora_up", "lora_down", "lora_mid", "lora_bias", "lora_embedd
 
 
 def read(layer: StoredLayer) -> Matrix:
-    """The update in a layer's LoRA tensors: ``up (out, r, 1…)``, ``down (r, in, *kernel)``, and perhaps ``mid (r, s, *kernel)``.
+    """The update in a layer's LoRA tensors: ``up (out, r, 1…)``, ``down (r, in, *kernel)``,
+    and perhaps ``mid (r, s, *kernel)``.
 
     Raises:
         FormatError: A tensor is missing or does not fit.
@@ -35,7 +36,8 @@ def read(layer: StoredLayer) -> Matrix:
 
 
 def _embedding(layer: StoredLayer) -> Matrix:
-    """PEFT's LoRA of an embedding ``(words, width)``: ``A (r, words)`` and ``B (width, r)``, whose product is transposed."""
+    """PEFT's LoRA of an embedding ``(words, width)``: ``A (r, words)`` and ``B (width, r)``,
+    whose product is transposed."""
     b, a = layer.pair("lora_embedding_b", "lora_embedding_a")
     if (a.ndim, b.ndim) != (2, 2) or a.shape[0] != b.shape[1]:
         raise layer.error(
@@ -47,8 +49,14 @@ def _embedding(layer: StoredLayer) -> Matrix:
 
 
 def _require_no_groups(layer: StoredLayer, up: Tensor, down: Tensor) -> None:
-    """PEFT's ``lora_B`` of a convolution in groups has groups, and ``lora_A`` none: what they do fits into no grouped weight."""
-    if up.ndim == down.ndim >= 3 and _is_pointwise(up) and 0 < up.shape[1] < down.shape[0] and not down.shape[0] % up.shape[1]:
+    """PEFT's ``lora_B`` of a convolution in groups has groups, and ``lora_A`` none:
+    what they do fits into no grouped weight."""
+    if (
+        up.ndim == down.ndim >= 3
+        and _is_pointwise(up)
+        and 0 < up.shape[1] < down.shape[0]
+        and not down.shape[0] % up.shape[1]
+    ):
         groups = down.shape[0] // up.shape[1]
         if up.shape[0] % groups == 0 and not layer.has("lora_mid"):
             raise LayerError(

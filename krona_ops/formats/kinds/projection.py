@@ -1,8 +1,8 @@
 """A LoKr of q, k and v together under the name of one of them: the rows that are its own (ComfyUI's ``row_offset``).
 
-ComfyUI after 0.30 divides a fused adapter into three entries. Where a cut falls inside a block of the Kronecker product, each
-keeps the factors whole, and ``row_offset`` says where its rows begin. As q is as wide as the input and k and v are equally wide,
-the number of rows follows; the host takes as many as its weight has, which is the same.
+ComfyUI after 0.30 divides a fused adapter into three entries. Where a cut falls inside a block of the Kronecker
+product, each keeps the factors whole, and ``row_offset`` says where its rows begin. As q is as wide as the input and k
+and v are equally wide, the number of rows follows; the host takes as many as its weight has, which is the same.
 """
 
 from __future__ import annotations

@@ -77,7 +77,8 @@ def _svd_attention(ours: str, theirs: str) -> tuple[tuple[str, str], ...]:
 
 
 _SVD_PLACES = (
-    # Three inputs and three outputs to each of four levels: two with a ResNet (and attention) and the sampler, or three.
+    # Three inputs and three outputs to each of four levels: two with a ResNet (and attention) and the sampler, or
+    # three.
     *((f"input_blocks.{n}", f"down_blocks.{(n - 1) // 3}", (n - 1) % 3) for n in range(1, 12)),
     *((f"output_blocks.{n}", f"up_blocks.{n // 3}", n % 3) for n in range(12)),
 )

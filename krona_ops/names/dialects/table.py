@@ -31,9 +31,9 @@ class OtherName:
 class Table:
     """What the layers of one kind of model are called elsewhere.
 
-    In ``names`` a ``#`` is a number, the same on both sides. A name with braces is several, in the order of their rows in the
-    model's one weight: ``"attn.to_{q|k|v}"``. ``<1 0> name`` is a weight whose blocks of rows are in another order there: its
-    first block is the model's block 1. Several names for one layer are a tuple.
+    In ``names`` a ``#`` is a number, the same on both sides. A name with braces is several, in the order of their rows
+    in the model's one weight: ``"attn.to_{q|k|v}"``. ``<1 0> name`` is a weight whose blocks of rows are in another
+    order there: its first block is the model's block 1. Several names for one layer are a tuple.
     """
 
     signs: tuple[str, ...]
@@ -70,7 +70,9 @@ class Table:
         rules: dict[str, list[tuple[re.Pattern[str], tuple[str, ...]]]] = {}
         for ours, theirs in self.names.items():
             pattern = re.compile(re.escape(ours).replace(r"\#", r"(\d+)"))
-            rules.setdefault(_NUMBER.sub("#", ours), []).append((pattern, (theirs,) if isinstance(theirs, str) else theirs))
+            rules.setdefault(_NUMBER.sub("#", ours), []).append(
+                (pattern, (theirs,) if isinstance(theirs, str) else theirs)
+            )
         return rules
 
 
