@@ -96,7 +96,8 @@ def _tree(value: object, classes: Mapping[str, type], tensors: dict[int, tuple[i
         return {"tensor": tensors.setdefault(id(value), (len(tensors), value))[0]}
     if type(value) in _PLAIN:
         return value
-    if isinstance(value, tuple | list) and type(value) in (tuple, list):  # others, such as named tuples, would come back as something else
+    # Subclasses, such as named tuples, would come back as something else.
+    if isinstance(value, tuple | list) and type(value) in (tuple, list):
         return {type(value).__name__: [_tree(item, classes, tensors) for item in value]}
     if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
         return {"dict": {key: _tree(item, classes, tensors) for key, item in value.items()}}

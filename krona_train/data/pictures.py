@@ -130,5 +130,6 @@ def require_prompt(prompt: str, what: str) -> None:
             where=what,
             found="nothing",
             expected="a sentence that names the subject",
-            remedy='Write something like "a photo of sks dog": a rare word for the subject and a plain one for its kind.',
+            remedy='Write something like "a photo of sks dog": '
+            "a rare word for the subject and a plain one for its kind.",
         )

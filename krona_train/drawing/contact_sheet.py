@@ -18,7 +18,7 @@ from .lettering import font, wrapped
 GROUND, TILE, FAINT, BRIGHT = "#17181b", "#232529", "#9aa0a8", "#f2f2f2"
 CUT, CLASS, UNLEARNT = "#ffd54a", "#5ec8ff", "#e0245e"
 MOST_NOTICES, LINES_OF_NAMES = 12, 4
-"""What is told below the pictures: reasons, and lines of names for each; the console has all of it."""
+"""Notices at most below the pictures, and lines of names in each; the console has all of it."""
 ASSUMED = 1024
 """The resolution for which sizes are shown where the model decides and is not known yet."""
 
@@ -54,7 +54,7 @@ def contact_sheet(
     limit: int = 64,
     progress: Progress = lambda done, total, what: None,
 ) -> Image.Image:
-    """What will be trained on, at one look; class pictures come last, in blue, and below all of them what is not used.
+    """A tile for each picture that will be trained on; class pictures come last, in blue, and below all the notices.
 
     Args:
         side: Of the square that holds one picture, in pixels.
@@ -65,9 +65,10 @@ def contact_sheet(
         DataError: A picture or its mask cannot be read, or does not fit.
     """
     style = _Style(side)
-    pictures = [(picture, False) for picture in dataset.pictures] + [(picture, True) for picture in dataset.class_pictures]
+    pictures = [(picture, False) for picture in dataset.pictures]
+    pictures += [(picture, True) for picture in dataset.class_pictures]
     shown = pictures if len(pictures) <= limit else pictures[: limit - 1]
-    tiles = []
+    tiles: list[Image.Image] = []
     for picture, is_class in shown:
         progress(len(tiles), len(shown), picture.name)
         tiles.append(_tile(picture, dataset, style, is_class))
@@ -79,17 +80,17 @@ def contact_sheet(
     across = max(1, min(columns, len(tiles)))
     rows = -(-len(tiles) // across)
     width, height = across * (side + style.gap) + style.gap, rows * (style.height + style.gap) + style.gap
-    told = _told(dataset.notices, max(width, 2 * side) if dataset.notices else width, style)
-    sheet = Image.new("RGB", (max(width, told.width), height + told.height), GROUND)
-    sheet.paste(told, (0, height))
+    strip = _notice_strip(dataset.notices, max(width, 2 * side) if dataset.notices else width, style)
+    sheet = Image.new("RGB", (max(width, strip.width), height + strip.height), GROUND)
+    sheet.paste(strip, (0, height))
     for number, tile in enumerate(tiles):
         row, column = divmod(number, across)
         sheet.paste(tile, (style.gap + column * (side + style.gap), style.gap + row * (style.height + style.gap)))
     return sheet
 
 
-def _told(notices: Sequence[Notice], width: int, style: _Style) -> Image.Image:
-    """What is not used, over the whole width: reasons in yellow, then the names."""
+def _notice_strip(notices: Sequence[Notice], width: int, style: _Style) -> Image.Image:
+    """The notices as text over the whole width: reasons in yellow, then the files' names; empty without notices."""
     if not notices:
         return Image.new("RGB", (width, 0), GROUND)
     letters, line = style.font, style.text + 4
@@ -111,6 +112,7 @@ def _told(notices: Sequence[Notice], width: int, style: _Style) -> Image.Image:
 
 
 def _tile(picture: Picture, dataset: Dataset, style: _Style, is_class: bool) -> Image.Image:
+    """One picture with what is known of it (size, repeats, cuts, mask) and its caption."""
     settings = dataset.settings
     content = Content(picture)
     resolution = dataset.resolution or ASSUMED
@@ -128,9 +130,9 @@ def _tile(picture: Picture, dataset: Dataset, style: _Style, is_class: bool) -> 
     facts += ["mirrored"] if flip else []
     facts += ["masked"] if picture.mask is not None else []
     left, top, width = style.gap, style.side + style.gap, style.side - 2 * style.gap
-    told = wrapped(" · ".join(facts), pen, style.font, width, 2)
-    pen.text((left, top), told, fill=CLASS if is_class else FAINT, font=style.font, spacing=2)
-    top += (style.text + 4) * len(told.splitlines())
+    about = wrapped(" · ".join(facts), pen, style.font, width, 2)
+    pen.text((left, top), about, fill=CLASS if is_class else FAINT, font=style.font, spacing=2)
+    top += (style.text + 4) * len(about.splitlines())
     count = 1 if is_class else len(orders(picture.caption, max(1, settings.shuffles), settings.keep_tags))
     caption = picture.caption if count == 1 else f"({count} orders) {picture.caption}"
     text = wrapped(caption, pen, style.font, width, 2)
@@ -139,7 +141,8 @@ def _tile(picture: Picture, dataset: Dataset, style: _Style, is_class: bool) -> 
 
 
 def _drawn(content: Content, cuts: list[View], side: int, colour: str) -> Image.Image:
-    """The whole picture in a square of ``side``: what is cut off dimmed, what is not learnt tinted, every cut outlined."""
+    """The whole picture within a square of ``side``: cut-off parts dimmed, unlearnt parts tinted,
+    every cut outlined."""
     width, height = content.size
     scale = side / max(width, height)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
@@ -160,12 +163,14 @@ def _drawn(content: Content, cuts: list[View], side: int, colour: str) -> Image.
 
 
 def _box(view: View, small: Image.Image) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of a cut in the small picture."""
     across, down = small.width / view.scaled_width, small.height / view.scaled_height
     left, top = round(view.left * across), round(view.top * down)
     return left, top, left + max(1, round(view.width * across)), top + max(1, round(view.height * down))
 
 
 def _message(text: str, style: _Style) -> Image.Image:
+    """A tile with a text in the place of a picture."""
     tile = Image.new("RGB", (style.side, style.height), TILE)
     middle = (style.side // 2, style.side // 2)
     ImageDraw.Draw(tile).text(middle, text, fill=FAINT, font=style.font, anchor="mm", align="center")

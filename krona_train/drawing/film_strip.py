@@ -1,4 +1,4 @@
-"""Previews below a plot, each at its step."""
+"""A plot with the previews of a run below it, each at its step."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageOps
 from .lettering import font
 
 LARGEST, SMALLEST = 128, 76
-"""Longer side of a thumbnail, in pixels; in between it is as large as the distance of those that are shown lets it be."""
+"""Limits of a thumbnail's longer side in pixels; between them it is as large as fits between its neighbours."""
 MARGIN = LARGEST // 2 + 14
 """Pixels that the plot must leave free at its right, for the thumbnail of the last step."""
 _GAP, _WIRE, _LABEL = 6, 16, 22
@@ -30,7 +30,8 @@ def film_strip(plot: Image.Image, places: Sequence[Place]) -> Image.Image:
     """
     shown = thinned(places, SMALLEST + _GAP)
     side = _side([x for x, _, _ in shown])
-    thumbnails = [ImageOps.contain(picture.convert("RGB"), (side, side), Image.Resampling.LANCZOS) for _, _, picture in shown]
+    pictures = [picture.convert("RGB") for _, _, picture in shown]
+    thumbnails = [ImageOps.contain(picture, (side, side), Image.Resampling.LANCZOS) for picture in pictures]
     top = plot.height + _WIRE
     height = max(thumbnail.height for thumbnail in thumbnails)
     strip = Image.new("RGB", (plot.width, top + height + _LABEL), "white")
@@ -45,7 +46,8 @@ def film_strip(plot: Image.Image, places: Sequence[Place]) -> Image.Image:
 
 
 def thinned(places: Sequence[Place], distance: float) -> list[Place]:
-    """Those that stand at least a distance apart, the first and the last among them; where those two are too close, the last."""
+    """Places that are at least a distance apart, the first and the last among them;
+    only the last where those are closer."""
     *before, last = places
     kept: list[Place] = []
     for place in before:

@@ -1,4 +1,4 @@
-"""Text on pictures."""
+"""Fonts for text on pictures, and text broken into lines that fit."""
 
 from __future__ import annotations
 
@@ -15,21 +15,26 @@ log = logging.getLogger(__name__)
 
 
 def font(size: int) -> ImageFont.FreeTypeFont:
-    """Matplotlib's font, which needs no file of the system; without matplotlib Pillow's own, which has few letters beyond English.
+    """Matplotlib's font, which is not one of the system's;
+    without matplotlib Pillow's own, with few letters beyond English.
 
     Args:
         size: Of the letters, in pixels.
     """
     try:
-        matplotlib = load("matplotlib", "Text beyond English")  # here: it takes longer to import than all of this package
+        # Here, as it takes longer to import than all of this package.
+        matplotlib = load("matplotlib", "Text beyond English")
     except ConfigError as error:
         log.debug("KronA: %s", error)
-        return ImageFont.load_default(size)
+        default = ImageFont.load_default(size)
+        assert isinstance(default, ImageFont.FreeTypeFont)  # the other kind comes only without a size
+        return default
     return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size)
 
 
 def wrapped(text: str, pen: ImageDraw.ImageDraw, letters: ImageFont.FreeTypeFont, width: int, lines: int = 2) -> str:
-    """The text in at most so many lines of at most so many pixels, cut with an ellipsis; words too long for a line are cut."""
+    """The text in at most ``lines`` lines of at most ``width`` pixels;
+    an ellipsis stands for what is cut, long words too."""
     done: list[str] = []
     words = text.split()
     while words and len(done) < lines:

@@ -1,4 +1,4 @@
-"""A picture that says why there is none: what was trained or found must not be lost because a package that draws is missing."""
+"""A picture with the reason why nothing was drawn: results must not be lost because a package that draws is missing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ log = logging.getLogger(__name__)
 
 
 def drawn(feature: str, draw: Callable[[], Image.Image], size: tuple[int, int] = (900, 300)) -> Image.Image:
-    """What is drawn with matplotlib; where that cannot be loaded, a picture with the reason, which is logged too.
+    """The picture that ``draw`` makes with matplotlib; where that cannot be loaded, a picture with the reason,
+    also logged.
 
     Args:
         feature: What is drawn; the beginning of a sentence.

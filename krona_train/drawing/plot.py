@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
@@ -30,15 +31,16 @@ def loss_curve(
     learning_rates: Sequence[float] = (),
     previews: Sequence[tuple[int, Image.Image]] = (),
 ) -> Image.Image:
-    """Draw the loss of every step and its running mean, and what else the run has noted.
+    """Draw the loss of every step and its running mean, and validations,
+    learning rates and previews where there are any.
 
     The raw loss jumps with each step's noise level; the running mean over an eighth of the run is what to look at.
 
     Args:
         losses: One per step; may be empty.
         size: Width and height in pixels, without the film strip.
-        steps: The step of each loss, rising; from 1 without gaps if not given. Across a gap (metrics lost in a crash) no
-            line is drawn.
+        steps: The step of each loss, rising; from 1 without gaps if not given. Across a gap (metrics lost in a crash)
+            no line is drawn.
         validation: ``(step, loss)``; the lowest is marked.
         learning_rates: One per loss; drawn on an axis of its own unless it never changes.
         previews: ``(step, picture)``; shown below the curve, each at its step, as many as fit.
@@ -57,7 +59,11 @@ def loss_curve(
     handles, labels = axes.get_legend_handles_labels()
     if handles:
         legend = axes.legend(
-            [*handles, *rated], [*labels, *(line.get_label() for line in rated)], loc="upper right", fontsize=9, framealpha=0.85
+            [*handles, *rated],
+            [*labels, *(str(line.get_label()) for line in rated)],
+            loc="upper right",
+            fontsize=9,
+            framealpha=0.85,
         )
         legend.get_frame().set_linewidth(0)
     axes.set_title(title, fontsize=12, color=_INK, loc="left")
@@ -65,11 +71,16 @@ def loss_curve(
     curve = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
     if not previews:
         return curve
-    return film_strip(curve, [(float(axes.transData.transform((step, 0))[0]), step, picture) for step, picture in previews])
+    places = [(float(axes.transData.transform((step, 0))[0]), step, picture) for step, picture in previews]
+    return film_strip(curve, places)
 
 
 def _axes(figure: Figure, size: tuple[int, int], right: int) -> Axes:
-    """The one plot, with margins in pixels."""
+    """The axes of the plot, with their labels.
+
+    Args:
+        right: The margin at the right in pixels.
+    """
     width, height = size
     box = (_LEFT / width, _BOTTOM / height, (width - _LEFT - right) / width, (height - _TOP - _BOTTOM) / height)
     axes = figure.add_axes(box)
@@ -86,7 +97,7 @@ def _axes(figure: Figure, size: tuple[int, int], right: int) -> Axes:
 
 
 def _span(steps: Sequence[int]) -> tuple[int, int]:
-    """First and last step of the axis; two different ones, also for an empty run."""
+    """First and last step of the axis, which differ even for an empty run."""
     first = min([1, *steps])
     return first, max([first + 1, *steps])
 
@@ -104,7 +115,15 @@ def _draw_validation(axes: Axes, validation: Sequence[tuple[int, float]]) -> Non
         return
     steps, losses = zip(*finite, strict=True)
     axes.plot(
-        steps, losses, color=VALIDATION, linewidth=1.4, marker="o", markersize=4.5, label="validation", zorder=3, clip_on=False
+        steps,
+        losses,
+        color=VALIDATION,
+        linewidth=1.4,
+        marker="o",
+        markersize=4.5,
+        label="validation",
+        zorder=3,
+        clip_on=False,
     )
     step, loss = min(finite, key=lambda pair: (pair[1], pair[0]))
     axes.plot(
@@ -121,8 +140,8 @@ def _draw_validation(axes: Axes, validation: Sequence[tuple[int, float]]) -> Non
     )
 
 
-def _draw_rates(axes: Axes, steps: np.ndarray, rates: np.ndarray) -> list:
-    """The learning rate on an axis of its own at the right; its line for the legend."""
+def _draw_rates(axes: Axes, steps: np.ndarray, rates: np.ndarray) -> list[Line2D]:
+    """Draw the learning rate on an axis of its own at the right; returns its line for the legend."""
     twin = axes.twinx()
     lines = twin.plot(*_with_gaps(steps, rates), color=RATE, linewidth=1, linestyle=(0, (5, 2)), label="learning rate")
     twin.set_ylim(0, 1.08 * float(np.nanmax(rates)))
@@ -137,7 +156,7 @@ def _draw_rates(axes: Axes, steps: np.ndarray, rates: np.ndarray) -> list:
 
 
 def _height(losses: np.ndarray, validation: Sequence[tuple[int, float]]) -> float:
-    """Top of the loss axis: single steps may stand out above it, validations never do."""
+    """The upper end of the loss axis: at most a few steps lie above it, no validation does."""
     raw = losses[np.isfinite(losses)]
     tops = [float(np.quantile(raw, 0.995))] if len(raw) else []
     tops += [loss for _, loss in validation if np.isfinite(loss)]
@@ -145,7 +164,7 @@ def _height(losses: np.ndarray, validation: Sequence[tuple[int, float]]) -> floa
 
 
 def _with_gaps(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where a step is missing, a NaN that ends the line."""
+    """Steps and values with a NaN wherever steps are missing, so that no line crosses the gap."""
     before = np.flatnonzero(np.diff(steps) > 1) + 1
     return np.insert(steps.astype(float), before, np.nan), np.insert(values, before, np.nan)
 

@@ -1,4 +1,4 @@
-"""The previews of a run on one sheet, which shows how they changed."""
+"""The previews of a run on one sheet: a row for each step, a column for each prompt."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from krona_ops.errors import DataError
 from .lettering import font, wrapped
 
 MOST_ROWS = 16
-"""Of a sheet; a run with more previews shows as many, evenly spread over it."""
+"""Rows at most; of a run with more previews so many are shown, evenly spread over it."""
 _WIDEST = 4096
 """Pixels; with many prompts the pictures become smaller."""
 _LABEL = 72
@@ -29,9 +29,12 @@ def evenly(count: int, most: int) -> list[int]:
 
 
 def preview_sheet(
-    rows: Sequence[tuple[int, Sequence[Image.Image]]], captions: Sequence[str] = (), side: int = 256, most_rows: int = MOST_ROWS
+    rows: Sequence[tuple[int, Sequence[Image.Image]]],
+    captions: Sequence[str] = (),
+    side: int = 256,
+    most_rows: int = MOST_ROWS,
 ) -> Image.Image:
-    """The previews of a run at one look: a row per step, from the first to the last, and a column per prompt.
+    """A picture of all previews: a row per step, from the first to the last, and a column per prompt.
 
     Args:
         rows: ``(step, pictures)``, in order of the steps.
@@ -60,7 +63,8 @@ def preview_sheet(
     pen = ImageDraw.Draw(sheet)
     for column, caption in enumerate(captions[:columns]):
         text = wrapped(caption, pen, letters, cell[0])
-        pen.text((_LABEL + column * (cell[0] + _GAP), heading - 4), text, fill=_FAINT, font=letters, anchor="ld", spacing=2)
+        place = (_LABEL + column * (cell[0] + _GAP), heading - 4)
+        pen.text(place, text, fill=_FAINT, font=letters, anchor="ld", spacing=2)
     for number, (step, row) in enumerate(shown):
         top = heading + number * (cell[1] + _GAP)
         pen.text((_LABEL - 10, top + cell[1] // 2), f"{step:,}", fill=_INK, font=font(15), anchor="rm")
@@ -70,7 +74,7 @@ def preview_sheet(
 
 
 def _cell(pictures: Sequence[Image.Image], side: int) -> tuple[int, int]:
-    """Width and height of the smallest box that holds each picture, scaled so that its longer side has ``side`` pixels."""
+    """Width and height of the smallest box that holds every picture, its longer side scaled to ``side`` pixels."""
     widths, heights = zip(*(ImageOps.contain(picture, (side, side)).size for picture in pictures), strict=True)
     return max(widths), max(heights)
 

@@ -1,4 +1,5 @@
-"""Does a subject look like itself, and do pictures show what was asked for? The measures of DreamBooth and DiffuseKronA."""
+"""Likeness of drawn pictures to a subject, and fidelity to their prompts:
+the measures of DreamBooth and DiffuseKronA."""
 
 from .measures import Judge, Scores, evaluate
 

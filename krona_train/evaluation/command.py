@@ -1,4 +1,7 @@
-"""Judge pictures of a subject: ``python -m krona_train evaluate --images drawn --references real --prompt "a photo of sks dog" --judges folder``."""
+"""Judge pictures of a subject from the command line.
+
+``python -m krona_train evaluate --images drawn --references real --prompt "a photo of sks dog" --judges folder``
+"""
 
 from __future__ import annotations
 
@@ -53,15 +56,17 @@ def main(arguments: Sequence[str]) -> int:
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m krona_train evaluate",
-        description=f"CLIP-I, CLIP-T and DINO as in the paper. The folder of --judges holds {CLIP} and {DINO}, each as transformers' "
-        "save_pretrained writes it; nothing is downloaded.",
+        description=f"CLIP-I, CLIP-T and DINO as in the paper. The folder of --judges holds {CLIP} and {DINO}, each as "
+        "transformers' save_pretrained writes it; nothing is downloaded.",
     )
-    parser.add_argument("--images", type=Path, help="folder of what was drawn, in the order of the prompts by file name")
+    images = "folder of what was drawn, in the order of the prompts by file name"
+    parser.add_argument("--images", type=Path, help=images)
     parser.add_argument("--references", type=Path, help="folder of real pictures of the subject")
     asked = parser.add_mutually_exclusive_group(required=True)
     asked.add_argument("--prompt", help="what all pictures were to show")
     asked.add_argument("--prompts", type=Path, help="a text file with one prompt per line")
-    asked.add_argument("--dreambooth", choices=list(PROMPTS), help="the 25 prompts of DreamBooth's protocol for such a subject")
+    protocol = "the 25 prompts of DreamBooth's protocol for such a subject"
+    asked.add_argument("--dreambooth", choices=list(PROMPTS), help=protocol)
     parser.add_argument("--subject", default="sks dog", help="what DreamBooth's prompts are about")
     parser.add_argument("--trigger", default="sks", help="the subject's own word, taken out of the prompts for CLIP-T")
     judges = parser.add_mutually_exclusive_group()
@@ -77,6 +82,10 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def _prompts(options: argparse.Namespace) -> tuple[str, ...]:
+    """
+    Raises:
+        DataError: The file of prompts cannot be read.
+    """
     if options.dreambooth:
         return dreambooth_prompts(options.dreambooth, options.subject)
     if options.prompt is not None:
@@ -99,7 +108,7 @@ def _read(folder: Path) -> list[Tensor]:
     Raises:
         DataError: There are none, or one of them cannot be read.
     """
-    found = []
+    pictures = []
     for file in sorted((entry.path for entry in find_pictures(folder)), key=_in_order):
         try:
             picture = in_colour(pixels(file.read_bytes())).convert("RGB")
@@ -111,28 +120,29 @@ def _read(folder: Path) -> list[Tensor]:
                 expected="a picture file",
                 remedy="Take it out of the folder.",
             ) from error
-        found.append(torch.from_numpy(np.array(picture)).float() / 255)
-    return found
+        pictures.append(torch.from_numpy(np.array(picture)).float() / 255)
+    return pictures
 
 
 def _in_order(file: Path) -> list[tuple[int, str]]:
-    """2.png before 10.png: numbers by their size, the rest as text."""
+    """A key that sorts 2.png before 10.png: numbers by their size, the rest as text."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", file.name)]
 
 
-def _known(values: dict[str, float]) -> dict[str, float]:
-    """Without what a prompt says nothing of; JSON has no word for it."""
+def _without_nan(values: dict[str, float]) -> dict[str, float]:
+    """The measures that are numbers: where a prompt says nothing of one it is NaN, which JSON does not have."""
     return {name: value for name, value in values.items() if not math.isnan(value)}
 
 
 def _write(folder: Path, scores: Scores, images: Sequence[Tensor], references: Sequence[Tensor]) -> None:
+    """Write the scores as JSON and as text, and the sheet."""
     folder.mkdir(parents=True, exist_ok=True)
-    told = {
-        "means": _known(scores.means()),
-        "spreads": _known(scores.spreads()),
-        "pictures": [{"prompt": prompt, **_known(scores.of(n))} for n, prompt in enumerate(scores.prompts)],
+    values = {
+        "means": _without_nan(scores.means()),
+        "spreads": _without_nan(scores.spreads()),
+        "pictures": [{"prompt": prompt, **_without_nan(scores.of(n))} for n, prompt in enumerate(scores.prompts)],
     }
-    text = json.dumps(told, indent=1, ensure_ascii=False)
+    text = json.dumps(values, indent=1, ensure_ascii=False)
     write_atomically(folder / "scores.json", lambda file: file.write(text.encode()))
     write_atomically(folder / "scores.txt", lambda file: file.write((scores.table() + "\n").encode()))
     sheet = score_sheet(scores, images, references)

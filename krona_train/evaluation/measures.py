@@ -1,4 +1,4 @@
-"""Likeness to the subject and fidelity to the prompt, as the paper counts them."""
+"""Likeness to the subject and fidelity to the prompt, averaged as in the paper."""
 
 from __future__ import annotations
 
@@ -17,15 +17,19 @@ class Judge(Protocol):
     """Encoders that compare pictures with pictures, and pictures with texts."""
 
     def see(self, images: Sequence[Tensor]) -> Mapping[str, Tensor]:
-        """``N`` pictures ``(H, W, 3)`` in [0, 1] to unit vectors ``(N, width)``, for each measure of likeness by its name."""
+        """Unit vectors ``(N, width)`` of ``N`` pictures ``(H, W, 3)`` in [0,
+        1], by the name of a measure of likeness."""
 
     def read(self, images: Sequence[Tensor], prompts: Sequence[str]) -> Mapping[str, Tensor]:
-        """How well each picture shows its prompt, ``(N,)``, for each measure of fidelity by its name; NaN where a prompt says nothing of it."""
+        """How well each picture shows its prompt, ``(N,)``, by the name of a measure of fidelity.
+
+        NaN where a prompt says nothing of what is measured.
+        """
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What the judges say.
+    """The measures of some pictures.
 
     Attributes:
         likeness: Name to cosines ``(N, M)`` of ``N`` pictures with ``M`` pictures of the subject.
@@ -39,21 +43,21 @@ class Scores:
 
     def means(self) -> dict[str, float]:
         """Each measure over all pictures; likeness over all pairs (DiffuseKronA, appendix C)."""
-        told = {**self.likeness, **self.fidelity}
-        return {name: float(values.double().nanmean()) for name, values in told.items()}
+        measures = {**self.likeness, **self.fidelity}
+        return {name: float(values.double().nanmean()) for name, values in measures.items()}
 
     def spreads(self) -> dict[str, float]:
         """Standard deviation from picture to picture; a picture's likeness is its mean over the subject's."""
-        told = {**{name: values.mean(1) for name, values in self.likeness.items()}, **self.fidelity}
-        return {name: _spread(values) for name, values in told.items()}
+        measures = {**{name: values.mean(1) for name, values in self.likeness.items()}, **self.fidelity}
+        return {name: _spread(values) for name, values in measures.items()}
 
     def of(self, picture: int) -> dict[str, float]:
         """Each measure for one picture."""
-        found = {name: float(values[picture].mean()) for name, values in self.likeness.items()}
-        return found | {name: float(values[picture]) for name, values in self.fidelity.items()}
+        scores = {name: float(values[picture].mean()) for name, values in self.likeness.items()}
+        return scores | {name: float(values[picture]) for name, values in self.fidelity.items()}
 
     def table(self) -> str:
-        """As text: all pictures, then prompt by prompt."""
+        """The means and spreads as text: of all pictures, then the means of each prompt."""
         means, spreads = self.means(), self.spreads()
         lines = [
             f"{len(self.prompts)} pictures",
@@ -76,6 +80,7 @@ class Scores:
 
 
 def _spread(values: Tensor) -> float:
+    """The standard deviation of the values that are not NaN; 0 for fewer than two."""
     values = values[~values.isnan()].double()
     return float(values.std()) if len(values) > 1 else 0.0
 
@@ -88,14 +93,15 @@ def evaluate(
     Args:
         images: What was drawn, each ``(H, W, 3)`` in [0, 1]; an ``IMAGE`` batch is such a list.
         references: Real pictures of the subject, of any sizes.
-        prompts: What was asked for: one for each picture, one for all, or one for each of as many equal runs of pictures as there are prompts.
+        prompts: What was asked for: one for each picture, one for all, or one for each of as many equal runs of
+            pictures as there are prompts.
         trigger: The subject's own word, which no judge knows; taken out of the prompts.
 
     Raises:
         DataError: There are no pictures or prompts, or their numbers do not go together.
     """
-    for what, found in (("pictures", images), ("pictures of the subject", references)):
-        if not len(found):
+    for what, pictures in (("pictures", images), ("pictures of the subject", references)):
+        if not len(pictures):
             raise DataError(f"There are no {what} to judge.", found=0, expected="at least one", remedy="Connect some.")
     asked = spread_over(prompts, len(images))
     plain = [without(prompt, trigger) for prompt in asked]
@@ -111,26 +117,26 @@ def spread_over(prompts: Sequence[str], count: int) -> tuple[str, ...]:
     Raises:
         DataError: There are none, or the pictures cannot be shared out evenly among them.
     """
-    told = [prompt.strip() for prompt in prompts if prompt.strip()]
-    if not told or count % len(told):
+    stripped = [prompt.strip() for prompt in prompts if prompt.strip()]
+    if not stripped or count % len(stripped):
         raise DataError(
-            f"{len(told)} prompts do not go with {count} pictures.",
+            f"{len(stripped)} prompts do not go with {count} pictures.",
             where="prompts",
-            found=f"{len(told)} prompts",
+            found=f"{len(stripped)} prompts",
             expected="one for all, or the same number of pictures for each",
             remedy="Write one prompt per line, in the order of the pictures.",
         )
-    each = count // len(told)
-    return tuple(prompt for prompt in told for _ in range(each))
+    each = count // len(stripped)
+    return tuple(prompt for prompt in stripped for _ in range(each))
 
 
 def without(prompt: str, trigger: str) -> str:
-    """The prompt less the subject's own word."""
+    """The prompt without the subject's own word."""
     words = trigger.split()
     if not words:
         return prompt
-    told = prompt.split()
-    for start in range(len(told) - len(words), -1, -1):
-        if [word.strip(",.") for word in told[start : start + len(words)]] == words:
-            del told[start : start + len(words)]
-    return " ".join(told)
+    left = prompt.split()
+    for start in range(len(left) - len(words), -1, -1):
+        if [word.strip(",.") for word in left[start : start + len(words)]] == words:
+            del left[start : start + len(words)]
+    return " ".join(left)

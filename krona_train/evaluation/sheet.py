@@ -1,4 +1,4 @@
-"""A picture of what was judged: the subject's pictures first, then what was drawn, each with its scores."""
+"""A sheet of judged pictures: those of the subject first, then the drawn ones, each with its prompt and scores."""
 
 from __future__ import annotations
 
@@ -13,11 +13,16 @@ from .measures import Scores
 
 GROUND, TILE, FAINT, BRIGHT, REAL = "#17181b", "#232529", "#9aa0a8", "#f2f2f2", "#5ec8ff"
 LINES, SCORE_LINES = 2, 4
-"""Of a prompt, and of what is said about its picture."""
+"""Lines of a prompt, and of its picture's scores."""
 
 
 def score_sheet(
-    scores: Scores, images: Sequence[Tensor], references: Sequence[Tensor], side: int = 192, columns: int = 6, limit: int = 60
+    scores: Scores,
+    images: Sequence[Tensor],
+    references: Sequence[Tensor],
+    side: int = 192,
+    columns: int = 6,
+    limit: int = 60,
 ) -> Image.Image:
     """Tiles of pictures with their prompts and scores.
 
@@ -34,31 +39,30 @@ def score_sheet(
     rows = [real, *(drawn[start : start + columns] for start in range(0, len(drawn), columns))]
     gap, height = side // 24, real[0].height
     size = (max(map(len, rows)) * (side + gap) + gap, len(rows) * (height + gap) + gap)
-    found = Image.new("RGB", size, GROUND)
+    sheet = Image.new("RGB", size, GROUND)
     for y, row in enumerate(rows):
         for x, tile in enumerate(row):
-            found.paste(tile, (gap + x * (side + gap), gap + y * (height + gap)))
-    return found
+            sheet.paste(tile, (gap + x * (side + gap), gap + y * (height + gap)))
+    return sheet
 
 
 def _tile(image: Tensor | None, side: int, prompt: str, scores: dict[str, float], colour: str) -> Image.Image:
     size = max(9, side // 16)
     letters = font(size)
-    told = ", ".join(
-        f"{name} {value:.2f}" for name, value in scores.items() if value == value
-    )  # NaN: the prompt says nothing of it
+    # NaN, which is not equal to itself, is left out: the prompt says nothing of it.
+    numbers = ", ".join(f"{name} {value:.2f}" for name, value in scores.items() if value == value)
     tile = Image.new("RGB", (side, side + (LINES + SCORE_LINES) * (size + 4) + 8), TILE)
     if image is not None:
         pixels = (image[..., :3].float().clamp(0, 1) * 255).round().byte().cpu().numpy()
         picture = Image.fromarray(np.ascontiguousarray(pixels))
         scale = side / max(picture.size)
-        # Small worlds have few pixels, which shall be seen; photographs are made smaller.
+        # The few pixels of a small world's pictures are kept visible; photographs are made smaller.
         how = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
         small = picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))), how)
         tile.paste(small, ((side - small.width) // 2, (side - small.height) // 2))
     pen = ImageDraw.Draw(tile)
     top = side + 4
-    for text, ink, lines in ((prompt, colour, LINES), (told, FAINT, SCORE_LINES)):
+    for text, ink, lines in ((prompt, colour, LINES), (numbers, FAINT, SCORE_LINES)):
         pen.multiline_text((4, top), wrapped(text, pen, letters, side - 8, lines), fill=ink, font=letters, spacing=4)
         top += lines * (size + 4)
     return tile

@@ -1,4 +1,7 @@
-"""The judges of the pack's own small world: networks of a few hundred thousand weights, trained on rendered pictures (``benchmarks/world``)."""
+"""The judges of the pack's own small world: networks of a few hundred thousand weights, trained on rendered pictures.
+
+``benchmarks/world`` trains them.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +20,15 @@ from krona_ops.errors import AdapterFileError
 
 FILE = Path(__file__).resolve().parents[2] / "samples" / "world" / "judges.safetensors"
 SIDE = 64
-"""Of the pictures that they know, in pixels."""
+"""Side of the judges' pictures in pixels."""
 LONGEST = 24
-"""Words of a caption."""
+"""Words of a caption at most."""
 LIKENESS, FIDELITY = "subject", "caption"
 
 
 class Trunk(nn.Sequential):
-    """``(B, 3, 64, 64)`` in [-1, 1] to ``(B, 3 * width)``; the first thing is to make patches, because large and narrow layers are slow."""
+    """``(B, 3, 64, 64)`` in [-1, 1] to ``(B, 3 * width)``;
+    it begins with patches, as large and narrow layers are slow."""
 
     def __init__(self, width: int = 64) -> None:
         def block(into: int, out: int, stride: int) -> list[nn.Module]:
@@ -32,12 +36,13 @@ class Trunk(nn.Sequential):
 
         layers = [nn.PixelUnshuffle(4), *block(48, width, 1), *block(width, width, 1)]
         for level in (1, 2):
-            layers += [*block(width * level, width * (level + 1), 2), *block(width * (level + 1), width * (level + 1), 1)]
+            wider = width * (level + 1)
+            layers += [*block(width * level, wider, 2), *block(wider, wider, 1)]
         super().__init__(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12 * width, 3 * width), nn.SiLU())
 
 
 class Attributes(nn.Module):
-    """Scores for every value of every attribute.
+    """A score for every value of every attribute of a picture.
 
     Args:
         heads: Attribute to its values.
@@ -55,7 +60,7 @@ class Attributes(nn.Module):
 
 
 class SubjectEncoder(nn.Module):
-    """Unit vectors of characters, whatever they do and wherever they are: this world's DINO."""
+    """Pictures to unit vectors of their character, whatever it does and wherever it is: this world's DINO."""
 
     def __init__(self, width: int = 64, size: int = 64) -> None:
         super().__init__()
@@ -67,10 +72,10 @@ class SubjectEncoder(nn.Module):
 
 
 class ImageText(nn.Module):
-    """Unit vectors of pictures and of captions in one space: this world's CLIP.
+    """Pictures and captions to unit vectors in one space: this world's CLIP.
 
     Args:
-        words: How many there are.
+        words: Number of different words.
     """
 
     def __init__(self, words: int, width: int = 64, size: int = 64) -> None:
@@ -84,7 +89,10 @@ class ImageText(nn.Module):
         return F.normalize(self.out(self.trunk(x)), dim=1)
 
     def captions(self, words: Tensor) -> Tensor:
-        """``(B, LONGEST)`` from `spelled` to ``(B, size)``, of length 1. The grammar is fixed, so which words there are says it all."""
+        """``(B, LONGEST)`` from `spelled` to ``(B, size)``, of length 1.
+
+        The order of the words does not count: the grammar is fixed, so the words alone decide the meaning.
+        """
         return F.normalize(self.reader(self.words(words).sum(1)), dim=1)
 
 
@@ -96,7 +104,7 @@ def spelled(captions: Sequence[str], vocabulary: Sequence[str]) -> Tensor:
 
 
 class SmallWorldJudge:
-    """All three, from their file. A `krona_train.evaluation.Judge`.
+    """The three networks, from their file. A `krona_train.evaluation.Judge`.
 
     Attributes:
         attributes: Names what a picture shows.
@@ -111,11 +119,13 @@ class SmallWorldJudge:
     def __init__(self, file: str | os.PathLike[str] = FILE) -> None:
         read_header(file)  # checks what could hurt, with errors that say which file
         with safe_open(file, "pt") as opened:
-            told, tensors = opened.metadata() or {}, {key: opened.get_tensor(key).float() for key in opened.keys()}  # noqa: SIM118
+            metadata = opened.metadata() or {}
+            tensors = {key: opened.get_tensor(key).float() for key in opened.keys()}  # noqa: SIM118
         try:
-            self.heads: dict[str, list[str]] = json.loads(told["heads"])
-            self.vocabulary: list[str] = json.loads(told["words"])
-            with torch.random.fork_rng(devices=[]):  # new layers draw numbers, which the process's generator must not miss
+            self.heads: dict[str, list[str]] = json.loads(metadata["heads"])
+            self.vocabulary: list[str] = json.loads(metadata["words"])
+            # New layers draw numbers; the process's generator must not advance by them.
+            with torch.random.fork_rng(devices=[]):
                 self.attributes, self.subject = Attributes(self.heads), SubjectEncoder()
                 self.image_text = ImageText(len(self.vocabulary))
             for name, net in self.parts().items():
@@ -140,18 +150,22 @@ class SmallWorldJudge:
         return {LIKENESS: self.subject(pixels(images))}
 
     def read(self, images: Sequence[Tensor], prompts: Sequence[str]) -> dict[str, Tensor]:
-        """The cosine with the caption, and for each attribute whether the picture shows what the words say."""
+        """The cosine with the caption, and for each attribute 1 where the picture shows what the prompt names,
+        else 0."""
         x = pixels(images)
-        said = self.image_text.captions(spelled(prompts, self.vocabulary))
-        found = {FIDELITY: (self.image_text.pictures(x) * said).sum(1)}
+        captions = self.image_text.captions(spelled(prompts, self.vocabulary))
+        scores_by_name = {FIDELITY: (self.image_text.pictures(x) * captions).sum(1)}
         for name, scores in self.attributes(x).items():
             wanted = torch.tensor([self._wanted(name, prompt) for prompt in prompts])
             right = (scores.argmax(1) == wanted).float()
-            found[name] = torch.where(wanted < 0, torch.nan, right)
-        return found
+            scores_by_name[name] = torch.where(wanted < 0, torch.nan, right)
+        return scores_by_name
 
     def _wanted(self, name: str, prompt: str) -> int:
-        """The number of the value that the prompt names, -1 where it names none and there need not be none."""
+        """The number of the attribute's value that the prompt names, -1 where it names none.
+
+        Attributes that have a value ``none`` get that one instead.
+        """
         values, words = self.heads[name], prompt.split()
         named = next((n for n, value in enumerate(values) if value in words), -1)
         return values.index("none") if named < 0 and "none" in values else named
@@ -163,4 +177,5 @@ def pixels(images: Sequence[Tensor]) -> Tensor:
 
 
 def _scaled(x: Tensor) -> Tensor:
+    """``(1, 3, H, W)`` scaled to the judges' size."""
     return x if x.shape[2:] == (SIDE, SIDE) else F.interpolate(x, (SIDE, SIDE), mode="bilinear", antialias=True)
