@@ -141,9 +141,14 @@ def labelled(columns: Mapping[str, Sequence[Image.Image]], path: Path, side: int
 def train(client: Client, settings: Settings, graph: Graph, base: Path) -> Result:
     """Run a training graph; what its first training leaves is copied to where the user looks."""
     trained = follow(client, graph, "KronaTrain", "training")
-    picture(client, trained, next(k for k, e in graph.items() if e["class_type"] == "KronaTrain"), settings.out / "loss.png")
     picture(
-        client, trained, next(k for k, e in graph.items() if e["class_type"] == "PreviewImage"), settings.out / "dataset.png"
+        client, trained, next(k for k, e in graph.items() if e["class_type"] == "KronaTrain"), settings.out / "loss.png"
+    )
+    picture(
+        client,
+        trained,
+        next(k for k, e in graph.items() if e["class_type"] == "PreviewImage"),
+        settings.out / "dataset.png",
     )
     shutil.copy(saved_by(trained, graph, base)[0], settings.out / "adapter.safetensors")
     return trained
@@ -152,7 +157,9 @@ def train(client: Client, settings: Settings, graph: Graph, base: Path) -> Resul
 def saved_by(result: Result, graph: Graph, base: Path) -> list[Path]:
     """The adapter files of a graph's save nodes."""
     nodes = [key for key, entry in graph.items() if entry["class_type"] == "KronaSave"]
-    return [base / "output" / file["subfolder"] / file["filename"] for key in nodes for file in result.outputs[key]["files"]]
+    return [
+        base / "output" / file["subfolder"] / file["filename"] for key in nodes for file in result.outputs[key]["files"]
+    ]
 
 
 def of_your_own(client: Client, settings: Settings, base: Path, clock: Clock) -> dict[str, list[Image.Image]]:
@@ -194,14 +201,23 @@ def of_the_small_world(client: Client, settings: Settings, base: Path, clock: Cl
         graph = graph_of(WORLD_BLEND, client, {"KSampler": settings.sampler()})
         graph["2"]["inputs"]["file"], graph["3"]["inputs"]["file"] = first.name, second.name
         graph["7"]["inputs"]["text"] = f"{settings.prompt} waving with a hat on the beach by day"
-        columns = {"the base model": "15", "with the adapter": "16", "a blend of two": "17", "the blend's other one": "18"}
+        columns = {
+            "the base model": "15",
+            "with the adapter": "16",
+            "a blend of two": "17",
+            "the blend's other one": "18",
+        }
         graph = {key: entry for key, entry in graph.items() if int(key) < 19}
         graph |= {f"3{node}": save(node) for node in columns.values()}
         rendered = follow(client, graph, "KSampler", "sampling")
     found = {}
     for label, node in columns.items():
         found[label] = [Image.open(BytesIO(client.view(**file))).convert("RGB") for file in rendered.files(f"3{node}")]
-    for name, label in (("before.png", "the base model"), ("after.png", "with the adapter"), ("blended.png", "a blend of two")):
+    for name, label in (
+        ("before.png", "the base model"),
+        ("after.png", "with the adapter"),
+        ("blended.png", "a blend of two"),
+    ):
         found[label][0].save(settings.out / name)
     return found
 
@@ -242,7 +258,9 @@ def main() -> int:
     losses = [row["loss"] for row in rows if row["event"] == "step"]
     tail = max(1, len(losses) // 5)
     before, after = (np.asarray(pictures[0], dtype=float) for pictures in list(columns.values())[:2])
-    print(f"\nThe loss went from {np.mean(losses[:tail]):.3f} (first fifth) to {np.mean(losses[-tail:]):.3f} (last fifth).")
+    print(
+        f"\nThe loss went from {np.mean(losses[:tail]):.3f} (first fifth) to {np.mean(losses[-tail:]):.3f} (last fifth)."
+    )
     print(
         f"The adapter changes the picture by {np.abs(before - after).mean():.1f} of 255 on average, {np.abs(before - after).max():.0f} at most."
     )

@@ -2,9 +2,10 @@
 
     python tools/tiny_models.py sd15|sdxl|flux|sd3 OUT.safetensors [options]
 
-Runs in ComfyUI's Python with COMFYUI_PATH set. Key names and shapes come from ComfyUI's own classes, sizes from what its
-model detection reads off the weights (comfy/model_detection.py). Each tensor is drawn from its name and the seed alone, so
-that the same options write the same bytes. The text encoder is random too; the VAE is not: see ``picture_vae``.
+Runs in ComfyUI's Python with COMFYUI_PATH set. Key names and shapes come from ComfyUI's own classes, sizes from what
+its model detection reads off the weights (comfy/model_detection.py). Each tensor is drawn from its name and the seed
+alone, so that the same options write the same bytes. The text encoder is random too; the VAE is not:
+see ``picture_vae``.
 """
 
 import argparse
@@ -137,8 +138,11 @@ def build_sd15(
     dtype: DType = "fp16",
     seed: int = 0,
 ) -> Path:
-    """Stable Diffusion 1.5's class with few layers; 32 MB without CLIP-L, 246 MB more with it (it has one size only)."""
-    unet = _unet(context_dim=768, num_heads=8, num_head_channels=-1, use_linear_in_transformer=False, **SD15_LAYOUTS[layout])
+    """Stable Diffusion 1.5's class with few layers; 32 MB without CLIP-L,
+    246 MB more with it (it has one size only)."""
+    unet = _unet(
+        context_dim=768, num_heads=8, num_head_channels=-1, use_linear_in_transformer=False, **SD15_LAYOUTS[layout]
+    )
     weights = _drawn(unet, "model.diffusion_model.", dtype, seed)
     if clip:
         encoder = _comfy("comfy.sd1_clip").SDClipModel
@@ -230,7 +234,8 @@ BUILDERS = {"sd15": build_sd15, "sdxl": build_sdxl, "flux": build_flux, "sd3": b
 
 
 def conditioning(kind: Kind, captions: Sequence[str], seed: int = 0) -> list[list]:
-    """Stand-in for a text encoder: one random ``[(1, tokens, context), {...}]`` per caption, the same for the same caption.
+    """Stand-in for a text encoder: one random ``[(1, tokens, context), {...}]`` per caption,
+    the same for the same caption.
 
     One entry in a list of its own is a CONDITIONING of ComfyUI.
     """
@@ -245,7 +250,8 @@ def conditioning(kind: Kind, captions: Sequence[str], seed: int = 0) -> list[lis
 
 
 def cached(kind: Kind, **options: Any) -> Path:
-    """The checkpoint that ``build_<kind>(path, **options)`` writes, built on the first call and kept in the cache folder."""
+    """The checkpoint that ``build_<kind>(path, **options)`` writes,
+    built on the first call and kept in the cache folder."""
     version = comfyui_folder() / "comfyui_version.py"
     made_from = [options, hashlib.sha256(Path(__file__).read_bytes()).hexdigest(), version.read_text("utf-8")]
     folder = make_folder(cache_folder() / "tiny")
@@ -272,11 +278,13 @@ def _forget_unused(folder: Path) -> None:
 
 
 def picture_vae(channels: int, scale: float, shift: float) -> Weights:
-    """Weights for the TAESD classes that encode a picture's colours, 8 × 8 pixels to a latent, and decode them smoothly.
+    """Weights for the TAESD classes that encode a picture's colours, 8 × 8 pixels to a latent,
+    and decode them smoothly.
 
     A random VAE would make noise of every picture, and nobody could see what training did. This one keeps a thumbnail:
-    ``latent = gain · M (mean colour - ½)`` with orthonormal columns ``M (channels, 3)``, and back by ``Mᵀ``. ReLU passes
-    values that are not negative, so the decoder carries ``+v`` and ``-v`` side by side; its residual branches are zero.
+    ``latent = gain · M (mean colour - ½)`` with orthonormal columns ``M (channels, 3)``, and back by ``Mᵀ``. ReLU
+    passes values that are not negative, so the decoder carries ``+v`` and ``-v`` side by side;
+    its residual branches are zero.
     """
     import torch
 
@@ -286,7 +294,8 @@ def picture_vae(channels: int, scale: float, shift: float) -> Weights:
     row, column = torch.arange(channels).unsqueeze(1), torch.arange(3)
     mixing = torch.cos(torch.pi * (row + 0.5) * column / channels) * math.sqrt(2.0 / channels)  # (channels, 3), DCT-II
     mixing[:, 0] /= math.sqrt(2.0)
-    gain = 1.5 * math.sqrt(channels)  # photographs get latents of deviation 0.7; the decoder's clamp begins to bend at 1.5
+    # Photographs get latents of deviation 0.7; the decoder's clamp begins to bend at 1.5
+    gain = 1.5 * math.sqrt(channels)
 
     def set_convolution(name: str, matrix: "Tensor", kernel: Sequence[Sequence[float]]) -> None:
         """``matrix (out, in)`` on the first channels, spread over the 3 × 3 ``kernel``."""
@@ -354,7 +363,8 @@ def _drawn(module: "nn.Module", prefix: str, dtype: DType, seed: int) -> Weights
 
 
 def _text_encoder(encoder: type, prefix: str, seed: int, **options: Any) -> Weights:
-    """Every layer of a CLIP text model in fp16: ComfyUI leaves a missing one uninitialised, and pictures come out NaN."""
+    """Every layer of a CLIP text model in fp16: ComfyUI leaves a missing one uninitialised,
+    and pictures come out NaN."""
     import torch
 
     with torch.device("meta"):

@@ -3,7 +3,8 @@
     python3 tools/comfyui/browser.py           find it, install it where missing, print where it is
 
 One that is there is used: the file that CHROMIUM names, a Chromium or Chrome on the PATH, one that Playwright has
-installed. Else Debian's or Ubuntu's package is installed where this user may do that. Needs nothing but the standard library.
+installed. Else Debian's or Ubuntu's package is installed where this user may do that.
+Needs nothing but the standard library.
 """
 
 from __future__ import annotations
@@ -42,7 +43,10 @@ def find() -> Path | None:
         return Path(named)
     found = [shutil.which(name) for name in NAMES] + [place for place in PLACES if Path(place).is_file()]
     found += [
-        str(path) for folder in PLAYWRIGHT for pattern in ITS_OWN for path in sorted(Path(folder).expanduser().glob(pattern))
+        str(path)
+        for folder in PLAYWRIGHT
+        for pattern in ITS_OWN
+        for path in sorted(Path(folder).expanduser().glob(pattern))
     ]
     return next((Path(path) for path in found if path), None)
 

@@ -1,7 +1,7 @@
 """Speaking to a running ComfyUI: post a graph, follow it over the websocket, fetch what it made.
 
-Synchronous on the outside. HTTP goes through urllib; the websocket is followed by an asyncio loop in a thread of its own, so
-that a caller who has a loop running (a browser test) can use it as well.
+Synchronous on the outside. HTTP goes through urllib; the websocket is followed by an asyncio loop in a thread of its
+own, so that a caller who has a loop running (a browser test) can use it as well.
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ class RunFailed(ClientError):  # noqa: N818
     def __init__(self, message: str, data: dict, result: Result):
         super().__init__(message)
         self.data = data
-        """The server's own message: ``node_id``, ``node_type``, ``exception_type``, ``exception_message``, ``traceback``."""
+        """The server's own message: ``node_id``, ``node_type``, ``exception_type``, ``exception_message``,
+        ``traceback``."""
         self.result = result
         """What had been made until then."""
 
@@ -75,7 +76,8 @@ class Event:
     """One message of the server."""
 
     type: str
-    """``progress``, ``progress_state``, ``progress_text``, ``executing``, ``executed``, ``execution_error`` … (previews are left out)."""
+    """``progress``, ``progress_state``, ``progress_text``, ``executing``, ``executed``,
+    ``execution_error`` … (previews are left out)."""
     data: dict
 
 
@@ -95,7 +97,8 @@ class Result:
     """Every message, in order."""
 
     def files(self, node_id: str | None = None, kind: str = "images") -> list[dict[str, str]]:
-        """The files that one node or all of them showed: ``filename``, ``subfolder`` and ``type``, as ``view`` takes them."""
+        """The files that one node or all of them showed: ``filename``, ``subfolder`` and ``type``,
+        as ``view`` takes them."""
         outputs = self.outputs.values() if node_id is None else [self.outputs.get(node_id, {})]
         return [file for output in outputs for file in output.get(kind, []) if "filename" in file]
 
@@ -211,11 +214,13 @@ class Client:
         raise RunFailed(f"{node}: {data.get('exception_type')}: {data.get('exception_message')}\n{trace}", data, result)
 
     def history(self, prompt_id: str) -> dict:
-        """What the server remembers of a finished run: ``prompt``, ``outputs``, ``status``; empty where it knows none."""
+        """What the server remembers of a finished run: ``prompt``, ``outputs``, ``status``;
+        empty where it knows none."""
         return self.get_json(f"/history/{prompt_id}").get(prompt_id, {})
 
     def interrupt(self, prompt_id: str | None = None) -> None:
-        """Stop what is running; with ``prompt_id`` only that one, which is also taken from the queue if it waits there."""
+        """Stop what is running; with ``prompt_id`` only that one,
+        which is also taken from the queue if it waits there."""
         if prompt_id is None:
             self.post_json("/interrupt", {})
             return

@@ -206,7 +206,9 @@ class Server:
     def _signal(self, name: str) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS: EPERM for a group of zombies
             if sys.platform == "win32":
-                subprocess.run(["taskkill", "/F", "/T", "/PID", str(self.process.pid)], capture_output=True, check=False)
+                subprocess.run(
+                    ["taskkill", "/F", "/T", "/PID", str(self.process.pid)], capture_output=True, check=False
+                )
             else:
                 os.killpg(self.process.pid, getattr(signal, name))
 
@@ -284,7 +286,10 @@ def serve(base: Path | None, port: int) -> int:
         args = ["--port", str(port), *(["--cpu"] if cpu else [])]
         args += ["--base-directory", str(base.absolute())] if base else []
         if PACK.parent.name != "custom_nodes":
-            print(f"note: this pack is not in {found.comfyui / 'custom_nodes'}; put or link it there to use it", flush=True)
+            print(
+                f"note: this pack is not in {found.comfyui / 'custom_nodes'}; put or link it there to use it",
+                flush=True,
+            )
     return _foreground([str(python), "main.py", *args], found.comfyui)
 
 
@@ -298,7 +303,9 @@ def _foreground(argv: list[str], folder: Path) -> int:
 def main(argv: list[str]) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    serving = parser.add_subparsers(dest="command", required=True).add_parser("serve", help="run ComfyUI with this pack")
+    serving = parser.add_subparsers(dest="command", required=True).add_parser(
+        "serve", help="run ComfyUI with this pack"
+    )
     serving.add_argument("--base", type=Path, help="folder for models, input and output (default: in the cache folder)")
     serving.add_argument("--port", type=int, default=8188)
     options = parser.parse_args(argv)

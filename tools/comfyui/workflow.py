@@ -55,7 +55,9 @@ def to_api(workflow: Mapping[str, Any], object_info: Mapping[str, Any]) -> Graph
             inputs[name] = next(values)
             if has_control:
                 next(values)
-        inputs |= {slot["name"]: origins[slot["link"]] for slot in node.get("inputs", []) if slot.get("link") is not None}
+        inputs |= {
+            slot["name"]: origins[slot["link"]] for slot in node.get("inputs", []) if slot.get("link") is not None
+        }
         graph[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}
     return graph
 
@@ -132,7 +134,8 @@ def _node(key: str, entry: Mapping[str, Any], info: Mapping[str, Any], place: tu
         if isinstance(entry["inputs"].get(name), list)
     ]
     outputs = [
-        {"name": name, "type": kind, "links": []} for name, kind in zip(info["output_name"], info["output"], strict=True)
+        {"name": name, "type": kind, "links": []}
+        for name, kind in zip(info["output_name"], info["output"], strict=True)
     ]
     return {
         "id": int(key), "type": entry["class_type"], "pos": list(place[:2]),

@@ -1,10 +1,11 @@
-"""Writes krona_ops/names/core_names.json: what ComfyUI's own Load LoRA calls the layers of each kind of base model, without their blocks' numbers.
+"""Writes krona_ops/names/core_names.json: what ComfyUI's own Load LoRA calls the layers of each kind of base model,
+without their blocks' numbers.
 
     python3 tools/host.py run tools/generate/core_names.py
 
 tests/host/test_conversion.py fails when the file is out of date with the pinned ComfyUI.
-Made from the host's own key maps and, for other tools' names, from the pack's index of them. Families of a newer host that
-`tests/support/families.py` does not list are left out; nothing here has to know every family.
+Made from the host's own key maps and, for other tools' names, from the pack's index of them. Families of a newer host
+that `tests/support/families.py` does not list are left out; nothing here has to know every family.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ def main() -> None:
     """Write the file anew."""
     sys.path[0] = os.environ["COMFYUI_PATH"]
     sys.path += [str(PACK / "tests" / "support")]
-    spec = importlib.util.spec_from_file_location("krona_pack", PACK / "__init__.py", submodule_search_locations=[str(PACK)])
+    spec = importlib.util.spec_from_file_location(
+        "krona_pack", PACK / "__init__.py", submodule_search_locations=[str(PACK)]
+    )
     module = importlib.util.module_from_spec(spec)
     sys.modules["krona_pack"] = module
     spec.loader.exec_module(module)
@@ -55,14 +58,19 @@ def make() -> str:
     families = importlib.import_module("families")
     encoders = importlib.import_module("text_encoders")
     made: dict[str, list[str]] = {}
-    for kind, names, of in (("model", families.present(), of_model), ("text encoder", encoders.TEXT_ENCODERS, of_encoders)):
+    for kind, names, of in (
+        ("model", families.present(), of_model),
+        ("text encoder", encoders.TEXT_ENCODERS, of_encoders),
+    ):
         for name in names:
             if name in NOT_ADAPTED:
                 continue
             built = (families if kind == "model" else encoders).build(name)
             made.setdefault(json.dumps({"kind": kind, **of(built)}), []).append(name)
     bases = [{"names": names, **json.loads(text)} for text, names in made.items()]
-    return json.dumps({"bases": bases}, separators=(",", ":"), sort_keys=True).replace('},{"core"', '},\n{"core"') + "\n"
+    return (
+        json.dumps({"bases": bases}, separators=(",", ":"), sort_keys=True).replace('},{"core"', '},\n{"core"') + "\n"
+    )
 
 
 def of_model(model: Any) -> dict[str, Any]:
@@ -73,7 +81,9 @@ def of_model(model: Any) -> dict[str, Any]:
     net, root = model.model, "diffusion_model."
     weights = {key: value for key, value in net.state_dict().items() if key.startswith(root)}
     host_map = sites.key_map(lora.model_lora_keys_unet, net)
-    table = _Table({key[len(root) : -len(".weight")]: value for key, value in weights.items() if key.endswith(".weight")})
+    table = _Table(
+        {key[len(root) : -len(".weight")]: value for key, value in weights.items() if key.endswith(".weight")}
+    )
     for name, site in host_map.items():
         path = site.module.removeprefix(root)
         if name not in (f"{root}{path}", f"lora_unet_{path.replace('.', '_')}"):
@@ -101,7 +111,9 @@ def of_encoders(clip: Any) -> dict[str, Any]:
     index = importlib.import_module("krona_host.names.name_index").NameIndex
     sites = importlib.import_module("krona_host.names.sites")
     net = clip.cond_stage_model
-    table = _Table({key[: -len(".weight")]: value for key, value in net.state_dict().items() if key.endswith(".weight")})
+    table = _Table(
+        {key[: -len(".weight")]: value for key, value in net.state_dict().items() if key.endswith(".weight")}
+    )
     for name, site in sites.key_map(lora.model_lora_keys_clip, net).items():
         if name != f"text_encoders.{site.module}":
             table.core(name, site.module, site)
@@ -144,9 +156,9 @@ class _Table:
             prefixes = tuple(p for p in PREFIXES if p + (name.replace(".", "_") if p in FLAT else name) in known)
             by_target: dict[Any, list[str]] = {}
             for prefix in prefixes:
-                by_target.setdefault(known.pop(prefix + (name.replace(".", "_") if prefix in FLAT else name)), []).append(
-                    prefix
-                )
+                by_target.setdefault(
+                    known.pop(prefix + (name.replace(".", "_") if prefix in FLAT else name)), []
+                ).append(prefix)
             for target, same in by_target.items():
                 groups.setdefault(tuple(same), {})[name] = target
         core = [[list(prefixes), dict(sorted(names.items()))] for prefixes, names in sorted(groups.items())]
@@ -159,7 +171,8 @@ def _bare(name: str) -> str:
 
 
 def _part(site: Any, height: int) -> str:
-    """Which part of the weight: ``1/3:1/3`` is the second third of its rows, ``swap`` has its halves in the other order."""
+    """Which part of the weight: ``1/3:1/3`` is the second third of its rows,
+    ``swap`` has its halves in the other order."""
     if site.function is not None:
         return "swap"
     if site.offset is None:

@@ -1,10 +1,12 @@
-"""Write what the translations in ``locales/`` start from, and say which of them are missing or were made from an older text.
+"""Write what the translations in ``locales/`` start from,
+and say which of them are missing or were made from an older text.
 
     python3 tools/host.py run tools/generate/locales.py             writes locales/en, tidies the others, lists what is to do
     python3 tools/host.py run tools/generate/locales.py --accept    says that zh and ja are translations of the texts as they are now
 
-English is what the nodes themselves say. Chinese and Japanese are written by hand, in ``locales/<language>/*.json``; the English
-texts that they were made from are kept in ``tools/generate/translated_from.json``. tests/tools/test_locales.py fails when one of them is behind.
+English is what the nodes themselves say. Chinese and Japanese are written by hand, in ``locales/<language>/*.json``;
+the English texts that they were made from are kept in ``tools/generate/translated_from.json``.
+tests/tools/test_locales.py fails when one of them is behind.
 """
 
 from __future__ import annotations
@@ -67,7 +69,12 @@ def _node(info: Mapping[str, Any]) -> Table:
         str(number): _said(name, tooltip)
         for number, (name, tooltip) in enumerate(zip(info["output_name"], info["output_tooltips"], strict=True))
     }
-    return {"display_name": info["display_name"], "description": info["description"], "inputs": inputs, "outputs": outputs}
+    return {
+        "display_name": info["display_name"],
+        "description": info["description"],
+        "inputs": inputs,
+        "outputs": outputs,
+    }
 
 
 def _said(name: str, tooltip: str | None) -> Table:
@@ -89,7 +96,9 @@ def _texts(value: Any, path: tuple[str, ...]) -> Iterator[tuple[str, str]]:
 
 def read(language: str) -> dict[str, Table]:
     """The tables of a language."""
-    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted((FOLDER / language).glob("*.json"))}
+    return {
+        path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted((FOLDER / language).glob("*.json"))
+    }
 
 
 def write(language: str, tables: Mapping[str, Table]) -> None:

@@ -2,8 +2,8 @@
 
     python tools/host.py run tools/generate/pictures.py [NAME ...]
 
-Without a name all of them are made anew; a name is a node's id or the beginning of an example's name. The graphs run on the tiny
-random model first, so that curves, heat maps and contact sheets are there.
+Without a name all of them are made anew; a name is a node's id or the beginning of an example's name. The graphs run on
+the tiny random model first, so that curves, heat maps and contact sheets are there.
 """
 
 from __future__ import annotations
@@ -46,7 +46,14 @@ QUICK = {
     "KronaTrainSettings": {"preview_every": 40, "preview_steps": 2, "preview_width": 64, "preview_height": 64},
 }  # fmt: skip
 """What the tiny model is run with; what the picture shows is what the example says."""
-TALL = {"PreviewImage": 330, "LoadImage": 300, "KronaInspect": 520, "KronaTrain": 640, "SaveImage": 330, "KronaLoadApply": 400}
+TALL = {
+    "PreviewImage": 330,
+    "LoadImage": 300,
+    "KronaInspect": 520,
+    "KronaTrain": 640,
+    "SaveImage": 330,
+    "KronaLoadApply": 400,
+}
 """Heights of nodes that show pictures, once they have one."""
 FOCUS = {
     examples.TRAIN: ("2", "3", "5"), examples.APPLY: ("1", "2", "3"), examples.DREAMBOOTH: ("3", "4", "5"),
@@ -352,7 +359,9 @@ def _save(picture: Image.Image, path: Path) -> None:
         picture.save(path, "JPEG", quality=quality, optimize=True, progressive=True)
         if path.stat().st_size < LARGEST:
             break
-    print(f"wrote {path.relative_to(PACK)}: {picture.width} × {picture.height}, {path.stat().st_size:,} bytes", flush=True)
+    print(
+        f"wrote {path.relative_to(PACK)}: {picture.width} × {picture.height}, {path.stat().st_size:,} bytes", flush=True
+    )
 
 
 def _lay_out(base: Path) -> None:
@@ -373,7 +382,10 @@ def _train(server: Server) -> None:
             "2": examples.dataset(resolution=128),
             "3": examples.training(name=name.partition("_")[0], steps=20, learning_rate=1e-2, seed=seed),
             "4": node(
-                "KronaSave", krona=["3", 0], filename_prefix=f"loras/{name.partition('_')[0]}", trigger_words="sks robot"
+                "KronaSave",
+                krona=["3", 0],
+                filename_prefix=f"loras/{name.partition('_')[0]}",
+                trigger_words="sks robot",
             ),
         }
         server.client.run(graph)

@@ -54,18 +54,26 @@ def docstrings(kind: type) -> Mapping[str, str]:
 
 
 def sections(kind: type, place: str = "", about: str = "") -> Iterator[tuple[str, str, type, list[dataclasses.Field]]]:
-    """A dataclass and all that are inside it: its place in the file, what it is, and its fields that hold plain values."""
+    """A dataclass and all that are inside it: its place in the file, what it is,
+    and its fields that hold plain values."""
     hints = field_types(kind)
     fields = dataclasses.fields(kind)
-    yield place, about or " ".join((inspect.getdoc(kind) or "").split()), kind, [f for f in fields if not list(_inside(hints[f.name]))]
+    yield (
+        place,
+        about or " ".join((inspect.getdoc(kind) or "").split()),
+        kind,
+        [f for f in fields if not list(_inside(hints[f.name]))],
+    )
     for field in fields:
         for inner, ending in _inside(hints[field.name]):
-            yield from sections(inner, f"{place}.{field.name}{ending}".lstrip("."), docstrings(kind).get(field.name, ""))
+            yield from sections(
+                inner, f"{place}.{field.name}{ending}".lstrip("."), docstrings(kind).get(field.name, "")
+            )
 
 
 def _inside(hint: Any) -> Iterator[tuple[type, str]]:
-    """The dataclasses that a field may hold, each with what is said behind its place: ``[]`` where there are several at once, and the kind where it is
-    one of several."""
+    """The dataclasses that a field may hold, each with what is said behind its place: ``[]`` where there are several at
+    once, and the kind where it is one of several."""
     choice = one_of(hint)
     if choice is not None:
         yield from ((each, f" of kind {each.kind}") for each in choice.choices())
@@ -80,7 +88,9 @@ def _sections(kind: type) -> Iterator[str]:
         title = f"### `{where}`" if where else "### At the top"
         rows = ["| setting | value | default | meaning |", "| --- | --- | --- | --- |"]
         if KIND not in {field.name for field in fields} and hasattr(section, KIND):
-            rows.append(f"| `{KIND}` | {section.kind} | `{section.kind}` | Which of the objectives these are the settings of. |")
+            rows.append(
+                f"| `{KIND}` | {section.kind} | `{section.kind}` | Which of the objectives these are the settings of. |"
+            )
         rows += [_row(section, field) for field in fields]
         yield f"{title}\n\n{_plain(about)}\n\n" + "\n".join(rows)
 

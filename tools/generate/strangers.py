@@ -1,4 +1,5 @@
-"""Writes web/adapter/strangers.mjs: the names of the methods that the pack does not read, as krona_ops/formats/strangers.py has them.
+"""Writes web/adapter/strangers.mjs: the names of the methods that the pack does not read, as
+krona_ops/formats/strangers.py has them.
 
     python3 tools/host.py run tools/generate/strangers.py
 

@@ -26,7 +26,10 @@ DREAMBOOTH = "KronA 3 - DreamBooth with previews.json"
 PICTURES, RESUME = "KronA 4 - train on pictures in the graph.json", "KronA 5 - stop and go on.json"
 BLEND, COMPARE = "KronA 6 - blend of three.json", "KronA 7 - compare LoRA with KronA.json"
 SCHEDULE, WEIGHTS = "KronA 8 - strength schedule.json", "KronA 9 - per-block weights.json"
-WORLD_TRAIN, WORLD_BLEND = "KronA 10 - small world, train two subjects.json", "KronA 11 - small world, apply and blend.json"
+WORLD_TRAIN, WORLD_BLEND = (
+    "KronA 10 - small world, train two subjects.json",
+    "KronA 11 - small world, apply and blend.json",
+)
 
 Layout = dict[str, tuple[int, ...]]
 Example = tuple[Graph, Layout, dict]
@@ -51,7 +54,8 @@ SIZES = {
     "KronaScale": (315, 100, 130), "KronaInspect": (400, 560, 800), "KronaCompress": (330, 180, 260), "KronaConvert": (330, 200, 280),
     "KronaExtract": (330, 200, 280), "KronaStack": (330, 150, 400), "KronaWorldLoader": (330, 110, 300), "KronaEvaluate": (400, 330, 400),
 }  # fmt: skip
-"""Width and height of a node; and the height that it may grow to: advanced inputs, previews and the pack's own widgets."""
+"""Width and height of a node; and the height that it may grow to:
+advanced inputs, previews and the pack's own widgets."""
 
 
 def node(kind: str, **inputs: object) -> dict:
@@ -199,7 +203,9 @@ def pictures() -> Example:
         "6": node("LoadImage", image="example.png"),
         "7": node("LoadImage", image="example.png"),
         "8": node("LoadImage", image="example.png"),
-        "9": node("BatchImagesNode", **{"images.image0": ["6", 0], "images.image1": ["7", 0], "images.image2": ["8", 0]}),
+        "9": node(
+            "BatchImagesNode", **{"images.image0": ["6", 0], "images.image1": ["7", 0], "images.image2": ["8", 0]}
+        ),
     }
     text = (
         "**Train on pictures that are in the graph**\n\n1. Choose your pictures in the three *Load Image* nodes (or drop them onto the nodes); "
@@ -290,7 +296,14 @@ def compare() -> Example:
         "2. Write a prompt that puts the subject where it never was: that shows who still listens.\n3. Queue. Both files are in **output/krona**; compare their "
         "sizes too."
     )
-    columns = (("1", "2", NOTE), ("3", "4", "7", "8", "9"), ("5", "6"), ("10", "11"), ("12", "13", "14", "16"), ("15", "17"))
+    columns = (
+        ("1", "2", NOTE),
+        ("3", "4", "7", "8", "9"),
+        ("5", "6"),
+        ("10", "11"),
+        ("12", "13", "14", "16"),
+        ("15", "17"),
+    )
     return arrange(graph, columns, text, (360, 360))
 
 
@@ -401,15 +414,31 @@ def world_blend() -> Example:
         "1": node("KronaWorldLoader"),
         "2": node("KronaLoad", file=f"world-{first}_00001_.safetensors"),
         "3": node("KronaLoad", file=f"world-{second}_00001_.safetensors"),
-        "4": node("KronaBlend", strengths="1, 1", method="sum", **{"adapters.krona0": ["2", 0], "adapters.krona1": ["3", 0]}),
+        "4": node(
+            "KronaBlend", strengths="1, 1", method="sum", **{"adapters.krona0": ["2", 0], "adapters.krona1": ["3", 0]}
+        ),
         "5": node(
-            "KronaApply", model=["1", 0], clip=["1", 1], krona=["2", 0], strength_model=1.0, strength_clip=1.0, mode="auto"
+            "KronaApply",
+            model=["1", 0],
+            clip=["1", 1],
+            krona=["2", 0],
+            strength_model=1.0,
+            strength_clip=1.0,
+            mode="auto",
         ),
         "6": node(
-            "KronaApply", model=["1", 0], clip=["1", 1], krona=["4", 0], strength_model=1.0, strength_clip=1.0, mode="auto"
+            "KronaApply",
+            model=["1", 0],
+            clip=["1", 1],
+            krona=["4", 0],
+            strength_model=1.0,
+            strength_clip=1.0,
+            mode="auto",
         ),
         "7": node("CLIPTextEncode", clip=["1", 1], text=f"{world_prompt(first)} waving with a hat on the beach by day"),
-        "8": node("CLIPTextEncode", clip=["1", 1], text=f"{world_prompt(second)} waving with a hat on the beach by day"),
+        "8": node(
+            "CLIPTextEncode", clip=["1", 1], text=f"{world_prompt(second)} waving with a hat on the beach by day"
+        ),
         "9": node("CLIPTextEncode", clip=["1", 1], text=""),
         "10": node("EmptyLatentImage", width=64, height=64, batch_size=4),
     }

@@ -1,4 +1,5 @@
-"""The ComfyUI that this project installs for itself when there is none: ``host-<key>/`` with ``venv/`` and ``ComfyUI/``."""
+"""The ComfyUI that this project installs for itself when there is none:
+``host-<key>/`` with ``venv/`` and ``ComfyUI/``."""
 
 from __future__ import annotations
 

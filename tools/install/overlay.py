@@ -1,4 +1,5 @@
-"""The environment on top of a ComfyUI's own: ``env-<key>/`` sees the host's packages and adds the pack's and the tests'.
+"""The environment on top of a ComfyUI's own: ``env-<key>/`` sees the host's packages and adds the pack's and the
+tests'.
 
 So the host is never changed by what only the tests need, and nothing of the host exists twice.
 """
@@ -33,9 +34,11 @@ class Overlay:
     cache: Path
     host_python: Path
     host: dict
-    """The host's ``python`` (version), ``path`` (folders), ``sites`` (those with .pth files), ``packages`` (name: version)."""
+    """The host's ``python`` (version), ``path`` (folders), ``sites`` (those with .pth files),
+    ``packages`` (name: version)."""
     requirements: dict[str, str]
-    """File name to text, as they were when this was made: an install takes a minute, in which somebody may edit them."""
+    """File name to text, as they were when this was made:
+    an install takes a minute, in which somebody may edit them."""
 
     @classmethod
     def over(cls, cache_folder: Path, host_python: Path, requirements: tuple[Path, ...]) -> Overlay | None:

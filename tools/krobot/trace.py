@@ -1,4 +1,5 @@
-"""A small sphere tracer: rays, hits, soft shadows, ambient occlusion and one lighting model for glaze, metal and ground."""
+"""A small sphere tracer: rays, hits, soft shadows, ambient occlusion and one lighting model for glaze,
+metal and ground."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -59,7 +59,9 @@ class Plane:
 class Prop:
     """A solid thing besides the robot."""
 
-    def __init__(self, field: Distance, paint: Callable[[Points], Surface], centre: tuple[float, float, float], radius: float):
+    def __init__(
+        self, field: Distance, paint: Callable[[Points], Surface], centre: tuple[float, float, float], radius: float
+    ):
         self.field, self.paint, self.centre, self.radius = field, paint, vec(*centre), radius
 
     def distance(self, p: Points) -> np.ndarray:
@@ -171,7 +173,9 @@ class Scene:
         if self.before:
             frame = self.before(self, frame)
         seed = sum(self.name.encode())
-        return develop(frame, size, exposure=self.exposure, tint=self.tint, bloom=self.bloom, vignette=self.vignette, seed=seed)
+        return develop(
+            frame, size, exposure=self.exposure, tint=self.tint, bloom=self.bloom, vignette=self.vignette, seed=seed
+        )
 
 
 def _frame(light: Points, wide: int) -> np.ndarray:

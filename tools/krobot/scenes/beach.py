@@ -32,7 +32,9 @@ def ground(p: Points) -> tuple[Surface, np.ndarray]:
     water = mix(linear("7fd0c4"), linear("1a6f9a"), depth)
     lace = fractal(x * 3.2, out * 6.0, octaves=3, seed=48)
     foam = smoothstep(0.42, 0.06, np.abs(out - 0.22) * (0.6 + 0.9 * lace)) * smoothstep(0.25, 0.55, lace + 0.2)
-    crest = smoothstep(0.10, 0.0, np.abs(out - 2.4 - 0.5 * noise(x * 0.8, 0 * x, seed=49))) * smoothstep(0.35, 0.6, lace)
+    crest = smoothstep(0.10, 0.0, np.abs(out - 2.4 - 0.5 * noise(x * 0.8, 0 * x, seed=49))) * smoothstep(
+        0.35, 0.6, lace
+    )
     foam = np.clip(foam * (out > -0.15) + crest, 0.0, 1.0)
     in_water = smoothstep(-0.02, 0.04, out)
     colour = mix(mix(sand, water, in_water), vec(0.9, 0.92, 0.92), foam)
@@ -52,7 +54,9 @@ def bucket(x: float, z: float) -> Prop:
         radial, wide = cone(p)
         shell = np.maximum(np.abs(radial - wide) - 0.016, np.abs(p[1] - 0.31) - 0.33)
         lip = ring(p, (x, 0.635, z), 1, 0.40, 0.028)
-        tilted = np.stack([p[0] - x, (p[1] - 0.63) * 0.82 + (p[2] - z) * 0.57, (p[2] - z) * 0.82 - (p[1] - 0.63) * 0.57])
+        tilted = np.stack(
+            [p[0] - x, (p[1] - 0.63) * 0.82 + (p[2] - z) * 0.57, (p[2] - z) * 0.82 - (p[1] - 0.63) * 0.57]
+        )
         handle = np.maximum(ring(tilted, (0, 0, 0), 2, 0.42, 0.018), -tilted[1])
         sand = np.maximum(radial - wide, np.abs(p[1] - 0.27 - 0.08 * np.cos(radial * 4.0)) - 0.28)
         return 0.9 * np.minimum.reduce([shell, lip, handle, sand])
@@ -118,7 +122,9 @@ def scene() -> Scene:
     return Scene(
         name="beach",
         camera=Camera((-0.7, 1.3, 6.3), (0.08, 1.02, 0.0), 26.5, roll=-0.8),
-        pose=Pose(yaw=-24, head_yaw=8, head_tilt=4, head_nod=-5, lean=-2, left=Arm(108, 132, 0), right=Arm(100, 128, 0)),
+        pose=Pose(
+            yaw=-24, head_yaw=8, head_tilt=4, head_nod=-5, lean=-2, left=Arm(108, 132, 0), right=Arm(100, 128, 0)
+        ),
         lighting=Lighting(Light((0.62, 1.0, 0.62), vec(3.6, 3.4, 3.0), 0.03), sky, ambient=0.62),
         backdrop=backdrop,
         planes=(Plane(1, 0.0, ground),),

@@ -41,7 +41,9 @@ def pavement(p: Points) -> tuple[Surface, np.ndarray]:
     across = (p[0] + 0.55) / 1.9
     gap = np.minimum(np.abs(across - np.round(across)) * 1.9, np.abs(p[2] - 0.62))
     joint = 1.0 - smoothstep(0.008, 0.022, gap + 0.012 * (grain - 0.5))
-    moss = smoothstep(0.55, 0.75, fractal(p[0] * 5.0, p[2] * 9.0, seed=14) + 0.75 * np.exp(-6.0 * (p[2] + 0.95)) + 0.25 * joint)
+    moss = smoothstep(
+        0.55, 0.75, fractal(p[0] * 5.0, p[2] * 9.0, seed=14) + 0.75 * np.exp(-6.0 * (p[2] + 0.95)) + 0.25 * joint
+    )
     green = mix(linear("4f5f22"), linear("7f8f3a"), grain)
     colour = mix(colour * (1.0 - 0.7 * joint), green, moss)
     n = p.shape[1]

@@ -50,8 +50,14 @@ class Leaves:
 def grown(scene: Scene) -> Leaves:
     """The whole meadow, lit by the scene's sun and shaded by its robot."""
     draw = np.random.default_rng(7)
-    near, middle, far = (5200, (-2.1, 2.1), (-1.6, 4.0)), (5200, (-3.2, 3.2), (-5.0, -1.5)), (3600, (-6.0, 6.0), (-14.0, -4.5))
-    roots = np.concatenate([np.stack([draw.uniform(*x, n), draw.uniform(*z, n)], axis=1) for n, x, z in (near, middle, far)])
+    near, middle, far = (
+        (5200, (-2.1, 2.1), (-1.6, 4.0)),
+        (5200, (-3.2, 3.2), (-5.0, -1.5)),
+        (3600, (-6.0, 6.0), (-14.0, -4.5)),
+    )
+    roots = np.concatenate(
+        [np.stack([draw.uniform(*x, n), draw.uniform(*z, n)], axis=1) for n, x, z in (near, middle, far)]
+    )
     roots = roots[np.hypot(roots[:, 0], (roots[:, 1] - 0.05) * 1.15) > CLEARING]
     return blades(scene, draw, roots) + daisies(scene, draw)
 
@@ -93,7 +99,16 @@ def blades(scene: Scene, draw: np.random.Generator, roots: np.ndarray) -> Leaves
 def daisies(scene: Scene, draw: np.random.Generator) -> Leaves:
     """Stem, fifteen petals and a yellow dome each."""
     spots = np.array(
-        [(-0.78, 0.42), (0.74, 0.62), (-1.18, -0.35), (0.98, -0.25), (1.30, 0.35), (-1.42, 0.9), (0.35, 1.25), (-0.42, 1.5)]
+        [
+            (-0.78, 0.42),
+            (0.74, 0.62),
+            (-1.18, -0.35),
+            (0.98, -0.25),
+            (1.30, 0.35),
+            (-1.42, 0.9),
+            (0.35, 1.25),
+            (-0.42, 1.5),
+        ]
         + [(x, z) for x, z in zip(draw.uniform(-3.5, 3.5, 26), draw.uniform(-6.0, -1.2, 26), strict=True)]
     )
     all_ = []
@@ -111,13 +126,17 @@ def daisies(scene: Scene, draw: np.random.Generator) -> Leaves:
 
         sun = lit(scene, middle[None])[0]
         light = scene.lighting.key.colour.ravel() * (0.33 * sun) + np.array([0.32, 0.36, 0.42])
-        stem = np.array([[x - 0.008, 0, z], [middle[0] - 0.006, tall, z], [middle[0] + 0.006, tall, z], [x + 0.008, 0, z]])
+        stem = np.array(
+            [[x - 0.008, 0, z], [middle[0] - 0.006, tall, z], [middle[0] + 0.006, tall, z], [x + 0.008, 0, z]]
+        )
         quads, colours = [stem], [linear("5d8a2e").ravel() * light * 0.6]
         petals = 15
         for i in range(petals):
             a = 2 * np.pi * (i + draw.uniform(-0.15, 0.15)) / petals
             r = size * draw.uniform(0.9, 1.08)
-            quads.append(np.stack([around(a - 0.05, 0.01), around(a - 0.17, r * 0.8), around(a, r), around(a + 0.17, r * 0.8)]))
+            quads.append(
+                np.stack([around(a - 0.05, 0.01), around(a - 0.17, r * 0.8), around(a, r), around(a + 0.17, r * 0.8)])
+            )
             colours.append(np.array([0.93, 0.93, 0.90]) * light * draw.uniform(0.82, 1.05))
         for ring, (lower, upper) in enumerate(((0.36, 0.24), (0.24, 0.0))):
             for i in range(10):

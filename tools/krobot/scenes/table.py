@@ -93,7 +93,9 @@ def backdrop(direction: Points) -> Points:
     light = light * (0.82 + 0.2 * smoothstep(-0.2, 0.4, v))
     door = (np.abs(u + 0.27) < 0.085) & (v > -0.06) & (np.abs(u + 0.27) > 0.006) & (np.abs(v - 0.09) > 0.004)
     light = np.where(door, vec(2.4, 2.6, 2.8), light)
-    for i, (angle, length) in enumerate(zip(np.linspace(-72, 68, 11), (9, 12, 14, 16, 15, 18, 16, 15, 13, 12, 9), strict=True)):
+    for i, (angle, length) in enumerate(
+        zip(np.linspace(-72, 68, 11), (9, 12, 14, 16, 15, 18, 16, 15, 13, 12, 9), strict=True)
+    ):
         c, s = np.cos(np.radians(angle)), np.sin(np.radians(angle))
         along, across = (u - 0.19) * s + (v + 0.02) * c, (u - 0.19) * c - (v + 0.02) * s
         t = np.clip(along / (0.01 * length), 0.0, 1.0)
