@@ -2,17 +2,18 @@
 
     python3 tools/host.py run benchmarks/apply.py [--threads 2] [--rounds 5] [--size 32]
 
-SD1.5's class with few layers, float32, a batch of two (with and without prompt) of ``--size`` × ``--size`` latents. A graph has
-N loaders in a row; the strength of the first changes, so that all N run again: each clones the model and adds its updates, then
-the host loads the result (it puts the old weights back and patches anew) and the network runs once. ``patching`` is that without
-the network, ``step`` with it. Files are read before, as ComfyUI's loader keeps its file between runs; ``read again`` is our
-*Load and Apply KronA*, which reads it every time.
+SD1.5's class with few layers, float32, a batch of two (with and without prompt) of ``--size`` × ``--size`` latents. A
+graph has N loaders in a row; the strength of the first changes, so that all N run again: each clones the model and adds
+its updates, then the host loads the result (it puts the old weights back and patches anew) and the network runs once.
+``patching`` is that without the network, ``step`` with it. Files are read before, as ComfyUI's loader keeps its file
+between runs; ``read again`` is our *Load and Apply KronA*, which reads it every time.
 
-- **merge**: updates are added to the weights. The limit is the host's own work for it: the same number of patches that do nothing.
+- **merge**: updates are added to the weights. The limit is the host's own work for it:
+  the same number of patches that do nothing.
 - **bypass**: updates run beside the layers. The limit is the step of the model without adapters.
 
-ComfyUI's own bypass holds one adapter per model: each loader in a row replaces the one before. It is shown for stacks, but only
-a single one is the same work as ours, so only that one is compared.
+ComfyUI's own bypass holds one adapter per model: each loader in a row replaces the one before. It is shown for stacks,
+but only a single one is the same work as ours, so only that one is compared.
 """
 
 from __future__ import annotations
@@ -135,7 +136,8 @@ def idle(stage: Stage, keys: Sequence[str], count: int, first: float) -> Any:
 
 
 def measure(stage: Stage, builds: dict[str, Build], rounds: int) -> dict[str, dict[str, Times]]:
-    """Seconds of each from the changed strength on: ``patching`` until the model is loaded, ``step`` until the network has run."""
+    """Seconds of each from the changed strength on: ``patching`` until the model is loaded,
+    ``step`` until the network has run."""
     patching: dict[str, list[float]] = {name: [] for name in builds}
 
     def prepare(name: str) -> None:
@@ -214,7 +216,9 @@ def main() -> None:
             for count in STACKS:
                 what = f"{mode}, {count} adapter{'s' * (count > 1)}"
                 builds = contestants(stage, comfy, made[:count], written[:count], mode, keys)
-                same = [name for name in builds if name != "limit" and (name != "core" or mode == "merge" or count == 1)]
+                same = [
+                    name for name in builds if name != "limit" and (name != "core" or mode == "merge" or count == 1)
+                ]
                 merged, at_zero = partial(ours, stage, made[:count], "merge"), ours(stage, made[:count], mode, 0.0, 0.0)
                 check(stage, {name: builds[name] for name in same}, merged, at_zero, base, what)
                 times = measure(stage, builds, given.rounds)

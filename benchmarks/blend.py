@@ -2,10 +2,10 @@
 
     python3 tools/host.py run benchmarks/blend.py [--rounds 3] [--threads 2] [--most 32]
 
-Synthetic factors on the 560 attention layers of SDXL's UNet, 64 × 4 unless told otherwise (as many parameters as the paper's best
-variant). Compressing is shown to the adapters' own factors (two thin QR decompositions per layer) and to others (a Gram matrix per
-layer), and to a LoRA and by TIES for ten layers of 1280. The last parts let one thing grow: the number of adapters, the
-factors, the rank. Blends are compared with the weighted sum of dense layers in float64.
+Synthetic factors on the 560 attention layers of SDXL's UNet, 64 × 4 unless told otherwise (as many parameters as the
+paper's best variant). Compressing is shown to the adapters' own factors (two thin QR decompositions per layer) and to
+others (a Gram matrix per layer), and to a LoRA and by TIES for ten layers of 1280. The last parts let one thing grow:
+the number of adapters, the factors, the rank. Blends are compared with the weighted sum of dense layers in float64.
 """
 
 from __future__ import annotations

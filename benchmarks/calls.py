@@ -2,8 +2,9 @@
 
     python3 tools/host.py run benchmarks/calls.py [--rounds 9]
 
-A GPU at batch 1 often waits for Python, so what counts is how many operations a layer takes and how long it takes to ask for them. Both are measured without one: the layer is
-so small that its numbers cost nothing (2 tokens, 64 to 64 by 16 × 4), on one thread. ``operations`` are those that a GPU would be given, views and allocations left out; ``µs`` is a
+A GPU at batch 1 often waits for Python, so what counts is how many operations a layer takes and how long it takes to
+ask for them. Both are measured without one: the layer is so small that its numbers cost nothing (2 tokens, 64 to 64 by
+16 × 4), on one thread. ``operations`` are those that a GPU would be given, views and allocations left out; ``µs`` is a
 forward and a backward pass. SDXL has 560 such layers: 10 µs are 5.6 ms of each of its steps.
 """
 
@@ -58,7 +59,9 @@ def main() -> None:
         counts = {name: operations(partial(train, entry, x, dy)) for name, entry in field.items()}
         for name in field:
             t = times[name]
-            rows.append((f"{kind}: {name}", counts[name], *(f"{1e6 * s / REPEATS:.1f}" for s in (t.median, t.low, t.high))))
+            rows.append(
+                (f"{kind}: {name}", counts[name], *(f"{1e6 * s / REPEATS:.1f}" for s in (t.median, t.low, t.high)))
+            )
         cells[kind] = {"operations": counts, f"seconds of {REPEATS}": {name: t.told() for name, t in times.items()}}
     print("\n" + table(("layer", "operations", "µs", "least", "most"), rows))
     finish("calls", cells, threads=told.threads, rounds=told.rounds)

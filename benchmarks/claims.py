@@ -1,7 +1,9 @@
-"""What is claimed of the pack's speed, and what is only measured: one page, held against whatever the benchmarks have recorded.
+"""What is claimed of the pack's speed, and what is only measured:
+one page, held against whatever the benchmarks have recorded.
 
-A claim is judged anew from a results' file each time it is read, so a bar that is moved here says at once which recorded results miss it. What nobody could reach, because the
-frozen model alone takes too long for it, is no claim: it is a measurement, and its limit stands beside it. Standard library only.
+A claim is judged anew from a results' file each time it is read, so a bar that is moved here says at once which
+recorded results miss it. What nobody could reach, because the frozen model alone takes too long for it, is no claim: it
+is a measurement, and its limit stands beside it. Standard library only.
 """
 
 from __future__ import annotations
@@ -105,7 +107,9 @@ def _layer(results: Results, option: str) -> Iterator[Row]:
     # With few tokens reading the weight is most of the time, and not even the frozen layer is so much faster.
     reachable = [pair for pair in dear if pair[1] >= DEAR]
     if reachable:
-        yield Claim(f"{name}: faster than core's bypass where its order is dear, least", min(reachable)[0], DEAR, "at least")
+        yield Claim(
+            f"{name}: faster than core's bypass where its order is dear, least", min(reachable)[0], DEAR, "at least"
+        )
     if beyond := [pair for pair in dear if pair[1] < DEAR]:
         told = f"{name}: faster than core's bypass where that costs less than three frozen layers, least"
         yield Measurement(told, *min(beyond), "the frozen layer alone")
@@ -147,7 +151,9 @@ def _apply(results: Results, option: str) -> Iterator[Row]:
     counts = {int(what.split()[1]): cell for what, cell in results.items() if what.startswith("bypass")}
     more = _median(counts[max(counts)]["step"]["ours"]) - _median(one["ours"])
     # Adapters beside the layers cost time in every step; a tenth of the step is what one may add, loading it included.
-    yield Claim("bypass: what each further adapter adds, of a step", more / (max(counts) - 1) / _median(one["limit"]), 0.1)
+    yield Claim(
+        "bypass: what each further adapter adds, of a step", more / (max(counts) - 1) / _median(one["limit"]), 0.1
+    )
 
 
 def _calls(results: Results, option: str) -> Iterator[Row]:
@@ -186,12 +192,14 @@ GROWS = {
     "layers": ("merge", "factored forward, 256 tokens", "blend of 4 into one", "blend of 4, exact"),
     "adapters": ("merge", "factored forward, 256 tokens", "blend, exact"),
 }
-"""What is claimed to be proportional, by what grows: more layers, each in memory of its own beyond the cache, and more adapters on the same layer."""
+"""What is claimed to be proportional, by what grows: more layers, each in memory of its own beyond the cache,
+and more adapters on the same layer."""
 CROSSES = {
     "tokens": ("factored forward, 64 × 4", "factored forward, 8 × 8", "factored forward, 16 × 16"),
     "work": ("factored forward, 1024 tokens",),
 }
-"""What begins inside the processor's cache and ends outside of it, or the other way round: its exponent is the machine's as much as ours."""
+"""What begins inside the processor's cache and ends outside of it, or the other way round:
+its exponent is the machine's as much as ours."""
 
 
 def _scale(results: Results, option: str) -> Iterator[Row]:

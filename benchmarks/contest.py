@@ -1,7 +1,8 @@
-"""What all benchmarks share: runs that take turns, medians, and one file per benchmark and machine. What is claimed of them says `benchmarks.claims`.
+"""What all benchmarks share: runs that take turns, medians, and one file per benchmark and machine.
+What is claimed of them says `benchmarks.claims`.
 
-Machines are noisy and their speed drifts, so what is compared is measured in turns (A B C A B C ...) within one process, and a claim about speed
-is a ratio of medians.
+Machines are noisy and their speed drifts, so what is compared is measured in turns (A B C A B C ...) within one
+process, and a claim about speed is a ratio of medians.
 """
 
 from __future__ import annotations
@@ -102,7 +103,9 @@ def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
     lines = [[str(cell) for cell in line] for line in (tuple(head), *(tuple(row) for row in rows))]
     widths = [max(len(line[n]) for line in lines) for n in range(len(lines[0]))]
     return "\n".join(
-        "  ".join(cell.ljust(w) if n == 0 else cell.rjust(w) for n, (cell, w) in enumerate(zip(line, widths, strict=True)))
+        "  ".join(
+            cell.ljust(w) if n == 0 else cell.rjust(w) for n, (cell, w) in enumerate(zip(line, widths, strict=True))
+        )
         for line in lines
     )
 
@@ -139,14 +142,17 @@ def _plain(name: str) -> str:
 def commit() -> str:
     """The commit that is checked out, with a plus where files differ from it; results do not count."""
     git = ["git", "-C", str(ROOT)]
-    head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    head = subprocess.run(
+        [*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    ).stdout.strip()
     changed = [*git, "status", "--porcelain", "--", ".", ":!benchmarks/results", ":!README.md", ":!docs"]
     dirty = subprocess.run(changed, capture_output=True, text=True, check=False).stdout.strip()
     return head + ("+" if dirty else "")
 
 
 def finish(name: str, results: Mapping[str, Any], **context: Any) -> None:
-    """Write ``results/<name>-<machine>.json``; print what is claimed and what is told beside its limit, and last one JSON line with all of it.
+    """Write ``results/<name>-<machine>.json``; print what is claimed and what is told beside its limit,
+    and last one JSON line with all of it.
 
     Args:
         results: Everything that was measured.

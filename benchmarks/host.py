@@ -1,6 +1,7 @@
 """The real host in a benchmark's own process.
 
-Runs where ``COMFYUI_PATH`` names a ComfyUI: under ``python3 tools/host.py run``. Nothing is imported before `start` is called.
+Runs where ``COMFYUI_PATH`` names a ComfyUI: under ``python3 tools/host.py run``.
+Nothing is imported before `start` is called.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ def start(*, cpu: bool = True, its_attention: bool = False) -> Any:
 
     Args:
         cpu: Whether the host computes on the CPU even where there is a GPU.
-        its_attention: Whether the host attends as it chooses itself, which on a CPU depends on how much memory is free at the moment; otherwise it takes PyTorch's.
+        its_attention: Whether the host attends as it chooses itself, which on a CPU depends on how much memory is free
+            at the moment; otherwise it takes PyTorch's.
 
     Returns:
         The host's package ``comfy``, with ``comfy.sd`` and ``comfy.model_management`` in it.

@@ -2,10 +2,11 @@
 
     python3 tools/host.py run benchmarks/layer.py [--threads 2] [--rounds 5] [--flux]
 
-Shapes and token counts are those of SDXL at 1024 pixels, or with ``--flux`` those of Flux (three quarters of an hour, two rounds). Everybody trains the same factors:
-peers that choose their own get ours put in their place. Each run is a forward pass and the gradients of the input and of both factors; the frozen
-layer's is its forward pass and the gradient of its input, less than which nobody can do. The answers are compared with float64 first.
-``bytes`` is what autograd keeps for the backward pass, the weight left out; ``x + f`` the input and the factors.
+Shapes and token counts are those of SDXL at 1024 pixels, or with ``--flux`` those of Flux (three quarters of an hour,
+two rounds). Everybody trains the same factors: peers that choose their own get ours put in their place. Each run is a
+forward pass and the gradients of the input and of both factors; the frozen layer's is its forward pass and the gradient
+of its input, less than which nobody can do. The answers are compared with float64 first. ``bytes`` is what autograd
+keeps for the backward pass, the weight left out; ``x + f`` the input and the factors.
 """
 
 from __future__ import annotations
@@ -94,7 +95,10 @@ def _peft(base: nn.Linear, a: Tensor, b: Tensor) -> dict[str, tuple[Run, tuple[T
 
 
 def _lora(base: nn.Linear, rank: int) -> tuple[Run, tuple[Tensor, ...]]:
-    down, up = nn.Parameter(torch.randn(rank, base.in_features) / rank), nn.Parameter(torch.zeros(base.out_features, rank))
+    down, up = (
+        nn.Parameter(torch.randn(rank, base.in_features) / rank),
+        nn.Parameter(torch.zeros(base.out_features, rank)),
+    )
     return lambda x: base(x) + nn.functional.linear(nn.functional.linear(x, down), up), (down, up)
 
 
@@ -113,10 +117,11 @@ def bytes_saved(run: Run, x: Tensor, base: nn.Linear) -> int:
 
 
 def check(found: dict[str, tuple[Run, tuple[Tensor, ...]]], base: nn.Linear, x: Tensor, dy: Tensor) -> None:
-    """Everybody's output and gradients against the dense formula in float64: all tokens, because their number decides the scheme. Everybody has run once afterwards.
+    """Everybody's output and gradients against the dense formula in float64: all tokens, because their number decides
+    the scheme. Everybody has run once afterwards.
 
-    A factor's gradient adds up tokens × rows of the other factor; roundings of n float32 additions walk 2⁻²⁴ √n far. On an AMD EPYC ComfyUI's bypass has 1.07e-5 where
-    that is 3.4e-5 (4096 × 640 by 8 × 8).
+    A factor's gradient adds up tokens × rows of the other factor; roundings of n float32 additions walk 2⁻²⁴ √n far. On
+    an AMD EPYC ComfyUI's bypass has 1.07e-5 where that is 3.4e-5 (4096 × 640 by 8 × 8).
     """
     _, factors = found["KronA"]
     a, b, wide = (t.detach().double().requires_grad_() for t in (*factors, x))
@@ -174,7 +179,9 @@ def main() -> None:
                 "scheme": scheme, "core's order is dear": is_dear, "x + f bytes": least,
                 "seconds": {name: t.told() for name, t in times.items()}, "bytes kept": kept,
             }  # fmt: skip
-    print("\n" + table(("layer", "scheme", "frozen ms", *(n for n in field if n != "frozen"), "MB kept", "x + f"), rows))
+    print(
+        "\n" + table(("layer", "scheme", "frozen ms", *(n for n in field if n != "frozen"), "MB kept", "x + f"), rows)
+    )
     finish("layer-flux" if told.flux else "layer", cells, threads=told.threads, rounds=told.rounds)
 
 

@@ -2,10 +2,12 @@
 
     python3 tools/host.py run benchmarks/limits.py [--rounds 5]
 
-- **headers**: ``inspect_header`` of a file with 100,000 tensors, two kinds of it, and ``json.loads`` of the same text in turns with it.
-- **refused files**: one of each kind, handed to whoever reads such files. The time is the longest of all kinds' medians; memory is what a process
-  of its own takes at most beyond what it had, less the file's size (Linux).
-- **runs**: a list of 10,000 folders anew, once more, and one folder alone. What is in the folders are links to the files of three.
+- **headers**: ``inspect_header`` of a file with 100,000 tensors, two kinds of it,
+  and ``json.loads`` of the same text in turns with it.
+- **refused files**: one of each kind, handed to whoever reads such files. The time is the longest of all kinds'
+  medians; memory is what a process of its own takes at most beyond what it had, less the file's size (Linux).
+- **runs**: a list of 10,000 folders anew, once more, and one folder alone.
+  What is in the folders are links to the files of three.
 """
 
 from __future__ import annotations
@@ -58,7 +60,9 @@ def of_many(count: int, shapes: tuple[tuple[int, ...], ...], name: Callable[[int
 
 LORA = ("lora_up.weight", "lora_down.weight", "alpha")
 LARGE = {
-    "LoRA": partial(of_many, TENSORS - 1, ((8, 4), (4, 6), ()), lambda n: f"lora_unet_block_{n // 3}_attn.{LORA[n % 3]}"),
+    "LoRA": partial(
+        of_many, TENSORS - 1, ((8, 4), (4, 6), ()), lambda n: f"lora_unet_block_{n // 3}_attn.{LORA[n % 3]}"
+    ),
     "LoKr, short names": partial(of_many, TENSORS, ((1, 1),), lambda n: f"{n // 2:x}.lokr_w{n % 2 + 1}"),
 }
 
@@ -78,7 +82,12 @@ def picture(side: int) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     head = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(3 * side + 1))) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", head)
+        + chunk(b"IDAT", zlib.compress(bytes(3 * side + 1)))
+        + chunk(b"IEND", b"")
+    )
 
 
 def aliases() -> bytes:
@@ -131,7 +140,8 @@ def refused(read: Callable[[Path], object], path: Path) -> None:
 
 
 def beyond(act: Callable[[], None]) -> int:
-    """Bytes that a forked process takes at most while it does this, beyond what it has before; 0 where the system does not tell."""
+    """Bytes that a forked process takes at most while it does this, beyond what it has before;
+    0 where the system does not tell."""
     if not sys.platform.startswith("linux"):
         return 0
     reading, writing = os.pipe()

@@ -1,14 +1,17 @@
-"""Reading and resolving 1, 10 and 100 adapters of SDXL's size, looking at their headers, and what the pack adds to ComfyUI's start.
+"""Reading and resolving 1, 10 and 100 adapters of SDXL's size, looking at their headers,
+and what the pack adds to ComfyUI's start.
 
     python3 tools/host.py run benchmarks/load.py [--rounds 5] [--threads 2] [--starts 7] [--files 100]
 
-- **read and resolve**: the file becomes an `Adapter`, and each of its 560 layers is given the weight it belongs to, on SDXL's UNet as
-  ComfyUI builds it (without memory for its weights). ComfyUI's own is ``load_torch_file``, ``model_lora_keys_unet`` and ``load_lora``
-  with the same files. Both do it file by file, as a row of loader nodes does. The files are in the system's cache.
-- **headers**: ``krona_ops.formats.inspection.inspect_header``, which is what lists of files are made from; no tensor is read.
-- **start**: processes of their own that have ComfyUI's modules imported and then take the pack as its server does: ``__init__.py``,
-  ``comfy_entrypoint``, and the list of nodes; an empty pack in turns with it. What costs most of it is told from one more
-  process under ``-X importtime``.
+- **read and resolve**: the file becomes an `Adapter`, and each of its 560 layers is given the weight it belongs to, on
+  SDXL's UNet as ComfyUI builds it (without memory for its weights). ComfyUI's own is ``load_torch_file``,
+  ``model_lora_keys_unet`` and ``load_lora`` with the same files. Both do it file by file, as a row of loader nodes
+  does. The files are in the system's cache.
+- **headers**: ``krona_ops.formats.inspection.inspect_header``, which is what lists of files are made from;
+  no tensor is read.
+- **start**: processes of their own that have ComfyUI's modules imported and then take the pack as its server does:
+  ``__init__.py``, ``comfy_entrypoint``, and the list of nodes; an empty pack in turns with it. What costs most of it is
+  told from one more process under ``-X importtime``.
 """
 
 from __future__ import annotations
@@ -187,14 +190,18 @@ def starts(times: int) -> dict[str, Any]:
 
 def heaviest(told: str, lines: int = 12) -> list[tuple[str, float]]:
     """The modules that took longest by themselves since the pack began, in milliseconds under ``-X importtime``."""
-    rows = [line.split("|") for line in told.partition("the pack begins")[2].splitlines() if line.startswith("import time:")]
+    rows = [
+        line.split("|") for line in told.partition("the pack begins")[2].splitlines() if line.startswith("import time:")
+    ]
     own = [(name.strip(), int(own.removeprefix("import time:")) / 1e3) for own, _, name in rows]
     return sorted(own, key=lambda row: -row[1])[:lines]
 
 
 def main() -> None:
     """Measure, print, write."""
-    chosen = arguments("Reading and resolving adapters, and the pack's part in ComfyUI's start.", rounds=5, starts=7, files=100)
+    chosen = arguments(
+        "Reading and resolving adapters, and the pack's part in ComfyUI's start.", rounds=5, starts=7, files=100
+    )
     begun = starts(chosen.starts)
     print(table(("start", "ms", "lowest", "highest"), (
         (name, *(f"{ms:.1f}" for ms in (median(begun[name]), min(begun[name]), max(begun[name]))))

@@ -2,12 +2,13 @@
 
     python3 tools/host.py run benchmarks/memory.py [--steps 3] [--size 32] [--threads 2]
 
-SD1.5's class with few layers (44 M parameters, float32 on a CPU), pictures of 8 × ``--size`` pixels, batches of one. Every row is
-a process of its own: it loads the model, reads every page of it, and then trains while a thread watches the resident memory.
-``tensors`` is the same training once more under PyTorch's profiler: the largest sum of what its allocator has handed out, which
-is what counts on a GPU; the resident memory also holds libraries, oneDNN's packed weights and what the allocator keeps.
-``base`` is the model's size. ``activations`` is what autograd keeps at most of one step, measured by counting different
-memory; ``optimizer`` is gradients and moments of the factors. Writes ``benchmarks/results/memory-<machine>.json``.
+SD1.5's class with few layers (44 M parameters, float32 on a CPU), pictures of 8 × ``--size`` pixels, batches of one.
+Every row is a process of its own: it loads the model, reads every page of it, and then trains while a thread watches
+the resident memory. ``tensors`` is the same training once more under PyTorch's profiler: the largest sum of what its
+allocator has handed out, which is what counts on a GPU; the resident memory also holds libraries, oneDNN's packed
+weights and what the allocator keeps. ``base`` is the model's size. ``activations`` is what autograd keeps at most of
+one step, measured by counting different memory; ``optimizer`` is gradients and moments of the factors. Writes
+``benchmarks/results/memory-<machine>.json``.
 """
 
 from __future__ import annotations
@@ -200,7 +201,16 @@ def main() -> None:
         return
     found: dict[str, dict[str, float] | str] = {}
     for row in ROWS:
-        options = ["--steps", str(given.steps), "--size", str(given.size), "--threads", str(given.threads), "--row", row]
+        options = [
+            "--steps",
+            str(given.steps),
+            "--size",
+            str(given.size),
+            "--threads",
+            str(given.threads),
+            "--row",
+            row,
+        ]
         try:
             numbers = found[row] = {**_run(options), **_run([*options, "--tensors"])}
         except RuntimeError as error:

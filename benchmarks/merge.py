@@ -2,19 +2,20 @@
 
     python3 tools/host.py run benchmarks/merge.py [--rounds 5] [--threads 2] [--flux-layers 2] [--every 1]
 
-Layers are shapes: random weights, random factors, 64 × 4. All contestants add the same ``ΔW`` into the same memory in turns,
-with the sign changing from turn to turn, so that the weights stay what they are; at the end they are compared with the sum of
-what was left in them, and before with ``numpy.kron`` in float64.
+Layers are shapes: random weights, random factors, 64 × 4. All contestants add the same ``ΔW`` into the same memory in
+turns, with the sign changing from turn to turn, so that the weights stay what they are; at the end they are compared
+with the sum of what was left in them, and before with ``numpy.kron`` in float64.
 
-*in place* is ``comfy.lora.calculate_weight`` on a weight of that precision, as ComfyUI calls it for a patch; ``bare`` is `krona_ops`
-without the host, ``lycoris-lora`` is its ``merge_to``, and the limit reads and writes the weight once (``w.add_(0)``, which does not
-end early and keeps the weights). *whole path* is ``ModelPatcher.patch_weight_to_device``: it casts the weight to float32 before and
-rounds it to its own precision afterwards, whoever does the adding; ``frame`` is a patch that does nothing. There is no adding in
-place for fp8. The last part repeats *in place* with other factors, on some layers of 1280 × 1280.
+*in place* is ``comfy.lora.calculate_weight`` on a weight of that precision, as ComfyUI calls it for a patch; ``bare``
+is `krona_ops` without the host, ``lycoris-lora`` is its ``merge_to``, and the limit reads and writes the weight once
+(``w.add_(0)``, which does not end early and keeps the weights). *whole path* is
+``ModelPatcher.patch_weight_to_device``: it casts the weight to float32 before and rounds it to its own precision
+afterwards, whoever does the adding; ``frame`` is a patch that does nothing. There is no adding in place for fp8. The
+last part repeats *in place* with other factors, on some layers of 1280 × 1280.
 
-Flux has 5.7 billion attention weights; ``--flux-layers`` of each shape are measured, and their shares of the whole are equal
-(38 layers of each shape), so ratios are those of the whole model. In float32 all 560 layers of SDXL are measured, in the others
-each 9th or 45th; ``--every`` measures still fewer, for a quick look.
+Flux has 5.7 billion attention weights; ``--flux-layers`` of each shape are measured, and their shares of the whole are
+equal (38 layers of each shape), so ratios are those of the whole model. In float32 all 560 layers of SDXL are measured,
+in the others each 9th or 45th; ``--every`` measures still fewer, for a quick look.
 """
 
 from __future__ import annotations
@@ -263,10 +264,11 @@ def sample(shapes: Mapping[str, Shape], of_each: int) -> dict[str, Shape]:
 
 
 def shapes_for(dtype: torch.dtype, every: int, flux_layers: int) -> dict[str, dict[str, Shape]]:
-    """The layers that are measured in a precision: all of SDXL's in float32, fewer of the others, which only fill the table.
+    """The layers that are measured in a precision: all of SDXL's in float32, fewer of the others,
+    which only fill the table.
 
-    The steps have no common divisor with the 8 layers of a transformer block, so every kind of layer is among them. Rounding to
-    fp8 takes the host about a hundred times as long as the adding, so there are fewest of those.
+    The steps have no common divisor with the 8 layers of a transformer block, so every kind of layer is among them.
+    Rounding to fp8 takes the host about a hundred times as long as the adding, so there are fewest of those.
     """
     step = {4: 1, 2: 9, 1: 45}[dtype.itemsize] * every
     flux = sample(flux_attention(), flux_layers if dtype.itemsize == 4 else 1)

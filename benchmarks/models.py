@@ -1,4 +1,5 @@
-"""Large models on paper: their layers as shapes, and what an adapter of them costs by formula. Nothing is measured here.
+"""Large models on paper: their layers as shapes, and what an adapter of them costs by formula.
+Nothing is measured here.
 
 Shapes are those of the published models, as the host's classes build them (tests/tools/test_scaling.py compares).
 """
@@ -76,14 +77,17 @@ class Model:
     def step(self) -> int:
         """Multiply-adds of one sample's forward pass and gradient to the input, the weights frozen.
 
-        The backward pass costs a matrix as much again (its own gradient is not wanted), and a product of attention twice.
+        The backward pass costs a matrix as much again (its own gradient is not wanted),
+        and a product of attention twice.
         """
         return 2 * self.matrices() + 3 * self.products()
 
     def adapter_step(self, factors: tuple[int, int]) -> int:
         """Multiply-adds that a Kronecker adapter adds to `step`."""
         return sum(
-            self.count(layer.tokens) * training_cost(split(layer.shape, factors)) for _, layer in self.layers() if layer.reads
+            self.count(layer.tokens) * training_cost(split(layer.shape, factors))
+            for _, layer in self.layers()
+            if layer.reads
         )
 
     def inputs_kept(self, width: int = 2) -> int:
@@ -193,9 +197,9 @@ def lora_parameters(shapes: Mapping[str, Shape], rank: int) -> int:
 def training_cost(sizes: KronShape) -> int:
     """Multiply-adds per token of ``y = ΔW x``, of ``dx``, ``dA`` and ``dB``, when only ``x`` and the factors are kept.
 
-    With B first ``U = x Bᵀ`` costs ``p = in·out_b`` and ``A U`` costs ``q = out_a·in_a·out_b``. Forward ``p + q``; ``AᵀG`` and
-    its product with ``B`` give ``dx``: ``q + p``; ``U`` again: ``p``; ``dA = G Uᵀ``: ``q``; ``dB = (AᵀG)ᵀ x``: ``p``.
-    With A first the factors change their parts. The cheaper of the two orders counts.
+    With B first ``U = x Bᵀ`` costs ``p = in·out_b`` and ``A U`` costs ``q = out_a·in_a·out_b``. Forward ``p + q``;
+    ``AᵀG`` and its product with ``B`` give ``dx``: ``q + p``; ``U`` again: ``p``; ``dA = G Uᵀ``: ``q``;
+    ``dB = (AᵀG)ᵀ x``: ``p``. With A first the factors change their parts. The cheaper of the two orders counts.
     """
     p, q = sizes.in_a * sizes.in_b * sizes.out_b, sizes.out_a * sizes.in_a * sizes.out_b
     r, s = sizes.out_a * sizes.in_b * sizes.out_b, sizes.out_a * sizes.in_a * sizes.in_b

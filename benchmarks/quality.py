@@ -1,12 +1,14 @@
-"""Does it learn? Personalisation in the small world, measured: KronA, LoRA, LoKr and full fine-tuning, learning rates, factors, pictures.
+"""Does it learn? Personalisation in the small world, measured:
+KronA, LoRA, LoKr and full fine-tuning, learning rates, factors, pictures.
 
     python3 tools/host.py run benchmarks/quality.py [--parts references,default,core,seeds] [--workers 2] [--minutes 0] [--results FOLDER]
     python3 tools/host.py run benchmarks/quality.py --again '{"contender": "lora 4", "rate": 0.001, "subject": 3}'    one row anew
     python3 tools/host.py run benchmarks/quality.py --report                                                          no trial, only the sums
 
-Each trial is a row in ``results/quality-<machine>.json``, written after every ten; a run that was stopped goes on where it was, also on another
-machine, and rows that another commit has measured with the same model, judges and settings stay. ``--minutes`` stops by itself. ``--results`` takes and
-puts them elsewhere. docs/quality.md says what the numbers mean.
+Each trial is a row in ``results/quality-<machine>.json``, written after every ten; a run that was stopped goes on where
+it was, also on another machine, and rows that another commit has measured with the same model, judges and settings
+stay. ``--minutes`` stops by itself. ``--results`` takes and puts them elsewhere.
+docs/quality.md says what the numbers mean.
 """
 
 from __future__ import annotations
@@ -81,9 +83,11 @@ def judged_by(folder: Path = WORLD) -> str:
 
 
 def of_all_machines(folder: Path, judges: str) -> list[Row]:
-    """What has been measured with this model and these judges, each trial once: of the machine with most rows where several have it.
+    """What has been measured with this model and these judges, each trial once:
+    of the machine with most rows where several have it.
 
-    Machines' rows are worth the same: 39 trials that an Intel Xeon and an AMD EPYC both ran differ by 3e-5 at most in a cosine (docs/LOG.md).
+    Machines' rows are worth the same: 39 trials that an Intel Xeon and an AMD EPYC both ran differ by 3e-5 at most in a
+    cosine (docs/LOG.md).
     """
     found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("quality-*.json"))]
     rows: list[Row] = []
@@ -124,16 +128,21 @@ def write(file: Path, judges: str, rows: Sequence[Row]) -> None:
 
 
 def sums(rows: Sequence[Row]) -> dict[str, Any]:
-    """What the rows of today's settings say together: ``headline``, ``done`` (trials run and wanted, by part) and ``lines`` (a contender each)."""
+    """What the rows of today's settings say together: ``headline``,
+    ``done`` (trials run and wanted, by part) and ``lines`` (a contender each)."""
     now = current(rows)
     names = [
-        name for name in dict.fromkeys([*CORE, *(row["contender"] for row in now)]) if name not in ("base", "real", SETTINGS)
+        name
+        for name in dict.fromkeys([*CORE, *(row["contender"] for row in now)])
+        if name not in ("base", "real", SETTINGS)
     ]
     loras = [name for name in names if name.startswith("lora")]
     return {
         "headline": headline(now, PAPER, KRONA, "lora 4", loras),
         "done": {
-            part: [len(wanted) - len(missing(wanted, now)), len(wanted)] for part in PARTS for wanted in [trials(part, now)]
+            part: [len(wanted) - len(missing(wanted, now)), len(wanted)]
+            for part in PARTS
+            for wanted in [trials(part, now)]
         },
         "lines": [told for name in names if (told := line(now, name))],
     }
@@ -151,7 +160,11 @@ def again(text: str, rows: Sequence[Row]) -> int:
         say("there was no such row")
         return 0
     differs = [name for name in row if name != "seconds" and row[name] != before.get(name)]
-    say(f"differs: {', '.join(differs)}" if differs else f"the same to the last digit as {before['commit']} measured it on {before['machine']}")
+    say(
+        f"differs: {', '.join(differs)}"
+        if differs
+        else f"the same to the last digit as {before['commit']} measured it on {before['machine']}"
+    )
     return bool(differs)
 
 
@@ -169,7 +182,8 @@ def main() -> int:
     rows, began = rows_so_far(file, judges), time.monotonic()
     if told.again:
         return again(told.again, rows)
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that workers end, and what is measured is written
+    # So that workers end, and what is measured is written
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         for part in told.parts.split(",") if not told.report else ():
             wanted = trials(part, current(rows))
@@ -180,7 +194,9 @@ def main() -> int:
                 if number % EVERY == 0:
                     write(file, judges, rows)
                 result = row.get("failed") or f"likeness {row['likeness']:.3f}, prompts {row['prompt']:.2f}"
-                say(f"{part} {number} of {len(left)}, {(time.monotonic() - since) / number:.0f} s each: {key(row)}: {result}")
+                say(
+                    f"{part} {number} of {len(left)}, {(time.monotonic() - since) / number:.0f} s each: {key(row)}: {result}"
+                )
                 if told.minutes and time.monotonic() - began > 60 * told.minutes:
                     say("the time is up; the same command goes on")
                     return 0

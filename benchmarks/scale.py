@@ -2,10 +2,11 @@
 
     python3 tools/host.py run benchmarks/scale.py [--threads 2] [--rounds 5] [--points 0] [--pictures docs/images]
 
-Random numbers in float32. Each curve doubles one size and keeps the others; all points of a picture take turns. An exponent is the
-slope of a straight line through the points in a log-log picture, fitted by least squares: 1 is proportional, 0 is constant. What
-the formulas say stands beside it. Draws ``scaling-*.png``, writes ``benchmarks/results/scale-<machine>.json``;
-docs/scaling.md is made from that file. ``--points 3`` takes only the first three of each curve and draws nothing.
+Random numbers in float32. Each curve doubles one size and keeps the others; all points of a picture take turns. An
+exponent is the slope of a straight line through the points in a log-log picture, fitted by least squares: 1 is
+proportional, 0 is constant. What the formulas say stands beside it. Draws ``scaling-*.png``, writes
+``benchmarks/results/scale-<machine>.json``; docs/scaling.md is made from that file. ``--points 3`` takes only the first
+three of each curve and draws nothing.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ from krona_ops.updates.shapes import split  # noqa: E402
 
 FACTORS = (64, 4)
 SHORTEST = 0.005
-"""Seconds of one measurement at least: shorter work is done several times, because the clock's and the system's noise is fixed."""
+"""Seconds of one measurement at least: shorter work is done several times,
+because the clock's and the system's noise is fixed."""
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
 """Okabe and Ito's, which colour-blind people can tell apart."""
 LARGEST_PICTURE = 60_000
@@ -123,7 +125,8 @@ def blending(layers: int, width: int, adapters: int, form: KronForm | None) -> W
 
 
 def pictures() -> tuple[Picture, ...]:
-    """All that is measured; sizes are small enough for two cores. Sixteen weights of 640 × 640 already leave most caches."""
+    """All that is measured; sizes are small enough for two cores.
+    Sixteen weights of 640 × 640 already leave most caches."""
     counts, tokens, widths = (16, 32, 64, 128, 256), (128, 256, 512, 1024, 2048, 4096), (320, 640, 1280, 2560)
     one = KronForm(FACTORS)
     squares = (4, 8, 16, 32, 64, 128, 256)
@@ -273,7 +276,11 @@ def draw(name: str, found: Mapping[str, Any], folder: Path) -> Path:
         labels.append((y[-1], beside, colour))
         ticks |= set(sizes)
     axes.set(
-        xscale="log", yscale="log", xlabel=found["over"], ylabel="seconds (median, lowest to highest)", title=found["title"]
+        xscale="log",
+        yscale="log",
+        xlabel=found["over"],
+        ylabel="seconds (median, lowest to highest)",
+        title=found["title"],
     )
     axes.set_xticks(sorted(ticks))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda size, _: f"{size:g}"))

@@ -1,13 +1,15 @@
-"""One whole training step on the host's model: KronA, ComfyUI's own trainer in both modes, and the frozen base, in turns.
+"""One whole training step on the host's model: KronA, ComfyUI's trainer in both modes, and the frozen base, in turns.
 
     python3 tools/host.py run benchmarks/step.py [--threads 2] [--rounds 5] [--size 32] [--steps 3]
     python3 tools/host.py run benchmarks/step.py --sdxl --size 128 [--narrow]      on a GPU; --narrow tries it on a CPU
 
-The model is of SD1.5's class with few layers (``tools/tiny_models.py``), or SDXL's with random weights; pictures of 8 × ``--size`` pixels. ComfyUI's trainer runs as its node runs
-it, LoKr, AdamW, float32; it adapts every weight of the model, so it is given only the attention layers that KronA adapts ("the same
-layers") and PyTorch's attention, as KronA and the frozen base have it, to compare like with like. As it comes ("every layer") it is a row of its own: every layer, and the
-attention that the host chooses. A step is what ``--steps`` more of them cost: setting up is left out for
-everybody. The frozen base's step is its forward pass and the gradient of its input. Memory is the most that tensors hold at once beyond the loaded model.
+The model is of SD1.5's class with few layers (``tools/tiny_models.py``), or SDXL's with random weights; pictures of 8 ×
+``--size`` pixels. ComfyUI's trainer runs as its node runs it, LoKr, AdamW, float32; it adapts every weight of the
+model, so it is given only the attention layers that KronA adapts ("the same layers") and PyTorch's attention, as KronA
+and the frozen base have it, to compare like with like. As it comes ("every layer") it is a row of its own: every layer,
+and the attention that the host chooses. A step is what ``--steps`` more of them cost: setting up is left out for
+everybody. The frozen base's step is its forward pass and the gradient of its input. Memory is the most that tensors
+hold at once beyond the loaded model.
 """
 
 from __future__ import annotations
@@ -72,7 +74,9 @@ class Contest:
 
         side = 8 * self.latents.shape[-1]
         size = PictureSize(side, side, 0, 0, side, side)
-        return [Example(x, TextCondition(text, self.extras, size)) for x, text in zip(self.latents, self.texts, strict=True)]
+        return [
+            Example(x, TextCondition(text, self.extras, size)) for x, text in zip(self.latents, self.texts, strict=True)
+        ]
 
     def ours(self, steps: int) -> object:
         """The trainer with its defaults: attention layers, 64 × 4."""
@@ -112,7 +116,8 @@ class Contest:
             return nodes_train.TrainLoraNode.execute(**{name: [value] for name, value in told.items()}, **lists)
 
     def check(self) -> None:
-        """One step's gradients by the trainer's own operation, against the same update composed of PyTorch's operations."""
+        """One step's gradients by the trainer's own operation,
+        against the same update composed of PyTorch's operations."""
         from krona_ops import select
         from krona_ops.updates import kron
         from krona_train.adapters.attach import attached
@@ -177,7 +182,9 @@ def _only(names: set[str]) -> Iterator[None]:
         mock.patch.object(nodes_train, "_create_weight_adapter", made),
         mock.patch.object(nodes_train, "_create_bias_adapter", return_value=(torch.nn.Module(), {})),
         mock.patch.object(patcher, wrap, lambda self, key, f: was_wrapped(self, key, f) if is_meant(key) else None),
-        mock.patch.object(manager, add, lambda self, key, *r, **k: was_added(self, key, *r, **k) if is_meant(key) else None),
+        mock.patch.object(
+            manager, add, lambda self, key, *r, **k: was_added(self, key, *r, **k) if is_meant(key) else None
+        ),
     ):
         yield
 

@@ -1,7 +1,9 @@
-"""Products by the small factor as kernels of their own, for `benchmarks/ways.py`: a contestant, which the trainer does not use.
+"""Products by the small factor as kernels of their own, for `benchmarks/ways.py`:
+a contestant, which the trainer does not use.
 
-The small factor meets the middle one of three dimensions. A library's batched product takes one matrix of a few numbers for each token; here each value is read once
-from memory and the few multiplications are done on the way. Import needs Triton. Without a GPU its interpreter runs this (``TRITON_INTERPRET=1``), slowly.
+The small factor meets the middle one of three dimensions. A library's batched product takes one matrix of a few numbers
+for each token; here each value is read once from memory and the few multiplications are done on the way. Import needs
+Triton. Without a GPU its interpreter runs this (``TRITON_INTERPRET=1``), slowly.
 """
 
 from __future__ import annotations
@@ -70,7 +72,8 @@ def _gram(
 
 
 def mix(left: Tensor, middle: Tensor, out: Tensor, *, add: bool) -> Tensor:
-    """``out[n] (+)= left @ middle[n]``: ``(rows, inner)``, ``(N, inner, columns)``, ``(N, rows, columns)``; both contiguous."""
+    """``out[n] (+)= left @ middle[n]``: ``(rows, inner)``, ``(N, inner, columns)``, ``(N, rows, columns)``;
+    both contiguous."""
     tokens, inner, columns = middle.shape
     rows = left.shape[0]
     grid = (triton.cdiv(tokens, TOKENS), triton.cdiv(rows * columns, ELEMENTS))
@@ -79,7 +82,8 @@ def mix(left: Tensor, middle: Tensor, out: Tensor, *, add: bool) -> Tensor:
 
 
 def gram(left: Tensor, right: Tensor) -> Tensor:
-    """``Σ_n left[n] @ right[n]ᵀ`` of ``(N, rows, columns)`` and ``(N, inner, columns)``, both contiguous: ``(rows, inner)`` in float32."""
+    """``Σ_n left[n] @ right[n]ᵀ`` of ``(N, rows, columns)`` and ``(N, inner, columns)``, both contiguous:
+    ``(rows, inner)`` in float32."""
     tokens, rows, columns = left.shape
     inner, summands = right.shape[1], tokens * columns
     chunks = triton.cdiv(triton.cdiv(summands, PROGRAMS), CHUNK)

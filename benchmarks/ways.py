@@ -2,12 +2,13 @@
 
     python3 tools/host.py run benchmarks/ways.py [--rounds 7] [--cpu]      on a GPU, if there is one, in bfloat16; on a CPU in float32
 
-All are exact, and keep the input and the factors only; a run is a forward pass and the gradients of the input and both factors. ``A`` has to meet the middle one of
-three dimensions (tokens, in_a, out_b), and they differ in how:
+All are exact, and keep the input and the factors only; a run is a forward pass and the gradients of the input and both
+factors. ``A`` has to meet the middle one of three dimensions (tokens, in_a, out_b), and they differ in how:
 
 - ``each``: one small product for each token (`krona_train.adapters.layers.kron_linear`).
 - ``turned``: the last two dimensions change places in memory, and then it is one flat product.
-- ``wide``: ``A ⊗ 1`` is formed, and it is one flat product without moving anything: a LoRA of rank in_a · out_b, with that many more multiplications.
+- ``wide``: ``A ⊗ 1`` is formed, and it is one flat product without moving anything:
+  a LoRA of rank in_a · out_b, with that many more multiplications.
 - ``compiled``: PyTorch's operations, by ``torch.compile`` (on a GPU).
 - ``mixed``: kernels of its own (`benchmarks/triton_kernels.py`; on a GPU).
 

@@ -1,4 +1,5 @@
-"""Writes the tables and plots of docs/quality.md, and the README's, from benchmarks/results/quality-*.json and the judges' own file.
+"""Writes the tables and plots of docs/quality.md, and the README's,
+from benchmarks/results/quality-*.json and the judges' own file.
 
     python3 tools/host.py run benchmarks/pages/quality.py
 
@@ -156,7 +157,10 @@ def _reference_rows(rows: Sequence[Row]) -> list[tuple[str, ...]]:
     for name in ("base", "real"):
         own = [row for row in rows if row["contender"] == name]
         if own:
-            mean = {key: float(np.mean([row[key] for row in own])) for key in ("likeness", "prompt", "agreement", "diversity")}
+            mean = {
+                key: float(np.mean([row[key] for row in own]))
+                for key in ("likeness", "prompt", "agreement", "diversity")
+            }
             found.append(
                 (
                     f"*{name}*",
@@ -200,7 +204,8 @@ def rates(rows: Sequence[Row]) -> str:
 
 
 def grid(rows: Sequence[Row], layout: str = "") -> tuple[dict[tuple[int, int], dict[str, float]], int]:
-    """Out × in to mean gain, prompt accuracy, score and parameters of the factor grid at 64 × 4's best learning rate, and of how many subjects.
+    """Out × in to mean gain, prompt accuracy, score and parameters of the factor grid at 64 × 4's best learning rate,
+    and of how many subjects.
 
     Means are over those subjects that all factors have been tried on; of none there is no grid.
     """
@@ -235,7 +240,8 @@ def factors(rows: Sequence[Row], layout: str = "") -> str:
     if not found:
         return NOTHING
     body = [
-        (f"out {a}", *(f"{found[a, b]['score']:.2f} ({found[a, b]['parameters'] / 1000:.1f}k)" for b in SIDES)) for a in SIDES
+        (f"out {a}", *(f"{found[a, b]['score']:.2f} ({found[a, b]['parameters'] / 1000:.1f}k)" for b in SIDES))
+        for a in SIDES
     ]
     return f"Subjects: {subjects}.\n\n" + table(("score (parameters)", *(f"in {b}" for b in SIDES)), body)
 
@@ -284,7 +290,9 @@ def sections(told: Mapping[str, Any]) -> dict[str, Callable[[], str]]:
         "sizes": lambda: sizes(rows),
         "subjects": lambda: everyone(rows),
         "rates": lambda: rates(rows),
-        "curves": lambda: picture("Score by learning rate, and gain against prompt accuracy", "quality-rates", bool(rows)),
+        "curves": lambda: picture(
+            "Score by learning rate, and gain against prompt accuracy", "quality-rates", bool(rows)
+        ),
         "map": lambda: picture("Gain, prompt accuracy and score by factors", "quality-factors", bool(grid(rows)[0])),
         "examples": lambda: picture(
             "What the base model draws, what adapters make of it, and real pictures",
@@ -342,7 +350,9 @@ def _only(values: set[int]) -> int:
         ValueError: They do not, and one sentence cannot speak for them.
     """
     if len(values) != 1:
-        raise ValueError(f"The README's rows are means of {sorted(values)} trials or subjects; they must be of as many each.")
+        raise ValueError(
+            f"The README's rows are means of {sorted(values)} trials or subjects; they must be of as many each."
+        )
     return next(iter(values))
 
 
@@ -363,7 +373,8 @@ def _low_rank(rank: int) -> Callable[[Shape], Delta]:
 
 
 def read_results(folder: Path = RESULTS) -> Mapping[str, Any]:
-    """What all machines have measured of the shipped model, summed up anew as settings may have changed since; "machines" says how many trials are whose."""
+    """What all machines have measured of the shipped model, summed up anew as settings may have changed since;
+    "machines" says how many trials are whose."""
     judges = judged_by()
     rows = of_all_machines(folder, judges)
     machines = Counter(row["machine"] for row in current(rows))
@@ -401,7 +412,8 @@ def _bars(told: Mapping[str, Any], name: str) -> list[list[float]] | None:
 
 
 def look(name: str) -> dict[str, Any]:
-    """How a contender is drawn: a hue for each family, darker the more parameters, broken lines for the shuffled layout."""
+    """How a contender is drawn: a hue for each family, darker the more parameters,
+    broken lines for the shuffled layout."""
     from matplotlib import colormaps
 
     family = next(family for family in HUES if name.startswith(family))
@@ -434,7 +446,9 @@ def plots(rows: Sequence[Row], folder: Path = IMAGES) -> None:
             )  # fmt: skip
     left.set(xscale="log", xlabel="learning rate", ylabel="score", title="Score by learning rate, mean over subjects")
     right.set(
-        xlabel="gain: share of the gap to real pictures", ylabel="prompt accuracy", title="Each at its best learning rate"
+        xlabel="gain: share of the gap to real pictures",
+        ylabel="prompt accuracy",
+        title="Each at its best learning rate",
     )
     right.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(folder / "quality-rates.png", dpi=90)

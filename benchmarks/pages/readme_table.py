@@ -1,9 +1,10 @@
-"""Writes docs/speed.md and its sentence in the README from benchmarks/results/*.json: a row for each claim, the missed ones included, and for each measurement its limit.
+"""Writes docs/speed.md and its sentence in the README from benchmarks/results/*.json: a row for each claim, the missed
+ones included, and for each measurement its limit.
 
     python3 benchmarks/pages/readme_table.py
 
-What is claimed says benchmarks/claims.py, which judges the recorded results anew; files of which it claims nothing are left out.
-tests/tools/test_benchmark_table.py fails when a page is out of date.
+What is claimed says benchmarks/claims.py, which judges the recorded results anew; files of which it claims nothing are
+left out. tests/tools/test_benchmark_table.py fails when a page is out of date.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ class Judged:
 
 
 def read(folder: Path = RESULTS) -> list[Judged]:
-    """What the benchmarks wrote, in the order of the files' names; of blends, memory and quality nothing is claimed here."""
+    """What the benchmarks wrote, in the order of the files' names;
+    of blends, memory and quality nothing is claimed here."""
     found = []
     for path in sorted(folder.glob("*.json")):
         told = json.loads(path.read_text(encoding="utf-8"))
@@ -56,7 +58,9 @@ def verdict(results: Iterable[Judged]) -> str:
     """How many claims hold."""
     claims = [claim for judged in results for claim in judged.claims]
     missed = sum(not claim.holds for claim in claims)
-    return f"{len(claims) - missed} of {len(claims)} measured claims hold" + (f", **{missed} missed**" if missed else "")
+    return f"{len(claims) - missed} of {len(claims)} measured claims hold" + (
+        f", **{missed} missed**" if missed else ""
+    )
 
 
 def in_short(results: Sequence[Judged]) -> str:
@@ -67,7 +71,8 @@ def in_short(results: Sequence[Judged]) -> str:
 
 
 def table(results: Sequence[Judged]) -> str:
-    """One line that sums up, a row for each claim and each measurement with a column for each machine, and the commits that were measured."""
+    """One line that sums up, a row for each claim and each measurement with a column for each machine,
+    and the commits that were measured."""
     if not any(judged.claims for judged in results):
         return NOTHING
     machines = sorted({judged.machine for judged in results})
@@ -111,7 +116,9 @@ def _link(judged: Judged) -> str:
     return f"[{judged.benchmark}](../benchmarks/{script}.py)"
 
 
-def _by_machine(found: Mapping[tuple[str, str, str], Mapping[str, str]], machines: Sequence[str]) -> Iterator[tuple[str, ...]]:
+def _by_machine(
+    found: Mapping[tuple[str, str, str], Mapping[str, str]], machines: Sequence[str]
+) -> Iterator[tuple[str, ...]]:
     for key, told in sorted(found.items(), key=lambda item: item[0][0]):
         yield *key, *(told.get(machine, "") for machine in machines)
 

@@ -1,4 +1,5 @@
-"""Writes the tables of docs/scaling.md: what was measured, from benchmarks/results/scale-*.json; the rest from shapes and formulas.
+"""Writes the tables of docs/scaling.md: what was measured, from benchmarks/results/scale-*.json;
+the rest from shapes and formulas.
 
     python3 tools/host.py run benchmarks/pages/scaling.py
 
@@ -96,7 +97,11 @@ def formulas() -> str:
             "`in` numbers, once for layers that share their input",
             "2,560 bytes in bfloat16",
         ),
-        ("gradients; AdamW's moments", "1 and 2 float32 numbers per parameter", f"{size(4 * numbers)}; {size(8 * numbers)}"),
+        (
+            "gradients; AdamW's moments",
+            "1 and 2 float32 numbers per parameter",
+            f"{size(4 * numbers)}; {size(8 * numbers)}",
+        ),
         ("exact blend", "one term per adapter and layer; no number is touched", ""),
     )
     return table(("what", "grows as", f"1280 × 1280, {TRAINED[0]} × {TRAINED[1]}"), rows, 2)
@@ -169,7 +174,15 @@ def adapters() -> str:
                 size(16 * numbers),
             )
             rows.append((f"{name}, {kind}", *told))
-    head = ("adapter", "parameters", "file, 16 bit", "file, float32", "gradients", "AdamW's moments", "all while training")
+    head = (
+        "adapter",
+        "parameters",
+        "file, 16 bit",
+        "file, float32",
+        "gradients",
+        "AdamW's moments",
+        "all while training",
+    )
     return table(head, rows)
 
 
@@ -203,7 +216,10 @@ def steps() -> str:
         (
             model.name,
             f"{2 * model.step() / 1e12:,.0f}",
-            *(f"{2 * model.adapter_step(f) / 1e12:,.3g} ({percent(model.adapter_step(f) / model.step())})" for f in FACTORS),
+            *(
+                f"{2 * model.adapter_step(f) / 1e12:,.3g} ({percent(model.adapter_step(f) / model.step())})"
+                for f in FACTORS
+            ),
         )
         for model in MODELS
     ]
@@ -258,7 +274,9 @@ def extended(results: Sequence[Mapping[str, Any]]) -> str:
         width, point = max(((int(at), point["median"]) for at, point in curve["points"].items()))
         rate = 2 * 4 * width**2 / point
         seconds = [8 * sum(out * in_ for out, in_ in shapes.values()) / rate for shapes in adapted().values()]
-        rows.append((f"`{told['machine']}`, {told['threads']} threads", f"{rate / 1e9:.1f} GB/s", *map(duration, seconds)))
+        rows.append(
+            (f"`{told['machine']}`, {told['threads']} threads", f"{rate / 1e9:.1f} GB/s", *map(duration, seconds))
+        )
     return table(("machine", "measured rate", *adapted()), rows) if rows else "Nothing has been measured yet."
 
 

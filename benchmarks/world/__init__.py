@@ -1,1 +1,2 @@
-"""A small world in which quality can be measured: characters in scenes, captions in a fixed grammar, judges that can tell."""
+"""A small world in which quality can be measured: characters in scenes, captions in a fixed grammar,
+judges that can tell."""

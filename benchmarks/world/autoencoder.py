@@ -35,7 +35,9 @@ def loss(vae: Any, x: Tensor, noise: torch.Generator) -> Tensor:
 
 
 @torch.no_grad()
-def encode(vae: Any, pictures: NDArray[np.uint8], batch: int = 64, say: Callable[[str], None] = lambda line: None) -> Tensor:
+def encode(
+    vae: Any, pictures: NDArray[np.uint8], batch: int = 64, say: Callable[[str], None] = lambda line: None
+) -> Tensor:
     """Latent means ``(N, 32, H/8, W/8)``."""
     found = []
     for start in range(0, len(pictures), batch):
@@ -47,7 +49,8 @@ def encode(vae: Any, pictures: NDArray[np.uint8], batch: int = 64, say: Callable
 
 @torch.no_grad()
 def standardise(vae: Any, latents: Tensor) -> None:
-    """Change the last layer of the encoder and the first of the decoder so that latents have zero mean and unit variance, channel by channel.
+    """Change the last layer of the encoder and the first of the decoder so that latents have zero mean and unit
+    variance, channel by channel.
 
     Args:
         latents: ``(N, 32, h, w)`` as the autoencoder makes them now.

@@ -28,7 +28,8 @@ class Canvas:
         self.rgb = np.zeros((side, side, 3), np.float32)
 
     def paint(self, distance: Array, colour: Colour | Array, opacity: float | Array = 1.0) -> Array:
-        """Colour everything whose signed distance is negative, edges one pixel wide; returns how far each pixel was covered.
+        """Colour everything whose signed distance is negative, edges one pixel wide;
+        returns how far each pixel was covered.
 
         Args:
             distance: ``(side, side)``.

@@ -1,7 +1,8 @@
 """Who lives in this world: characters drawn from their number alone.
 
-Below `SUBJECTS`, low even numbers are for pre-training, low odd ones for the judges, and those from 900,000 on for measuring both; from `SUBJECTS` on come
-the subjects that personalisation is measured with, which nothing is ever trained on but the adapters.
+Below `SUBJECTS`, low even numbers are for pre-training, low odd ones for the judges, and those from 900,000 on for
+measuring both; from `SUBJECTS` on come the subjects that personalisation is measured with,
+which nothing is ever trained on but the adapters.
 """
 
 from __future__ import annotations

@@ -17,7 +17,8 @@ def say(line: str) -> None:
 
 
 def arguments(text: str, out: Path) -> argparse.Namespace:
-    """``folder`` to work in, made here; ``out`` for the result; ``scale`` of the number of steps; ``threads``, set here.
+    """``folder`` to work in, made here; ``out`` for the result; ``scale`` of the number of steps;
+    ``threads``, set here.
 
     Args:
         text: What the script does.

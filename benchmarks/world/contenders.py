@@ -48,7 +48,8 @@ def lora(rank: int) -> Contender:
 
 
 SIZES = ((64, 4), (4, 4), (2, 2))
-"""Of the Kronecker adapters whose learning rates are all tried: on layers of 128 × 128 they have about as many parameters as LoRA of rank 1, 4 and 16."""
+"""Of the Kronecker adapters whose learning rates are all tried: on layers of 128 × 128 they have about as many
+parameters as LoRA of rank 1, 4 and 16."""
 SIDES = (2, 4, 8, 16, 32, 64)
 """Of the grid of factors."""
 SETTINGS = "default settings"

@@ -26,7 +26,9 @@ def draw(
 ) -> NDArray[np.uint8]:
     """One picture for each caption, by the host's own sampler: ``(N, 64, 64, 3)``.
 
-    Few at a time: the host reads prompt and no prompt together only where it finds memory for both, and rounds otherwise differently. Each picture's noise comes from its own seed, so it does not depend on which others are drawn with it.
+    Few at a time: the host reads prompt and no prompt together only where it finds memory for both, and rounds
+    otherwise differently. Each picture's noise comes from its own seed,
+    so it does not depend on which others are drawn with it.
     """
     found = []
     for start in range(0, len(captions), batch):

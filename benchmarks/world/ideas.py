@@ -81,7 +81,8 @@ def small(layers: Layers, material: Material) -> None:
 
 
 def by_gradient(layers: Layers, material: Material) -> None:
-    """``A`` is that of the nearest Kronecker product to the first gradient, as long as the released recipe's is on average."""
+    """``A`` is that of the nearest Kronecker product to the first gradient,
+    as long as the released recipe's is on average."""
     targets = [t for t in select(material.backbone.weights(), material.config.adapter.targets) if t.name in layers]
     for name, gradient in gradients(material, targets).items():
         layer = layers[name]
@@ -119,20 +120,24 @@ def _rules(factors: Mapping[LayerName, tuple[int, int]]) -> tuple[TargetRule, ..
 
 
 def by_budget(material: Material) -> Trained:
-    """Factors of each layer chosen by how much of its first gradient they hold, for the parameters that the rule would have."""
+    """Factors of each layer chosen by how much of its first gradient they hold,
+    for the parameters that the rule would have."""
     backbone, config = material.backbone, material.config
     with backbone.ready():
         targets = select(backbone.weights(), config.adapter.targets)
         found = gradients(material, targets)
     budget = sum(target.sizes.parameters for target in targets)
-    chosen = forms_within(Adapter({name: Matrix(Full(gradient)) for name, gradient in found.items()}), parameters=budget)
+    chosen = forms_within(
+        Adapter({name: Matrix(Full(gradient)) for name, gradient in found.items()}), parameters=budget
+    )
     factors = {name: form.factors for name, form in chosen.items() if isinstance(form, KronForm)}
     adapter = fit(backbone, material.items, replace(config, adapter=replace(config.adapter, targets=_rules(factors))))
     return Trained(adapter, adapter.parameters)
 
 
 def half_of_the_layers(material: Material) -> Trained:
-    """A fifth of the steps with all layers; then, from the start, those whose weights have moved furthest, for the rest of the steps."""
+    """A fifth of the steps with all layers; then, from the start, those whose weights have moved furthest,
+    for the rest of the steps."""
     config = material.config
     first = fit(material.backbone, material.items, dataclasses.replace(config, steps=config.steps // 5))
     moved = {name: float(delta.dense().square().mean()) for name, delta in first.layers.items()}

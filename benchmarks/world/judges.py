@@ -1,4 +1,5 @@
-"""How the judges of this world are trained: what they answer, and their losses. The networks are in `krona_train.evaluation.small_world`."""
+"""How the judges of this world are trained: what they answer, and their losses. The networks are in
+`krona_train.evaluation.small_world`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Writes the small world's sample subjects, ``samples/world/<kind>/1.png`` and on: what the examples and the demo train on.
+"""Writes the small world's sample subjects, ``samples/world/<kind>/1.png`` and on:
+what the examples and the demo train on.
 
 python3 tools/host.py run benchmarks/world/make_samples.py [--out samples/world]
 """

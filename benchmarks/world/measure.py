@@ -23,7 +23,8 @@ class Judges(SmallWorldJudge):
     """The small world's judges, asked about what is known of a picture here."""
 
     def likeness(self, pictures: Pictures, real: Pictures) -> float:
-        """Mean cosine of all pairs, ``(N, 64, 64, 3)`` and ``(M, 64, 64, 3)``: the paper's DINO and CLIP-I (appendix C)."""
+        """Mean cosine of all pairs, ``(N, 64, 64, 3)`` and ``(M, 64, 64, 3)``:
+        the paper's DINO and CLIP-I (appendix C)."""
         return float((self._who(pictures) @ self._who(real).mT).mean())
 
     def accuracy(self, pictures: Pictures, scenes: Sequence[Scene]) -> dict[str, float]:
@@ -37,20 +38,28 @@ class Judges(SmallWorldJudge):
 
     def is_kind(self, pictures: Pictures, kind: str) -> float:
         """Share of pictures that show a member of this class."""
-        return float((self.attributes(pixels(pictures))["kind"].argmax(1) == self.heads["kind"].index(kind)).float().mean())
+        return float(
+            (self.attributes(pixels(pictures))["kind"].argmax(1) == self.heads["kind"].index(kind)).float().mean()
+        )
 
     def agreement(self, pictures: Pictures, captions: Sequence[str]) -> float:
         """Mean cosine of each picture and its caption: the paper's CLIP-T. A subject's own word says nothing."""
-        seen, said = self.image_text.pictures(pixels(pictures)), self.image_text.captions(spelled(captions, self.vocabulary))
+        seen, said = (
+            self.image_text.pictures(pixels(pictures)),
+            self.image_text.captions(spelled(captions, self.vocabulary)),
+        )
         return float((seen * said).sum(1).mean())
 
     def diversity(self, pictures: Pictures, each: int) -> float:
-        """How much pictures of one prompt differ: mean of ``1 − cosine`` of the trunk's features over pairs, then over prompts.
+        """How much pictures of one prompt differ: mean of ``1 − cosine`` of the trunk's features over pairs,
+        then over prompts.
 
         Args:
             pictures: ``(P * each, 64, 64, 3)``, those of one prompt together.
         """
-        features = torch.nn.functional.normalize(self.attributes.trunk(pixels(pictures)), dim=1).unflatten(0, (-1, each))
+        features = torch.nn.functional.normalize(self.attributes.trunk(pixels(pictures)), dim=1).unflatten(
+            0, (-1, each)
+        )
         cosines = features @ features.mT  # (P, each, each)
         return float(1 - (cosines.sum((1, 2)) - each).mean() / (each * (each - 1))) if each > 1 else 0.0
 

@@ -67,7 +67,8 @@ def picture(told: Told) -> NDArray[np.uint8]:
 def rendered(
     file: Path, choose: Callable[[int], Told], count: int, say: Callable[[str], None] = lambda line: None
 ) -> NDArray[np.uint8]:
-    """The first ``count`` pictures of a choice as ``(count, SIDE, SIDE, 3)``, mapped from a file; what is missing there is rendered.
+    """The first ``count`` pictures of a choice as ``(count, SIDE, SIDE, 3)``, mapped from a file;
+    what is missing there is rendered.
 
     A run that was stopped goes on behind the last chunk that was written whole.
     """

@@ -23,9 +23,9 @@ def draw_place(canvas: Canvas, background: Background, light: Light, rng: np.ran
     if background != "room":
         _sky(canvas, light, rng)
     sky = canvas.rgb.copy()
-    drawn = {"beach": _beach, "forest": _forest, "city": _city, "snow": _snow, "desert": _desert, "room": _room}[background](
-        canvas, rng
-    )
+    drawn = {"beach": _beach, "forest": _forest, "city": _city, "snow": _snow, "desert": _desert, "room": _room}[
+        background
+    ](canvas, rng)
     tint = np.asarray(TINT[light], np.float32)
     lit = canvas.rgb * tint
     canvas.rgb = sky + drawn[..., None] * (lit - sky)

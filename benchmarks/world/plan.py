@@ -21,19 +21,22 @@ CORE = (
 )
 """Everybody whose learning rates are all tried on all subjects."""
 BETWEEN = ("lora 2", "lora 8", "lokr lycoris", "krona 8x4", "krona 4x2")
-"""More sizes, to find equal fidelity between the others, and LoKr as the other library starts it; the likely learning rates alone."""
+"""More sizes, to find equal fidelity between the others, and LoKr as the other library starts it;
+the likely learning rates alone."""
 KRONA = (
     *(name for name in (*CORE, *BETWEEN) if name.startswith("krona")),
     "idea: 4x4, A as 64x4 starts",
     "idea: 2x2, A as 64x4 starts",
 )
-"""Kronecker adapters of which several learning rates are tried on all subjects, the last two as the pack starts them today."""
+"""Kronecker adapters of which several learning rates are tried on all subjects,
+the last two as the pack starts them today."""
 SEEDS = 3
 """Of trainings at the best learning rate."""
 FEW = 4
 """Subjects of what is only looked at."""
 IDEA_RATES = (5e-3, 2e-3, 1e-2)
-"""In the order in which they are worth running. One lies above everybody's grid: 64 × 4, which ideas are measured against and which is tried there too, is best at the grid's end."""
+"""In the order in which they are worth running. One lies above everybody's grid: 64 × 4, which ideas are measured
+against and which is tried there too, is best at the grid's end."""
 PROMISING = (
     "idea: 4x4, A as 64x4 starts",
     "idea: 2x2, A as 64x4 starts",
@@ -43,7 +46,19 @@ PROMISING = (
 """Tried on all subjects with more seeds, because among many ideas on four subjects one is first by luck."""
 BEYOND = (1e-2, 2e-2)
 """Above the grid, each for those whose best lies at the end of what was tried so far."""
-PARTS = ("references", "default", "core", "beyond", "seeds", "ideas", "promising", "sizes", "factors", "pictures", "prior")
+PARTS = (
+    "references",
+    "default",
+    "core",
+    "beyond",
+    "seeds",
+    "ideas",
+    "promising",
+    "sizes",
+    "factors",
+    "pictures",
+    "prior",
+)
 
 
 def among_few(rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -98,7 +113,10 @@ def trials(part: str, rows: Sequence[Mapping[str, Any]]) -> list[Trial]:
         sides = [(a, b) for a in SIDES for b in SIDES]
         # Subject by subject: a run that is stopped has whole grids, of fewer subjects.
         return [
-            Trial(f"krona {a}x{b}{layout}", rate, s) for layout in ("", " shuffled") for s in range(FEW) for a, b in sides
+            Trial(f"krona {a}x{b}{layout}", rate, s)
+            for layout in ("", " shuffled")
+            for s in range(FEW)
+            for a, b in sides
         ]
     best = {name: rate for name in CORE if (rate := best_rate(rows, name))}
     if part == "seeds":

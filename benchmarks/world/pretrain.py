@@ -1,9 +1,10 @@
-"""The world's base model, from nothing: autoencoder, then text encoder and UNet together. On a GPU where there is one (tried on CPUs only).
+"""The world's base model, from nothing: autoencoder, then text encoder and UNet together.
+On a GPU where there is one (tried on CPUs only).
 
     python3 tools/host.py run benchmarks/world/pretrain.py --folder FOLDER [--out samples/world/world.safetensors] [--scale 1.0]
 
-Everything is a function of the recipe: pictures are rendered from their numbers, noise and orders come from the step's number. A stopped run goes on.
-``--scale 0.01`` does a hundredth of the steps, to try it.
+Everything is a function of the recipe: pictures are rendered from their numbers, noise and orders come from the step's
+number. A stopped run goes on. ``--scale 0.01`` does a hundredth of the steps, to try it.
 """
 
 from __future__ import annotations
@@ -55,7 +56,8 @@ def initialise(module: nn.Module, seed: int) -> None:
 
 
 def attention(chosen: Any, q: Tensor, k: Tensor, v: Tensor, *more: Any, **options: Any) -> Tensor:
-    """PyTorch's own, in float32: its fused kernel takes six times as long in bfloat16 on a CPU, most of it in the backward pass."""
+    """PyTorch's own, in float32: its fused kernel takes six times as long in bfloat16 on a CPU,
+    most of it in the backward pass."""
     from comfy.ldm.modules.attention import attention_pytorch
 
     if q.device.type != "cpu":
@@ -86,7 +88,9 @@ def train_autoencoder(world: Any, folder: Path, scale: float) -> Any:
     optimise(stage, vae, loss, folder, say)
     vae.cpu()
     autoencoder.standardise(vae, autoencoder.encode(vae, images[:1000]))
-    say(f"vae: error of held-out pictures {autoencoder.error(vae, rendered(folder / 'held-out.rgb', held_out, 500)):.4f} of 1")
+    say(
+        f"vae: error of held-out pictures {autoencoder.error(vae, rendered(folder / 'held-out.rgb', held_out, 500)):.4f} of 1"
+    )
     save_file(vae.state_dict(), file, metadata={"stage": json.dumps(stage.__dict__)})
     return vae
 
@@ -103,7 +107,8 @@ class Base(nn.Module):
         super().__init__()
         net = world.build_model(torch.device("cpu"))
         self.unet = net.diffusion_model
-        self.text = world.build_clip().cond_stage_model.clip_l.transformer.text_model.float()  # the host builds it in float16
+        # The host builds it in float16
+        self.text = world.build_clip().cond_stage_model.clip_l.transformer.text_model.float()
         self.text.embeddings.token_embedding = None  # as rows, of those that occur
         self.rows = nn.Parameter(torch.zeros(rows, world.CLIP["hidden_size"]))
         self.requires_grad_(True)
@@ -128,7 +133,8 @@ class Base(nn.Module):
         return F.mse_loss(v.float(), signal * noise - spread * x0)
 
     def read(self, tokens: Tensor) -> Tensor:
-        """What the UNet is told, ``(B, 24)`` to ``(B, 24, width)``: the host's own text encoder, whose layers add in place and so have no gradient."""
+        """What the UNet is told, ``(B, 24)`` to ``(B, 24, width)``:
+        the host's own text encoder, whose layers add in place and so have no gradient."""
         x = self.rows[tokens] + self.text.embeddings.position_embedding.weight
         mask = torch.full((x.shape[1], x.shape[1]), -torch.finfo(x.dtype).max, device=x.device).triu_(1)
         for layer in self.text.encoder.layers:
@@ -163,7 +169,8 @@ def train_base(world: Any, vae: Any, folder: Path, scale: float) -> tuple[Base, 
         rng = torch.Generator().manual_seed(1_000_000 + step)
         chosen = torch.from_numpy(order(count, stage.batch, step, 2))
         x0 = latents[chosen].float()
-        # One timestep in each of as many equal parts: the step's loss has less noise (Kingma et al. 2021, "low-discrepancy sampler").
+        # One timestep in each of as many equal parts: the step's loss has less noise (Kingma et al. 2021,
+        # "low-discrepancy sampler").
         u = (torch.rand((), generator=rng) + torch.arange(stage.batch) / stage.batch) % 1
         silent = torch.rand(stage.batch, generator=rng) < NO_CAPTION
         said = torch.where(silent[:, None], tokens[-1], tokens[chosen])

@@ -1,8 +1,10 @@
-"""The README's first picture: four pictures of a subject go in, and what is asked for comes out; the first three of the eight subjects, none chosen.
+"""The README's first picture: four pictures of a subject go in, and what is asked for comes out;
+the first three of the eight subjects, none chosen.
 
     python3 tools/host.py run benchmarks/world/readme_picture.py [--out docs/images/in-and-out.png] [--subjects 3]
 
-Everything is as docs/quality.md measures it: the pack's default settings, prompts of `SCENES`, the first of the four pictures of each. Two minutes a subject.
+Everything is as docs/quality.md measures it: the pack's default settings, prompts of `SCENES`, the first of the four
+pictures of each. Two minutes a subject.
 """
 
 from __future__ import annotations
@@ -38,7 +40,9 @@ Block = tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]
 
 def block(studio: Studio, subject: Subject) -> Block:
     """Train with the default settings and draw what is shown."""
-    base, drawn = (studio.pictures(trial) for trial in (Trial("base", subject=subject.number), as_it_comes(subject.number)))
+    base, drawn = (
+        studio.pictures(trial) for trial in (Trial("base", subject=subject.number), as_it_comes(subject.number))
+    )
     return list(subject.training_pictures()), shown(base), shown(drawn)
 
 

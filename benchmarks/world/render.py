@@ -255,7 +255,9 @@ class _Figure:
         hand = self._hand(-1)
         top = (hand[0] + 0.05, self.body.head[1] - self.body.head_half[1] - 0.10)
         self._line(hand, top, (0.35, 0.22, 0.12), 0.011)
-        dome = np.maximum(self.canvas.ellipse((top[0] + 0.02, top[1] + 0.06), (0.23, 0.13)), self.canvas.y - top[1] - 0.05)
+        dome = np.maximum(
+            self.canvas.ellipse((top[0] + 0.02, top[1] + 0.06), (0.23, 0.13)), self.canvas.y - top[1] - 0.05
+        )
         self.paint(dome, (0.10, 0.62, 0.60))
         rib = np.maximum(dome, np.sin((self.canvas.x - top[0]) * 55) * 0.01)
         self.paint(rib, (0.98, 0.98, 0.96))

@@ -1,4 +1,5 @@
-"""A picture of what was learnt: for each subject its training pictures, then four prompts: real, and drawn by everybody.
+"""A picture of what was learnt: for each subject its training pictures, then four prompts:
+real, and drawn by everybody.
 
 python3 tools/host.py run benchmarks/world/show.py --out docs/images/quality-subjects.png [--subjects 4] [--contenders '{"lora 4": 5e-4}']
 """

@@ -36,9 +36,11 @@ class Stage:
     rate: float
     """Learning rate at its height; it rises over the first 4 % of the steps and falls as a cosine."""
     matrix_rate: float = 0.0
-    """The same of matrices and convolutions by Muon (Jordan et al. 2024), in units of AdamW's (Liu et al. 2025); 0: AdamW moves them too."""
+    """The same of matrices and convolutions by Muon (Jordan et al. 2024), in units of AdamW's (Liu et al. 2025); 0:
+    AdamW moves them too."""
     decay: float = 0.998
-    """Of the moving average, which is the result; it is shorter at the start: ``(1 + n) / (10 + n)`` after ``n`` steps, as in diffusers."""
+    """Of the moving average, which is the result; it is shorter at the start:
+    ``(1 + n) / (10 + n)`` after ``n`` steps, as in diffusers."""
     weight_decay: float = 0.0
 
     def share_at(self, step: int) -> float:
@@ -52,8 +54,8 @@ class Stage:
 class Movers:
     """AdamW, and Muon for matrices where the stage says so.
 
-    Muon takes matrices only: a convolution ``(out, in, h, w)`` is shown to it as ``(out, in · h · w)``, in the same memory. Embeddings are left to AdamW,
-    as Muon's authors advise.
+    Muon takes matrices only: a convolution ``(out, in, h, w)`` is shown to it as ``(out, in · h · w)``, in the same
+    memory. Embeddings are left to AdamW, as Muon's authors advise.
     """
 
     def __init__(self, stage: Stage, module: nn.Module) -> None:
@@ -69,7 +71,9 @@ class Movers:
         if matrices:
             views = [view for _, view in self._views]
             self.all.append(
-                torch.optim.Muon(views, lr=stage.matrix_rate, weight_decay=stage.weight_decay, adjust_lr_fn="match_rms_adamw")
+                torch.optim.Muon(
+                    views, lr=stage.matrix_rate, weight_decay=stage.weight_decay, adjust_lr_fn="match_rms_adamw"
+                )
             )
         self._heights = [group["lr"] for each in self.all for group in each.param_groups]
 
@@ -107,7 +111,8 @@ def fast() -> AbstractContextManager:
 
 
 def order(count: int, batch: int, step: int, seed: int) -> np.ndarray:
-    """Which of ``count`` pictures a step sees: each once per epoch, epochs in other orders, a function of the step alone."""
+    """Which of ``count`` pictures a step sees: each once per epoch, epochs in other orders,
+    a function of the step alone."""
     found = []
     for position in range(step * batch, (step + 1) * batch):
         epoch, place = divmod(position, count)
@@ -146,7 +151,9 @@ def optimise(stage: Stage, module: nn.Module, loss: Callable[[int], Tensor], fol
             broken += 1
             say(f"{stage.name}: step {done} left out: loss {value.item():.4f}, gradient {norm.item():.4f}")
             if broken == BROKEN:
-                raise SystemExit(f"{stage.name}: {BROKEN} steps one after the other were not finite; {file} is from before.")
+                raise SystemExit(
+                    f"{stage.name}: {BROKEN} steps one after the other were not finite; {file} is from before."
+                )
         if done % max(1, stage.steps // 60) == 0 or done == stage.steps:
             each = (time.monotonic() - began) / (done - first)
             say(

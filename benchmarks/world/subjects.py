@@ -55,7 +55,8 @@ class Subject:
         return f"a photo of {WORD} {self.kind}"
 
     def training_pictures(self, count: int = PICTURES) -> NDArray[np.uint8]:
-        """``(count, 64, 64, 3)``, at most 4, as somebody who knows what helps would take them: no pose and no place twice, two of them by day."""
+        """``(count, 64, 64, 3)``, at most 4, as somebody who knows what helps would take them:
+        no pose and no place twice, two of them by day."""
         rng = np.random.default_rng([20_27, self.number])
         poses, places, things = (rng.permutation(get_args(values)) for values in (Pose, Background, Accessory))
         lights = rng.permutation(("day", "day", "sunset", "night"))
@@ -63,7 +64,8 @@ class Subject:
         return np.stack([self._picture(scene, n) for n, scene in enumerate(scenes[:count])])
 
     def real_pictures(self, count: int) -> NDArray[np.uint8]:
-        """What a perfect model would draw: ``(12 * count, 64, 64, 3)`` of the scenes in `SCENES`, each as often as asked."""
+        """What a perfect model would draw: ``(12 * count, 64, 64, 3)`` of the scenes in `SCENES`,
+        each as often as asked."""
         return np.stack([self._picture(Scene(*scene), 1_000_000 + n) for scene in SCENES for n in range(count)])
 
     def _picture(self, scene: Scene, seed: int) -> NDArray[np.uint8]:

@@ -1,7 +1,8 @@
 """What many trials say together: means over subjects, their uncertainty, best learning rates, stability.
 
-A trial's *gain* is the share of the gap in likeness that it closes: 0 where the base model stands, 1 where real pictures of the subject in the
-same scenes stand. Its *score* joins gain and prompt fidelity as an F-measure does, both as shares of what real pictures reach.
+A trial's *gain* is the share of the gap in likeness that it closes: 0 where the base model stands, 1 where real
+pictures of the subject in the same scenes stand. Its *score* joins gain and prompt fidelity as an F-measure does, both
+as shares of what real pictures reach.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ Row = Mapping[str, Any]
 
 
 def is_plain(row: Row) -> bool:
-    """Whether nothing is unusual about the trial but contender, learning rate, subject and seed, and it came to its end."""
+    """Whether nothing is unusual about the trial but contender, learning rate, subject and seed,
+    and it came to its end."""
     from .trial import STEPS
 
     return "failed" not in row and row["pictures"] == 4 and row["prior"] == 0 and row["steps"] == STEPS
@@ -31,7 +33,9 @@ def is_plain(row: Row) -> bool:
 
 def as_they_come(rows: Iterable[Row]) -> list[Row]:
     """Trials of the pack's default settings, by subject."""
-    return sorted((row for row in rows if row["contender"] == SETTINGS and "failed" not in row), key=lambda row: row["subject"])
+    return sorted(
+        (row for row in rows if row["contender"] == SETTINGS and "failed" not in row), key=lambda row: row["subject"]
+    )
 
 
 class References:
@@ -84,7 +88,11 @@ def scores(rows: Sequence[Row], contender: str) -> dict[float, float]:
     references, found = References(rows), by_rate(rows, contender)
     known = {rate: [r for r in own if references.knows(r["subject"])] for rate, own in found.items()}
     most = max((len(own) for own in known.values()), default=0)
-    return {rate: float(np.mean([references.score(r) for r in own])) for rate, own in known.items() if own and len(own) == most}
+    return {
+        rate: float(np.mean([references.score(r) for r in own]))
+        for rate, own in known.items()
+        if own and len(own) == most
+    }
 
 
 def best_rate(rows: Sequence[Row], contender: str) -> float | None:
@@ -94,8 +102,8 @@ def best_rate(rows: Sequence[Row], contender: str) -> float | None:
 
 
 def stability(rows: Sequence[Row], contender: str) -> float | None:
-    """Share of the grid's learning rates whose mean score is within 5 % of the grid's best; ``None`` until all have been tried on all subjects that there are references of, or where
-    nothing is learnt at any."""
+    """Share of the grid's learning rates whose mean score is within 5 % of the grid's best; ``None`` until all have
+    been tried on all subjects that there are references of, or where nothing is learnt at any."""
     found, subjects = scores(rows, contender), {row["subject"] for row in rows if row["contender"] == "base"}
     tried = {row["subject"] for own in by_rate(rows, contender).values() for row in own}
     if not set(RATES) <= found.keys() or tried != subjects:
@@ -113,7 +121,8 @@ def by_group(values: Sequence[float], groups: Sequence[int]) -> NDArray[np.float
 
 
 def interval(values: Sequence[float], groups: Sequence[int], draws: int = 2000) -> tuple[float, float] | None:
-    """95 % interval of the mean: whole subjects are drawn with replacement (Efron 1979, percentile bootstrap); ``None`` of a single subject, which says nothing about others.
+    """95 % interval of the mean: whole subjects are drawn with replacement (Efron 1979, percentile bootstrap); ``None``
+    of a single subject, which says nothing about others.
 
     Args:
         groups: The subject of each value.
@@ -172,7 +181,8 @@ def at_best(rows: Sequence[Row], contender: str) -> dict[tuple[int, int], Row]:
 
 
 def difference(rows: Sequence[Row], contender: str, other: str) -> tuple[float, tuple[float, float] | None] | None:
-    """How much better a contender's score is than another's, subject by subject, and the interval; each at its best learning rate."""
+    """How much better a contender's score is than another's, subject by subject, and the interval;
+    each at its best learning rate."""
     references, one, two = References(rows), at_best(rows, contender), at_best(rows, other)
     shared = sorted(one.keys() & two.keys())
     if not shared:
@@ -183,7 +193,8 @@ def difference(rows: Sequence[Row], contender: str, other: str) -> tuple[float, 
 
 
 def smallest_as_like(rows: Sequence[Row], candidates: Sequence[str], other: str) -> int | None:
-    """Parameters of the smallest candidate that closes at least as much of the gap as another contender, on the trials that both have; ``None`` where none does.
+    """Parameters of the smallest candidate that closes at least as much of the gap as another contender, on the trials
+    that both have; ``None`` where none does.
 
     Each at its best learning rate.
     """
@@ -201,10 +212,12 @@ def smallest_as_like(rows: Sequence[Row], candidates: Sequence[str], other: str)
 def lora_parameters_as_like(
     rows: Sequence[Row], contender: str, loras: Sequence[str], draws: int = 2000
 ) -> tuple[float, tuple[float, float]] | None:
-    """Parameters that a LoRA would need to close as much of the gap as a contender, each at its best learning rate, and their 95 % interval.
+    """Parameters that a LoRA would need to close as much of the gap as a contender, each at its best learning rate,
+    and their 95 % interval.
 
-    Ranks are whole numbers: between two of them the difference in gain, on the trials that both have, is taken as linear in the logarithm of the parameters. The
-    interval is `interval`'s bootstrap over subjects, and ends at the smallest and largest rank. ``None`` where the contender lies outside of the ranks that were tried.
+    Ranks are whole numbers: between two of them the difference in gain, on the trials that both have, is taken as
+    linear in the logarithm of the parameters. The interval is `interval`'s bootstrap over subjects, and ends at the
+    smallest and largest rank. ``None`` where the contender lies outside of the ranks that were tried.
     """
     references, one = References(rows), at_best(rows, contender)
     ahead: dict[float, dict[int, float]] = {}
@@ -226,7 +239,9 @@ def lora_parameters_as_like(
     if not logs[0] < found < logs[-1]:
         return None
     rng = np.random.default_rng(0)
-    drawn = [_crossing(logs, table[:, rng.integers(len(everywhere), size=len(everywhere))].mean(1)) for _ in range(draws)]
+    drawn = [
+        _crossing(logs, table[:, rng.integers(len(everywhere), size=len(everywhere))].mean(1)) for _ in range(draws)
+    ]
     low, high = np.exp(np.quantile(drawn, (0.025, 0.975)))
     return float(np.exp(found)), (float(low), float(high))
 

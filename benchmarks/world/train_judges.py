@@ -2,8 +2,8 @@
 
     python3 tools/host.py run benchmarks/world/train_judges.py --folder FOLDER [--out samples/world/judges.safetensors] [--scale 1.0]
 
-They see rendered pictures, some a little blurred and noisy, because what they judge is drawn by a model. Error rates are those on pictures of
-characters that nothing was trained on.
+They see rendered pictures, some a little blurred and noisy, because what they judge is drawn by a model. Error rates
+are those on pictures of characters that nothing was trained on.
 """
 
 from __future__ import annotations
@@ -87,7 +87,9 @@ def train(folder: Path, scale: float) -> dict[str, torch.nn.Module]:
                 who = order(count // VIEWS, stage.batch, step, 4)
                 views = torch.stack([torch.randperm(VIEWS, generator=rng)[:2] for _ in who]).numpy()
                 with fast():
-                    return subject_loss(judge, seen(who * VIEWS + views[:, 0], rng), seen(who * VIEWS + views[:, 1], rng))
+                    return subject_loss(
+                        judge, seen(who * VIEWS + views[:, 0], rng), seen(who * VIEWS + views[:, 1], rng)
+                    )
             chosen = order(count, stage.batch, step, 3)
             with fast():
                 x = seen(chosen, rng)
@@ -147,7 +149,9 @@ def main() -> None:
     }
     told.out.parent.mkdir(parents=True, exist_ok=True)
     save_file(
-        tensors, told.out, metadata={"right": json.dumps(found), "heads": json.dumps(HEADS), "words": json.dumps(vocabulary())}
+        tensors,
+        told.out,
+        metadata={"right": json.dumps(found), "heads": json.dumps(HEADS), "words": json.dumps(vocabulary())},
     )
     say(f"written {told.out}: {told.out.stat().st_size / 1e6:.1f} MB")
 

@@ -1,4 +1,5 @@
-"""What is compared: the pack's own trainer, with other starts and other kinds of layer than those that it comes with."""
+"""What is compared: the pack's own trainer, with other starts and other kinds of layer than those that it comes
+with."""
 
 from __future__ import annotations
 
@@ -69,7 +70,8 @@ def with_start(begin: Begin, change: Callable[[AdapterConfig], AdapterConfig] = 
 
 @torch.no_grad()
 def as_core_starts(layers: Layers, material: Material) -> None:
-    """ComfyUI's LoKr: ``w1 = 0``, ``w2`` Kaiming-uniform with ``a = √5`` (comfy/weight_adapter/lokr.py, `create_train`)."""
+    """ComfyUI's LoKr: ``w1 = 0``, ``w2`` Kaiming-uniform with ``a = √5`` (comfy/weight_adapter/lokr.py,
+    `create_train`)."""
     _uniform(layers, material.config, lambda layer: (layer.b, layer.a))
 
 

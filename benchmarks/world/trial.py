@@ -41,7 +41,8 @@ class Trial:
     """Everything that a row depends on, but the code."""
 
     contender: str
-    """A name of `benchmarks.world.contenders.CONTENDERS`; ``base`` and ``real`` are what the others are compared with."""
+    """A name of `benchmarks.world.contenders.CONTENDERS`;
+    ``base`` and ``real`` are what the others are compared with."""
     rate: float = DEFAULTS.optimizer.learning_rate
     """Of the layers themselves, but for `SETTINGS`, where their width counts."""
     subject: int = 0
@@ -53,11 +54,13 @@ class Trial:
     steps: int = STEPS
 
     def recipe(self) -> str:
-        """A hash of all settings that are on: rows from before a default was changed are others, rows from before a setting existed that is off are not."""
+        """A hash of all settings that are on: rows from before a default was changed are others, rows from before a
+        setting existed that is off are not."""
         if self.contender not in CONTENDERS:
             return "none"
         settings = switched_on(asdict(self.config()))
-        for rule in settings["adapter"]["targets"]:  # what is off in a rule has always counted, but for what is younger than the rows
+        # What is off in a rule has always counted, but for what is younger than the rows
+        for rule in settings["adapter"]["targets"]:
             for name in _YOUNGER:
                 if not rule[name]:
                     del rule[name]
@@ -72,7 +75,8 @@ class Trial:
             steps=self.steps,
             seed=self.seed,
             save_every=0,
-            objective=dataclasses.replace(DEFAULTS.objective, embedded_guidance=0.0),  # the small world's model takes none
+            # The small world's model takes none
+            objective=dataclasses.replace(DEFAULTS.objective, embedded_guidance=0.0),
             adapter=contender.adapter,
             optimizer=OptimizerConfig(learning_rate=self.rate, **optimizer),
             prior=PriorConfig(weight=self.prior),
@@ -108,7 +112,12 @@ class Studio:
         """The trial's scores, what it trained, and how long that took."""
         subject = Subject(trial.subject)
         if trial.contender == "real":
-            return {**asdict(trial), **self._judge(subject, subject.real_pictures(self.seeds)), "parameters": 0, "seconds": 0.0}
+            return {
+                **asdict(trial),
+                **self._judge(subject, subject.real_pictures(self.seeds)),
+                "parameters": 0,
+                "seconds": 0.0,
+            }
         with self._trained(trial) as (model, clip, parameters, seconds):
             found = self._judge(subject, self._drawn(subject, model, clip))
             others = draw(model, clip, self.vae, subject.class_prompts(), list(range(len(SCENES))))
@@ -169,7 +178,9 @@ class Studio:
         return _rounded(
             class_likeness=self.judges.likeness(pictures, subject.training_pictures()),
             class_kind=self.judges.is_kind(pictures, subject.kind),
-            class_prompt=float(np.mean([self.judges.accuracy(pictures, [Scene(*s) for s in SCENES])[name] for name in PROMPT])),
+            class_prompt=float(
+                np.mean([self.judges.accuracy(pictures, [Scene(*s) for s in SCENES])[name] for name in PROMPT])
+            ),
         )
 
 
