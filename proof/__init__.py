@@ -8,5 +8,6 @@
 | fault | what was done to the pack in a case |
 | violation | what it did that it must not do |
 
-``make test-slow`` runs everything, ``make test`` a short draw of each driver; docs/reliability.md has the figures of the last slow run.
+``make test-slow`` runs everything, ``make test`` a short draw of each driver;
+docs/reliability.md has the figures of the last slow run.
 """

@@ -4,8 +4,9 @@
     python3 tools/host.py run -m proof --parts kills,disk --cases 50    some parts, so many cases of each driver
     python3 tools/host.py run -m proof --only adapters --seed 7 --case 4711    one case again
 
-Results are lines in proof-work; a whole or partial run ends with benchmarks/results/reliability-<machine>.json and, made from it by
-benchmarks/pages/reliability.py, docs/reliability.md. The part ``hosts`` is tests/slow/test_hosts.py: other ComfyUIs, installed and started.
+Results are lines in proof-work; a whole or partial run ends with benchmarks/results/reliability-<machine>.json and,
+made from it by benchmarks/pages/reliability.py, docs/reliability.md. The part ``hosts`` is tests/slow/test_hosts.py:
+other ComfyUIs, installed and started.
 """
 
 from __future__ import annotations
@@ -61,7 +62,9 @@ def main(argv: list[str]) -> int:
 
 def options(argv: list[str]) -> argparse.Namespace:
     """What was asked for."""
-    parser = argparse.ArgumentParser(prog="proof", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="proof", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--parts", help=f"some of {', '.join((*table.PARTS, HOSTS))}, with commas; all without it")
     parser.add_argument("--only", help="some drivers by name, with commas")
     parser.add_argument("--cases", type=int, help="of each driver; as the table says without it")
@@ -89,7 +92,11 @@ def slow(driver: Driver, ledger: Ledger, seed: int, cases: int, deadline: float 
             for outcome in worker.run(driver, seed, numbers):
                 outcomes.append(outcome)
                 show(driver, seed, outcome)
-            told = {"commit": by, "machine": machine(), "date": datetime.now(timezone.utc).isoformat(timespec="seconds")}
+            told = {
+                "commit": by,
+                "machine": machine(),
+                "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            }
             batch = batch_of(driver.name, seed, outcomes, **told, seconds=round(time.monotonic() - start, 1))
             ledger.add(batch)
             print(f"{name} {numbers.stop} of {cases}: {batch.violated} violated, {batch.seconds:.0f} s", flush=True)

@@ -61,15 +61,18 @@ class Driver:
     cases: int
     """Of the slow run."""
     draw: int
-    """Of the short draw in ``make test``; 0 where another driver of the part stands for it there, because this one starts servers."""
+    """Of the short draw in ``make test``; 0 where another driver of the part stands for it there,
+    because this one starts servers."""
     batch: int
     """Cases between two lines of results; a run that was stopped goes on at the next batch."""
     process: Process = "plain"
-    """Where it runs: a plain Python, one that has ComfyUI and the pack loaded, or such a one of its own with an audit hook, which cannot be taken off again."""
+    """Where it runs: a plain Python, one that has ComfyUI and the pack loaded, or such a one of its own with an audit
+    hook, which cannot be taken off again."""
     seconds: float = 60.0
     """A case that takes longer hangs: its process is killed, and that is a violation."""
     gigabytes: float | None = None
-    """Address space that a batch may take beyond what its process has; more is refused by the system, as on a machine that has no more."""
+    """Address space that a batch may take beyond what its process has;
+    more is refused by the system, as on a machine that has no more."""
 
     def load(self) -> Run:
         """Its function."""

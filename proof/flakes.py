@@ -1,9 +1,11 @@
-"""Do tests race with a busy machine? Runs those with servers, browsers and processes many times while other processes keep every core busy.
+"""Do tests race with a busy machine? Runs those with servers,
+browsers and processes many times while other processes keep every core busy.
 
     python3 tools/host.py run proof/flakes.py [--rounds 20] [--only tests/web,tests/host/test_upload.py] [--lanes 3] [--anew]
 
-With more than one lane, files run side by side and are each other's load, so that fewer processes need to compute for nothing.
-A line of JSON for each file and round goes to proof-work/flakes.jsonl; a run that was stopped goes on there. Ends with what failed, and how often.
+With more than one lane, files run side by side and are each other's load, so that fewer processes need to compute for
+nothing. A line of JSON for each file and round goes to proof-work/flakes.jsonl; a run that was stopped goes on there.
+Ends with what failed, and how often.
 """
 
 from __future__ import annotations
@@ -90,7 +92,9 @@ def once(file: str) -> dict[str, object]:
         argv = [sys.executable, "-m", "pytest", "-q", f"--junitxml={report}", file]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         try:
-            done = subprocess.run(argv, cwd=PACK, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False)
+            done = subprocess.run(
+                argv, cwd=PACK, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False
+            )
             code, said = done.returncode, done.stdout[-3000:]
         except subprocess.TimeoutExpired:
             code, said = -1, f"it hung: not finished within {SECONDS:.0f} s"
@@ -121,7 +125,9 @@ def main(argv: list[str]) -> int:
     """The command line; 1 where something failed even once."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--only", help="files or folders of tests, with commas; those that wait for something without it")
+    parser.add_argument(
+        "--only", help="files or folders of tests, with commas; those that wait for something without it"
+    )
     parser.add_argument("--lanes", type=int, default=1, help="files that are run side by side")
     parser.add_argument("--anew", action="store_true", help="forget what has been run")
     told = parser.parse_args(argv)

@@ -1,4 +1,5 @@
-"""Something in a process of its own, forked from this one so that nothing is imported again: to be killed, or to be somebody else."""
+"""Something in a process of its own, forked from this one so that nothing is imported again:
+to be killed, or to be somebody else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Graphs in this process: the real host with its executor and this pack as a custom node, so that its models and the process's state can be looked at."""
+"""Graphs in this process: the real host with its executor and this pack as a custom node,
+so that its models and the process's state can be looked at."""
 
 from __future__ import annotations
 
@@ -60,13 +61,15 @@ class Inside:
         nodes.NODE_CLASS_MAPPINGS[MODELS] = _node(self.models)
 
     def run(self, graph: Graph, target: str) -> End:
-        """Execute a graph up to one node, nothing of it from a cache; inputs that it does not name have their defaults."""
+        """Execute a graph up to one node, nothing of it from a cache;
+        inputs that it does not name have their defaults."""
         for entry in graph.values():
             entry["inputs"] = {**_defaults(entry["class_type"]), **entry["inputs"]}
         cache = {"lru": 0, "ram": 0, "ram_inactive": 0}
         executor = self._execution.PromptExecutor(self.server, self._execution.CacheType.CLASSIC, cache)
         executor.execute(graph, "proof", {}, [target])
-        self._nodes.interrupt_processing(False)  # an interrupt that came too late for this graph, as the next one would do it
+        # An interrupt that came too late for this graph, as the next one would do it
+        self._nodes.interrupt_processing(False)
         for event, data in executor.status_messages:
             if event == "execution_interrupted":
                 return End("interrupted")
@@ -109,7 +112,10 @@ def places(folder: Path) -> Iterator[Path]:
             setattr(folder_paths, name, str(own))
         adapters = folder / "models" / "krona"
         adapters.mkdir(parents=True, exist_ok=True)
-        folder_paths.folder_names_and_paths["krona"] = ([str(adapters), str(folder / "output" / "krona")], {".safetensors"})
+        folder_paths.folder_names_and_paths["krona"] = (
+            [str(adapters), str(folder / "output" / "krona")],
+            {".safetensors"},
+        )
         folder_paths.filename_list_cache.clear()
         yield folder
     finally:

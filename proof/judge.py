@@ -10,7 +10,8 @@ from .words import in_short, unfit
 
 
 def foreign(call: Callable[[], object]) -> str | None:
-    """What is wrong with how a call ends; ``None`` where it succeeds, or refuses by one of the pack's errors in a fit message."""
+    """What is wrong with how a call ends; ``None`` where it succeeds,
+    or refuses by one of the pack's errors in a fit message."""
     try:
         call()
     except KronaError as error:

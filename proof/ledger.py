@@ -1,4 +1,5 @@
-"""What has been tried: one line of JSON for each batch, in one file for each driver, so that a run goes on where it was stopped."""
+"""What has been tried: one line of JSON for each batch, in one file for each driver,
+so that a run goes on where it was stopped."""
 
 from __future__ import annotations
 

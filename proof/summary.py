@@ -14,7 +14,9 @@ from .table import DRIVERS
 
 def of(ledger: Ledger, seed: int) -> list[dict[str, Any]]:
     """One row for each driver that has tried something."""
-    return [row for driver in DRIVERS if (row := _row(driver.part, driver.name, driver.claim, driver.cases, ledger, seed))]
+    return [
+        row for driver in DRIVERS if (row := _row(driver.part, driver.name, driver.claim, driver.cases, ledger, seed))
+    ]
 
 
 def _row(part: str, name: str, claim: str, whole: int, ledger: Ledger, seed: int) -> dict[str, Any] | None:

@@ -1,4 +1,5 @@
-"""A training of a second on the pack's toy model, for whatever is done to its folder; and what must hold of the folder afterwards."""
+"""A training of a second on the pack's toy model, for whatever is done to its folder;
+and what must hold of the folder afterwards."""
 
 from __future__ import annotations
 
@@ -57,7 +58,8 @@ class Trained:
 
 
 def train(parent: Path, watch: Callable[[Event], object] = lambda event: None, config: TrainConfig = CONFIG) -> Trained:
-    """Train a run called ``run`` below a folder as the node does it: go on with the one that can go on, else begin a new one.
+    """Train a run called ``run`` below a folder as the node does it:
+    go on with the one that can go on, else begin a new one.
 
     Args:
         watch: Gets every event after the folder has.
@@ -84,7 +86,8 @@ def draw() -> list[Image.Image]:
 
 
 def wrong_in(folder: Path) -> list[str]:
-    """What is wrong with what a training has left in a folder, whatever happened to it: files are whole or absent, and nothing is left over."""
+    """What is wrong with what a training has left in a folder, whatever happened to it:
+    files are whole or absent, and nothing is left over."""
     wrong = []
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         if path.suffix in (".part", ".upload"):

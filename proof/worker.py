@@ -1,9 +1,11 @@
-"""The process in which drivers run: gets jobs as lines on its input, tells outcomes as lines on a file descriptor of their own.
+"""The process in which drivers run: gets jobs as lines on its input,
+tells outcomes as lines on a file descriptor of their own.
 
     python -m proof.worker FD plain|host|audited
 
-A job is ``{"driver": name, "seed": 1, "numbers": [0, 1, 2]}``; an outcome ``{"number": 0, "fault": "…", "violations": []}``; after a job's
-last one comes ``{"done": true}``. Its own output and that of whatever it tries is the log.
+A job is ``{"driver": name, "seed": 1, "numbers": [0, 1, 2]}``; an outcome
+``{"number": 0, "fault": "…", "violations": []}``; after a job's last one comes ``{"done": true}``. Its own output and
+that of whatever it tries is the log.
 """
 
 from __future__ import annotations
@@ -60,9 +62,13 @@ def prepare(process: str) -> None:
 
 
 def work(driver: Driver, seed: int, numbers: list[int], told: IO[str]) -> None:
-    """One batch. An exception of the driver itself is a violation of the case that it was at: nothing is passed over."""
+    """One batch. An exception of the driver itself is a violation of the case that it was at:
+    nothing is passed over."""
     here = os.getcwd()
-    with tempfile.TemporaryDirectory(prefix="krona-proof-", ignore_cleanup_errors=True) as folder, bounded(driver.gigabytes):
+    with (
+        tempfile.TemporaryDirectory(prefix="krona-proof-", ignore_cleanup_errors=True) as folder,
+        bounded(driver.gigabytes),
+    ):
         left = list(numbers)
         try:
             for outcome in driver.load()(Bench(Path(folder), seed, driver.name), list(numbers)):

@@ -1,4 +1,5 @@
-"""The table of hostile requests (tests/support/attacks.py) on a real server, in the order of the dice: each is refused rightly and changes no file."""
+"""The table of hostile requests (tests/support/attacks.py) on a real server, in the order of the dice:
+each is refused rightly and changes no file."""
 
 from __future__ import annotations
 

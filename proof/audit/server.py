@@ -1,4 +1,5 @@
-"""A real server with an audit hook in it and in all its children, that loads, applies, blends, saves, trains in both places, and answers requests."""
+"""A real server with an audit hook in it and in all its children, that loads, applies, blends, saves,
+trains in both places, and answers requests."""
 
 from __future__ import annotations
 
@@ -67,7 +68,9 @@ class _Told:
         new, self._read = lines[self._read :], len(lines)
         told = [json.loads(line) for line in new]
         return list(
-            dict.fromkeys(f"{t['event']} by {t['by'] or 'the host'}: {t['what']}" for t in told if not _is_own_trainer(t))
+            dict.fromkeys(
+                f"{t['event']} by {t['by'] or 'the host'}: {t['what']}" for t in told if not _is_own_trainer(t)
+            )
         )
 
 
@@ -101,10 +104,14 @@ def _lay_out(base: Path) -> Path:
             {k: str(v) for k, v in told.items() if k != "adapter_config"},
         )
         (base / "models" / "krona" / f"{kind}.safetensors").write_bytes(data)
-    (base / "models" / "krona" / "pickle.safetensors").write_bytes(b"\x80\x04cos\nsystem\n(S'" + MARK.encode() + b"'\ntR.")
+    (base / "models" / "krona" / "pickle.safetensors").write_bytes(
+        b"\x80\x04cos\nsystem\n(S'" + MARK.encode() + b"'\ntR."
+    )
     run = base / "output" / "krona" / "hostile"
     run.mkdir(parents=True)
-    (run / "run.yaml").write_text(f"name: !!python/object/apply:os.system ['{MARK}']\ncomfyui: {base}\n", encoding="utf-8")
+    (run / "run.yaml").write_text(
+        f"name: !!python/object/apply:os.system ['{MARK}']\ncomfyui: {base}\n", encoding="utf-8"
+    )
     (run / "metrics.jsonl").write_text(
         json.dumps({"event": "note", "step": 1, "text": CODE, "time": 0}) + "\n", encoding="utf-8"
     )
@@ -161,7 +168,9 @@ def train_apart(server: Server, base: Path, rng: Random) -> None:
 def _train(server: Server, rng: Random, where: str) -> None:
     graph = {
         "1": graphs.checkpoint(graphs.CHECKPOINT),
-        "2": graphs.dataset(folder="krobot", prompt=f"a photo of sks robot {CODE}", class_prompt="a robot", class_pictures=1),
+        "2": graphs.dataset(
+            folder="krobot", prompt=f"a photo of sks robot {CODE}", class_prompt="a robot", class_pictures=1
+        ),
         "3": graphs.train(steps=3, name=f"robot {rng.random()}", where=where, preview_every=2, resume="(new run)"),
         "5": {"class_type": "PreviewImage", "inputs": {"images": ["3", 2]}},
     }

@@ -83,11 +83,14 @@ def vanishing_entries(folder: Path, rng: Random, wanted: Wanted, writers: dict[s
             Cache(folder, limit_bytes=rng.randint(0, 8000)).prune()
 
     ends = [fork.end() for fork in (Fork(use), Fork(prune), Fork(use))]
-    return "entries taken out of a cache in use", [w for end in ends for w in end.violations] + toy.wrong_in_cache(folder)
+    return "entries taken out of a cache in use", [w for end in ends for w in end.violations] + toy.wrong_in_cache(
+        folder
+    )
 
 
 def clock(folder: Path, rng: Random, wanted: Wanted, writers: dict[str, Callable]) -> tuple[str, list[str]]:
-    """A run that stopped in the middle, with files of tomorrow, as a clock leaves them that was set back; or of long ago."""
+    """A run that stopped in the middle, with files of tomorrow, as a clock leaves them that was set back;
+    or of long ago."""
     moment, days = rng.randint(1, toy.CONFIG.steps - 1), rng.choice((-20000, -1, 1, 400))
 
     def stop(event: Event) -> None:
@@ -118,4 +121,8 @@ def _not(wanted: Wanted, folder: Path) -> str | None:
     from krona_ops import load
 
     results = [dict(load(file).layers) for file in folder.rglob(toy.RESULT)]
-    return None if results and all(result == wanted for result in results) else f"{len(results)} results, not all as in peace"
+    return (
+        None
+        if results and all(result == wanted for result in results)
+        else f"{len(results)} results, not all as in peace"
+    )

@@ -1,4 +1,5 @@
-"""Two real servers with one output folder, which train under one name, go on with one run and read one list at the same moment."""
+"""Two real servers with one output folder, which train under one name,
+go on with one run and read one list at the same moment."""
 
 from __future__ import annotations
 
@@ -36,7 +37,9 @@ def run(bench: Bench, numbers: Iterable[int]) -> Iterator[Outcome]:
                 _train(both[0], graph(4, name))
             steps, right = (7, longer) if number % 2 else (4, wanted)
             # A seed of the sampler that is the server's own keeps the host from answering from its cache.
-            ends = list(pool.map(_train, both, (graph(steps, name, save_every=n + 2) for n in (number, number + 10_000))))
+            ends = list(
+                pool.map(_train, both, (graph(steps, name, save_every=n + 2) for n in (number, number + 10_000)))
+            )
             yield Outcome(
                 number, faults[number % 2], tuple(_wrong(bench.folder / "output" / "krona", name, ends, right, steps))
             )

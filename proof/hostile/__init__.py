@@ -1,1 +1,2 @@
-"""Files from strangers, made of whole ones: parts of them replaced by what no program writes, and bytes of them changed."""
+"""Files from strangers, made of whole ones: parts of them replaced by what no program writes,
+and bytes of them changed."""

@@ -1,4 +1,5 @@
-"""Adapter files by a grammar of all methods and dialects, broken in every way (tests/support/hostile_adapters.py), read and used as users do."""
+"""Adapter files by a grammar of all methods and dialects, broken in every way (tests/support/hostile_adapters.py),
+read and used as users do."""
 
 from __future__ import annotations
 

@@ -63,7 +63,9 @@ def run(bench: Bench, numbers: Iterable[int]) -> Iterator[Outcome]:
 def _wrong(folder: Path, rng: Random) -> Iterator[str | None]:
     readings: list = []
     trigger = rng.choice(("sks dog", "(", "sks", "\\", "a" * 100, " "))
-    yield foreign(lambda: readings.append(read_folder(folder, "a dog", captions=rng.choice(("files", "prompt", "folders")))))
+    yield foreign(
+        lambda: readings.append(read_folder(folder, "a dog", captions=rng.choice(("files", "prompt", "folders"))))
+    )
     yield foreign(lambda: check_folder(folder, "a dog"))
     for reading in readings:
         yield from (unfit(notice.text()) for notice in reading.notices)
@@ -84,7 +86,11 @@ def _file(rng: Random) -> tuple[str, str, bytes]:
         )
     if kind == 1:
         piece = rng.choice(("tag, ", "(", ")", "([{", "(a, ", "])", ":) ", "\\(", "x"))
-        return "a long caption", "dog.txt", (piece * (rng.choice((100, 19_000, 60_000, 500_000)) // len(piece))).encode()
+        return (
+            "a long caption",
+            "dog.txt",
+            (piece * (rng.choice((100, 19_000, 60_000, 500_000)) // len(piece))).encode(),
+        )
     row = {
         "file_name": rng.choice(("dog.png", "../dog.png", "DOG.PNG", "x/y.png", "C:\\x.png", "/etc/passwd")),
         "text": rng.choice(WORDS),
@@ -96,5 +102,7 @@ def _file(rng: Random) -> tuple[str, str, bytes]:
     out = io.StringIO()
     writer = csv.writer(out)
     writer.writerow(list(row))
-    writer.writerows([[*row.values()], [rng.choice(WORDS)] * rng.randrange(6), ["dog.png", "x" * rng.choice((5, 200_000))]])
+    writer.writerows(
+        [[*row.values()], [rng.choice(WORDS)] * rng.randrange(6), ["dog.png", "x" * rng.choice((5, 200_000))]]
+    )
     return "metadata.csv", "metadata.csv", mutated(out.getvalue().encode("utf-8", "surrogatepass"), rng)

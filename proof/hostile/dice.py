@@ -58,7 +58,9 @@ def json_token(rng: Random) -> str:
     if kind == 5:
         return "[" + ",".join(json_token(rng) for _ in range(rng.randrange(4))) + "]"
     if kind == 6:
-        return "{" + ",".join(f"{json.dumps(rng.choice(WORDS))}:{json_token(rng)}" for _ in range(rng.randrange(4))) + "}"
+        return (
+            "{" + ",".join(f"{json.dumps(rng.choice(WORDS))}:{json_token(rng)}" for _ in range(rng.randrange(4))) + "}"
+        )
     if kind == 7:
         opening, closing = rng.choice((("[", "]"), ('{"a":', "}")))
         depth = rng.choice((3, 20, 40, 400, 990, 3000))

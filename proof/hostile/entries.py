@@ -35,10 +35,14 @@ def run(bench: Bench, numbers: Iterable[int]) -> Iterator[Outcome]:
             metadata[name] = json_with_a_hole(VALUES, rng) if name == "krona.values" else json_token(rng)
             return json_with_a_hole(header, rng) if rng.random() < 0.2 else None
 
-        fault, made = ("bytes changed", mutated(raw, rng)) if rng.random() < 0.5 else ("other values", safetensors(raw, told))
+        fault, made = (
+            ("bytes changed", mutated(raw, rng)) if rng.random() < 0.5 else ("other values", safetensors(raw, told))
+        )
         path.write_bytes(made)
         found: list = []
-        violations = [wrong] if (wrong := foreign(lambda found=found: found.append(Cache(cache.folder).get(key)))) else []
+        violations = (
+            [wrong] if (wrong := foreign(lambda found=found: found.append(Cache(cache.folder).get(key)))) else []
+        )
         if found and found[0] is not None:
             kept, values = found[0]
             same = kept.keys() == tensors.keys() and all(torch.equal(kept[name], tensors[name]) for name in tensors)

@@ -1,4 +1,5 @@
-"""Picture files and masks from a stranger: pixels come of them, or a word of the pack's own, in little memory whatever their headers say."""
+"""Picture files and masks from a stranger: pixels come of them, or a word of the pack's own,
+in little memory whatever their headers say."""
 
 from __future__ import annotations
 
@@ -33,7 +34,11 @@ def run(bench: Bench, numbers: Iterable[int]) -> Iterator[Outcome]:
             fault, data = f"bytes of a {suffix} changed", mutated(data, rng)
         else:
             suffix, (fault, data) = "png", _png(rng)
-        path = folder / f"class-00000.{suffix}" if rng.random() < 0.2 else folder / f"a.{rng.choice((suffix, 'png', 'jpg'))}"
+        path = (
+            folder / f"class-00000.{suffix}"
+            if rng.random() < 0.2
+            else folder / f"a.{rng.choice((suffix, 'png', 'jpg'))}"
+        )
         path.write_bytes(data)
         yield Outcome(number, fault, tuple(filter(None, _wrong(folder, path, rng))))
         for file in folder.iterdir():

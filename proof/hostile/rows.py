@@ -1,4 +1,5 @@
-"""Metrics of a run with rows from a stranger: what is whole is shown, as JSON that a browser reads, and nothing else raises."""
+"""Metrics of a run with rows from a stranger: what is whole is shown, as JSON that a browser reads,
+and nothing else raises."""
 
 from __future__ import annotations
 
@@ -43,7 +44,10 @@ def run(bench: Bench, numbers: Iterable[int]) -> Iterator[Outcome]:
         lines = [json.dumps(row).encode() for row in ROWS]
         at = rng.randrange(len(lines))
         if rng.random() < 0.7:
-            fault, lines[at] = f"a row of {ROWS[at]['event']}", json_with_a_hole(ROWS[at], rng).encode("utf-8", "surrogatepass")
+            fault, lines[at] = (
+                f"a row of {ROWS[at]['event']}",
+                json_with_a_hole(ROWS[at], rng).encode("utf-8", "surrogatepass"),
+            )
         else:
             fault, lines[at] = "bytes changed", mutated(lines[at], rng)
         path = folder / METRICS

@@ -1,4 +1,5 @@
-"""A run.yaml from a stranger: a job comes of it, or a word of the pack's own; and the page shows its settings, or none."""
+"""A run.yaml from a stranger: a job comes of it, or a word of the pack's own;
+and the page shows its settings, or none."""
 
 from __future__ import annotations
 

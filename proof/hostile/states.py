@@ -1,4 +1,5 @@
-"""A saved state that was tampered with: refused, or gone on from like any other; the whole one beside it is taken, and one run never hides another."""
+"""A saved state that was tampered with: refused, or gone on from like any other;
+the whole one beside it is taken, and one run never hides another."""
 
 from __future__ import annotations
 
@@ -34,7 +35,9 @@ def run(bench: Bench, numbers: Iterable[int]) -> Iterator[Outcome]:
         fault, made = _changed(raw, rng)
         (folder / newest.name).write_bytes(made)
         goes_on = rng.random() < 0.25  # takes ten times as long as all else
-        yield Outcome(number, fault, tuple(filter(None, _wrong(folder, folder / newest.name, known, data if goes_on else []))))
+        yield Outcome(
+            number, fault, tuple(filter(None, _wrong(folder, folder / newest.name, known, data if goes_on else [])))
+        )
         shutil.rmtree(parent)
 
 
@@ -53,7 +56,9 @@ def _wrong(folder: Path, path: Path, known: TrainState, data: list) -> Iterator[
 def _changed(raw: bytes, rng: Random) -> tuple[str, bytes]:
     kind = rng.randrange(7)
     if kind == 0:
-        return "bytes of the header", raw[:8] + mutated(raw[8 : 8 + int.from_bytes(raw[:8], "little")], rng) + raw[-9000:]
+        return "bytes of the header", raw[:8] + mutated(raw[8 : 8 + int.from_bytes(raw[:8], "little")], rng) + raw[
+            -9000:
+        ]
     if kind == 1:
         return "bytes anywhere", mutated(raw, rng)
 
@@ -104,6 +109,8 @@ def _renamed(raw: bytes, rng: Random) -> bytes:
             tensors.pop(name)
         )
     else:
-        tensors[name] = tensors[name].reshape(-1)[:1].clone().double() * rng.choice((1, float("nan"), float("inf"), 1e300))
+        tensors[name] = tensors[name].reshape(-1)[:1].clone().double() * rng.choice(
+            (1, float("nan"), float("inf"), 1e300)
+        )
     told = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])["__metadata__"]
     return to_bytes(tensors, {**told, "krona.crc32": checksum(tensors)})

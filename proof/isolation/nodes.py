@@ -32,7 +32,14 @@ TRAIN = {
     "batch_size": 2,
     "resume": "(new run)",
 }
-STEPS = {"preview_every": 2, "preview_steps": 1, "preview_prompts": "a robot", "prior": "auto", "validate_every": 2, "ema": 0.9}
+STEPS = {
+    "preview_every": 2,
+    "preview_steps": 1,
+    "preview_prompts": "a robot",
+    "prior": "auto",
+    "validate_every": 2,
+    "ema": 0.9,
+}
 
 
 def lay_out(folder: Path, models: Models) -> None:
@@ -41,7 +48,9 @@ def lay_out(folder: Path, models: Models) -> None:
     save(adapter_for(models), adapters / ADAPTER)
     rng = torch.Generator().manual_seed(1)
     save(
-        Adapter({"nobody.knows.this": Kron(Full(torch.randn(3, 3, generator=rng)), Full(torch.randn(5, 7, generator=rng)))}),
+        Adapter(
+            {"nobody.knows.this": Kron(Full(torch.randn(3, 3, generator=rng)), Full(torch.randn(5, 7, generator=rng)))}
+        ),
         adapters / OTHER,
     )
     (adapters / DAMAGED).write_bytes((adapters / ADAPTER).read_bytes()[:-100])

@@ -93,7 +93,8 @@ def _brought_to(host: Inside, graph: Graph, name: str, how: str, ways: tuple[int
 
 
 def _unexpected(end: End, how: str) -> list[str]:
-    """An outcome that this way cannot have, or words that are not fit for a user. A memory that was full once may have been enough in a smaller way."""
+    """An outcome that this way cannot have, or words that are not fit for a user.
+    A memory that was full once may have been enough in a smaller way."""
     if how == "success":
         return [] if end.how == "success" else [f"it ended with {end}"]
     if how == "a refusal":

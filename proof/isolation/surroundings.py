@@ -82,7 +82,9 @@ def models(watched: Models) -> Found:
             comfy.model_management.load_models_gpu([patcher])
             net = patcher.model
             found[f"{name}: weights and buffers"] = _values(net.state_dict())
-            found[f"{name}: attributes of modules"] = {path: frozenset(module.__dict__) for path, module in net.named_modules()}
+            found[f"{name}: attributes of modules"] = {
+                path: frozenset(module.__dict__) for path, module in net.named_modules()
+            }
             found[f"{name}: parameters"] = {
                 path: (p.requires_grad, p.is_inference(), p.grad is None) for path, p in net.named_parameters()
             }
@@ -96,7 +98,9 @@ def models(watched: Models) -> Found:
 
 def different(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     """The names of what is not as before."""
-    return [f"{name} changed{_how(before[name], after.get(name))}" for name in before if before[name] != after.get(name)]
+    return [
+        f"{name} changed{_how(before[name], after.get(name))}" for name in before if before[name] != after.get(name)
+    ]
 
 
 def more(before: Mapping[str, int], after: Mapping[str, int]) -> list[str]:
@@ -148,7 +152,9 @@ def _prediction(model: Any) -> str:
 
 def _values(tensors: Mapping[str, torch.Tensor]) -> dict[str, int]:
     return {
-        name: zlib.crc32(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()) if tensor.numel() else 0
+        name: zlib.crc32(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        if tensor.numel()
+        else 0
         for name, tensor in tensors.items()
     }
 

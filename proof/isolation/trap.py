@@ -17,7 +17,8 @@ _OURS = tuple(str(PACK / package) for package in ("krona_ops", "krona_host", "kr
 
 
 class Operations(TorchDispatchMode):
-    """Counts the operations that need new memory while one node executes, and acts at some of them, as an allocator does that has no more.
+    """Counts the operations that need new memory while one node executes, and acts at some of them,
+    as an allocator does that has no more.
 
     Args:
         node: Its id.
@@ -93,4 +94,6 @@ def out_of_memory_on_the_cpu() -> None:
 
 def error() -> None:
     """Some other error of torch."""
-    raise RuntimeError("The size of tensor a (3) must match the size of tensor b (4) at non-singleton dimension 0 (on purpose)")
+    raise RuntimeError(
+        "The size of tensor a (3) must match the size of tensor b (4) at non-singleton dimension 0 (on purpose)"
+    )

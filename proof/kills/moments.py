@@ -1,4 +1,5 @@
-"""A process that trains, saves, converts, caches or makes class pictures, killed again and again at moments of the dice's choice."""
+"""A process that trains, saves, converts, caches or makes class pictures,
+killed again and again at moments of the dice's choice."""
 
 from __future__ import annotations
 
@@ -34,7 +35,9 @@ class Converting(Saving):
         with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
             for name in SHELL_FORMATS:
                 target = folder / name / "adapter_model.safetensors"
-                if convert(["convert", str(self.source), "-o", str(target), "--overwrite", "--keep-names", "--format", name]):
+                if convert(
+                    ["convert", str(self.source), "-o", str(target), "--overwrite", "--keep-names", "--format", name]
+                ):
                     raise RuntimeError(f"convert to {name} failed")
         return None
 

@@ -1,4 +1,5 @@
-"""A real server, killed while uploads come in; the next one on the same folder takes the file and sweeps what was left."""
+"""A real server, killed while uploads come in; the next one on the same folder takes the file and sweeps what was
+left."""
 
 from __future__ import annotations
 
@@ -88,10 +89,13 @@ def _not_whole(folder: Path) -> list[str]:
 
 
 def _adapter(folder: Path, number: int) -> bytes:
-    """Eight megabytes, so that a kill meets it on its way; other ones each time, for what is there already is not taken twice."""
+    """Eight megabytes, so that a kill meets it on its way;
+    other ones each time, for what is there already is not taken twice."""
     rng = torch.Generator().manual_seed(number)
     layers = {
-        f"diffusion_model.{n}.to_q": Kron(Full(torch.randn(8, 8, generator=rng)), Full(torch.randn(512, 512, generator=rng)))
+        f"diffusion_model.{n}.to_q": Kron(
+            Full(torch.randn(8, 8, generator=rng)), Full(torch.randn(512, 512, generator=rng))
+        )
         for n in range(8)
     }
     return save(Adapter(layers), folder / "sent.safetensors").read_bytes()

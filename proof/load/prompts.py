@@ -1,4 +1,5 @@
-"""One real server, prompt after prompt: pictures with twenty adapters in both ways and stacked, cancels, errors and trainings between; each picture is that of a fresh server."""
+"""One real server, prompt after prompt: pictures with twenty adapters in both ways and stacked, cancels, errors and
+trainings between; each picture is that of a fresh server."""
 
 from __future__ import annotations
 
@@ -29,12 +30,14 @@ import graphs
 
 ADAPTERS = 20
 LOOKS = 12
-"""Different graphs that draw a picture; each is drawn by a fresh server first, and then again and again by the one that works."""
+"""Different graphs that draw a picture; each is drawn by a fresh server first,
+and then again and again by the one that works."""
 SETTLED = 20
 """The prompt after which memory is measured first."""
 MORE_ALLOWED = 0.03
 TRAININGS = (0.05, 0.7)
-"""Where in the batch a training is queued, as parts of it: the first one before memory is settled, for the libraries that it loads stay loaded."""
+"""Where in the batch a training is queued, as parts of it:
+the first one before memory is settled, for the libraries that it loads stay loaded."""
 Graph = dict[str, dict]
 
 
@@ -119,12 +122,15 @@ def _by_a_fresh_server(base: Path, looks: list[Graph]) -> list[np.ndarray]:
 
 
 def _fresh(server: Server, looks: list[Graph]) -> list[np.ndarray]:
-    """Each picture by a server whose models and caches are let go before it, so that nothing of another prompt is in it."""
+    """Each picture by a server whose models and caches are let go before it,
+    so that nothing of another prompt is in it."""
     pictures = []
     for graph in looks:
         server.client.post_json("/free", {"unload_models": True, "free_memory": True})
         server.client.run(
-            _another({"1": graph["1"], "2": {"class_type": "PreviewImage", "inputs": {"images": ["3", 0]}}, "3": _EMPTY}, 0)
+            _another(
+                {"1": graph["1"], "2": {"class_type": "PreviewImage", "inputs": {"images": ["3", 0]}}, "3": _EMPTY}, 0
+            )
         )
         pictures.append(_pixels(server, graph))
     return pictures
@@ -148,7 +154,9 @@ def _pixels(server: Server, graph: Graph, number: int = 0) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(server.client.view(**file))))
 
 
-def draw(server: Server, looks: list[Graph], fresh: list[np.ndarray], rng: Random, number: int) -> tuple[str, list[str]]:
+def draw(
+    server: Server, looks: list[Graph], fresh: list[np.ndarray], rng: Random, number: int
+) -> tuple[str, list[str]]:
     """A picture, which must be the fresh one bit for bit."""
     which = rng.randrange(len(looks))
     try:
@@ -158,7 +166,9 @@ def draw(server: Server, looks: list[Graph], fresh: list[np.ndarray], rng: Rando
     return "a picture", [] if same else [f"look {which} is another picture than the fresh one"]
 
 
-def cancel(server: Server, looks: list[Graph], fresh: list[np.ndarray], rng: Random, number: int) -> tuple[str, list[str]]:
+def cancel(
+    server: Server, looks: list[Graph], fresh: list[np.ndarray], rng: Random, number: int
+) -> tuple[str, list[str]]:
     """A picture of many steps, cancelled while it samples."""
     graph = _another(looks[rng.randrange(len(looks))], number)
     graph["22"]["inputs"].update(steps=60, seed=number)
@@ -178,7 +188,9 @@ def cancel(server: Server, looks: list[Graph], fresh: list[np.ndarray], rng: Ran
     return "a cancel", []
 
 
-def fail(server: Server, looks: list[Graph], fresh: list[np.ndarray], rng: Random, number: int) -> tuple[str, list[str]]:
+def fail(
+    server: Server, looks: list[Graph], fresh: list[np.ndarray], rng: Random, number: int
+) -> tuple[str, list[str]]:
     """A node that fails in the middle of a graph with adapters on the model: a strength for an adapter that is none."""
     graph = _another(looks[rng.randrange(len(looks))], number)
     graph["90"] = graphs.node("KronaWeights", preset="all", rules=f"q=much{number}")

@@ -1,4 +1,5 @@
-"""Loaded by every Python that starts with this folder on PYTHONPATH, the server's and its children's: an audit hook that writes down what counts.
+"""Loaded by every Python that starts with this folder on PYTHONPATH, the server's and its children's:
+an audit hook that writes down what counts.
 
 Each line is JSON: ``event``, ``what``, and ``by``, the pack's innermost frame on the stack, or nothing.
 """
@@ -11,7 +12,9 @@ import threading
 PACKS = os.environ["KRONA_AUDIT_PACK"].split(os.pathsep)
 """Where the pack is, by its own name and by the link that leads to it."""
 MARK = os.environ["KRONA_AUDIT_MARK"]
-OURS = tuple(os.path.join(pack, name) + os.sep for pack in PACKS for name in ("krona_ops", "krona_host", "krona_train", "nodes"))
+OURS = tuple(
+    os.path.join(pack, name) + os.sep for pack in PACKS for name in ("krona_ops", "krona_host", "krona_train", "nodes")
+)
 LOG = os.open(os.environ["KRONA_AUDIT_LOG"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 STARTS = {
     "subprocess.Popen",
@@ -52,7 +55,11 @@ def judge(event, args):
         if host is not None:
             tell(event, host, ours())
     elif event in CODE:
-        source = args[0] if event == "compile" else repr((getattr(args[0], "co_names", ()), getattr(args[0], "co_consts", ())))
+        source = (
+            args[0]
+            if event == "compile"
+            else repr((getattr(args[0], "co_names", ()), getattr(args[0], "co_consts", ())))
+        )
         by = maker()
         if by or is_marked(source):
             tell(event, repr(args[1] if event == "compile" else args[0])[:200], by)
@@ -90,10 +97,11 @@ def ours():
 
 
 def maker():
-    """The pack's frame, where it is what makes code, itself or through the standard library (`exec`, `dataclass` inside a function).
+    """The pack's frame, where it is what makes code, itself or through the standard library (`exec`, `dataclass` inside
+    a function).
 
-    Nothing for what the host and other libraries make on their way, for imports, for class statements of modules, and for typing, which
-    evaluates annotations: the pack's own text.
+    Nothing for what the host and other libraries make on their way, for imports, for class statements of modules, and
+    for typing, which evaluates annotations: the pack's own text.
     """
     frame = sys._getframe(2)
     while frame is not None:
