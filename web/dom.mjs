@@ -3,15 +3,19 @@
 
 /**
  * @param {string} tag
- * @param {Record<string, any>} [properties] `class`, `aria-…`, `data-…` and `role` become attributes, `on…` listeners, `style` an object of CSS
- *   properties; everything else is set as a property.
+ * @param {Record<string, any>} [properties] `class`, `aria-…`, `data-…` and `role` become attributes, `on…` listeners,
+ *   `style` an object of CSS properties; everything else is set as a property.
  * @param {...(Node | string | null | undefined | false)} children
  * @returns {any} The element; `any`, because callers know which it is.
  */
 export function element(tag, properties = {}, ...children) {
   const made = document.createElement(tag);
   assign(made, properties);
-  made.append(...(/** @type {(Node | string)[]} */ (children.filter((child) => child !== null && child !== undefined && child !== false))));
+  made.append(
+    .../** @type {(Node | string)[]} */ (
+      children.filter((child) => child !== null && child !== undefined && child !== false)
+    ),
+  );
   return made;
 }
 

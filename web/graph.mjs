@@ -1,5 +1,8 @@
 // @ts-check
-/** Changing the graph on the canvas: making a node, giving a widget a value, and doing all of it as one step that Ctrl+Z takes back. */
+/**
+ * Changing the graph on the canvas: making a node, giving a widget a value, and doing all of it as one step that Ctrl+Z
+ * takes back.
+ */
 import { app } from "./host.mjs";
 
 /**
@@ -7,7 +10,8 @@ import { app } from "./host.mjs";
  * @param {any} graph
  * @param {string} type As the server calls it, such as `KronaLoad`.
  * @param {object} how
- * @param {(node: any) => number[]} how.at The upper left corner of the node below its title, chosen when its size is known.
+ * @param {(node: any) => number[]} how.at The upper left corner of the node below its title, chosen when its size is
+ *   known.
  * @param {Record<string, unknown>} [how.values] What its widgets hold, by name; the others keep their defaults.
  * @param {{node: any, input: string}} [how.into] Where its first output goes.
  * @returns {any} The node.
@@ -26,7 +30,12 @@ export function widgetOf(node, name) {
   return node.widgets.find((/** @type {any} */ widget) => widget.name === name);
 }
 
-/** Give a widget a value as a person would, so that whoever watches it hears of it. @param {any} node @param {string} name @param {unknown} value */
+/**
+ * Give a widget a value as a person would, so that whoever watches it hears of it.
+ * @param {any} node
+ * @param {string} name
+ * @param {unknown} value
+ */
 export function setValue(node, name, value) {
   const widget = widgetOf(node, name);
   widget.value = value;
@@ -39,7 +48,12 @@ export function select(nodes) {
   app.canvas.selectItems?.(nodes);
 }
 
-/** Do something after what a node does already. @param {any} node @param {string} method @param {(...values: any[]) => void} then */
+/**
+ * Do something after what a node does already.
+ * @param {any} node
+ * @param {string} method
+ * @param {(...values: any[]) => void} then
+ */
 export function chain(node, method, then) {
   const before = node[method];
   node[method] = function (/** @type {any[]} */ ...values) {
@@ -68,7 +82,10 @@ export async function inOneStep(change) {
 const STILL_FRAMES = 4;
 const MOST_MILLISECONDS = 600;
 
-/** Until no node of the open graph has changed its size for some frames, or a key is pressed: Ctrl+Z must find the step complete. */
+/**
+ * Until no node of the open graph has changed its size for some frames, or a key is pressed: Ctrl+Z must find the step
+ * complete.
+ */
 async function settled() {
   const end = performance.now() + MOST_MILLISECONDS;
   const hurry = new AbortController();
@@ -84,7 +101,11 @@ async function settled() {
   hurry.abort();
 }
 
-/** The next frame, or a tenth of a second: a page that is not seen draws none. @param {AbortSignal} signal Ends the waiting. @returns {Promise<void>} */
+/**
+ * The next frame, or a tenth of a second: a page that is not seen draws none.
+ * @param {AbortSignal} signal Ends the waiting.
+ * @returns {Promise<void>}
+ */
 function frame(signal) {
   return new Promise((resolve) => {
     requestAnimationFrame(() => resolve());

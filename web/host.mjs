@@ -1,5 +1,7 @@
 // @ts-check
-/** The one place that knows ComfyUI's own modules. Modules that do not import this one run under plain `node --test`. */
+/**
+ * The one place that knows ComfyUI's own modules. Modules that do not import this one run under plain `node --test`.
+ */
 // @ts-ignore: served by ComfyUI
 import { api } from "/scripts/api.js";
 // @ts-ignore: served by ComfyUI

@@ -27,7 +27,12 @@ export function inTheMiddleOf([x, y, width, height]) {
   return ({ size }) => [x + (width - size[0]) / 2, y + (height - size[1]) / 2];
 }
 
-/** To the left of a node, and below all others that stand there. @param {Box} user @param {Box[]} others @returns {Place} */
+/**
+ * To the left of a node, and below all others that stand there.
+ * @param {Box} user
+ * @param {Box[]} others
+ * @returns {Place}
+ */
 export function leftOf(user, others) {
   return ({ size }) => {
     const left = user.pos[0] - size[0] - GAP;
@@ -37,7 +42,8 @@ export function leftOf(user, others) {
 }
 
 /**
- * Sources in a column, what joins them beside it, both to the left of the node that takes them, as far down as there is room.
+ * Sources in a column, what joins them beside it, both to the left of the node that takes them, as far down as there is
+ * room.
  * @param {Box[]} sources @param {Box} joint @param {Box} taker
  * @param {Box[]} nodes Of the graph; these among them do not count.
  * @returns {{sources: number[][], joint: number[]}} Their positions.
@@ -60,11 +66,17 @@ export function joined(sources, joint, taker, nodes) {
 /** Whether two nodes, with their titles and a little air, share a place. @param {Box} one @param {Box} other */
 export function overlap(one, other) {
   const isApart = (/** @type {number} */ axis, /** @type {number} */ between) =>
-    one.pos[axis] + one.size[axis] + between <= other.pos[axis] || other.pos[axis] + other.size[axis] + between <= one.pos[axis];
+    one.pos[axis] + one.size[axis] + between <= other.pos[axis] ||
+    other.pos[axis] + other.size[axis] + between <= one.pos[axis];
   return !isApart(0, AIR) && !isApart(1, TITLE + AIR);
 }
 
-/** Nodes one below the other. @param {Box[]} nodes @param {number} right Where they end. @param {number} top Where they begin. */
+/**
+ * Nodes one below the other.
+ * @param {Box[]} nodes
+ * @param {number} right Where they end.
+ * @param {number} top Where they begin.
+ */
 function column(nodes, right, top) {
   return nodes.map(({ size }) => {
     const place = [right - size[0], top];

@@ -1,5 +1,7 @@
 // @ts-check
-/** What the pack says in the browser, in the language of ComfyUI's settings. Node names and tooltips are in `locales/`. */
+/**
+ * What the pack says in the browser, in the language of ComfyUI's settings. Node names and tooltips are in `locales/`.
+ */
 
 /**
  * @typedef {Record<string, string>} Table Key to text; `{name}` stands for a value.

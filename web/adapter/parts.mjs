@@ -1,5 +1,8 @@
 // @ts-check
-/** Which layer a tensor of an adapter belongs to, and which part of it it is: `krona_ops/formats/parts.py` for the browser. */
+/**
+ * Which layer a tensor of an adapter belongs to, and which part of it it is: `krona_ops/formats/parts.py` for the
+ * browser.
+ */
 import { BY_PART, DEEPEST, NO_METHODS, NO_PARTS, QUANTISED, READ, SPECIAL, STARTS } from "./strangers.mjs";
 
 const LORA = [
@@ -14,7 +17,17 @@ const LORA = [
 const LOKR = ["lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2"];
 const LOHA = ["hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2"];
 const PLAIN = ["diff", "diff_b", "w_norm", "b_norm", "set_weight"];
-const OTHERS = ["cdka_a", "cdka_b", ...PLAIN, "alpha", "dora_scale", "magnitude", "scalar", "row_offset", "reshape_weight"];
+const OTHERS = [
+  "cdka_a",
+  "cdka_b",
+  ...PLAIN,
+  "alpha",
+  "dora_scale",
+  "magnitude",
+  "scalar",
+  "row_offset",
+  "reshape_weight",
+];
 const MAGNITUDES = ["lora_magnitude_vector", "lora_magnitude_vector.weight"];
 
 /** The end of a tensor's name, the longest first, and what that part is called here. @type {[string, string][]} */
@@ -27,7 +40,10 @@ const ENDS = /** @type {[string, string][]} */ ([
   [".lora_embedding_B", "lora_embedding_b"],
 ]).sort(([a], [b]) => b.length - a.length);
 
-/** PEFT puts the name of an adapter between these two, "default" or what the user called it. @type {[string, string, string][]} */
+/**
+ * PEFT puts the name of an adapter between these two, "default" or what the user called it.
+ * @type {[string, string, string][]}
+ */
 const NAMED = [
   ...[...LOKR, ...LOHA].map((part) => /** @type {[string, string, string]} */ ([part, "", part])),
   ["lora_up", "weight", "lora_up"],
@@ -57,7 +73,8 @@ export function split(key) {
   const words = key.split(".");
   for (const [before, behind, part] of NAMED) {
     const rest = behind ? 3 : 2;
-    if (words.length <= rest || words[words.length - rest] !== before || (behind && words[words.length - 1] !== behind)) continue;
+    if (words.length <= rest || words[words.length - rest] !== before || (behind && words[words.length - 1] !== behind))
+      continue;
     const layer = words.slice(0, -rest).join(".");
     if (layer && !NO_ADAPTER.test(words[words.length - rest + 1])) return { layer, part };
   }
@@ -75,20 +92,23 @@ export function group(shapes) {
   const strangers = [];
   const isControl = isControlLora([...shapes.keys()]);
   for (const [key, shape] of shapes) {
-    const found = split(key) ?? (isControl && key.endsWith("_norm.scale") ? { layer: key.slice(0, -6), part: "set_weight" } : null);
-    if (!found) {
+    const place =
+      split(key) ?? (isControl && key.endsWith("_norm.scale") ? { layer: key.slice(0, -6), part: "set_weight" } : null);
+    if (!place) {
       strangers.push(key);
       continue;
     }
-    const parts = layers.get(found.layer) ?? new Map();
-    layers.set(found.layer, parts.set(found.part, shape));
+    const parts = layers.get(place.layer) ?? new Map();
+    layers.set(place.layer, parts.set(place.part, shape));
   }
   return { layers, strangers };
 }
 
 /** Black Forest Labs' control LoRAs of Flux hold the weights of norms as they are. @param {string[]} keys */
 function isControlLora(keys) {
-  return keys.some((key) => key.endsWith("img_in.lora_A.weight")) && keys.some((key) => key.endsWith(".key_norm.scale"));
+  return (
+    keys.some((key) => key.endsWith("img_in.lora_A.weight")) && keys.some((key) => key.endsWith(".key_norm.scale"))
+  );
 }
 
 /** Whether a layer has more than what says something about an update. @param {Iterable<string>} parts */
@@ -98,18 +118,18 @@ export function isUpdate(parts) {
 
 /** The kinds of update among parts: `lokr`, `hada`, `lora`, `cdka`, `diff`. @param {Iterable<string>} parts */
 export function methodsOf(parts) {
-  const found = new Set();
+  const methods = new Set();
   for (const part of parts) {
     const start = part.split("_")[0];
-    if (["lokr", "hada", "lora", "cdka"].includes(start)) found.add(start);
-    else if (PLAIN.includes(part)) found.add("diff");
+    if (["lokr", "hada", "lora", "cdka"].includes(start)) methods.add(start);
+    else if (PLAIN.includes(part)) methods.add("diff");
   }
-  return found;
+  return methods;
 }
 
 /**
- * The method of an adapter that cannot be read, by a tensor's name and shape, as `krona_ops/formats/strangers.py` tells it; null for what
- * belongs to no method.
+ * The method of an adapter that cannot be read, by a tensor's name and shape, as `krona_ops/formats/strangers.py` tells
+ * it; null for what belongs to no method.
  * @param {string} key @param {number[]} [shape]
  */
 export function unreadableMethod(key, shape = []) {

@@ -7,8 +7,9 @@ import { group, isUpdate, methodsOf, unreadableMethod } from "./parts.mjs";
 
 /**
  * @typedef {object} Recognised
- * @property {"adapter" | "unsupported" | "checkpoint" | "state" | "other"} kind `unsupported`: an adapter of a method that the pack cannot read;
- *   `checkpoint`: a model or a part of one; `state`: what a training of ours keeps for itself.
+ * @property {"adapter" | "unsupported" | "checkpoint" | "state" | "other"} kind `unsupported`: an adapter of a method
+ *   that the pack cannot read; `checkpoint`: a model or a part of one; `state`: what a training of ours keeps for
+ *   itself.
  * @property {string} format The name that `krona_ops.formats` has for it; empty where it is no adapter.
  * @property {string} method For a person: `LoKr`, `LoRA`, ...
  * @property {number} layers
@@ -22,7 +23,14 @@ import { group, isUpdate, methodsOf, unreadableMethod } from "./parts.mjs";
 
 const NAMES = new Map(
   Object.entries({
-    lokr: "LoKr", peft: "LoKr", "sd-scripts KronA": "LoKr", diffusekrona: "DiffuseKronA", cdka: "CDKA", loha: "LoHa", lora: "LoRA", diff: "diff",
+    lokr: "LoKr",
+    peft: "LoKr",
+    "sd-scripts KronA": "LoKr",
+    diffusekrona: "DiffuseKronA",
+    cdka: "CDKA",
+    loha: "LoHa",
+    lora: "LoRA",
+    diff: "diff",
   }),
 );
 const PEFT_PREFIX = "base_model.model.";
@@ -33,7 +41,8 @@ const OF_TEXT_ENCODER = [
   /^(?:base_model\.model\.|model\.|lycoris_+)*(?:lora_)?(?:prior_)?(?:te\d?|text_encoders?(?:_?\d)?)[._]/i,
   /(?:^|[._])text_model[._](?:encoder|embeddings)[._]/i,
 ];
-const OF_MODEL = /^(?:model\.diffusion_model|first_stage_model|cond_stage_model|conditioner\.embedders|control_model|model\.control_model)\./;
+const OF_MODEL =
+  /^(?:(?:model\.)?control_model|model\.diffusion_model|first_stage_model|cond_stage_model|conditioner\.embedders)\./;
 const WEIGHTS_OF_A_MODEL = 8;
 const KRONA_KIND = /^krona\.(?:train-state|packed|cache)/;
 
@@ -41,7 +50,7 @@ const KRONA_KIND = /^krona\.(?:train-state|packed|cache)/;
 export function recognise(header) {
   const { layers, strangers } = group(header.shapes);
   const format = formatOf(header, layers);
-  const told = {
+  const facts = {
     kind: kindOf(header, layers, strangers, format),
     format,
     method: NAMES.get(format) ?? "",
@@ -53,12 +62,15 @@ export function recognise(header) {
     hasWorkflow: isWorkflow(header.metadata.get("workflow")),
     hasTextEncoder: false,
   };
-  if (told.kind === "unsupported") told.method = strangers.map((key) => unreadableMethod(key, header.shapes.get(key))).find(Boolean) ?? "";
-  if (told.kind !== "adapter") return { ...told, format: "" };
-  told.layers = count(layers);
-  told.factors = common([...layers].map(([layer, parts]) => factorsOf(parts, format === "diffusekrona" && released(layer) !== null)));
-  told.hasTextEncoder = [...layers.keys()].some((layer) => OF_TEXT_ENCODER.some((pattern) => pattern.test(layer)));
-  return told;
+  if (facts.kind === "unsupported")
+    facts.method = strangers.map((key) => unreadableMethod(key, header.shapes.get(key))).find(Boolean) ?? "";
+  if (facts.kind !== "adapter") return { ...facts, format: "" };
+  facts.layers = count(layers);
+  facts.factors = common(
+    [...layers].map(([layer, parts]) => factorsOf(parts, format === "diffusekrona" && released(layer) !== null)),
+  );
+  facts.hasTextEncoder = [...layers.keys()].some((layer) => OF_TEXT_ENCODER.some((pattern) => pattern.test(layer)));
+  return facts;
 }
 
 /**
@@ -68,17 +80,26 @@ export function recognise(header) {
 function kindOf(header, layers, strangers, format) {
   if (KRONA_KIND.test(header.metadata.get("krona.kind") ?? "")) return "state";
   const weights = strangers.filter(
-    (key) => key.endsWith(".weight") && (header.shapes.get(key)?.length ?? 0) > 1 && unreadableMethod(key) === null && !key.includes(".modules_to_save."),
+    (key) =>
+      key.endsWith(".weight") &&
+      (header.shapes.get(key)?.length ?? 0) > 1 &&
+      unreadableMethod(key) === null &&
+      !key.includes(".modules_to_save."),
   );
   // A model may have a parameter called alpha or diff, an adapter a few weights of its base model.
   const updates = [...layers.values()].filter((parts) => isUpdate(parts.keys())).length;
-  const isModel = weights.length > updates && (weights.length >= WEIGHTS_OF_A_MODEL || weights.some((key) => OF_MODEL.test(key)));
+  const isModel =
+    weights.length > updates && (weights.length >= WEIGHTS_OF_A_MODEL || weights.some((key) => OF_MODEL.test(key)));
   if (isModel) return "checkpoint";
   if (format) return "adapter"; // the server says what it leaves out
   return strangers.some((key) => unreadableMethod(key) !== null) ? "unsupported" : "other";
 }
 
-/** The one format of `krona_ops.formats.FORMATS` that sniffs true; empty where none does. @param {Header} header @param {Layers} layers */
+/**
+ * The one format of `krona_ops.formats.FORMATS` that sniffs true; empty where none does.
+ * @param {Header} header
+ * @param {Layers} layers
+ */
 function formatOf(header, layers) {
   const methods = methodsOf([...layers.values()].flatMap((parts) => [...parts.keys()]));
   if (methods.has("lora") && isDiffuseKrona(header)) return "diffusekrona";
@@ -98,9 +119,15 @@ function hasAlpha(header) {
   return [...header.shapes.keys()].some((key) => key.endsWith(".alpha"));
 }
 
-/** PEFT saves LoKr without alpha, and its own prefix before every name. @param {Header} header @param {Layers} layers */
+/**
+ * PEFT saves LoKr without alpha, and its own prefix before every name.
+ * @param {Header} header
+ * @param {Layers} layers
+ */
 function isPeft(header, layers) {
-  const names = [...layers].filter(([, parts]) => [...parts.keys()].some((part) => part.startsWith("lokr"))).map(([name]) => name);
+  const names = [...layers]
+    .filter(([, parts]) => [...parts.keys()].some((part) => part.startsWith("lokr")))
+    .map(([name]) => name);
   if (names.some((name) => header.shapes.has(`${name}.alpha`))) return false;
   const kind = peftKind(header.metadata.get("adapter_config"));
   return kind ? kind === "LOKR" : names.every((name) => name.startsWith(PEFT_PREFIX));
@@ -109,14 +136,17 @@ function isPeft(header, layers) {
 /** The kind that PEFT's settings name, where they make sense. @param {string | undefined} text */
 function peftKind(text) {
   const config = parsed(text);
-  const kind = String(config?.peft_type ?? "").split(".").pop()?.toUpperCase();
-  const told = [config?.r, config?.[kind === "LORA" ? "lora_alpha" : "alpha"]];
-  return told.every((number) => Number.isFinite(parseFloat(number))) ? kind : null;
+  const kind = String(config?.peft_type ?? "")
+    .split(".")
+    .pop()
+    ?.toUpperCase();
+  const numbers = [config?.r, config?.[kind === "LORA" ? "lora_alpha" : "alpha"]];
+  return numbers.every((number) => Number.isFinite(parseFloat(number))) ? kind : null;
 }
 
 /**
- * What follows a layer's name in the files of the code released with DiffuseKronA, and which of its settings the layer has; null where they
- * hold no such layer.
+ * What follows a layer's name in the files of the code released with DiffuseKronA, and which of its settings the layer
+ * has; null where they hold no such layer.
  * @param {string} layer @returns {[string, string] | null}
  */
 function released(layer) {
@@ -130,8 +160,8 @@ function released(layer) {
 }
 
 /**
- * Files of the code released with DiffuseKronA have an old LoRA's names. A LoRA's `down` and `up` share the rank in every layer, Kronecker
- * factors only by chance; and `down`, which is `Aᵀ`, is the same in all layers of a projection.
+ * Files of the code released with DiffuseKronA have an old LoRA's names. A LoRA's `down` and `up` share the rank in
+ * every layer, Kronecker factors only by chance; and `down`, which is `Aᵀ`, is the same in all layers of a projection.
  * @param {Header} header
  */
 function isDiffuseKrona(header) {
@@ -148,7 +178,11 @@ function isDiffuseKrona(header) {
   }
   const whole = [...pairs.values()].filter((pair) => pair.size === 2);
   const others = whole.filter((pair) => pair.get("down")?.[0] !== pair.get("up")?.[1]).length;
-  return whole.length > 0 && others > 0.1 * whole.length && [...downs.values()].every((shapes) => commonest(shapes) >= 0.9 * shapes.length);
+  return (
+    whole.length > 0 &&
+    others > 0.1 * whole.length &&
+    [...downs.values()].every((shapes) => commonest(shapes) >= 0.9 * shapes.length)
+  );
 }
 
 /** How often the most frequent one occurs. @param {string[]} values */
@@ -161,15 +195,20 @@ function commonest(values) {
 
 /** How many layers are updated; a bias is one of its own. @param {Layers} layers */
 function count(layers) {
-  let found = 0;
+  let updates = 0;
   for (const parts of layers.values()) {
     const methods = methodsOf([...parts.keys()].filter((part) => !["lora_bias", "diff_b", "b_norm"].includes(part)));
-    found += Number(methods.size > 0) + Number(["lora_bias", "diff_b", "b_norm"].some((part) => parts.has(part)));
+    updates += Number(methods.size > 0) + Number(["lora_bias", "diff_b", "b_norm"].some((part) => parts.has(part)));
   }
-  return found;
+  return updates;
 }
 
-/** The shapes of `A` and `B` of a layer. @param {Map<string, number[]>} parts @param {boolean} isOfficial @returns {[number[], number[]] | null} */
+/**
+ * The shapes of `A` and `B` of a layer.
+ * @param {Map<string, number[]>} parts
+ * @param {boolean} isOfficial
+ * @returns {[number[], number[]] | null}
+ */
 function factorsOf(parts, isOfficial) {
   if (isOfficial) {
     const [down, up] = [parts.get("lora_down"), parts.get("lora_up")];
@@ -182,7 +221,11 @@ function factorsOf(parts, isOfficial) {
   return a && b ? [a, b] : null;
 }
 
-/** The shape of a factor that is stored whole, as a product of two, or with a core. @param {Map<string, number[]>} parts @param {string} name */
+/**
+ * The shape of a factor that is stored whole, as a product of two, or with a core.
+ * @param {Map<string, number[]>} parts
+ * @param {string} name
+ */
 function whole(parts, name) {
   const [up, down] = [parts.get(`${name}_a`), parts.get(`${name}_b`)];
   if (!up || !down) return parts.get(name) ?? null;
@@ -193,14 +236,14 @@ function whole(parts, name) {
 /** Pairs by how often they occur. @param {([number[], number[]] | null)[]} pairs */
 function common(pairs) {
   /** @type {Map<string, {a: number[], b: number[], layers: number}>} */
-  const found = new Map();
+  const counts = new Map();
   for (const pair of pairs) {
     if (!pair) continue;
     const key = JSON.stringify(pair);
-    const known = found.get(key) ?? { a: pair[0], b: pair[1], layers: 0 };
-    found.set(key, { ...known, layers: known.layers + 1 });
+    const entry = counts.get(key) ?? { a: pair[0], b: pair[1], layers: 0 };
+    counts.set(key, { ...entry, layers: entry.layers + 1 });
   }
-  return [...found.values()].sort((one, other) => other.layers - one.layers);
+  return [...counts.values()].sort((one, other) => other.layers - one.layers);
 }
 
 /** Whether it is a graph that the editor opens. @param {string | undefined} text */

@@ -18,14 +18,19 @@ export function addRow(file, t) {
   const state = element("span", { class: "krona-upload-state" }, t("waiting"));
   const bar = element("progress", { max: Math.max(file.size, 1), value: 0, "aria-label": file.name });
   const stop = () => cancelled.abort();
-  const button = element("button", { type: "button", "aria-label": t("cancelOf", { file: file.name }), title: t("cancel"), onclick: stop }, "✕");
+  const button = element(
+    "button",
+    { type: "button", "aria-label": t("cancelOf", { file: file.name }), title: t("cancel"), onclick: stop },
+    "✕",
+  );
   const row = element("li", { class: "krona-upload" }, label, button, bar, state);
   list(t).append(row);
   return {
     signal: cancelled.signal,
     show(sent) {
       bar.value = sent;
-      state.textContent = sent < file.size ? t("progress", { done: megabytes(sent), size: megabytes(file.size) }) : t("checking");
+      state.textContent =
+        sent < file.size ? t("progress", { done: megabytes(sent), size: megabytes(file.size) }) : t("checking");
     },
     remove() {
       row.remove();
@@ -40,7 +45,14 @@ function list(t) {
   const there = document.querySelector(".krona-uploads ul");
   if (there) return /** @type {HTMLElement} */ (there);
   const made = element("ul");
-  document.body.append(element("section", { class: "krona-panel krona-uploads", "aria-label": t("uploads") }, element("h2", {}, t("uploads")), made));
+  document.body.append(
+    element(
+      "section",
+      { class: "krona-panel krona-uploads", "aria-label": t("uploads") },
+      element("h2", {}, t("uploads")),
+      made,
+    ),
+  );
   return made;
 }
 

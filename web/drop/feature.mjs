@@ -22,16 +22,19 @@ export const drop = {
       id: SETTING,
       // Its words in other languages are in locales/, as all settings' are.
       name: "KronA: Largest file to upload",
-      tooltip: "In megabytes. Adapters that are dropped on the canvas, or chosen with a loader's Upload button, are sent up to this size.",
+      tooltip:
+        "In megabytes. Adapters that are dropped on the canvas, or chosen with a loader's Upload button, are sent up to this size.",
       type: "number",
       defaultValue: LARGEST,
       attrs: { min: 1, step: 1 },
     },
   ],
-  commands: [{ id: "KronA.AddFiles", label: () => t("command"), icon: "pi pi-upload", function: () => void addFiles() }],
+  commands: [
+    { id: "KronA.AddFiles", label: () => t("command"), icon: "pi pi-upload", function: () => void addFiles() },
+  ],
   menuCommands: [{ path: ["Extensions", "KronA"], commands: ["KronA.AddFiles"] }],
   setup() {
-    // In the capture phase, before ComfyUI looks at the files; it does nothing with an event whose default is prevented.
+    // In the capture phase, before ComfyUI looks at the files; it leaves an event alone whose default is prevented.
     window.addEventListener("drop", onDrop, true);
   },
 };
@@ -48,7 +51,10 @@ function onDrop(event) {
   void take(files, point);
 }
 
-/** ComfyUI marks the node under a drag and unmarks it at the end, which it does not hear of any more. @param {DragEvent} event */
+/**
+ * ComfyUI marks the node under a drag and unmarks it at the end, which it does not hear of any more.
+ * @param {DragEvent} event
+ */
 function endDrag(event) {
   app.dragOverNode = null;
   event.target?.dispatchEvent(new DragEvent("dragleave", { bubbles: true }));
@@ -90,11 +96,11 @@ async function load(adapters, place) {
     if (answer !== "load") return;
   }
   const sent = await sendAll(adapters.map((adapter) => adapter.file));
-  const found = adapters.flatMap((adapter, number) => {
+  const files = adapters.flatMap((adapter, number) => {
     const name = sent[number];
     return name === null ? [] : [{ name, hasTextEncoder: adapter.facts.hasTextEncoder }];
   });
-  if (found.length) await put(found, place);
+  if (files.length) await put(files, place);
 }
 
 /** @param {import("./place.mjs").Loaded[]} files @param {ReturnType<typeof where>} place */

@@ -29,7 +29,8 @@ export function modelWiresAt(canvas, point) {
 /**
  * Where wires come from: a node's output, or an input of the subgraph that is open.
  * @param {any} graph @param {any} wire
- * @returns {{connect: Connect, sibling: (type: string) => {wires: any[], connect: Connect} | null}} `sibling`: the same node's output of a type.
+ * @returns {{connect: Connect, sibling: (type: string) => {wires: any[], connect: Connect} | null}} `sibling`: the same
+ *   node's output of a type.
  */
 function source(graph, wire) {
   const node = graph.getNodeById(wire.origin_id);
@@ -48,7 +49,13 @@ function source(graph, wire) {
   };
 }
 
-/** Let a wire come from another output; its reroutes stay with it. @param {any} graph @param {any} wire @param {any} node @param {string} output */
+/**
+ * Let a wire come from another output; its reroutes stay with it.
+ * @param {any} graph
+ * @param {any} wire
+ * @param {any} node
+ * @param {string} output
+ */
 function lead(graph, wire, node, output) {
   const slot = node.findOutputSlot(output);
   const target = graph.getNodeById(wire.target_id);
@@ -57,8 +64,8 @@ function lead(graph, wire, node, output) {
 }
 
 /**
- * Put a node with `model` (and `clip`) inputs and outputs into wires; the text encoder goes through it too where `withClip` says so and the
- * wires come from a node that has one.
+ * Put a node with `model` (and `clip`) inputs and outputs into wires; the text encoder goes through it too where
+ * `withClip` says so and the wires come from a node that has one.
  * @param {any} graph @param {any[]} wires @param {any} node @param {boolean} withClip
  */
 export function insert(graph, wires, node, withClip) {

@@ -1,5 +1,8 @@
 // @ts-check
-/** Which dropped files are ours to look at, told by their names: that has to be known before anything of them can be read. */
+/**
+ * Which dropped files are ours to look at, told by their names: that has to be known before anything of them can be
+ * read.
+ */
 
 const SAFETENSORS = [".safetensors", ".sft"];
 const PICKLES = [".pt", ".pth", ".ckpt", ".bin", ".pkl"];
@@ -18,7 +21,10 @@ export function suffixOf(name) {
   return /\.[^.]+$/.exec(name)?.[0].toLowerCase() ?? "";
 }
 
-/** Whether a drop is looked at: it has a file that may be an adapter, or must not be opened. @param {{name: string}[]} files */
+/**
+ * Whether a drop is looked at: it has a file that may be an adapter, or must not be opened.
+ * @param {{name: string}[]} files
+ */
 export function isForUs(files) {
   return files.some((file) => kindOf(file.name) !== "other");
 }

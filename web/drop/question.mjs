@@ -24,7 +24,8 @@ export function askWhatToDo(file, t) {
       ),
     );
     const dialog = element("dialog", { class: "krona-dialog krona-question", "aria-labelledby": heading.id }, form);
-    dialog.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => event.stopPropagation()); // the editor has shortcuts on plain keys
+    // The editor has shortcuts on plain keys.
+    dialog.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => event.stopPropagation());
     dialog.addEventListener("close", () => {
       dialog.remove();
       resolve(dialog.returnValue === "load" || dialog.returnValue === "open" ? dialog.returnValue : null);

@@ -14,7 +14,8 @@ export const LARGEST = 4096;
 
 /**
  * @param {File[]} files Known to be adapters.
- * @returns {Promise<(string | null)[]>} Their names in the loaders' menus, which know them by now; null for what was cancelled or refused.
+ * @returns {Promise<(string | null)[]>} Their names in the loaders' menus, which know them by now; null for what was
+ *   cancelled or refused.
  */
 export async function sendAll(files) {
   const queue = files.map((file) => ({ file, row: isAllowed(file) ? addRow(file, t) : null }));
@@ -29,7 +30,10 @@ export async function sendAll(files) {
   return names;
 }
 
-/** Whether it may be as large as it is; the server asks the same, but only once all of it might have been sent. @param {File} file */
+/**
+ * Whether it may be as large as it is; the server asks the same, but only once all of it might have been sent.
+ * @param {File} file
+ */
 function isAllowed(file) {
   const most = Number(app.extensionManager.setting.get(SETTING) ?? LARGEST);
   if (file.size <= most * 1e6) return true;
@@ -41,7 +45,8 @@ function isAllowed(file) {
 async function send(file, row) {
   try {
     const answer = await upload(file, { onProgress: row.show, signal: row.signal });
-    if (answer && !answer.is_new && answer.name !== file.name) toast("info", t("reused", { file: file.name, name: answer.name }));
+    if (answer && !answer.is_new && answer.name !== file.name)
+      toast("info", t("reused", { file: file.name, name: answer.name }));
     return answer;
   } catch (error) {
     if (!(error instanceof UploadFailed)) throw error;

@@ -1,7 +1,10 @@
 // @ts-check
 /** Colours of the heat map: logarithmic, because an adapter's parts differ by factors, not by amounts. */
 
-/** From little to much: matplotlib's magma, reversed, read off at equal distances; dark grounds take it the other way round. */
+/**
+ * From little to much: matplotlib's magma, reversed, read off at equal distances; dark grounds take it the other way
+ * round.
+ */
 const STOPS = [
   [252, 253, 191],
   [254, 186, 128],
@@ -14,13 +17,15 @@ const STOPS = [
 const DECADES = 3;
 
 /**
- * Where values stand between the least and the most that is shown. As in the picture that the node draws, it spans three powers of ten at
- * most, so that one still part does not bleach the others.
+ * Where values stand between the least and the most that is shown. As in the picture that the node draws, it spans
+ * three powers of ten at most, so that one still part does not bleach the others.
  * @param {(number | null)[]} values
  * @returns {(value: number) => number} From 0 to 1.
  */
 export function scale(values) {
-  const seen = /** @type {number[]} */ (values.filter((value) => value !== null && Number.isFinite(value) && value > 0));
+  const seen = /** @type {number[]} */ (
+    values.filter((value) => value !== null && Number.isFinite(value) && value > 0)
+  );
   const high = seen.length ? Math.max(...seen) : 1;
   const low = seen.length ? Math.max(Math.min(...seen), high / 10 ** DECADES) : high / 10;
   const span = Math.log(high / low) || 1;

@@ -26,9 +26,18 @@ export const heat = {
 
 /** @param {any} node */
 function attach(node) {
-  const place = element("div", { class: "krona-card krona-heat-card" }, element("p", { class: "krona-heat-readout" }, t("empty")));
-  place.addEventListener("wheel", (/** @type {WheelEvent} */ event) => event.stopPropagation()); // scroll the table, not the canvas
-  node.addDOMWidget("krona_heat", "krona_heat", place, { serialize: false, hideOnZoom: false, getMinHeight: () => HEIGHT });
+  const place = element(
+    "div",
+    { class: "krona-card krona-heat-card" },
+    element("p", { class: "krona-heat-readout" }, t("empty")),
+  );
+  // The wheel scrolls the table, not the canvas.
+  place.addEventListener("wheel", (/** @type {WheelEvent} */ event) => event.stopPropagation());
+  node.addDOMWidget("krona_heat", "krona_heat", place, {
+    serialize: false,
+    hideOnZoom: false,
+    getMinHeight: () => HEIGHT,
+  });
   node.setSize([Math.max(node.size[0], WIDTH), Math.max(node.size[1], node.computeSize()[1])]);
   chain(node, "onExecuted", (/** @type {any} */ output) => {
     const grid = output?.krona_grid?.[0];
@@ -44,22 +53,29 @@ function show(node, place, grid) {
   }
   const scrolled = place.querySelector(".krona-heat-scroll")?.scrollTop ?? 0;
   const rules = weightsNodes(node).map(rulesOf);
-  const strength = (/** @type {string} */ selector) => rules.map((widget) => strengthOf(String(widget.value), selector)).find((found) => found !== null) ?? null;
-  place.replaceChildren(heatTable(grid, { t, isDark: isDark(place), strength, choose: (row) => void choose(node, place, grid, row) }));
+  const strength = (/** @type {string} */ selector) =>
+    rules.map((widget) => strengthOf(String(widget.value), selector)).find((number) => number !== null) ?? null;
+  place.replaceChildren(
+    heatTable(grid, { t, isDark: isDark(place), strength, choose: (row) => void choose(node, place, grid, row) }),
+  );
   /** @type {HTMLElement} */ (place.querySelector(".krona-heat-scroll")).scrollTop = scrolled;
 }
 
 /** @param {any} node @param {HTMLElement} place @param {import("./map.mjs").Grid} grid @param {number} row */
 async function choose(node, place, grid, row) {
-  const nodes = weightsNodes(node);
-  if (!nodes.length && !addWeights(node)) return;
-  const found = nodes.length ? nodes : weightsNodes(node);
+  const there = weightsNodes(node);
+  if (!there.length && !addWeights(node)) return;
+  const nodes = there.length ? there : weightsNodes(node);
   const selector = grid.selectors[row];
-  const strength = strengthOf(String(rulesOf(found[0]).value), selector) ?? 1;
-  const question = { block: grid.blocks[row], strength, nodes: found.map((n, value) => ({ label: `${n.title} (${n.id})`, value })) };
+  const strength = strengthOf(String(rulesOf(nodes[0]).value), selector) ?? 1;
+  const question = {
+    block: grid.blocks[row],
+    strength,
+    nodes: nodes.map((n, value) => ({ label: `${n.title} (${n.id})`, value })),
+  };
   const answer = await askStrength(question, t);
   if (answer) {
-    const weights = found[answer.node];
+    const weights = nodes[answer.node];
     const rules = withStrength(String(rulesOf(weights).value), selector, answer.strength);
     void inOneStep(() => setValue(weights, "rules", rules));
   }
@@ -74,8 +90,12 @@ function addWeights(node) {
     toast("info", t("impossible"));
     return false;
   }
-  // Empty rules, said: the editor may hand a new node the text of one that had its number in a graph before.
-  const how = { at: leftOf(user, [...node.graph.nodes]), values: { rules: "" }, into: { node: user, input: "weights" } };
+  // Rules are set although they are empty: the editor may give a new node the text of an old one with the same number.
+  const how = {
+    at: leftOf(user, [...node.graph.nodes]),
+    values: { rules: "" },
+    into: { node: user, input: "weights" },
+  };
   void inOneStep(() => addNode(node.graph, "KronaWeights", how));
   return true;
 }
@@ -87,6 +107,8 @@ function rulesOf(node) {
 
 /** Whether the text there is light, which it is on dark grounds. @param {HTMLElement} place */
 function isDark(place) {
-  const channels = getComputedStyle(place).color.match(/[\d.]+/g)?.map(Number) ?? [255, 255, 255];
+  const channels = getComputedStyle(place)
+    .color.match(/[\d.]+/g)
+    ?.map(Number) ?? [255, 255, 255];
   return channels[0] + channels[1] + channels[2] > 384;
 }

@@ -4,10 +4,11 @@ import { element } from "../dom.mjs";
 import { cellColours, scale, short } from "./colours.mjs";
 
 /**
- * @typedef {{name: string, block: string, role: string, form: string, parameters: number, norm: number | null, rms: number | null,
- *   effective_rank: number | null}} LayerFacts
- * @typedef {{title: string, subtitle: string, measure: string, blocks: string[], roles: string[], values: (number | null)[][],
- *   of_blocks: number[], of_roles: number[], selectors: string[], layers: LayerFacts[]}} Grid As the server's `krona_grid`.
+ * @typedef {{name: string, block: string, role: string, form: string, parameters: number, norm: number | null,
+ *   rms: number | null, effective_rank: number | null}} LayerFacts
+ * @typedef {{title: string, subtitle: string, measure: string, blocks: string[], roles: string[],
+ *   values: (number | null)[][], of_blocks: number[], of_roles: number[], selectors: string[],
+ *   layers: LayerFacts[]}} Grid As the server's `krona_grid`.
  * @typedef {(key: string, values?: Record<string, string | number>) => string} Translate
  */
 
@@ -24,7 +25,7 @@ const NAMED = 6;
 export function heatTable(grid, options) {
   const { t } = options;
   const readout = element("p", { class: "krona-heat-readout", "aria-live": "polite" }, t("how"));
-  const told = (/** @type {number} */ row, /** @type {number | null} */ column) => () =>
+  const tell = (/** @type {number} */ row, /** @type {number | null} */ column) => () =>
     readout.replaceChildren(...describe(grid, row, column, t));
   const part = scale(grid.values.flat());
   const rows = grid.blocks.map((block, row) => {
@@ -32,17 +33,33 @@ export function heatTable(grid, options) {
     const label = element(
       "button",
       {
-        type: "button", class: "krona-heat-block", title: block, onclick: (/** @type {any} */ event) => options.choose(row, event.currentTarget),
-        onmouseenter: told(row, null), onfocus: told(row, null),
+        type: "button",
+        class: "krona-heat-block",
+        title: block,
+        onclick: (/** @type {any} */ event) => options.choose(row, event.currentTarget),
+        onmouseenter: tell(row, null),
+        onfocus: tell(row, null),
       },
       block,
       set === null ? null : element("span", { class: "krona-heat-strength" }, `×${set}`),
     );
-    const cells = grid.values[row].map((value, column) => cell(value, part, options.isDark, () => options.choose(row, label), told(row, column)));
+    const cells = grid.values[row].map((value, column) =>
+      cell(value, part, options.isDark, () => options.choose(row, label), tell(row, column)),
+    );
     return element("tr", {}, element("th", { scope: "row" }, label), ...cells);
   });
-  const head = element("tr", {}, element("td"), ...grid.roles.map((role) => element("th", { scope: "col" }, element("span", {}, role))));
-  const table = element("table", { "aria-label": `${grid.title}: ${grid.measure}`, onkeydown: walk }, element("thead", {}, head), element("tbody", {}, ...rows));
+  const head = element(
+    "tr",
+    {},
+    element("td"),
+    ...grid.roles.map((role) => element("th", { scope: "col" }, element("span", {}, role))),
+  );
+  const table = element(
+    "table",
+    { "aria-label": `${grid.title}: ${grid.measure}`, onkeydown: walk },
+    element("thead", {}, head),
+    element("tbody", {}, ...rows),
+  );
   return element(
     "div",
     { class: "krona-heat" },
@@ -53,13 +70,20 @@ export function heatTable(grid, options) {
 }
 
 /**
- * @param {number | null} value @param {(value: number) => number} part @param {boolean} isDark @param {() => void} choose
- * @param {() => void} told
+ * @param {number | null} value
+ * @param {(value: number) => number} part
+ * @param {boolean} isDark
+ * @param {() => void} choose
+ * @param {() => void} tell
  */
-function cell(value, part, isDark, choose, told) {
+function cell(value, part, isDark, choose, tell) {
   if (value === null) return element("td", { class: "krona-heat-none" });
   const { ground, ink } = cellColours(part(value), isDark);
-  return element("td", { style: { background: ground, color: ink }, onclick: choose, onmouseenter: told }, short(value));
+  return element(
+    "td",
+    { style: { background: ground, color: ink }, onclick: choose, onmouseenter: tell },
+    short(value),
+  );
 }
 
 /** Up and down go from block to block. @param {KeyboardEvent} event */

@@ -1,25 +1,34 @@
 // @ts-check
-/** The text of a KronA Weights node: `selector=strength`, separated by commas or lines; the last that matches a layer counts. */
+/**
+ * The text of a KronA Weights node: `selector=strength`, separated by commas or lines; the last that matches a layer
+ * counts.
+ */
 
-/** As `krona_ops/operations/strengths.py` reads it: a regular expression between slashes may hold commas and equals signs. */
+/**
+ * As `krona_ops/operations/strengths.py` reads it: a regular expression between slashes may hold commas and equals
+ * signs.
+ */
 const ENTRY = /[^\S\n]*(\/(?:\\.|[^/\\\n])*\/|[^=,\n]*?)[^\S\n]*(?:=[^\S\n]*([^,\n]*?)[^\S\n]*)?([,\n]|$)/y;
 
 /**
- * @typedef {{selector: string, strength: string, start: number, end: number}} Entry With its place in the text, separator included.
+ * @typedef {{selector: string, strength: string, start: number, end: number}} Entry With its place in the text,
+ *   separator included.
  * @param {string} text
  * @returns {Entry[]} In order, empty ones left out.
  */
 export function entries(text) {
-  const plain = text.replace(/(^|\s)#[^\n]*/g, (comment) => comment.replace(/[^\n]/g, " ")); // the same length: places are kept
-  const found = [];
+  // Comments become spaces of the same length, so that places in the text stay.
+  const plain = text.replace(/(^|\s)#[^\n]*/g, (comment) => comment.replace(/[^\n]/g, " "));
+  const list = [];
   ENTRY.lastIndex = 0;
   while (ENTRY.lastIndex < plain.length) {
     const start = ENTRY.lastIndex;
     const match = ENTRY.exec(plain);
     if (!match) break;
-    if (match[1].trim()) found.push({ selector: match[1].trim(), strength: match[2] ?? "", start, end: ENTRY.lastIndex });
+    if (match[1].trim())
+      list.push({ selector: match[1].trim(), strength: match[2] ?? "", start, end: ENTRY.lastIndex });
   }
-  return found;
+  return list;
 }
 
 /**
@@ -35,7 +44,8 @@ export function strengthOf(text, selector) {
 }
 
 /**
- * The text with this strength: an earlier entry for the selector is taken out, and the new one goes last, where no other overrides it.
+ * The text with this strength: an earlier entry for the selector is taken out, and the new one goes last, where no
+ * other overrides it.
  * @param {string} text
  * @param {string} selector
  * @param {number | null} strength `null` takes the entry out.

@@ -11,16 +11,16 @@
 export function users(node) {
   const graph = node.graph;
   const seen = new Set([node]);
-  const found = [];
+  const nodes = [];
   const open = origins(graph, node);
   while (open.length) {
     const next = open.shift();
     if (seen.has(next)) continue;
     seen.add(next);
-    found.push(next);
+    nodes.push(next);
     open.push(...origins(graph, next), ...targets(graph, next));
   }
-  return found;
+  return nodes;
 }
 
 /**
@@ -28,13 +28,13 @@ export function users(node) {
  * @returns {LNode[]} The KronaWeights nodes that act on its adapter.
  */
 export function weightsNodes(node) {
-  const found = new Set();
+  const nodes = new Set();
   for (const user of users(node)) {
     const slot = weightsSlot(user);
     const origin = slot && linked(node.graph, slot);
-    if (origin?.type === "KronaWeights") found.add(origin);
+    if (origin?.type === "KronaWeights") nodes.add(origin);
   }
-  return [...found];
+  return [...nodes];
 }
 
 /**
@@ -65,6 +65,11 @@ function origins(graph, node) {
 /** @param {any} graph @param {LNode} node @returns {LNode[]} */
 function targets(graph, node) {
   const slots = (node.outputs ?? []).filter((/** @type {any} */ slot) => slot.type === "KRONA");
-  const links = slots.flatMap((/** @type {any} */ slot) => slot.links ?? []).map((/** @type {any} */ id) => graph.getLink(id));
-  return links.filter(Boolean).map((/** @type {Link} */ link) => graph.getNodeById(link.target_id)).filter(Boolean);
+  const links = slots
+    .flatMap((/** @type {any} */ slot) => slot.links ?? [])
+    .map((/** @type {any} */ id) => graph.getLink(id));
+  return links
+    .filter(Boolean)
+    .map((/** @type {Link} */ link) => graph.getNodeById(link.target_id))
+    .filter(Boolean);
 }

@@ -1,5 +1,8 @@
 // @ts-check
-/** Text to the clipboard, also where the page came by plain HTTP from another machine and the browser offers no clipboard. */
+/**
+ * Text to the clipboard, also where the page came by plain HTTP from another machine and the browser offers no
+ * clipboard.
+ */
 import { element } from "../dom.mjs";
 
 /** @param {string} text @returns {Promise<boolean>} Whether it is there now. */

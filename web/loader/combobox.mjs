@@ -1,5 +1,8 @@
 // @ts-check
-/** A field that finds one of many names: the combobox pattern of the ARIA practices, with a list that opens over everything. */
+/**
+ * A field that finds one of many names: the combobox pattern of the ARIA practices, with a list that opens over
+ * everything.
+ */
 import { element } from "../dom.mjs";
 import { find } from "./search.mjs";
 
@@ -13,23 +16,38 @@ let count = 0;
  */
 export function combobox({ names, current, choose, t }) {
   const id = `krona-found-${++count}`;
-  const list = element("ul", { class: "krona-card krona-found", role: "listbox", id, popover: "manual", "aria-label": t("found") });
+  const list = element("ul", {
+    class: "krona-card krona-found",
+    role: "listbox",
+    id,
+    popover: "manual",
+    "aria-label": t("found"),
+  });
   const input = element("input", {
     ...{ type: "text", class: "krona-search", placeholder: t("search"), autocomplete: "off", spellcheck: false },
-    ...{ role: "combobox", "aria-label": t("searchLabel"), "aria-autocomplete": "list", "aria-expanded": "false", "aria-controls": id },
+    ...{
+      role: "combobox",
+      "aria-label": t("searchLabel"),
+      "aria-autocomplete": "list",
+      "aria-expanded": "false",
+      "aria-controls": id,
+    },
   });
   /** @type {string[]} */
-  let found = [];
+  let matches = [];
   let active = -1;
 
   function open() {
-    found = find(names(), input.value);
-    active = input.value.trim() ? Math.min(0, found.length - 1) : found.indexOf(current());
+    matches = find(names(), input.value);
+    active = input.value.trim() ? Math.min(0, matches.length - 1) : matches.indexOf(current());
     if (active >= MOST_SHOWN) active = -1;
-    const options = found.slice(0, MOST_SHOWN).map((name, at) => option(name, at));
-    const rest = found.length > MOST_SHOWN && t("more", { count: found.length - MOST_SHOWN });
-    const note = found.length ? rest : t("nothing");
-    list.replaceChildren(...options, ...(note ? [element("li", { class: "krona-found-note", role: "presentation" }, note)] : []));
+    const options = matches.slice(0, MOST_SHOWN).map((name, at) => option(name, at));
+    const rest = matches.length > MOST_SHOWN && t("more", { count: matches.length - MOST_SHOWN });
+    const note = matches.length ? rest : t("nothing");
+    list.replaceChildren(
+      ...options,
+      ...(note ? [element("li", { class: "krona-found-note", role: "presentation" }, note)] : []),
+    );
     if (!list.isConnected) document.body.append(list);
     if (!list.matches(":popover-open")) list.showPopover();
     place();
@@ -48,7 +66,8 @@ export function combobox({ names, current, choose, t }) {
   /** @param {string} name @param {number} at */
   function option(name, at) {
     const made = element("li", { role: "option", id: `${id}-${at}`, "aria-selected": "false", title: name }, name);
-    made.addEventListener("pointerdown", (/** @type {Event} */ event) => event.preventDefault()); // the field keeps the focus
+    // The field keeps the focus.
+    made.addEventListener("pointerdown", (/** @type {Event} */ event) => event.preventDefault());
     made.addEventListener("click", () => take(at));
     return made;
   }
@@ -65,7 +84,8 @@ export function combobox({ names, current, choose, t }) {
   }
 
   function mark() {
-    for (const [at, node] of [...list.querySelectorAll("[role=option]")].entries()) node.setAttribute("aria-selected", String(at === active));
+    for (const [at, node] of [...list.querySelectorAll("[role=option]")].entries())
+      node.setAttribute("aria-selected", String(at === active));
     const marked = list.querySelector("[aria-selected=true]");
     marked?.scrollIntoView({ block: "nearest" });
     if (marked) input.setAttribute("aria-activedescendant", marked.id);
@@ -74,14 +94,14 @@ export function combobox({ names, current, choose, t }) {
 
   /** @param {number} step */
   function move(step) {
-    const shown = Math.min(found.length, MOST_SHOWN);
+    const shown = Math.min(matches.length, MOST_SHOWN);
     if (shown) active = (active + step + shown + (active < 0 && step < 0 ? 1 : 0)) % shown;
     mark();
   }
 
   /** @param {number} at */
   function take(at) {
-    const name = found[at];
+    const name = matches[at];
     input.value = "";
     close();
     if (name !== undefined) choose(name);

@@ -1,5 +1,8 @@
 // @ts-check
-/** Nodes that load an adapter show what they hold, and find another by parts of its name; nodes that apply one show how much of it fits. */
+/**
+ * Nodes that load an adapter show what they hold, and find another by parts of its name; nodes that apply one show how
+ * much of it fits.
+ */
 import { element } from "../dom.mjs";
 import { LOADERS } from "../drop/place.mjs";
 import { chain } from "../graph.mjs";
@@ -31,7 +34,9 @@ export const loader = {
   nodeCreated(node) {
     const isLoader = LOADERS.includes(node.comfyClass);
     if (!isLoader && !APPLIERS.includes(node.comfyClass)) return;
-    const coverage = APPLIERS.includes(node.comfyClass) ? element("div", { class: "krona-fit" }, note(t("notRun"))) : null;
+    const coverage = APPLIERS.includes(node.comfyClass)
+      ? element("div", { class: "krona-fit" }, note(t("notRun")))
+      : null;
     if (isLoader) attachLoader(node, coverage);
     else addPlace(node, element("div", { class: "krona-card krona-fit-only" }, coverage), LINE);
     if (coverage) showCoverage(node, coverage);
@@ -51,7 +56,8 @@ function attachLoader(node, coverage) {
     const missing = node.computeSize()[1] - (saved?.size?.[1] ?? Infinity);
     if (missing > 0) resize(Math.max(LEAST, COMFORTABLE - missing));
   });
-  node.onDragOver ??= (/** @type {DragEvent} */ event) => [...(event.dataTransfer?.items ?? [])].some((item) => item.kind === "file");
+  node.onDragOver ??= (/** @type {DragEvent} */ event) =>
+    [...(event.dataTransfer?.items ?? [])].some((item) => item.kind === "file");
 }
 
 /**
@@ -65,7 +71,11 @@ function addPlace(node, place, height) {
     place.style.setProperty("--krona-height", `${height}px`);
   };
   resize(height);
-  const widget = node.addDOMWidget("krona_info", "krona_info", place, { serialize: false, getMinHeight: () => height + 2 * MARGIN, margin: MARGIN });
+  const widget = node.addDOMWidget("krona_info", "krona_info", place, {
+    serialize: false,
+    getMinHeight: () => height + 2 * MARGIN,
+    margin: MARGIN,
+  });
   widget.serialize = false; // the option is about what is sent, this about what is saved
   const [width, least] = node.computeSize();
   node.setSize([Math.max(width, WIDTH), Math.max(node.size[1], least)]);
@@ -75,7 +85,7 @@ function addPlace(node, place, height) {
 /** @param {any} node @param {HTMLElement} place */
 function showCoverage(node, place) {
   chain(node, "onExecuted", (/** @type {any} */ output) => {
-    const told = output?.krona_coverage?.[0];
-    if (told) place.replaceChildren(coverageLine(told, t));
+    const coverage = output?.krona_coverage?.[0];
+    if (coverage) place.replaceChildren(coverageLine(coverage, t));
   });
 }

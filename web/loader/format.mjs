@@ -5,13 +5,25 @@
 
 /**
  * @typedef {object} Facts The answer of `GET /krona/adapter` (docs/api.md).
- * @property {string} name @property {string} title @property {string} base @property {string} method @property {number} layers
- * @property {{a: number[], b: number[], layers: number}[]} factors @property {number | null} rank @property {number} bytes
+ * @property {string} name
+ * @property {string} title
+ * @property {string} base
+ * @property {string} method
+ * @property {number} layers
+ * @property {{a: number[], b: number[], layers: number}[]} factors
+ * @property {number | null} rank
+ * @property {number} bytes
  * @property {{method: string, reason: string, names: string[]}[]} left_out
- * @property {string[]} trigger @property {string} description @property {boolean} has_thumbnail @property {number} modified
+ * @property {string[]} trigger
+ * @property {string} description
+ * @property {boolean} has_thumbnail
+ * @property {number} modified
  */
 
-/** The commonest pair of factors, such as `64×4 ⊗ 20×320`; empty where there is none. @param {Facts["factors"]} factors */
+/**
+ * The commonest pair of factors, such as `64×4 ⊗ 20×320`; empty where there is none.
+ * @param {Facts["factors"]} factors
+ */
 export function product(factors) {
   const [most] = factors;
   return most ? `${most.a.join("×")} ⊗ ${most.b.join("×")}` : "";
@@ -39,7 +51,11 @@ export function numbers(facts, t) {
   ].filter(Boolean);
 }
 
-/** What of the file is not used, by method, and in full for a tooltip. @param {Facts["left_out"]} leftOut @param {Translate} t */
+/**
+ * What of the file is not used, by method, and in full for a tooltip.
+ * @param {Facts["left_out"]} leftOut
+ * @param {Translate} t
+ */
 export function unread(leftOut, t) {
   const methods = leftOut.map((one) => t("leftOutOne", { method: one.method, count: one.names.length }));
   return {

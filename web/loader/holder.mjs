@@ -31,7 +31,8 @@ export class Holder {
 
   #controls() {
     const { node, t, widget } = this;
-    const values = () => (typeof widget.options.values === "function" ? widget.options.values() : widget.options.values) ?? [];
+    const values = () =>
+      (typeof widget.options.values === "function" ? widget.options.values() : widget.options.values) ?? [];
     const search = combobox({
       names: () => values().map(String),
       current: () => String(widget.value),
@@ -39,7 +40,11 @@ export class Holder {
       t,
     });
     const send = () => void replaceFile(node);
-    const button = element("button", { type: "button", class: "krona-button", title: t("uploadTip"), onclick: send }, t("upload"));
+    const button = element(
+      "button",
+      { type: "button", class: "krona-button", title: t("uploadTip"), onclick: send },
+      t("upload"),
+    );
     return element("div", { class: "krona-find" }, search, button);
   }
 

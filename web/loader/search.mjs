@@ -2,16 +2,20 @@
 /** Finding a file by any parts of its name. */
 
 /**
- * The names that hold every part, whatever its case and their order; those that hold one at the beginning of a word come first.
+ * The names that hold every part, whatever its case and their order; those that hold one at the beginning of a word
+ * come first.
  * @param {string[]} names
  * @param {string} query Parts with spaces between them; without any, every name is found.
  * @returns {string[]}
  */
 export function find(names, query) {
   const parts = plain(query).split(/\s+/).filter(Boolean);
-  const found = names.filter((name) => parts.every((part) => plain(name).includes(part)));
+  const matches = names.filter((name) => parts.every((part) => plain(name).includes(part)));
   const score = (/** @type {string} */ name) => parts.filter((part) => beginsWord(plain(name), part)).length;
-  return found.map((name) => ({ name, score: score(name) })).sort((a, b) => b.score - a.score).map(({ name }) => name);
+  return matches
+    .map((name) => ({ name, score: score(name) }))
+    .sort((a, b) => b.score - a.score)
+    .map(({ name }) => name);
 }
 
 /** Upper and lower case, and the several ways to write one accented letter, are the same. @param {string} text */

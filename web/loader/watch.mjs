@@ -2,17 +2,17 @@
 /** Noticing every change of a widget's value. */
 
 /**
- * Call back whenever a widget's value has become another, whoever changes it: a person (who comes through `callback`), a program that sets `value`, a
- * graph that is loaded.
+ * Call back whenever a widget's value has become another, whoever changes it: a person (who comes through `callback`),
+ * a program that sets `value`, a graph that is loaded.
  * @param {any} widget
  * @param {() => void} onChange
  * @returns {() => void} Looks whether the value has changed unnoticed, as in a store that the widget reads.
  */
 export function watchValue(widget, onChange) {
-  let known = widget.value;
+  let last = widget.value;
   const check = () => {
-    if (widget.value === known) return;
-    known = widget.value;
+    if (widget.value === last) return;
+    last = widget.value;
     onChange();
   };
   const { callback } = widget;
@@ -38,9 +38,12 @@ export function watchValue(widget, onChange) {
 function accessors(widget) {
   let owner = widget;
   while (owner && !Object.hasOwn(owner, "value")) owner = Object.getPrototypeOf(owner);
-  const found = owner && Object.getOwnPropertyDescriptor(owner, "value");
-  if (found?.get && found?.set) {
-    return { get: () => found.get?.call(widget), set: (/** @type {any} */ value) => found.set?.call(widget, value) };
+  const property = owner && Object.getOwnPropertyDescriptor(owner, "value");
+  if (property?.get && property?.set) {
+    return {
+      get: () => property.get?.call(widget),
+      set: (/** @type {any} */ value) => property.set?.call(widget, value),
+    };
   }
   let own = widget.value;
   return { get: () => own, set: (/** @type {any} */ value) => (own = value) };

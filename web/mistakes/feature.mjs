@@ -1,7 +1,7 @@
 // @ts-check
 /**
- * What is wrong with an input stands on the page in words. The editor says that "a node rejected one or more input values" and keeps
- * the sentence behind two clicks; the sentence names the input, what was found, and what helps.
+ * What is wrong with an input stands on the page in words. The editor says that "a node rejected one or more input
+ * values" and keeps the sentence behind two clicks; the sentence names the input, what was found, and what helps.
  */
 import { app, toast } from "../host.mjs";
 import { mistakesOf } from "./mistakes.mjs";
@@ -34,5 +34,6 @@ function watch(node) {
 
 /** @param {any} node */
 function tell(node) {
-  for (const text of mistakesOf(app.extensionManager?.lastNodeErrors, node.id)) toast("error", `${node.title}, ${text}`);
+  for (const text of mistakesOf(app.extensionManager?.lastNodeErrors, node.id))
+    toast("error", `${node.title}, ${text}`);
 }

@@ -3,18 +3,19 @@
 
 /**
  * By how much the arrows of each number of a node change it.
- * @param {Record<string, Record<string, any>> | undefined} inputs A node's inputs as `/object_info` tells them: by group, then by name.
+ * @param {Record<string, Record<string, any>> | undefined} inputs A node's inputs as `/object_info` tells them: by
+ *   group, then by name.
  * @returns {Map<string, number>} By the input's name; inputs that say nothing of it are not in it.
  */
 export function arrowsOf(inputs) {
-  const found = new Map();
+  const steps = new Map();
   for (const group of [inputs?.required, inputs?.optional]) {
     for (const [name, spec] of Object.entries(group ?? {})) {
       const arrows = spec?.[1]?.krona_arrows;
-      if (typeof arrows === "number") found.set(name, arrows);
+      if (typeof arrows === "number") steps.set(name, arrows);
     }
   }
-  return found;
+  return steps;
 }
 
 /**

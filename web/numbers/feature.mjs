@@ -1,7 +1,8 @@
 // @ts-check
 /**
- * Numbers keep every decimal that is typed, and their arrows still make comfortable steps. The editor has one number for both, the
- * input's step; nodes/inputs.py gives it the finest difference, and says beside it what an arrow shall add. Decimals that say nothing are not shown.
+ * Numbers keep every decimal that is typed, and their arrows still make comfortable steps. The editor has one number
+ * for both, the input's step; nodes/inputs.py gives it the finest difference, and says beside it what an arrow shall
+ * add. Decimals that say nothing are not shown.
  */
 import { arrowsOf, shortest } from "./arrows.mjs";
 

@@ -16,7 +16,7 @@ export class Actions {
   #run;
   #save;
   #finish;
-  #told;
+  #status;
 
   /** @param {Live} live @param {import("./plot.mjs").Translate} t */
   constructor(live, t) {
@@ -24,8 +24,8 @@ export class Actions {
     this.#t = t;
     this.#save = button("save", t("saveNow"), t("saveHint"), () => this.#ask("save"));
     this.#finish = button("finish", t("finish"), t("finishHint"), () => this.#ask("finish"));
-    this.#told = element("span", { class: "krona-told", role: "status" });
-    this.element = element("div", { class: "krona-actions" }, this.#told, this.#save, this.#finish);
+    this.#status = element("span", { class: "krona-told", role: "status" });
+    this.element = element("div", { class: "krona-actions" }, this.#status, this.#save, this.#finish);
   }
 
   /** @param {Run | undefined} run */
@@ -38,10 +38,11 @@ export class Actions {
     // Not `disabled`: a button that is pressed keeps the focus.
     this.#save.setAttribute("aria-disabled", String(waits !== null));
     this.#finish.setAttribute("aria-disabled", String(waits === "finish"));
-    this.#told.classList.toggle("krona-error", Boolean(asked?.error));
-    const text = asked?.error || (waits ? this.#t(waits === "save" ? "saving" : "finishing") : isLive ? this.#lastSaved(run) : "");
-    if (this.#told.textContent !== text) this.#told.textContent = text;
-    this.#told.title = text;
+    this.#status.classList.toggle("krona-error", Boolean(asked?.error));
+    const text =
+      asked?.error || (waits ? this.#t(waits === "save" ? "saving" : "finishing") : isLive ? this.#lastSaved(run) : "");
+    if (this.#status.textContent !== text) this.#status.textContent = text;
+    this.#status.title = text;
   }
 
   /** @param {Run} run */
@@ -60,5 +61,9 @@ export class Actions {
 
 /** @param {string} name @param {string} text @param {string} title @param {() => void} onclick */
 function button(name, text, title, onclick) {
-  return element("button", { type: "button", class: `krona-run-button krona-${name}`, title, onclick, hidden: true }, text);
+  return element(
+    "button",
+    { type: "button", class: `krona-run-button krona-${name}`, title, onclick, hidden: true },
+    text,
+  );
 }

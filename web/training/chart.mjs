@@ -48,10 +48,10 @@ export function ticks(low, high, count) {
   const raw = (high - low) / count;
   const power = 10 ** Math.floor(Math.log10(raw));
   const apart = [1, 2, 5, 10].map((each) => each * power).find((each) => each >= raw * 0.999) ?? 10 * power;
-  const found = [];
+  const places = [];
   // Counted in whole numbers of `apart`: adding it up would end at 0.30000000000000004.
-  for (let i = Math.ceil(low / apart - 1e-9); i * apart <= high + apart * 1e-9; i += 1) found.push(tidy(i * apart));
-  return found;
+  for (let i = Math.ceil(low / apart - 1e-9); i * apart <= high + apart * 1e-9; i += 1) places.push(tidy(i * apart));
+  return places;
 }
 
 /**
@@ -66,14 +66,14 @@ export function logTicks(low, high, count) {
   if (decades < 1) return ticks(low, high, count).filter((each) => each > 0);
   const every = Math.max(1, Math.ceil(decades / count));
   const factors = decades * 3 <= count * 1.5 ? [1, 2, 5] : [1];
-  const found = [];
+  const places = [];
   for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power += every) {
     for (const factor of factors) {
       const value = tidy(factor * 10 ** power);
-      if (value >= low * (1 - 1e-9) && value <= high * (1 + 1e-9)) found.push(value);
+      if (value >= low * (1 - 1e-9) && value <= high * (1 + 1e-9)) places.push(value);
     }
   }
-  return found;
+  return places;
 }
 
 /** @param {number} value */
@@ -109,7 +109,8 @@ function widened(low, high) {
 }
 
 /**
- * Which points to draw so that the line looks as if all were: in each column of pixels the first, the lowest, the highest and the last.
+ * Which points to draw so that the line looks as if all were: in each column of pixels the first, the lowest, the
+ * highest and the last.
  * @param {ArrayLike<number>} xs Rising.
  * @param {ArrayLike<number>} ys
  * @param {(x: number) => number} map To pixels.

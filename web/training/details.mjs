@@ -48,7 +48,10 @@ export class Details {
     this.#figure("best", best ? `${short(best.loss)} · ${best.step}` : NONE);
     this.#figure("speed", pace(speed(history), units));
     this.#figures.left.label.textContent = t(isLive ? "left" : "took");
-    this.#figure("left", isLive ? duration(timeLeft(history, run.steps)) : history.steps.length ? duration(history.elapsed.at(-1)) : NONE);
+    this.#figure(
+      "left",
+      isLive ? duration(timeLeft(history, run.steps)) : history.steps.length ? duration(history.elapsed.at(-1)) : NONE,
+    );
     this.#figure("rate", exponent(history.rates.at(-1)));
     this.#figure("memory", size(history.memory.at(-1)));
     this.#write(history.log);
@@ -63,7 +66,8 @@ export class Details {
   /** @param {Entry[]} entries */
   #write(entries) {
     const wanted = entries.slice(-LINES);
-    const isContinued = this.#entries.length <= wanted.length && this.#entries.every((entry, at) => entry === wanted[at]);
+    const isContinued =
+      this.#entries.length <= wanted.length && this.#entries.every((entry, at) => entry === wanted[at]);
     const isAtEnd = this.#log.scrollHeight - this.#log.scrollTop - this.#log.clientHeight < 8;
     if (!isContinued) this.#log.replaceChildren();
     const fresh = isContinued ? wanted.slice(this.#entries.length) : wanted;

@@ -38,7 +38,10 @@ export const training = {
 
 /** One for the panel and all nodes. */
 function store() {
-  live ??= new Live({ ask, listen: (event, heard) => api.addEventListener(event, (/** @type {any} */ { detail }) => heard(detail)) });
+  live ??= new Live({
+    ask,
+    listen: (event, heard) => api.addEventListener(event, (/** @type {any} */ { detail }) => heard(detail)),
+  });
   return live;
 }
 
@@ -96,7 +99,9 @@ const options = {
 async function load(adapter) {
   await app.refreshComboInNodes(); // the file may be younger than the menus
   const { graph, visible_area } = app.canvas;
-  void inOneStep(() => select([addNode(graph, "KronaLoad", { at: inTheMiddleOf(visible_area), values: { file: adapter } })]));
+  void inOneStep(() =>
+    select([addNode(graph, "KronaLoad", { at: inTheMiddleOf(visible_area), values: { file: adapter } })]),
+  );
   toast("success", t("loaded", { adapter }));
 }
 
@@ -132,7 +137,8 @@ function attach(node) {
 function fit(node) {
   if (/** @type {any} */ (window).LiteGraph.vueNodesMode) return;
   const [width, height] = node.computeSize();
-  if (node.size[1] < height || node.size[0] < width) node.setSize([Math.max(node.size[0], width), Math.max(node.size[1], height)]);
+  if (node.size[1] < height || node.size[0] < width)
+    node.setSize([Math.max(node.size[0], width), Math.max(node.size[1], height)]);
   app.canvas?.setDirty(true, true);
 }
 

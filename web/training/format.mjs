@@ -37,10 +37,16 @@ export function clock(seconds) {
   return hours > 0 ? `${hours}:${two(minutes)}:${two(rest)}` : `${minutes}:${two(rest)}`;
 }
 
-/** @param {number | null | undefined} perSecond @param {{perSecond: string, perStep: string}} units @returns {string} */
+/**
+ * @param {number | null | undefined} perSecond
+ * @param {{perSecond: string, perStep: string}} units
+ * @returns {string}
+ */
 export function pace(perSecond, units) {
   if (perSecond === null || perSecond === undefined || !Number.isFinite(perSecond) || perSecond <= 0) return NONE;
-  return perSecond >= 0.5 ? `${perSecond.toPrecision(3)} ${units.perSecond}` : `${(1 / perSecond).toPrecision(3)} ${units.perStep}`;
+  return perSecond >= 0.5
+    ? `${perSecond.toPrecision(3)} ${units.perSecond}`
+    : `${(1 / perSecond).toPrecision(3)} ${units.perStep}`;
 }
 
 /** @param {number | null | undefined} bytes @returns {string} */

@@ -8,7 +8,8 @@
  * @property {number[]} losses One for each of the `steps`, as the next four.
  * @property {number[]} rates Learning rates.
  * @property {number[]} elapsed Seconds of training; goes on over the parts of a resumed run.
- * @property {number[]} durations Seconds that the step took; NaN for the first of a part, which also loads and warms up.
+ * @property {number[]} durations Seconds that the step took; NaN for the first of a part, which also loads and warms
+ *   up.
  * @property {number[]} memory Bytes at most in use; NaN where nobody looked.
  * @property {number[]} seconds As in the row: since the part began.
  * @property {number[]} rows In which row each of the `steps` stands.
@@ -21,10 +22,11 @@
  * @typedef {{step: number, loss: number, isBest: boolean, row: number}} Validation
  * @typedef {{step: number, count: number, row: number}} Preview `count` pictures, one for each prompt.
  * @typedef {{step: number, isStopped: boolean, error: string, row: number}} Ended
- * @typedef {"started" | "resumed" | "others" | "note" | "best" | "preview" | "saved" | "kept" | "finished" | "stopped" | "failed"} Kind
- *   `others` names the adapters that the objective trains besides; `saved` is the state and the adapter that somebody asked for, `kept` a state alone.
- * @typedef {{kind: Kind, step: number, elapsed: number, time: number, text: string, row: number}} Entry `time` in seconds since 1970; NaN
- *   in the rows of old versions. `elapsed` is of training, in seconds.
+ * @typedef {"started" | "resumed" | "others" | "note" | "best" | "preview" | "saved" | "kept" | "finished" | "stopped"
+ *   | "failed"} Kind `others` names the adapters that the objective trains besides; `saved` is the state and the
+ *   adapter that somebody asked for, `kept` a state alone.
+ * @typedef {{kind: Kind, step: number, elapsed: number, time: number, text: string, row: number}} Entry `time` in
+ *   seconds since 1970; NaN in the rows of old versions. `elapsed` is of training, in seconds.
  * @typedef {Record<string, any>} Row
  */
 
@@ -48,7 +50,16 @@ export function newHistory() {
   };
 }
 
-const COLUMNS = /** @type {const} */ (["steps", "losses", "rates", "elapsed", "durations", "memory", "seconds", "rows"]);
+const COLUMNS = /** @type {const} */ ([
+  "steps",
+  "losses",
+  "rates",
+  "elapsed",
+  "durations",
+  "memory",
+  "seconds",
+  "rows",
+]);
 
 /**
  * Take in rows. What is known from row number `from` on is dropped first: the run has gone on from an earlier state.

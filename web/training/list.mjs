@@ -36,7 +36,8 @@ export class List {
     runs.forEach((run, place) => {
       const item = this.#items.get(run.id) ?? this.#add(run.id);
       // Only what has moved: a row that is taken out and put back loses the focus.
-      if (this.#rows.children[place] !== item.row) this.#rows.insertBefore(item.row, this.#rows.children[place] ?? null);
+      if (this.#rows.children[place] !== item.row)
+        this.#rows.insertBefore(item.row, this.#rows.children[place] ?? null);
       item.show(run, run.id === selected, run.id === compared);
     });
   }

@@ -22,8 +22,8 @@ import { newHistory, take, truncate } from "./history.mjs";
  * @property {(event: "krona.run" | "reconnected", heard: (detail: any) => void) => void} listen
  *
  * @typedef {"save" | "finish"} Ask
- * @typedef {{ask: Ask, after: number, error: string}} Asked `after` is the number of rows when it was asked; `error` is empty while it may
- *   work.
+ * @typedef {{ask: Ask, after: number, error: string}} Asked `after` is the number of rows when it was asked; `error` is
+ *   empty while it may work.
  */
 
 export class Live {
@@ -77,20 +77,26 @@ export class Live {
    * @returns {History}
    */
   history(id) {
-    const known = this.#histories.get(id);
-    if (known) return known;
+    const history = this.#histories.get(id);
+    if (history) return history;
     const made = newHistory();
     this.#histories.set(id, made);
     void this.#fetch(id);
     return made;
   }
 
-  /** @param {string} id @returns {Asked | undefined} What the run was asked and has not done yet, or why it could not be asked. */
+  /**
+   * @param {string} id
+   * @returns {Asked | undefined} What the run was asked and has not done yet, or why it could not be asked.
+   */
   asked(id) {
     return this.#asked.get(id);
   }
 
-  /** Fetch the list of runs; several calls at the same time are one, or two: an answer that is on its way may be too old already. */
+  /**
+   * Fetch the list of runs; several calls at the same time are one, or two: an answer that is on its way may be too old
+   * already.
+   */
   refresh() {
     this.#isOutdated = this.#listing !== null;
     this.#listing ??= this.#list().finally(() => {
@@ -114,7 +120,7 @@ export class Live {
       const headers = { "Content-Type": "application/json" };
       await this.#server.ask(`/runs/${encodeURIComponent(id)}/requests`, { method: "POST", headers, body });
     } catch (error) {
-      asked.error = told(error);
+      asked.error = messageOf(error);
       void this.refresh();
     }
     this.#tell();
@@ -128,12 +134,13 @@ export class Live {
         this.error = "";
         this.isKnown = true;
       } catch (error) {
-        this.error = told(error);
+        this.error = messageOf(error);
       }
     } while (this.#isOutdated);
     const there = new Set(this.runs.map((run) => run.id));
     if (this.isKnown) for (const id of this.#histories.keys()) if (!there.has(id)) this.#histories.delete(id);
-    for (const [id, asked] of this.#asked) if (!asked.error && this.run(id)?.state !== "training") this.#asked.delete(id);
+    for (const [id, asked] of this.#asked)
+      if (!asked.error && this.run(id)?.state !== "training") this.#asked.delete(id);
   }
 
   /** @param {Message} message */
@@ -237,6 +244,6 @@ export class Live {
 }
 
 /** @param {unknown} error */
-function told(error) {
+function messageOf(error) {
   return error instanceof Error ? error.message : String(error);
 }

@@ -136,6 +136,7 @@ export class Card {
 function facts(run, history, t) {
   const loss = history.losses.length ? `${t("loss")} ${short(smooth(history.losses, SMOOTHING).at(-1))}` : "";
   const left = timeLeft(history, run.steps);
-  const time = run.state === "training" ? (Number.isFinite(left) ? t("leftShort", { time: duration(left) }) : "") : t(run.state);
+  const time =
+    run.state === "training" ? (Number.isFinite(left) ? t("leftShort", { time: duration(left) }) : "") : t(run.state);
   return [`${run.step}/${run.steps}`, loss, time].filter(Boolean).join(" · ");
 }

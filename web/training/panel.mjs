@@ -18,7 +18,8 @@ import { Previews } from "./previews.mjs";
  * @property {Translate} t
  * @property {(run: string, preview: import("./history.mjs").Preview, number: number) => string} picture Its address.
  * @property {(adapter: string) => void} load Add a node with this adapter to the graph.
- * @property {{read: () => Options, write: (options: Options) => void}} options What the user has chosen about the chart.
+ * @property {{read: () => Options, write: (options: Options) => void}} options What the user has chosen about the
+ *   chart.
  */
 
 const NOTHING = newHistory();
@@ -154,7 +155,9 @@ export class Panel {
     this.#waiting.hidden = !(run?.state === "training" && history.steps.length === 0);
     this.#plot.show({ series, ...this.#options, preview: this.#previews.step });
     this.#legend.replaceChildren(
-      ...series.map(({ name }, number) => element("span", { class: `krona-name krona-series-${number}`, title: name }, name)),
+      ...series.map(({ name }, number) =>
+        element("span", { class: `krona-name krona-series-${number}`, title: name }, name),
+      ),
       ...(series.some((each) => each.history.validations.length) ? [this.#key("validation")] : []),
     );
   }
@@ -165,7 +168,7 @@ export class Panel {
   }
 }
 
-/** What is said of the run above everything, and its buttons. */
+/** The line above everything: the run's name, where it is, and its buttons. */
 class Head {
   /** @type {HTMLElement} */
   element;
@@ -186,7 +189,12 @@ class Head {
     this.#actions = new Actions(live, t);
     this.#load = element(
       "button",
-      { type: "button", class: "krona-run-button krona-load", hidden: true, onclick: () => this.#run?.adapter && load(this.#run.adapter) },
+      {
+        type: "button",
+        class: "krona-run-button krona-load",
+        hidden: true,
+        onclick: () => this.#run?.adapter && load(this.#run.adapter),
+      },
       t("load"),
     );
     const title = element("div", { class: "krona-run-title" }, this.#dot, this.#name, this.#state);

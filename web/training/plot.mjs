@@ -1,5 +1,7 @@
 // @ts-check
-/** The chart of one run, or of two: loss, validation, learning rate, and a crosshair for the mouse and the arrow keys. */
+/**
+ * The chart of one run, or of two: loss, validation, learning rate, and a crosshair for the mouse and the arrow keys.
+ */
 import { element, svg } from "../dom.mjs";
 import { extent, linear, logarithmic, nearest, path } from "./chart.mjs";
 import { clock, exponent, NONE, short } from "./format.mjs";
@@ -128,7 +130,9 @@ export class Plot {
       made.push(svg("line", { class: "krona-grid", x1: LEFT, x2: this.#width - RIGHT, y1: y, y2: y }));
       made.push(svg("text", { class: "krona-tick", x: LEFT - 7, y: y + 3.5, "text-anchor": "end" }, exponent(value)));
     }
-    const steps = across.ticks(Math.max(2, Math.floor((this.#width - LEFT) / 80))).filter((each) => Number.isInteger(each) && each > 0);
+    const steps = across
+      .ticks(Math.max(2, Math.floor((this.#width - LEFT) / 80)))
+      .filter((each) => Number.isInteger(each) && each > 0);
     for (const value of steps) {
       const x = across.map(value);
       made.push(svg("line", { class: "krona-grid", x1: x, x2: x, y1: TOP, y2: bottom }));
@@ -184,7 +188,10 @@ export class Plot {
     const marks = seen.map(({ step }) => {
       const x = across.map(step);
       const isShown = step === this.#view.preview;
-      return svg("path", { class: isShown ? "krona-mark krona-shown" : "krona-mark", d: `M${x} ${bottom - 7}l4 7h-8z` });
+      return svg("path", {
+        class: isShown ? "krona-mark krona-shown" : "krona-mark",
+        d: `M${x} ${bottom - 7}l4 7h-8z`,
+      });
     });
     this.#parts.marks.replaceChildren(...(marks.length <= this.#width / 6 ? marks : marks.slice(-1)));
   }
@@ -286,17 +293,25 @@ export class Plot {
         [this.#t("smoothed"), short(this.#smoothed[number][at])],
         [this.#t("loss"), short(history.losses[at])],
         [this.#t("validation"), validation ? short(validation.loss) : NONE],
-        ...(this.#view.series.length > 1 ? [] : [[this.#t("rate"), exponent(history.rates[at])]]), // two have no room for all
+        // Two runs have no room for all of it.
+        ...(this.#view.series.length > 1 ? [] : [[this.#t("rate"), exponent(history.rates[at])]]),
         [this.#t("took"), clock(history.elapsed[at])],
       ].filter(([, value]) => value !== NONE);
-      if (this.#view.series.length > 1) made.push(element("span", { class: `krona-name krona-series-${number}` }, name));
-      made.push(element("dl", {}, ...facts.flatMap(([label, value]) => [element("dt", {}, label), element("dd", {}, value)])));
+      if (this.#view.series.length > 1)
+        made.push(element("span", { class: `krona-name krona-series-${number}` }, name));
+      made.push(
+        element("dl", {}, ...facts.flatMap(([label, value]) => [element("dt", {}, label), element("dd", {}, value)])),
+      );
     });
     return made;
   }
 }
 
-/** The index of the step nearest to one; -1 where the run never came near it. @param {History} history @param {number} step */
+/**
+ * The index of the step nearest to one; -1 where the run never came near it.
+ * @param {History} history
+ * @param {number} step
+ */
 function indexAt(history, step) {
   const last = history.steps.at(-1);
   return last === undefined || step > last ? -1 : nearest(history.steps, step);

@@ -19,16 +19,31 @@ export class Previews {
   #step = null;
   #shown = "";
 
-  /** @param {import("./plot.mjs").Translate} t @param {() => void} changed Called when the user goes to another step. */
+  /**
+   * @param {import("./plot.mjs").Translate} t
+   * @param {() => void} changed Called when the user goes to another step.
+   */
   constructor(t, changed) {
     this.#t = t;
     this.#changed = changed;
     this.#pictures = element("div", { class: "krona-pictures" });
-    this.#slider = element("input", { type: "range", min: "0", step: "1", "aria-label": t("time"), oninput: () => this.#slide() });
+    this.#slider = element("input", {
+      type: "range",
+      min: "0",
+      step: "1",
+      "aria-label": t("time"),
+      oninput: () => this.#slide(),
+    });
     this.#label = element("output", { class: "krona-time" });
     this.#empty = element("p", { class: "krona-hint" }, t("noPreviews"));
     const time = element("div", { class: "krona-slider" }, this.#slider, this.#label);
-    this.element = element("section", { class: "krona-previews", "aria-label": t("previews") }, this.#empty, this.#pictures, time);
+    this.element = element(
+      "section",
+      { class: "krona-previews", "aria-label": t("previews") },
+      this.#empty,
+      this.#pictures,
+      time,
+    );
   }
 
   /** The step whose pictures are shown. */
