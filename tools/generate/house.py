@@ -46,7 +46,8 @@ WORDS = {
     "files": "load and save", "atomic": "whole or not at all", "locks": "die with owners",
     "checksum": "as written?", "border": "strangers' values", "bounds": "what may be set",
     "shown": "values in messages", "errors": "one family", "left_out": "what was not read",
-    "room": "how large it may be",
+    "room": "how large it may be", "model": "what is loaded", "patching": "updates in it",
+    "types": "of the host's objects",
 }  # fmt: skip
 """A few words below a name; a box without any has only its name."""
 
