@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -90,7 +91,10 @@ def test_the_demo_runs_to_its_end_and_says_where_everything_is(tmp_path):
 
 
 def test_the_demo_takes_a_checkpoint_of_ones_own(tmp_path):
-    printed = demo(tmp_path / "out", CHECKPOINT=str(tiny_models.cached("sd15")), SAMPLER_STEPS="2")
+    (tmp_path / "pictures").mkdir()  # one, because they are encoded at the model's own 512 × 512
+    shutil.copy(PACK / "samples" / "krobot" / "beach.jpg", tmp_path / "pictures")
+    mine = {"CHECKPOINT": str(tiny_models.cached("sd15")), "IMAGES": str(tmp_path / "pictures"), "STEPS": "2", "SAMPLER_STEPS": "1"}
+    printed = demo(tmp_path / "out", **mine)
     assert "small world" not in printed
     assert Image.open(tmp_path / "out" / "after.png").size == (512, 512)
 
