@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -512,11 +513,16 @@ def assert_each_selector_chooses_its_block(names):
         assert {name for name in names if weights.of(name)} == blocks[block], selector
 
 
+@cache
+def text_layers(name):
+    return every_layer(text_encoders.build(name).cond_stage_model, "")
+
+
 @pytest.mark.parametrize("family", families.FAMILIES)
 def test_the_selector_of_a_block_chooses_its_layers_in_every_family_and_dialect(family, comfy):
     net = families.build(family).model
     names = every_layer(net.diffusion_model, "")
-    text = every_layer(text_encoders.build("SDXL").cond_stage_model, "")
+    text = text_layers("SDXL")
     for spell in dialects.DIALECTS.values():
         assert_each_selector_chooses_its_block([*map(spell, names), *text])
         text = []  # once is enough: it has the same names
@@ -528,4 +534,4 @@ def test_the_selector_of_a_block_chooses_its_layers_in_every_family_and_dialect(
 
 @pytest.mark.parametrize("name", text_encoders.TEXT_ENCODERS)
 def test_the_selector_of_a_block_chooses_its_layers_in_every_text_encoder(name, comfy):
-    assert_each_selector_chooses_its_block(every_layer(text_encoders.build(name).cond_stage_model, ""))
+    assert_each_selector_chooses_its_block(text_layers(name))
