@@ -361,6 +361,7 @@ def test_files_can_be_added_without_a_mouse(editor, tmp_path, held):
     wait_for_node(editor, "KronaLoadApply", "picked.safetensors")
 
 
+@pytest.mark.parametrize("mode", ["canvas"])  # the question lies over the page, however nodes are drawn
 @pytest.mark.parametrize("settings", [{"Comfy.ColorPalette": "light"}, {"Comfy.Locale": "ja"}])
 def test_the_question_can_be_read_in_light_colours_and_other_languages(editor, tmp_path, held, settings):
     editor.drop([adapter_file(tmp_path / "trained.safetensors", workflow=True)], *POINT)

@@ -264,6 +264,7 @@ FITS = """() => {
 }"""
 
 
+@pytest.mark.parametrize("mode", ["canvas"])  # the card has the same elements however its node is drawn
 @pytest.mark.parametrize("settings", [{"Comfy.ColorPalette": "light"}, {"Comfy.Locale": "zh"}])
 def test_in_light_colours_and_another_language(opened, files, settings):
     opened.add("KronaLoadApply", (300, 150), file=files[0])

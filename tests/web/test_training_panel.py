@@ -20,6 +20,8 @@ STEPS = 60
 SEEDS = itertools.count()
 """Each training has one of its own: ComfyUI does not run again what it has run."""
 NO_RUN = "krona-without-run"
+DRAWN_EITHER_WAY = pytest.mark.parametrize("mode", ["canvas"])
+"""Of the panel beside the graph, which is the same however nodes are drawn: once is enough."""
 
 
 @pytest.fixture
@@ -186,11 +188,20 @@ def second(server, editor):
     assert errors == []
 
 
+@DRAWN_EITHER_WAY
 def test_a_training_is_watched_reloaded_and_seen_by_a_second_page(panel, editor, second):
+    watch_and_reload(panel, editor, Panel(second))
+
+
+@pytest.mark.parametrize("mode", ["vue"])
+def test_a_training_is_watched_and_reloaded(panel, editor):
+    watch_and_reload(panel, editor)
+
+
+def watch_and_reload(panel, editor, other=None):
     """The issue's own words: chart points = steps, a preview while the run goes on, a reload in the middle keeps the history."""
     node = graph(editor, preview_steps=20, accumulate=8, steps=5000)  # steps as slow as real ones, and more than any reload takes; stopped at the end
     keep_graph(editor)
-    other = Panel(second)
     assert panel.page.locator(".krona-empty").is_visible()
     editor.queue()
 
@@ -222,9 +233,10 @@ def test_a_training_is_watched_reloaded_and_seen_by_a_second_page(panel, editor,
     editor.page.wait_for_function(f"() => app.graph.getNodeById({node}).properties.krona_run === 'robot'")
 
     editor.look("trained")
-    other.await_state("finished")
-    other.await_points(len(steps))
-    assert other.points == len(steps)
+    if other:
+        other.await_state("finished")
+        other.await_points(len(steps))
+        assert other.points == len(steps)
 
 
 def test_sixty_steps_are_sixty_points_and_the_last_preview_is_shown(panel, editor):
@@ -265,6 +277,7 @@ def test_stop_and_save_ends_within_one_step_and_the_queue_goes_on(panel, editor,
     assert not button.is_visible()
 
 
+@DRAWN_EITHER_WAY
 def test_save_now_leaves_a_file_and_the_training_goes_on(panel, editor, runs):
     graph(editor, steps=2000, preview_every=0)
     editor.queue()
@@ -341,6 +354,7 @@ def test_the_card_lies_inside_its_node(runs, editor, mode):
     )
 
 
+@DRAWN_EITHER_WAY
 def test_past_runs_are_listed_and_two_are_laid_over_each_other(runs, editor):
     past_run(runs / "first try", 40, validate=10)
     past_run(runs / "second try", 60, level=0.7, ended=False)
@@ -365,6 +379,7 @@ def test_past_runs_are_listed_and_two_are_laid_over_each_other(runs, editor):
     page.wait_for_function("() => document.querySelector('.krona-plot').dataset.compared === ''")
 
 
+@DRAWN_EITHER_WAY
 def test_the_slider_goes_through_the_previews(runs, editor):
     past_run(runs / "robot", 40, previews=(10, 20, 30, 40), prompts=3)
     panel = Panel(editor)
@@ -381,6 +396,7 @@ def test_the_slider_goes_through_the_previews(runs, editor):
     assert "latest" in panel.page.locator(".krona-time").text_content()
 
 
+@DRAWN_EITHER_WAY
 def test_the_chart_is_read_with_the_keyboard(runs, editor):
     past_run(runs / "robot", 40)
     past_run(runs / "other", 30)
@@ -410,6 +426,7 @@ def test_the_chart_is_read_with_the_keyboard(runs, editor):
     assert {"krona-run", "krona-compare", "krona-plot", "range", "checkbox", "krona-log"} <= focused
 
 
+@DRAWN_EITHER_WAY
 def test_smoothing_and_scale_are_remembered(runs, editor):
     past_run(runs / "robot", 40)
     panel = Panel(editor)
@@ -439,6 +456,7 @@ def test_a_result_is_put_into_the_graph(runs, editor):
     assert [node["widgets"]["file"] for node in editor.nodes("KronaLoad")] == ["robot/adapter.safetensors"]
 
 
+@DRAWN_EITHER_WAY
 def test_a_hundred_thousand_steps_are_thinned_out_before_they_are_drawn(runs, editor):
     past_run(runs / "long", 100_000)
     panel = Panel(editor)
@@ -447,6 +465,7 @@ def test_a_hundred_thousand_steps_are_thinned_out_before_they_are_drawn(runs, ed
     assert len(page.locator(".krona-plot .krona-series-0 .krona-raw").get_attribute("d")) < 60_000
 
 
+@DRAWN_EITHER_WAY
 @pytest.mark.parametrize("settings", [{"Comfy.Locale": "zh"}, {"Comfy.Locale": "ja"}])
 def test_it_speaks_the_user_s_language(panel, settings):
     assert "Train KronA" in panel.page.locator(".krona-empty").text_content()
