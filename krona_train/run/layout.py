@@ -14,9 +14,8 @@ LOSS_CURVE, PREVIEW_SHEET = "loss.png", "previews.png"
 RESULT = "adapter.safetensors"
 BEST = "adapter-best.safetensors"
 """The adapter at the lowest validation loss."""
-STATES, STATE_PREFIX = "state-*.safetensors", "state-"
-STOPPED, STOPPED_PREFIX = "adapter-stopped-at-*.safetensors", "adapter-stopped-at-"
-SUFFIX = ".safetensors"
+STATE_PREFIX, STOPPED_PREFIX, SUFFIX = "state-", "adapter-stopped-at-", ".safetensors"
+STATES, STOPPED = f"{STATE_PREFIX}*{SUFFIX}", f"{STOPPED_PREFIX}*{SUFFIX}"
 KEPT = (STATES, "adapter*.safetensors")
 """Files of a folder in which no other training begins."""
 
