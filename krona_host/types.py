@@ -49,6 +49,9 @@ class Condition(Protocol):
     def process_cond(self, batch_size: int, area: None) -> Condition:
         """The same for so many samples, ready for `concat`."""
 
+    def can_concat(self, other: Condition, /) -> bool:
+        """Whether another sample's has a size with which it can stand in one batch."""
+
     def concat(self, others: Sequence[object], /) -> object:
         """What ``apply_model`` gets for this and the other samples: their ``cond`` one after the other."""
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from krona_host.types import Clip, Vae
 from krona_ops.errors import DataError
 
 from ..data.buckets import PictureSize
@@ -32,7 +32,7 @@ class TextCondition:
     """An encoded caption, as the host's ``CONDITIONING`` holds it, and the size of the picture that it belongs to."""
 
     embedding: Tensor
-    extras: Mapping[str, Any]
+    extras: Mapping[str, object]
     size: PictureSize
     caption: str | None = None
     """What was encoded, for a training that encodes it again because the text encoder learns too."""
@@ -41,7 +41,7 @@ class TextCondition:
 class ComfyEncoder:
     """The host's CLIP and VAE, as `krona_train.data.store` wants them."""
 
-    def __init__(self, clip: Any, vae: Any) -> None:
+    def __init__(self, clip: Clip, vae: Vae) -> None:
         self._clip, self._vae = clip, vae
 
     @cached_property
@@ -70,7 +70,7 @@ class ComfyEncoder:
         return TextCondition(*text, size, caption)
 
 
-def encode_captions(clip: Any, captions: Sequence[str]) -> dict[str, EncodedText]:
+def encode_captions(clip: Clip, captions: Sequence[str]) -> dict[str, EncodedText]:
     """Encode each different caption once.
 
     Args:
@@ -79,15 +79,16 @@ def encode_captions(clip: Any, captions: Sequence[str]) -> dict[str, EncodedText
     Returns:
         ``{caption: (embedding (1, tokens, width), extras)}``.
     """
-    encoded = {}
+    encoded: dict[str, EncodedText] = {}
     for caption in dict.fromkeys(captions):
         entries = clip.encode_from_tokens_scheduled(clip.tokenize(caption))
         encoded[caption] = (entries[0][0], entries[0][1])
     return encoded
 
 
-def encode_picture(vae: Any, pixels: Tensor) -> Tensor:
-    """Encode one picture ``(height, width, 3)`` in [0, 1] with the host's VAE: ``(C, *space)``, not yet scaled for the model.
+def encode_picture(vae: Vae, pixels: Tensor) -> Tensor:
+    """Encode one picture ``(height, width, 3)`` in [0, 1] with the host's VAE: ``(C, *space)``, not yet scaled for the
+    model.
 
     Raises:
         DataError: The VAE gives NaN, which half-precision SDXL VAEs do.

@@ -1,20 +1,24 @@
-"""Whether a model, a text encoder and a VAE belong together: said by name before anything is written, not by a sum that fails later."""
+"""Whether a model, a text encoder and a VAE belong together: said by name before anything is written, not by a sum that
+fails later."""
 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import comfy.model_base
 import torch
 from torch import Tensor
 
 from krona_host.model.families import family_of
+from krona_host.types import Clip, DiffusionNet, Model, Vae
 from krona_ops.errors import ConfigError, KronaError
 
-from ..batches.examples import Item
+from ..batches.examples import Group, Item
+from ..objectives.needs import members_of
 from ..step.plan import is_out_of_memory
 from .encode import TextCondition
 from .sampling import latent_shape
@@ -33,7 +37,8 @@ _LATENTS_OF = {
     "comfy.ldm.seedvr.vae": ("SeedVR2",),
     "comfy.ldm.mage_flow.vae": ("MageFlow", "Flux2"),
 }
-"""The latent formats of the host's autoencoders that have one class for one family, by module: theirs have 16 channels alike."""
+"""The latent formats of the host's autoencoders that have one class for one family, by module: theirs have 16 channels
+alike."""
 _NAMED = {name for names in _LATENTS_OF.values() for name in names} - {"Flux2", "MageFlow"}
 _WITH_A_PICTURE = (
     "IP2P",
@@ -46,7 +51,7 @@ _WITH_A_PICTURE = (
 """The host's classes that always see a second picture, as far as this host has them."""
 
 
-def require_parts(model: Any, clip: Any, vae: Any) -> None:
+def require_parts(model: Model | None, clip: Clip | None, vae: Vae | None) -> None:
     """Whether everything is there, and the VAE makes the latents that the model draws.
 
     Args:
@@ -66,29 +71,31 @@ def require_parts(model: Any, clip: Any, vae: Any) -> None:
             remedy=f"Load {'one with its' if len(missing) == 1 else 'them with their'} own loader node and connect "
             f"{'it, or name its' if len(missing) == 1 else 'them, or name their'} file below model: in run.yaml.",
         )
+    assert model is not None  # neither of them is missing
+    assert vae is not None
     _require_vae(model, vae)
 
 
-def _parts(model: Any, clip: Any, vae: Any) -> Iterator[tuple[str, Any]]:
+def _parts(model: Model | None, clip: Clip | None, vae: Vae | None) -> Iterator[tuple[str, object]]:
     yield "diffusion model", model
     yield "text encoder (CLIP)", clip
     # The host hands out a VAE without anything in it; another pack's may be built in another way.
     yield "VAE", None if vae is None else getattr(vae, "first_stage_model", vae)
 
 
-def _require_vae(model: Any, vae: Any) -> None:
+def _require_vae(model: Model, vae: Vae) -> None:
     kind = model.get_model_object("latent_format")
     _, channels, *space = latent_shape(model, SIDE, SIDE)
-    said = getattr(vae, "latent_channels", channels), getattr(vae, "latent_dim", len(space))
-    if said != (channels, len(space)) and (made := _tried(vae)) != (channels, len(space)):
-        raise _another_vae(model, vae, f"{_in_words(*(made or said))}", _in_words(channels, len(space)))
+    claimed = getattr(vae, "latent_channels", channels), getattr(vae, "latent_dim", len(space))
+    if claimed != (channels, len(space)) and (made := _tried(vae)) != (channels, len(space)):
+        raise _another_vae(model, _in_words(*(made or claimed)), _in_words(channels, len(space)))
     theirs = _LATENTS_OF.get(type(getattr(vae, "first_stage_model", None)).__module__)
     name = type(kind).__name__
     if theirs is not None and name not in theirs and (name in _NAMED or name == "HunyuanVideo"):
-        raise _another_vae(model, vae, f"those of {theirs[0]}", f"those of {name}")
+        raise _another_vae(model, f"those of {theirs[0]}", f"those of {name}")
 
 
-def _tried(vae: Any) -> tuple[int, int] | None:
+def _tried(vae: Vae) -> tuple[int, int] | None:
     """Channels and dimensions of what a VAE really makes of a grey picture; ``None`` where it makes nothing of it."""
     try:
         with torch.inference_mode():
@@ -105,7 +112,7 @@ def _in_words(channels: int, dimensions: int) -> str:
     return f"latents of {channels} channels and {dimensions} dimension{'s' if dimensions > 1 else ''}"
 
 
-def _another_vae(model: Any, vae: Any, found: str, expected: str) -> ConfigError:
+def _another_vae(model: Model, found: str, expected: str) -> ConfigError:
     return ConfigError(
         f"The VAE belongs to another family: it makes {found}, and this {family_of(model)} model draws {expected}.",
         where="vae",
@@ -115,21 +122,25 @@ def _another_vae(model: Any, vae: Any, found: str, expected: str) -> ConfigError
     )
 
 
-def rehearse(backbone: ComfyBackbone, items: Sequence[Item]) -> None:
-    """Let the model look at one encoded picture and its caption, inside the backbone's ``ready``: nothing moves, nothing is kept.
+def rehearse(backbone: ComfyBackbone, items: Sequence[Item | Group]) -> None:
+    """Let the model look at one encoded picture and its caption, inside the backbone's ``ready``.
+
+    Nothing moves, and nothing is kept.
 
     Raises:
         ConfigError: The text encoder gives what the model cannot take.
     """
-    example = min((item.forms[0] for item in items), key=lambda form: form.latent.numel())
+    forms = (member.forms[0] for item in items for member in members_of(item))
+    example = min(forms, key=lambda form: math.prod(form.latent_shape))
     with usable_text(backbone.family, example.condition), torch.no_grad():
         batch = backbone.collate([example])
         backbone.predict(batch.x0, backbone.noise_levels(torch.full((1,), 0.5)), batch.conditions)
 
 
 @contextmanager
-def usable_text(family: str, text: Any) -> Iterator[None]:
-    """What the model says of a text that it cannot take, in words: torch's are ``mat1 and mat2 shapes cannot be multiplied``.
+def usable_text(family: str, text: object) -> Iterator[None]:
+    """What the model says of a text that it cannot take, in words: torch's are ``mat1 and mat2 shapes cannot be
+    multiplied``.
 
     Raises:
         ConfigError: The text encoder is another family's.
@@ -145,24 +156,26 @@ def usable_text(family: str, text: Any) -> Iterator[None]:
         first, *_ = str(error).strip().splitlines() or [""]
         given = _given(text)
         raise ConfigError(
-            f"This {family} model cannot take what the text encoder gives ({given}): {type(error).__name__}: {first.rstrip('.')}.",
+            f"This {family} model cannot take what the text encoder gives ({given}): "
+            f"{type(error).__name__}: {first.rstrip('.')}.",
             where="clip",
             found=given,
             expected=f"the text encoder of {family}",
-            remedy="Connect the model's own text encoder (the loader's type too), or name its files (model.text_encoders, model.clip_type).",
+            remedy="Connect the model's own text encoder (the loader's type too), or name its files "
+            "(model.text_encoders, model.clip_type).",
         ) from error
 
 
-def _given(text: Any) -> str:
+def _given(text: object) -> str:
     """Shapes of an encoded text."""
     embedding = getattr(text, "embedding", None)
     extras = getattr(text, "extras", {})
     shapes = {"text": embedding, **extras} if isinstance(text, TextCondition) or embedding is not None else {}
-    told = [f"{name} {' × '.join(map(str, value.shape))}" for name, value in shapes.items() if isinstance(value, Tensor)]
-    return ", ".join(told) or "nothing"
+    sizes = {name: " × ".join(map(str, value.shape)) for name, value in shapes.items() if isinstance(value, Tensor)}
+    return ", ".join(f"{name} {size}" for name, size in sizes.items()) or "nothing"
 
 
-def notes_on(net: Any) -> tuple[str, ...]:
+def notes_on(net: DiffusionNet) -> tuple[str, ...]:
     """What the user should know where a model sees more than a noisy picture and a caption.
 
     Args:
@@ -171,12 +184,13 @@ def notes_on(net: Any) -> tuple[str, ...]:
     keys = tuple(getattr(net, "concat_keys", ()))
     if "masked_image" in keys:
         return (
-            "This is an inpainting model. It is trained as if all of each picture were masked: as it draws from a prompt alone.",
+            "This is an inpainting model. It is trained as if all of each picture were masked: as it draws from a "
+            "prompt alone.",
         )
     known = tuple(kind for name in _WITH_A_PICTURE if (kind := getattr(comfy.model_base, name, None)) is not None)
     if keys or isinstance(net, known) or getattr(net, "image_to_video", False):
         return (
-            f"This model ({type(net).__name__}) is made to see a second picture beside the noisy one. It is trained without: that picture is "
-            "empty, as when it draws from a prompt alone.",
+            f"This model ({type(net).__name__}) is made to see a second picture beside the noisy one. It is trained "
+            "without: that picture is empty, as when it draws from a prompt alone.",
         )
     return ()

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import comfy.ldm.modules.attention
 import comfy.model_patcher
@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from krona_host.types import Clip, Model, ModelOptions, Vae
 from krona_ops.errors import ConfigError, NonFiniteError
 
 from ..settings.groups import PreviewConfig
@@ -31,7 +32,7 @@ class Encoded(Protocol):
         """``(1, tokens, width)``."""
 
     @property
-    def extras(self) -> Mapping[str, Any]:
+    def extras(self) -> Mapping[str, object]:
         """What else the text encoder gave, as in the host's ``CONDITIONING``."""
 
 
@@ -42,10 +43,10 @@ class Prompt:
     text: str
     embedding: Tensor
     """``(1, tokens, width)``."""
-    extras: Mapping[str, Any]
+    extras: Mapping[str, object]
 
 
-def encode_prompts(clip: Any, texts: Sequence[str]) -> tuple[Prompt, ...]:
+def encode_prompts(clip: Clip, texts: Sequence[str]) -> tuple[Prompt, ...]:
     """One `Prompt` per text; each different text is encoded once.
 
     Args:
@@ -106,7 +107,7 @@ class Drawing:
 
 
 def sample(
-    model: Any,
+    model: Model,
     positive: Encoded,
     negative: Encoded,
     *,
@@ -117,7 +118,7 @@ def sample(
     sampler: str,
     scheduler: str,
     seed: int,
-    vae: Any,
+    vae: Vae,
 ) -> Image.Image:
     """Draw one picture: what the host's KSampler and VAE Decode nodes give for the same seed.
 
@@ -137,8 +138,9 @@ def sample(
     return decode_picture(vae, sample_latent(model, positive, negative, drawing, seed))
 
 
-def sample_latent(model: Any, positive: Encoded, negative: Encoded, drawing: Drawing, seed: int) -> Tensor:
-    """One sampled latent, in the VAE's scale: ``(1, C, height, width)``, or ``(1, C, 1, height, width)`` of a video model.
+def sample_latent(model: Model, positive: Encoded, negative: Encoded, drawing: Drawing, seed: int) -> Tensor:
+    """One sampled latent, in the VAE's scale: ``(1, C, height, width)``, or ``(1, C, 1, height, width)`` of a video
+    model.
 
     Every random number comes from the seed; the process's own generators are as before afterwards.
 
@@ -150,8 +152,8 @@ def sample_latent(model: Any, positive: Encoded, negative: Encoded, drawing: Dra
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
     guider = comfy.samplers.CFGGuider(model)
     guider.model_options = _with_steady_attention(model.model_options)
-    told = {"guidance": drawing.embedded_guidance} if drawing.embedded_guidance else {}
-    guider.set_conds(*([[text.embedding, {**text.extras, **told}]] for text in (positive, negative)))
+    guidance = {"guidance": drawing.embedded_guidance} if drawing.embedded_guidance else {}
+    guider.set_conds(*([[text.embedding, {**text.extras, **guidance}]] for text in (positive, negative)))
     guider.set_cfg(drawing.guidance)
     schedule = comfy.samplers.KSampler(model, drawing.steps, model.load_device, drawing.sampler, drawing.scheduler)
     method = comfy.samplers.sampler_object(drawing.sampler)
@@ -161,7 +163,7 @@ def sample_latent(model: Any, positive: Encoded, negative: Encoded, drawing: Dra
         return guider.sample(noise, torch.zeros(shape), method, schedule.sigmas, disable_pbar=True, seed=seed).cpu()
 
 
-def decode_picture(vae: Any, latent: Tensor) -> Image.Image:
+def decode_picture(vae: Vae, latent: Tensor) -> Image.Image:
     """The first frame of a latent ``(1, C, *space)`` as an RGB picture.
 
     Raises:
@@ -183,7 +185,7 @@ def decode_picture(vae: Any, latent: Tensor) -> Image.Image:
     return Image.fromarray((frame.clamp(0, 1) * 255).round().to(torch.uint8).numpy())
 
 
-def latent_shape(model: Any, width: int, height: int) -> tuple[int, ...]:
+def latent_shape(model: Model, width: int, height: int) -> tuple[int, ...]:
     """Shape of the latent of one picture, by the model's own latent format.
 
     Raises:
@@ -203,21 +205,25 @@ def latent_shape(model: Any, width: int, height: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True, eq=False)
 class ComfyPreviewer:
-    """Draws every prompt with the model as it stands; the same noise each time. A `krona_train.monitor.preview.Previewer`."""
+    """Draws every prompt with the model as it stands; the same noise each time.
 
-    model: Any
-    """The ``ModelPatcher`` that is trained on (the backbone's, which is another one than the graph's under dynamic VRAM)."""
-    vae: Any
+    A `krona_train.monitor.preview.Previewer`.
+    """
+
+    model: Model
+    """The one that is trained on: the backbone's, which is another than the graph's under dynamic VRAM."""
+    vae: Vae
     conditions: Sequence[Encoded]
     """One picture each."""
     negative: Encoded
     config: PreviewConfig
     size: tuple[int, int]
     """Width and height in pixels, where the settings leave them open."""
-    paused: Callable[[], AbstractContextManager[Any]] = nullcontext
+    paused: Callable[[], AbstractContextManager[object]] = nullcontext
     """Entered around the drawing: makes the model fit for sampling while it is being trained."""
     encode: Callable[[], tuple[Sequence[Encoded], Encoded]] | None = None
-    """Where the text encoder learns too: gives conditions and negative as it encodes them now, in place of those above."""
+    """Where the text encoder learns too: gives conditions and negative as it encodes them now, in place of those
+    above."""
 
     def __post_init__(self) -> None:
         Drawing.of(self.config, self.size)
@@ -242,7 +248,7 @@ class ComfyPreviewer:
 
 
 def class_painter(
-    model: Any, vae: Any, prompt: Encoded, negative: Encoded, config: PreviewConfig, size: tuple[int, int]
+    model: Model, vae: Vae, prompt: Encoded, negative: Encoded, config: PreviewConfig, size: tuple[int, int]
 ) -> Callable[[int], Image.Image]:
     """From a number to a picture of the prompt, for `krona_train.data.class_pictures`: number ``n`` is seed ``n``.
 
@@ -262,7 +268,7 @@ def class_painter(
     return draw
 
 
-def _decode_or_black(vae: Any, latent: Tensor, drawing: Drawing) -> Image.Image:
+def _decode_or_black(vae: Vae, latent: Tensor, drawing: Drawing) -> Image.Image:
     """A preview that fails must not end a training that goes well."""
     try:
         return decode_picture(vae, latent)
@@ -282,8 +288,9 @@ def _randomness_put_back(device: torch.device) -> Iterator[None]:
         yield
 
 
-def _with_steady_attention(options: dict[str, Any]) -> dict[str, Any]:
-    """The model's options; with PyTorch's attention where the host's own cuts its work by the memory that happens to be free.
+def _with_steady_attention(options: ModelOptions) -> ModelOptions:
+    """The model's options; with PyTorch's attention where the host's own cuts its work by the memory that happens to be
+    free.
 
     Two pictures of the same weights would differ otherwise. What the user has set, and every fast kernel, stays.
     """
@@ -294,5 +301,5 @@ def _with_steady_attention(options: dict[str, Any]) -> dict[str, Any]:
     return options
 
 
-def _pytorch_attention(chosen: Callable, *args: Any, **kwargs: Any) -> Tensor:
+def _pytorch_attention(chosen: Callable[..., Tensor], *args: object, **kwargs: object) -> Tensor:
     return comfy.ldm.modules.attention.attention_pytorch(*args, **kwargs)

@@ -14,12 +14,13 @@ from krona_ops.shown import shown
 
 
 def find_comfyui(named: str, of_the_file: str = "") -> Path:
-    """Make the host's code importable, and give its folder: the ComfyUI that the user names at the prompt or by ``COMFYUI_PATH``, or the
-    one that this pack is installed in.
+    """Make the host's code importable, and give its folder: the ComfyUI that the user names at the prompt or by
+    ``COMFYUI_PATH``, or the one that this pack is installed in.
 
     Args:
         named: At the prompt.
-        of_the_file: What a run.yaml names. The file may be a stranger's, and code is run from there, so it must be one of those.
+        of_the_file: What a run.yaml names. The file may be a stranger's, and code is run from there, so it must be one
+            of those.
 
     Raises:
         ConfigError: There is none, or the file names another one.
@@ -31,7 +32,8 @@ def find_comfyui(named: str, of_the_file: str = "") -> Path:
             where="comfyui",
             found=shown(of_the_file, 200),
             expected="the one that this pack is installed in, or that COMFYUI_PATH names" if place is None else place,
-            remedy="If you trust it, name it yourself: add --comfyui and its folder to the command, or set COMFYUI_PATH.",
+            remedy="If you trust it, name it yourself: add --comfyui and its folder to the command, or set "
+            "COMFYUI_PATH.",
         )
     if place is None or (of_the_file and not named and not _is_comfyui(of_the_file)):
         raise ConfigError(
@@ -39,7 +41,8 @@ def find_comfyui(named: str, of_the_file: str = "") -> Path:
             where=shown(named or of_the_file, 200) or "comfyui",
             found="no folder with comfy/sd.py in it",
             expected="the folder with ComfyUI's main.py",
-            remedy="Write comfyui: and its folder into the file and set COMFYUI_PATH to it, or give --comfyui /path/to/ComfyUI.",
+            remedy="Write comfyui: and its folder into the file and set COMFYUI_PATH to it, or give --comfyui "
+            "/path/to/ComfyUI.",
         )
     sys.path.insert(0, str(Path(place).resolve()))
     return Path(place).resolve()
@@ -52,8 +55,8 @@ def _is_comfyui(place: str) -> bool:
 def _around() -> Iterator[str]:
     """The ComfyUI that the environment names, and the folders around this pack.
 
-    Not resolved: the pack in custom_nodes may be a link to where it is developed. Python resolves the current folder, the shell that it was
-    started from remembers how it came there; that counts only where it came to this pack.
+    Not resolved: the pack in custom_nodes may be a link to where it is developed. Python resolves the current folder,
+    the shell that it was started from remembers how it came there; that counts only where it came to this pack.
     """
     yield os.environ.get("COMFYUI_PATH", "")
     pack = Path(os.path.abspath(__file__)).parents[2]
