@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class Average:
-    """What diffusers' ``EMAModel`` computes, bit for bit (a test holds it to that), at a cost that every training can afford.
+    """What diffusers' ``EMAModel`` computes, bit for bit (a test holds it to that), at a cost that is never felt.
 
     That class lives in a module that takes 3.4 s and 144 MB to import, and moves each factor by itself.
 

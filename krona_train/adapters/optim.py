@@ -88,8 +88,8 @@ def _require_one_rate(groups: Sequence[Group]) -> None:
             "Prodigy finds one learning rate for all factors.",
             found=f"rates of {', '.join(map(str, rates))}",
             expected="one rate",
-            remedy="Set rate_a, rate_b, rate_text and the rates of all target rules to 1, or to 0 for what shall stay as "
-            "it is.",
+            remedy="Set rate_a, rate_b, rate_text and the rates of all target rules to 1, or to 0 for what shall stay "
+            "as it is.",
         )
 
 

@@ -1,4 +1,4 @@
-"""How a learning rate goes over a training: schedules as functions of the step alone, so that nothing about them needs saving."""
+"""How a learning rate goes over a training: schedules as functions of the step alone, so that nothing is saved."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ RATE_AT_THE_END = 1e-7
 """Where the polynomial ends; the others end at 0."""
 
 Factor = Callable[[int], float]
-"""Steps done, to what the learning rate is multiplied by in the next one."""
+"""From the steps done to what the learning rate is multiplied by in the next one."""
 
 
 def rate_factor(config: OptimizerConfig, rate: float, steps: int) -> Factor:
-    """diffusers' schedule of that name, to the last bit (a test holds it to that), without a package that brings fifteen others along.
+    """diffusers' schedule of that name, to the last bit (a test holds it to that).
+
+    It is written here because diffusers would bring fifteen packages along.
 
     Args:
         rate: The learning rate itself, which the polynomial's end is measured by.
@@ -51,12 +53,13 @@ def _falling(config: OptimizerConfig, rate: float, steps: int) -> Factor:
 
 
 def _restarting(progress: float, cycles: int) -> float:
-    """So many falls of a cosine, each from the top."""
+    """A cosine that falls from 1 to 0 so many times; ``progress`` is 0 after the warmup and 1 at the end."""
     return 0.0 if progress >= 1.0 else max(0.0, 0.5 * (1.0 + math.cos(math.pi * ((cycles * progress) % 1.0))))
 
 
 def _polynomial(rate: float, warmup: int, steps: int, power: float) -> Factor:
-    """
+    """From the rate itself down to `RATE_AT_THE_END`, as the ``power`` of the share of steps that is left.
+
     Raises:
         ConfigError: The rate is not above its end.
     """

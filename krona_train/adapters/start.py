@@ -1,7 +1,7 @@
-"""A training that begins at an adapter instead of at nothing: its updates in the form that is trained, and what that costs.
+"""A training that begins at an adapter instead of at nothing: its updates in the form that is trained, and the loss.
 
-What is trained and what comes out is the start and its change together. The optimizer, the order of the pictures and the noise begin
-anew; layers that the adapter lacks begin as they would without it.
+What is trained and what comes out is the start and its change together. The optimizer, the order of the pictures and
+the noise begin anew; layers that the adapter lacks begin as they would without it.
 """
 
 from __future__ import annotations
@@ -50,18 +50,21 @@ class Start:
         return digest.hexdigest()
 
     def metadata(self) -> dict[str, str]:
-        """What the trained adapter's file says about it: the title, how much was used, and what that adapter itself began at."""
-        said = self.adapter.metadata
-        told = {
+        """What the trained adapter's file says about its start, as JSON under `METADATA`.
+
+        That is its title, how much of it was used, and what that adapter itself began at.
+        """
+        metadata = self.adapter.metadata
+        entries = {
             "title": title(self.adapter),
             "fingerprint": self.fingerprint,
             "layers": len(self.adapter.layers),
             "converted": self.converted,
             "error": float(f"{self.error:.6g}"),
-            "steps": said.get("ss_steps", ""),
-            "start": _parsed(said.get(METADATA)),
+            "steps": metadata.get("ss_steps", ""),
+            "start": _parsed(metadata.get(METADATA)),
         }
-        return {METADATA: json.dumps({name: value for name, value in told.items() if value not in ("", None)})}
+        return {METADATA: json.dumps({name: value for name, value in entries.items() if value not in ("", None)})}
 
 
 def begin_at(adapter: Adapter, targets: Sequence[Target], config: AdapterConfig) -> Start:
@@ -96,12 +99,12 @@ def begin_at(adapter: Adapter, targets: Sequence[Target], config: AdapterConfig)
             continue  # an update of zero is where every layer begins; two factors of zero would never leave it
         form = layer_type_of(target, config)
         exact = form.as_it_is(delta, target, config)
-        found = Nearest(exact, 0.0) if exact is not None else form.nearest(delta, target, config)
-        kept[name] = found.delta
+        nearest = Nearest(exact, 0.0) if exact is not None else form.nearest(delta, target, config)
+        kept[name] = nearest.delta
         energy += size**2
-        lost += (size * found.error) ** 2
+        lost += (size * nearest.error) ** 2
         if exact is None:
-            converted.append((found.error, name))
+            converted.append((nearest.error, name))
     if not kept:
         raise CoverageError(
             f"None of the {len(targets)} layers that are trained is in the adapter to start from.",
@@ -111,13 +114,15 @@ def begin_at(adapter: Adapter, targets: Sequence[Target], config: AdapterConfig)
             remedy="Train the layers that it has (KronA Targets), or start from another adapter.",
         )
     error = (lost / energy) ** 0.5
-    return Start(Adapter(kept, adapter.metadata), error, len(converted), _notes(adapter, by_name, kept, converted, error))
+    notes = _notes(adapter, by_name, kept, converted, error)
+    return Start(Adapter(kept, adapter.metadata), error, len(converted), notes)
 
 
 def _require_usable(name: LayerName, delta: Delta) -> None:
     if delta.needs_weight:
         raise ConfigError(
-            "The update that the training shall start from is DoRA, which depends on the base model's weight and has no factors of its own.",
+            "The update that the training shall start from is DoRA, which depends on the base model's weight and has "
+            "no factors of its own.",
             layer=name,
             found="DoRA",
             expected="an update that is known without the weight",
@@ -146,15 +151,16 @@ def _notes(
         notes.append(f"{len(unused)} layers of that adapter are not trained and left out: {_some(unused)}.")
     fresh = [str(name) for name in targets if name not in kept]
     if fresh:
-        notes.append(f"{len(fresh)} layers that are trained are not in that adapter and start at nothing: {_some(fresh)}.")
+        which = _some(fresh)
+        notes.append(f"{len(fresh)} layers that are trained are not in that adapter and start at nothing: {which}.")
     notes += [f"Of that adapter's file: {left}" for left in adapter.left_out]
     return tuple(notes)
 
 
 def title(adapter: Adapter) -> str:
     """What an adapter calls itself; may be empty."""
-    said = adapter.metadata
-    return said.get("modelspec.title") or said.get("ss_output_name") or ""
+    metadata = adapter.metadata
+    return metadata.get("modelspec.title") or metadata.get("ss_output_name") or ""
 
 
 def _some(names: Sequence[str]) -> str:

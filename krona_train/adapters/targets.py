@@ -10,7 +10,9 @@ from .layers import layer_type
 
 
 def targets_of(backbone: Backbone, config: AdapterConfig) -> tuple[Target, ...]:
-    """The targets of the settings' rules, in the model's own order; norms and biases among them where a rule's kind takes them.
+    """The targets of the settings' rules, in the model's own order.
+
+    Norms and biases are among them where a rule's kind takes them.
 
     Raises:
         ConfigError: A rule names a kind that does not exist.

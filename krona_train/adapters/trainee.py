@@ -178,7 +178,8 @@ class Trainee:
 
     def _set_training(self, training: bool) -> None:
         if self._schedule_free:
-            (self.optimizer.train if training else self.optimizer.eval)()  # type: ignore[attr-defined]  # its own methods
+            switch = "train" if training else "eval"  # methods of schedulefree's optimizers, which torch's lack
+            getattr(self.optimizer, switch)()
 
     def capture(self, *, stays: bool = False) -> tuple[dict[str, Tensor], dict[str, object]]:
         """All tensors and all plain numbers, copied; further training does not change them.
@@ -311,7 +312,8 @@ def _groups(stored: object, groups: Sequence[Mapping[str, object]]) -> list[Mapp
         raise _other_moments("groups", len(stored) if isinstance(stored, list | tuple) else stored)
     before = [_mapping("groups", group) for group in stored]
     for old, now in zip(before, groups, strict=True):
-        wrong = next((key for key in old if key == "params" or (key in now and not _are_alike(old[key], now[key]))), None)
+        shared = (key for key in old if key in now)
+        wrong = "params" if "params" in old else next((k for k in shared if not _are_alike(old[k], now[k])), None)
         if wrong is not None:
             raise _other_moments(f"groups.{wrong}", old[wrong])
     return before

@@ -2,8 +2,8 @@
 
 Two things stand in their way. Weights made under inference mode cannot be saved for a backward pass: `gradient_ready`
 puts ordinary tensors over the same memory in their place. And operations in place overwrite what has been saved: after
-``y = f(x)`` and ``x += z`` the backward pass needs ``f'`` at the old ``x``, and meets the new one. `exact_in_place` lets
-such a write go to fresh memory.
+``y = f(x)`` and ``x += z`` the backward pass needs ``f'`` at the old ``x``, and meets the new one. `exact_in_place`
+lets such a write go to fresh memory.
 """
 
 from __future__ import annotations

@@ -29,8 +29,8 @@ def keep_out(
         return items, ()
     if config.validation.pictures >= len(items):
         raise DataError(
-            f"Keeping {config.validation.pictures} of {len(items)} pictures out for the validation leaves none to train "
-            "on.",
+            f"Keeping {config.validation.pictures} of {len(items)} pictures out for the validation leaves none to "
+            "train on.",
             found=len(items),
             expected=f"more than {config.validation.pictures} pictures",
             remedy="Add pictures, keep out fewer, or turn the validation off.",

@@ -67,7 +67,7 @@ class DifferenceLayer(WholeLayer):
             if options is None:
                 return lambda x: F.linear(x, value.to(x.dtype))
             convolve = kron.CONVOLUTIONS[value.ndim - 2]
-            return lambda x: convolve(x, value.to(x.dtype), **options)  # type: ignore[arg-type]  # options of any convolution
+            return lambda x: convolve(x, value.to(x.dtype), **options)
         forward = type(module).forward
 
         def update(x: Tensor) -> Tensor:

@@ -51,7 +51,7 @@ class LoraLayer(Layer):
         if convolution is None:
             return y + F.linear(F.linear(x, down), up) * self.scale
         convolve = kron.CONVOLUTIONS[down.ndim - 2]
-        hidden = convolve(x, down, **convolution)  # type: ignore[arg-type]
+        hidden = convolve(x, down, **convolution)
         return y + convolve(hidden, up.reshape(*up.shape, *[1] * (down.ndim - 2))) * self.scale
 
     def call_for(self, module: nn.Module, name: str, is_plain: IsPlain) -> Call:

@@ -26,7 +26,8 @@ Call = Callable[..., Tensor]
 """``call(original, gate, x, *args, **kwargs)``: what the module gives for ``x`` with the update, where
 ``original(x, *args, **kwargs)`` is what it gives without.
 
-The update is multiplied by ``gate (B,)``, a number for each sample of the batch, or counts fully where that is ``None``.
+The update is multiplied by ``gate (B,)``, a number for each sample of the batch, or counts fully where that is
+``None``.
 """
 BIAS = ".bias"
 """The end of a bias's name, behind its layer's, as in adapter files."""

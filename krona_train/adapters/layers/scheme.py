@@ -3,8 +3,8 @@
 - ``"factored"``: the base's product, and the update beside it by its two factors.
 - ``"hybrid"``: one product with ``W + A ⊗ B``, which is formed in one pass and formed again for the backward pass; the
   factors' gradients as in ``"factored"``. Cheaper where there are many tokens for the size of the weight.
-- ``"dense"``: as ``"hybrid"``, and the factors' gradients by way of the whole ``∂L/∂ΔW``. Cheaper where a factor has but
-  a few rows.
+- ``"dense"``: as ``"hybrid"``, and the factors' gradients by way of the whole ``∂L/∂ΔW``. Cheaper where a factor has
+  but a few rows.
 
 All three save the input and the factors for the backward pass, and nothing else.
 """
@@ -21,9 +21,9 @@ Scheme = Literal["factored", "hybrid", "dense"]
 BALANCE = 32
 """Multiply-adds that a processor does in the time in which it moves one number between memory and core.
 
-An x86 core measured 20 to 40 (1280 × 1280, float32: 70·10⁹ multiply-adds per second in a product, 1.7 to 3.6·10⁹ numbers
-per second in a pass). Half of it changes only choices whose costs differ by 2 % of the base's product or less, twice as
-much some that differ by 18 %.
+An x86 core measured 20 to 40 (1280 × 1280, float32: 70·10⁹ multiply-adds per second in a product, 1.7 to 3.6·10⁹
+numbers per second in a pass). Half of it changes only choices whose costs differ by 2 % of the base's product or less,
+twice as much some that differ by 18 %.
 """
 
 

@@ -71,8 +71,8 @@ class SumLayer(Layer):
     def begin_at(self, delta: Delta) -> None:
         """Stand where a sum of at most as many products stands.
 
-        Products that it lacks stay as they were built, each random times zero: with one ``A`` in common they would learn
-        the same.
+        Products that it lacks stay as they were built, each random times zero: with one ``A`` in common they would
+        learn the same.
         """
         for product, term in zip(self._products, _terms(delta), strict=False):
             product.begin_at(term)
@@ -114,7 +114,8 @@ def _terms(delta: Delta) -> tuple[Delta, ...]:
 
 
 def _summed(terms: Sequence[Delta], sizes: Sequence[KronShape], config: AdapterConfig) -> Delta | None:
-    """Products of the first of these sizes as one update, a single one as itself; ``None`` where they are no such products."""
+    """Products of the first of these sizes as one update, a single one as itself; ``None`` where they are no such
+    products."""
     products = [in_form(term, each, config.layout) for term, each in zip(terms, sizes, strict=False)]
     whole = tuple(product for product in products if product is not None)
     if len(whole) < len(terms):
