@@ -51,6 +51,9 @@ _WITH_A_PICTURE = (
 """The host's classes that always see a second picture, as far as this host has them."""
 
 
+_TEXT_ENCODER = "text encoder (CLIP)"
+
+
 def require_parts(model: Model | None, clip: Clip | None, vae: Vae | None) -> None:
     """Whether everything is there, and the VAE makes the latents that the model draws.
 
@@ -64,21 +67,36 @@ def require_parts(model: Model | None, clip: Clip | None, vae: Vae | None) -> No
     """
     missing = [what for what, part in _parts(model, clip, vae) if part is None]
     if missing:
-        raise ConfigError(
-            f"The checkpoint brings no {' and no '.join(missing)}.",
-            found="nothing",
-            expected=f"a {' and a '.join(missing)}",
-            remedy=f"Load {'one with its' if len(missing) == 1 else 'them with their'} own loader node and connect "
-            f"{'it, or name its' if len(missing) == 1 else 'them, or name their'} file below model: in run.yaml.",
-        )
+        raise _nothing_brings(missing)
     assert model is not None  # neither of them is missing
     assert vae is not None
     _require_vae(model, vae)
 
 
+def require_text_encoder(clip: Clip | None) -> Clip:
+    """The text encoder, which is there.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    if clip is None:
+        raise _nothing_brings([_TEXT_ENCODER])
+    return clip
+
+
+def _nothing_brings(missing: Sequence[str]) -> ConfigError:
+    return ConfigError(
+        f"The checkpoint brings no {' and no '.join(missing)}.",
+        found="nothing",
+        expected=f"a {' and a '.join(missing)}",
+        remedy=f"Load {'one with its' if len(missing) == 1 else 'them with their'} own loader node and connect "
+        f"{'it, or name its' if len(missing) == 1 else 'them, or name their'} file below model: in run.yaml.",
+    )
+
+
 def _parts(model: Model | None, clip: Clip | None, vae: Vae | None) -> Iterator[tuple[str, object]]:
     yield "diffusion model", model
-    yield "text encoder (CLIP)", clip
+    yield _TEXT_ENCODER, clip
     # The host hands out a VAE without anything in it; another pack's may be built in another way.
     yield "VAE", None if vae is None else getattr(vae, "first_stage_model", vae)
 

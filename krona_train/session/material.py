@@ -14,7 +14,7 @@ from krona_host.types import Clip, Model, Vae
 from ..batches.examples import Example, Item
 from ..comfyui.encode import ComfyEncoder, TextCondition
 from ..comfyui.model import ComfyBackbone
-from ..comfyui.parts import require_parts, usable_text
+from ..comfyui.parts import require_parts, require_text_encoder, usable_text
 from ..comfyui.sampling import Prompt, check_sampler, class_painter, encode_prompts
 from ..config import PreviewConfig, TrainConfig
 from ..data import encoding
@@ -86,18 +86,27 @@ Progress = Callable[[int, int, str], None]
 
 
 def prepare(
-    model: Model, clip: Clip, vae: Vae, dataset: Dataset, config: TrainConfig, places: Places, progress: Progress
+    model: Model,
+    clip: Clip | None,
+    vae: Vae | None,
+    dataset: Dataset,
+    config: TrainConfig,
+    places: Places,
+    progress: Progress,
 ) -> Material:
     """Encode everything, from the cache where an earlier run has done so; draw the class pictures that are missing.
 
     Args:
         model: The host's ``ModelPatcher``.
+        clip, vae: ``None`` where a checkpoint brings none, which is refused.
 
     Raises:
         ConfigError: A part is missing or another family's, or the host lacks the sampler of the previews.
         DataError: A picture, mask or caption cannot be used.
     """
     require_parts(model, clip, vae)
+    assert clip is not None
+    assert vae is not None
     check_sampler(config.preview)
     resolution = dataset.resolution or native_resolution(model)
     encoder, cache = ComfyEncoder(clip, vae), Cache(places.cache) if dataset.settings.cache else None
@@ -115,16 +124,19 @@ def prepare(
     return with_prompts(material, lambda: clip, config.preview)
 
 
-def with_prompts(material: Material, load_clip: Callable[[], Clip], config: PreviewConfig) -> Material:
+def with_prompts(material: Material, load_clip: Callable[[], Clip | None], config: PreviewConfig) -> Material:
     """The material with the prompts that these settings draw, which may change while all else stays.
 
     Args:
         load_clip: Gives the host's CLIP; called only where a prompt is not encoded yet.
+
+    Raises:
+        ConfigError: There is none.
     """
     wanted = (*preview_prompts(config, material.captions), config.negative) if config.every else ()
     encoded = (*material.prompts, material.negative) if material.negative is not None else ()
     if wanted and wanted != tuple(prompt.text for prompt in encoded):
-        *prompts, negative = encode_prompts(load_clip(), wanted)
+        *prompts, negative = encode_prompts(require_text_encoder(load_clip()), wanted)
         return replace(material, prompts=tuple(prompts), negative=negative)
     return material if wanted else replace(material, prompts=(), negative=None)
 

@@ -17,7 +17,7 @@ from ..adapters.targets import targets_of
 from ..batches.fingerprint import fingerprint
 from ..batches.samples import as_items
 from ..comfyui.model import ComfyBackbone
-from ..comfyui.parts import notes_on, rehearse
+from ..comfyui.parts import notes_on, rehearse, require_text_encoder
 from ..comfyui.sampling import ComfyPreviewer, Prompt, encode_prompts
 from ..config import TrainConfig
 from ..loop import choose_all, fit
@@ -168,7 +168,8 @@ class HostTraining:
         negative = self.material.negative or self.material.prompts[0]
 
         def encode() -> tuple[tuple[Prompt, ...], Prompt]:
-            *shown, unwanted = encode_prompts(self._clip, [prompt.text for prompt in (*self.material.prompts, negative)])
+            clip = require_text_encoder(self._clip)
+            *shown, unwanted = encode_prompts(clip, [prompt.text for prompt in (*self.material.prompts, negative)])
             return tuple(shown), unwanted
 
         return ComfyPreviewer(
