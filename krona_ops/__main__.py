@@ -30,7 +30,7 @@ from .updates.kron import Layout
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the exit status."""
+    """Run the command that these arguments, or ``sys.argv``, name; returns the exit status: 0, or 2 for an error."""
     options = _parser().parse_args(arguments)
     try:
         options.run(options)
@@ -155,7 +155,7 @@ def _tell(lost: ErrorReport) -> None:
 
 
 def _weighted(argument: str) -> tuple[str, float]:
-    """``FILE`` or ``FILE=WEIGHT``."""
+    """Path and weight of ``FILE=WEIGHT``, or of ``FILE`` with the weight 1."""
     path, equals, weight = argument.rpartition("=")
     try:
         return (path, float(weight)) if equals else (argument, 1.0)

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and no litter of those that did not."""
+"""Write files so that they appear whole or not at all, and remove what an interrupted writing left behind."""
 
 from __future__ import annotations
 

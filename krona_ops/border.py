@@ -166,7 +166,7 @@ class Border:
         return whole
 
     def number(self, value: object, what: str, least: float = -math.inf, most: float = math.inf) -> float:
-        """A finite number in a range."""
+        """The value as a finite number from ``least`` to ``most``."""
         number = finite(value)
         if number is None or not least <= number <= most:
             span = (f" from {least:g}" if least > -math.inf else "") + (f" to {most:g}" if most < math.inf else "")
@@ -180,27 +180,27 @@ class Border:
         return value
 
     def choice(self, value: object, what: str, choices: Iterable[str]) -> str:
-        """One of a few words."""
+        """The value, which must be one of ``choices``."""
         allowed = list(choices)
         if not isinstance(value, str) or value not in allowed:
             raise self.refused(what, value, " or ".join(allowed))
         return value
 
     def truth(self, value: object, what: str) -> bool:
-        """Yes or no."""
+        """The value, which must be ``True`` or ``False``."""
         if not isinstance(value, bool):
             raise self.refused(what, value, "true or false")
         return value
 
     def mapping(self, value: object, what: str, most: int | None = None) -> dict[str, object]:
-        """A mapping whose keys are texts."""
+        """The value, which must be a mapping whose keys are texts."""
         most = self.limits.values if most is None else most
         if not isinstance(value, Mapping) or len(value) > most or not all(isinstance(key, str) for key in value):
             raise self.refused(what, value, "a mapping with names as its keys")
         return dict(value)
 
     def sequence(self, value: object, what: str, most: int | None = None) -> list[object]:
-        """A list."""
+        """The value as a list, which it must be, of at most ``most`` items."""
         most = self.limits.values if most is None else most
         if not isinstance(value, list | tuple) or len(value) > most:
             raise self.refused(what, value, f"a list of {most:,} values at most")

@@ -71,7 +71,7 @@ def require(kind: type, name: str, value: Any, where: str = "") -> None:
         where: The place of the dataclass in a file, ``training.optimizer.``; part of the message.
 
     Raises:
-        ConfigError: It may not; the message names the setting, the value and what is possible.
+        ConfigError: The value is out of bounds; the message names the setting, the value and what is possible.
     """
     bound = bounds(kind).get(name)
     if bound is None or all(map(bound.allows, value if isinstance(value, tuple) else (value,))):
@@ -85,7 +85,7 @@ def require(kind: type, name: str, value: Any, where: str = "") -> None:
 
 
 def shown(value: Any) -> str:
-    """A value on one short line."""
+    """A value for a message: its ``repr``, cut to `SHOWN` characters."""
     try:
         text = repr(value)
     except ValueError:  # Python refuses to write whole numbers of thousands of digits
@@ -97,7 +97,7 @@ def require_fields(config: Any) -> None:
     """Whether all fields of a dataclass are within their bounds; for its ``__post_init__``.
 
     Raises:
-        ConfigError: One is not.
+        ConfigError: A field is out of its bounds.
     """
     for field in dataclasses.fields(config):
         require(type(config), field.name, getattr(config, field.name))

@@ -23,7 +23,7 @@ class LeftOut:
     """Of the layers; of a tensor that belongs to none, its own name."""
 
     def __str__(self) -> str:
-        """One line for the user.
+        """The method, how many tensors, some of their names and the reason, on one line.
 
         >>> print(LeftOut("OFT", "ComfyUI's own Load LoRA applies them.", ("a", "b")))
         Left out: OFT (2: a, b). ComfyUI's own Load LoRA applies them.

@@ -30,7 +30,11 @@ def most_numbers() -> int:
 
 
 def require_room(shape: tuple[int, ...], what: str = "The update") -> None:
-    """
+    """Refuse to form a tensor of more numbers than `most_numbers`.
+
+    Args:
+        what: What it would be, for the error.
+
     Raises:
         SizeError: A tensor of this shape is larger than what may be formed.
     """

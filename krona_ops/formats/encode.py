@@ -28,14 +28,14 @@ RECIPE = ("ss_network_module", "ss_network_args", "ss_network_dim", "ss_network_
 
 
 def writable() -> tuple[str, ...]:
-    """What `krona_ops.save` can write."""
+    """The names of the formats that `krona_ops.save` can write, those that are exact first."""
     exact = writers()
     return (*exact, *(name for name in LORA if name not in exact))
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """What goes into a file."""
+    """An adapter as the contents of a file: tensors, metadata and what is written beside it."""
 
     tensors: Mapping[str, Tensor]
     metadata: Mapping[str, str]

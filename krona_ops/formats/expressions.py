@@ -29,7 +29,7 @@ class NotEvaluatedError(ValueError):
 
 
 class Expression:
-    """One regular expression.
+    """A regular expression, parsed by `re` and evaluated on texts by `ends`.
 
     Raises:
         NotEvaluatedError: It is none, or not one that is evaluated here.
@@ -61,7 +61,7 @@ class Expression:
 
 
 class _Walk:
-    """One expression on one text."""
+    """An expression made ready for one text: ``after`` moves sets of positions through it."""
 
     def __init__(self, text: str, parts: list) -> None:
         self._text, self.left = text, MOST_STEPS

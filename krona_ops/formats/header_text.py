@@ -51,7 +51,7 @@ class HeaderError(ValueError):
 
 @dataclass
 class HeaderText:
-    """What a header says, checked."""
+    """The contents of a header, checked."""
 
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     dtypes: dict[str, str] = field(default_factory=dict)
@@ -61,7 +61,7 @@ class HeaderText:
 
 
 def read(raw: bytes, dtypes: Mapping[str, torch.dtype]) -> HeaderText:
-    """Read a header.
+    """Parse and check the JSON of a safetensors header.
 
     Args:
         raw: As it stands in the file.
@@ -80,7 +80,7 @@ def _refuse(reason: str) -> NoReturn:
 
 
 class _Reader:
-    """Goes through a header once.
+    """Reads one header from its first character to its last.
 
     The text has one character for each byte, which costs no more memory than the bytes;
     what is not ASCII is decoded string by string.

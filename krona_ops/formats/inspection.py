@@ -38,7 +38,7 @@ class LayerFacts:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What a file holds."""
+    """What the header of an adapter file says about it."""
 
     format: str
     layers: tuple[LayerFacts, ...]
@@ -87,7 +87,7 @@ def layers_of(header: Header) -> tuple[str, tuple[LayerFacts, ...]]:
 
 
 def _read(header: Header) -> tuple[str, Adapter]:
-    from .registry import detect  # every format: a server that starts has not to wait for them
+    from .registry import detect  # imports every format, which no start should wait for
 
     module = detect(header)
     return module.NAME, module.read(header.placeholders(), header)
@@ -102,7 +102,7 @@ def _all_facts(adapter: Adapter) -> tuple[LayerFacts, ...]:
 
 
 def _facts(delta: Delta) -> tuple:
-    """What `LayerFacts` says besides the name."""
+    """The fields of `LayerFacts` after ``name``."""
     outer, delta = delta, written(delta)
     inner = delta.delta if isinstance(delta, Dora) else delta
     method = _method(inner) + ("+DoRA" if isinstance(delta, Dora) else "")

@@ -149,12 +149,13 @@ class _Alike:
 def _require_readable(
     name: str, grouped: parts.Grouped, dtypes: Mapping[str, str], packed: Set[str], stranger: LeftOut | None
 ) -> None:
-    """
+    """Refuse a layer whose tensors cannot be read as an update.
+
     Args:
-        packed: Tensors whose numbers cannot be had one by one.
+        packed: Tensors that hold several numbers in a byte, which PyTorch cannot take apart.
 
     Raises:
-        LayerError: Two tensors are the same part, one is of a type that torch has not,
+        LayerError: Two tensors are the same part, one is of a type that PyTorch does not have,
             or one says that the others mean something else.
     """
     if name in grouped.twice:

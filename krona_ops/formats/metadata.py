@@ -33,7 +33,7 @@ _IMAGES = {
 
 
 def modelspec(*, title: str, trigger: str = "") -> dict[str, str]:
-    """The entries of the ModelSpec that every file of ours has."""
+    """The ModelSpec entries that every file written by this pack has."""
     return {
         "modelspec.sai_model_spec": MODELSPEC,
         "modelspec.title": title,

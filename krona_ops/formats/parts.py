@@ -191,7 +191,7 @@ def _norm(key: str) -> tuple[str, str] | None:
 
 
 def is_whole(parts: Iterable[str]) -> bool:
-    """Whether these parts make an update."""
+    """Whether these parts of a layer are all that an update needs."""
     parts = set(parts)
     if parts >= _COMMONEST:
         return True

@@ -113,7 +113,7 @@ def _write_layer(name: str, delta: Delta) -> dict[str, Tensor]:
 
 
 def sidecar(adapter: Adapter, rename: Rename = str) -> str:
-    """The text of ``adapter_config.json``."""
+    """The text of the ``adapter_config.json`` that belongs beside the file of `write`."""
     return json.dumps(settings_of(adapter, rename).config(), indent=2, sort_keys=True)
 
 

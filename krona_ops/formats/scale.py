@@ -63,7 +63,7 @@ class Sizes:
 
 
 def resolve(rule: ScaleRule, sizes: Sizes, trainer: Trainer) -> Resolved:
-    """The scale of one layer.
+    """The scale of one layer under a rule, and the reason for it.
 
     Raises:
         FormatError: ``rule`` needs a number that the file does not have, or ``alpha`` is none.

@@ -12,10 +12,10 @@ RULES: tuple[ScaleRule, ...] = get_args(ScaleRule)
 
 
 def check_rule(rule: str) -> ScaleRule:
-    """The rule, if it is one.
+    """The rule, narrowed to one of `RULES`.
 
     Raises:
-        ConfigError: It is not.
+        ConfigError: There is no such rule.
     """
     if rule not in RULES:
         raise ConfigError(

@@ -95,7 +95,7 @@ class Trainer:
         return bool(self.rs_lora or self.bypass or self.divides_by_root or self.is_reduced or self.peft)
 
     def settings(self, name: str) -> PeftConfig | None:
-        """PEFT's settings for a layer."""
+        """PEFT's settings for the layer ``name``; ``None`` where the file has none for it."""
         return next((config for prefix, config in self.peft.items() if name.startswith(prefix)), None)
 
     def path(self, name: str) -> str:

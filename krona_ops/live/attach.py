@@ -45,7 +45,7 @@ class ForwardPatch:
         self._read = None if weigh is None else self._reading(weigh)
 
     def attach(self) -> None:
-        """Start; does nothing when already attached."""
+        """Put ``forward`` and ``weigh`` in place; does nothing when already attached."""
         if self._original is not None:
             return
         module, read = self._module, self._read
@@ -79,7 +79,7 @@ class ForwardPatch:
         self._set_functions([*functions, self._read])  # a list of its own: the class has one for all layers
 
     def detach(self) -> None:
-        """Stop; does nothing when not attached."""
+        """Put the module back as it was; does nothing when not attached."""
         if self._original is None:
             return
         self._original = None

@@ -35,7 +35,7 @@ class Reach:
         self._is_counting = False
 
     def attach(self, module: Callable[[str], nn.Module], patches: Mapping[str, ForwardPatch]) -> None:
-        """Count these from now on.
+        """Take these patches for those to count, at once where `begin` was called.
 
         Args:
             module: From a path in the model to what is there.
@@ -49,12 +49,12 @@ class Reach:
             self._listen()
 
     def detach(self) -> None:
-        """The patches are taken off, perhaps only for a while; what has been counted stays."""
+        """Let go of the patches, which are taken off, perhaps only for a while; what has been counted stays."""
         self._collect()
         self._patches = {}
 
     def begin(self) -> None:
-        """Count anew."""
+        """Forget what was counted and count from now on."""
         self._reached.clear()
         self._ran.clear()
         for patch in self._patches.values():

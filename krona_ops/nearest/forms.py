@@ -33,7 +33,7 @@ class KronForm:
 @final
 @dataclass(frozen=True)
 class LowRankForm:
-    """A LoRA: ``up @ down``."""
+    """A LoRA: ``up (out, rank) @ down (rank, in, *kernel)``."""
 
     rank: int | None = 16
     """Columns at most; ``None`` takes as many as are exact."""

@@ -46,7 +46,7 @@ NOISE = 1e-7
 
 
 class Nearest(NamedTuple):
-    """An approximation and what it costs."""
+    """An approximation of an update, and its relative error."""
 
     delta: Delta
     error: float

@@ -28,7 +28,7 @@ def svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def singular_values(matrix: Tensor) -> Tensor:
-    """Singular values, descending."""
+    """The singular values of a matrix, descending."""
     return _by_numpy(lambda m: (np.linalg.svd(m, compute_uv=False),), matrix)[0]
 
 

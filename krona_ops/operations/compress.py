@@ -32,7 +32,7 @@ the paper's best, its mirror, and LoKr's usual squares."""
 
 @dataclass(frozen=True)
 class LayerLoss:
-    """What one layer lost."""
+    """The error and the sizes of one layer that was compressed."""
 
     name: LayerName
     norm: float
@@ -46,7 +46,7 @@ class LayerLoss:
 
 @dataclass(frozen=True)
 class ErrorReport:
-    """What an adapter lost."""
+    """The errors and the sizes of an adapter that was compressed, layer by layer."""
 
     layers: tuple[LayerLoss, ...]
 
@@ -191,7 +191,7 @@ def forms_within(
 
 @dataclass(frozen=True)
 class _Option:
-    """One way to store a layer."""
+    """One way to store a layer, with its size and its error."""
 
     parameters: int
     lost: float

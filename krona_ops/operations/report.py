@@ -39,7 +39,7 @@ LARGEST_RANK = 256
 
 @dataclass(frozen=True)
 class LayerReport:
-    """One layer."""
+    """The measures of one layer's update."""
 
     name: LayerName
     block: str
@@ -82,7 +82,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class Report:
-    """A whole adapter."""
+    """The measures of an adapter, layer by layer."""
 
     layers: tuple[LayerReport, ...]
     notes: tuple[str, ...] = ()
@@ -91,7 +91,7 @@ class Report:
 
     @property
     def parameters(self) -> int:
-        """Stored numbers."""
+        """Stored numbers of all layers."""
         return sum(layer.parameters for layer in self.layers)
 
     @property

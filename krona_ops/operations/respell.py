@@ -100,7 +100,7 @@ class _Group:
         }
 
     def name(self, name: str, format: str) -> str:
-        """What the format calls the layer."""
+        """The name that a file of this format has for the layer."""
         if not self.bases:
             return _native(name, format)
         shape = self.layers[name].shape if name in self.layers else ()

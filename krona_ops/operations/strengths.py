@@ -70,7 +70,7 @@ class Weights:
     rules: tuple[WeightRule, ...] = ()
 
     def of(self, name: str) -> float:
-        """The strength of one layer."""
+        """The strength of the layer ``name``."""
         return next((rule.weight for rule in reversed(self.rules) if rule.matches(name)), 1.0)
 
     def __add__(self, other: Weights) -> Weights:
@@ -83,7 +83,7 @@ class Weights:
 
 @lru_cache(maxsize=1024)
 def _matcher(selector: str) -> Callable[[str], bool]:
-    """What a selector means.
+    """A function that says whether a layer's name matches the selector.
 
     Raises:
         ConfigError: It is empty, or no regular expression.
@@ -153,7 +153,7 @@ _EXAMPLE = "For example: default=1, input_blocks.4=0.5, *.attn2.*=0, q=0.3"
 
 
 def parse_weights(text: str) -> Weights:
-    """Read the text form.
+    """The weights in a text of the form that the module describes.
 
     Raises:
         ConfigError: An entry is no ``selector=strength``.

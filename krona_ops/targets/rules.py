@@ -65,7 +65,7 @@ class TargetRule:
 
 @dataclass(frozen=True)
 class Target:
-    """One layer to adapt."""
+    """A layer that is to be adapted, with the sizes of its factors."""
 
     name: LayerName
     sizes: KronShape

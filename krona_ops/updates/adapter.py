@@ -54,7 +54,7 @@ class Adapter:
 
     @property
     def parameters(self) -> int:
-        """Stored numbers."""
+        """Stored numbers of all updates."""
         return sum(delta.parameters for delta in self.layers.values())
 
     @property

@@ -50,16 +50,16 @@ class Digits:
     window: int = 1
 
     def row_legs(self, size: int, end: str) -> tuple[Leg, ...]:
-        """The legs of the first or the last digits whose product is ``size``."""
+        """The legs of the first or the last row digits whose product is ``size``."""
         return _legs("r", self.rows, size, end)
 
     def column_legs(self, size: int, end: str) -> tuple[Leg, ...]:
-        """As `row_legs`, for columns."""
+        """The legs of the first or the last column digits whose product is ``size``."""
         return _legs("c", self.columns, size, end)
 
     @property
     def legs(self) -> tuple[Leg, ...]:
-        """Every leg of ``ΔW`` itself."""
+        """The legs of ``ΔW`` itself: rows, columns, window; no bonds."""
         return (*(f"r{n}" for n in range(len(self.rows))), *(f"c{n}" for n in range(len(self.columns))), "w")
 
     def size(self, leg: Leg) -> int:
@@ -246,7 +246,7 @@ def _pair_cost(live: Sequence[dict[Leg, int]], i: int, j: int) -> tuple[bool, in
 
 
 def plan_of(nodes: Sequence[Node], output: tuple[Leg, ...]) -> Plan:
-    """The plan for these tensors."""
+    """The `plan` for these nodes, which may be one of an earlier call."""
     return plan(tuple(tuple(zip(node.legs, node.tensor.shape, strict=True)) for node in nodes), output)
 
 

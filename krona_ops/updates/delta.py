@@ -74,7 +74,7 @@ class Delta(ABC):
 
     @property
     def parameters(self) -> int:
-        """Stored numbers."""
+        """How many numbers are stored."""
         return sum(t.numel() for t in tensors(self))
 
     def __eq__(self, other: object) -> bool:
@@ -112,7 +112,7 @@ class Kron(Delta):
 
     @property
     def sizes(self) -> KronShape:
-        """The sizes of the two factors."""
+        """``out_a, in_a, out_b, in_b`` and the kernel, from the shapes of the two factors."""
         (out_a, in_a), (out_b, in_b, *kernel) = self.a.shape, self.b.shape
         return KronShape(out_a, in_a, out_b, in_b, tuple(kernel))
 

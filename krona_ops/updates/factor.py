@@ -32,7 +32,7 @@ def together(*tensors: Tensor) -> list[Tensor]:
 
 
 class Factor(ABC):
-    """``A`` or ``B`` of one layer."""
+    """A matrix or convolution kernel in one of several stored forms: ``A`` or ``B`` of a layer, or all of an update."""
 
     @property
     @abstractmethod
@@ -57,7 +57,7 @@ class Factor(ABC):
 @final
 @dataclass(frozen=True, eq=False)
 class Full(Factor):
-    """A factor stored as it is."""
+    """A factor stored as one tensor."""
 
     value: Tensor
     """``(out, in, *kernel)``."""

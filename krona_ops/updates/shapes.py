@@ -10,7 +10,7 @@ from typing import Literal
 from ..errors import ShapeError
 
 Order = Literal["a first", "b first"]
-"""Which factor meets the input first. The result is the same, the work is not."""
+"""Which factor the input is multiplied with first. The result is the same; the work may differ much."""
 
 
 @dataclass(frozen=True)

@@ -50,11 +50,15 @@ class StoredLayer:
         return float(tensor)
 
     def has(self, part: str) -> bool:
-        """Whether the file has this part."""
+        """Whether the file has a tensor for this part of the layer."""
         return part in self.parts
 
     def scale(self, sizes: Sizes) -> float:
-        """The scale of the update."""
+        """What the product of the factors is multiplied by: the rule's scale, times ``scalar`` where the file has one.
+
+        Raises:
+            LayerError: It is no number, or too large for float32.
+        """
         extra = self.number("scalar")
         if sizes.alpha is not None and math.isnan(sizes.alpha):
             raise self.error("Its alpha is no number.", sizes.alpha, "a number")
@@ -72,7 +76,7 @@ class StoredLayer:
         return self.tensor(up, f"{up} and {down}"), self.tensor(down, f"{up} and {down}")
 
     def tensor(self, part: str, expected: str | None = None) -> Tensor:
-        """One tensor of real numbers.
+        """The tensor of a part, checked to be real and not empty.
 
         Raises:
             FormatError: It is missing, empty, or holds no real numbers.
@@ -95,14 +99,14 @@ class StoredLayer:
         return tensor
 
     def error(self, message: str, found: object, expected: object) -> LayerError:
-        """What is wrong with this layer."""
+        """The error for a part of this layer that is damaged or of another format."""
         return LayerError(
             message, layer=self.name, found=found, expected=expected, remedy="The file is damaged or of another format."
         )
 
 
 def times(shape: tuple[int, ...]) -> str:
-    """``3 × 4`` for ``(3, 4)``."""
+    """A shape for a message: ``3 × 4`` for ``(3, 4)``."""
     return " × ".join(map(str, shape))
 
 

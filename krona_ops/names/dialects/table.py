@@ -56,7 +56,7 @@ class Table:
                     yield from _expanded(name, match.groups())
 
     def rooted(self, path: str) -> Iterator[str]:
-        """The path with other beginnings."""
+        """The path of a layer with each beginning that other tools have for it (``roots``)."""
         if path.startswith(self._beginnings):
             yield from (theirs + path[len(ours) :] for ours, theirs in self.roots if path.startswith(ours))
 
