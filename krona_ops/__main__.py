@@ -47,7 +47,7 @@ def _say(line: object) -> None:
 
 
 def _for_terminal(text: str) -> str:
-    """Without what a terminal would obey, and with what its encoding lacks spelled out."""
+    """The text without control codes, and with characters that the terminal's encoding lacks spelled out."""
     encoding = sys.stdout.encoding or "utf-8"
     return printable(text, "\n").encode(encoding, "backslashreplace").decode(encoding)
 

@@ -102,7 +102,7 @@ def _swept(part: Path) -> bool:
 
 
 def remove(path: Path) -> bool:
-    """Remove a file; what somebody else has removed, or has open on a system that minds, is no reason to stop."""
+    """Remove a file; nothing happens where it is gone already, or is open on a system that then keeps it."""
     try:
         path.unlink()
     except FileNotFoundError:

@@ -30,7 +30,7 @@ _NOT_A_BRACKET = {n: None for n in range(128) if chr(n) not in "[]{}"}
 
 @dataclass(frozen=True)
 class Limits:
-    """How much a stranger may hand in at once."""
+    """How large, how deep and how many values a text from outside may be."""
 
     size: int = 4_000_000
     """Bytes of text."""
@@ -224,7 +224,7 @@ def _no_number(word: str) -> float:
 
 
 def _is_unicode(text: str) -> bool:
-    """Whether it has no lone surrogates, which no file and no terminal takes."""
+    """Whether a text has no lone surrogates, which neither files nor terminals take."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -53,7 +53,7 @@ def load(path: str | os.PathLike[str], scale_rule: ScaleRule = "auto") -> Adapte
 
 
 def _tensors_of(path: Path, header: Header) -> dict[str, Tensor]:
-    """What of a file PyTorch can hold; readers name the rest.
+    """The tensors of a file that PyTorch can hold; readers report the others as left out.
 
     Raises:
         AdapterFileError: The library does not take it, or it has gone meanwhile.
@@ -149,8 +149,8 @@ def _write_tensors(file: IO[bytes], encoded: Encoded) -> None:
 
 
 def _writable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """As the library takes them: each with memory of its own, and E8M0, which it does not write, in float32,
-    which holds it exactly."""
+    """The tensors as the safetensors library writes them: each with memory of its own, and E8M0, which it does not
+    write, in float32, which holds it exactly."""
     seen: set[int] = set()
     made = {}
     for name, tensor in tensors.items():

@@ -50,7 +50,7 @@ def require_room(shape: tuple[int, ...], what: str = "The update") -> None:
 
 @contextmanager
 def layer_by_layer(name: str) -> Iterator[None]:
-    """Tell which layer an error is about; too little memory is one.
+    """Name the layer in errors that are raised inside; too little memory becomes such an error.
 
     Raises:
         KronaError: What was raised, with the layer's name.

@@ -42,7 +42,7 @@ def shown(value: object, most: int = SHORT, keep: str = "") -> str:
 
 
 def _cut(text: str, most: int) -> str:
-    """The beginning and the end: two names of layers that differ do so at one of the two."""
+    """At most ``most`` characters of a text: its beginning and its end, where names of layers differ."""
     if len(text) <= most:
         return text
     end = (most - 1) // 2

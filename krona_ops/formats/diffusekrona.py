@@ -76,7 +76,7 @@ def _split(key: str) -> tuple[str, str] | None:
 
 
 def _role(layer: str) -> str:
-    """Layers of one role have the same ``A``, for the trainer has one setting for them."""
+    """What a layer does; layers of one role have ``A`` of one shape, as the trainer has one setting for them."""
     match = _ATTENTION.fullmatch(layer) or _TEXT.fullmatch(layer)
     return f"{'text ' if _TEXT.fullmatch(layer) else ''}{(match and match['role']) or 'feed-forward'}"
 
@@ -140,7 +140,7 @@ def read(tensors: Mapping[str, Tensor], header: Header, rule: ScaleRule = "auto"
 
 
 def _beside(tensors: Mapping[str, Tensor], header: Header, rule: ScaleRule) -> Adapter:
-    """What else is in the file; an adapter without layers, and what was left out, where nothing of it can be read."""
+    """The adapter in the file's other tensors; without layers, but with what was left out, where none can be read."""
     if not tensors:
         return Adapter({})
     part = replace(header, shapes={key: header.shapes[key] for key in tensors})
@@ -198,7 +198,7 @@ def write(adapter: Adapter, rename: Rename = str) -> dict[str, Tensor]:
 
 
 def is_of_clip(name: str) -> bool:
-    """Whether a name is that of a text encoder's layer which these files hold."""
+    """Whether a name is one of CLIP's layers that these files can hold."""
     return name_in_file(name).startswith("text_encoder") and _end_of(name_in_file(name)) is not None
 
 

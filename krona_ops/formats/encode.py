@@ -1,4 +1,4 @@
-"""An adapter in the tensors of one format, with what was lost on the way: nothing, or an error that is told."""
+"""An adapter in the tensors of one format, with what was lost on the way: nothing, or an error that is reported."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def as_lora(adapter: Adapter, rank: int | None, format: str = "lora") -> tuple[A
 
 
 def _require_matrices(adapter: Adapter) -> None:
-    """Norms and biases have no rank, so nothing that is asked of the user about it helps."""
+    """Refuse norms and biases before a rank is asked for: they have none."""
     vectors = [name for name, delta in adapter.layers.items() if len(delta.shape) < 2]
     if vectors:
         others = f" and {len(vectors) - 1} more" if len(vectors) > 1 else ""

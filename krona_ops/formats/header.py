@@ -78,7 +78,7 @@ class Header:
         return cls({key: tuple(t.shape) for key, t in tensors.items()}, dict(metadata))
 
     def unreadable(self) -> set[str]:
-        """The tensors whose numbers cannot be had one by one."""
+        """The tensors of types that PyTorch cannot hold, several numbers to a byte, `PAIRS` of even length apart."""
         odd = {key for key, dtype in self.dtypes.items() if dtype not in DTYPES}
         return {key for key in odd if self.dtypes[key] != PAIRS or not self.shapes[key] or self.shapes[key][-1] % 2}
 

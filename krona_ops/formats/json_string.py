@@ -10,7 +10,7 @@ string ends: for fifteen megabytes of escapes that is 40 ms and more, for a piec
 
 
 def scan(text: str, begin: int) -> tuple[str, int]:
-    """What a string says, and where what follows it begins; the same as the library's scanner gives.
+    """The value of a string and the position behind it, as the library's scanner gives them.
 
     Args:
         text: With the string somewhere in it.
@@ -33,7 +33,7 @@ def scan(text: str, begin: int) -> tuple[str, int]:
 
 
 def _outside_of_escapes(text: str, begin: int, cut: int) -> int:
-    """The cut, or the start of the escape that it would part."""
+    """Where to cut instead of ``cut``, so that no escape is parted."""
     last = text.rfind("\\", cut - 6, cut)
     if last < 0:
         return cut
@@ -46,7 +46,7 @@ def _outside_of_escapes(text: str, begin: int, cut: int) -> int:
 
 
 def _joined(pieces: list[str]) -> str:
-    """One text; two halves of a character that stood as two escapes on both sides of a cut are one again."""
+    """The pieces as one text; two halves of a character on both sides of a cut are joined again."""
     for n in range(1, len(pieces)):
         high, low = pieces[n - 1][-1:], pieces[n][:1]
         if "\ud800" <= high <= "\udbff" and "\udc00" <= low <= "\udfff":

@@ -38,7 +38,7 @@ Rename = Callable[[LayerName], str]
 
 @dataclass
 class _Reasons:
-    """How often each reason decided a scale."""
+    """Resolves the scales of a file's layers, and counts how often each reason decided one."""
 
     rule: ScaleRule
     trainer: Trainer
@@ -107,7 +107,7 @@ def read(tensors: Mapping[str, Tensor], header: Header, rule: ScaleRule = "auto"
 
 
 def _missing_biases(trainer: Trainer, left_out: tuple[LeftOut, ...]) -> Iterable[str]:
-    """What PEFT's settings say of trained biases that are not in the file; those that are, are left out by name."""
+    """A note where PEFT's settings speak of trained biases that the file does not have; others are left out by name."""
     kinds = {config.bias for config in trainer.peft.values() if config.bias != "none"}
     if kinds and not any(entry.method in (strangers.BIASES, strangers.WEIGHTS) for entry in left_out):
         kind = " and ".join(sorted(kinds))
@@ -186,7 +186,7 @@ def _require_readable(
 
 
 def unreadable(header: Header) -> tuple[LeftOut, ...]:
-    """What a file, or a part of one, holds in which no layer can be read."""
+    """Everything in a file, or in a part of one, of which no layer can be read."""
     grouped = parts.group(header.shapes, parts.split_all(header).get)
     foreign = strangers.unknown(grouped.strangers, header.shapes)
     alone = [

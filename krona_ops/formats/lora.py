@@ -58,7 +58,7 @@ def _write_layer(name: str, delta: Delta) -> tuple[Tensor, Tensor]:
 
 
 def _remedy(delta: Delta) -> str:
-    """What helps: a rank, but where no rank does."""
+    """What the user can do: choose a rank, or another format where no rank helps."""
     if isinstance(delta, Dora):
         return "Save in the kohya-lora or the lokr format, which have a place for the norm."
     if len(delta.shape) < 2:

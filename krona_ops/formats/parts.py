@@ -246,13 +246,13 @@ def layers_of(keys: Iterable[str], method: str) -> list[str]:
 
 
 def updates(keys: Iterable[str]) -> list[str]:
-    """The layers that have more than what says something about an update."""
+    """The layers that have other parts than `MODIFIERS`."""
     places = ((key, split(key)) for key in keys)
     return list(dict.fromkeys(place[0] for _, place in places if place and place[1] not in MODIFIERS))
 
 
 def method_of(parts: Mapping[str, object] | Iterable[str]) -> str:
-    """What a layer's parts are, for a person."""
+    """The methods that a layer's parts belong to, in words: ``LoKr``, ``LoRA and LoHa``."""
     beginnings = (("lokr", "LoKr"), ("hada", "LoHa"), ("cdka", "CDKA"), ("lora", "LoRA"))
     names = [name for start, name in beginnings if any(part.startswith(start) for part in parts)]
     if names:

@@ -30,7 +30,7 @@ _LONGEST = 1_000
 
 
 class Patterns:
-    """Keys with their values, ready to be asked for many layers.
+    """Keys with their values, arranged so that the value of each of many layers is looked up fast.
 
     Args:
         what: ``rank_pattern`` or ``alpha_pattern``, for the error.

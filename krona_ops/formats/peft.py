@@ -223,7 +223,7 @@ def _rank(name: str, delta: Kron, decompose_both: bool) -> int:
 
 
 def _decompose_factor(deltas: Iterable[Kron]) -> int:
-    """The one setting that splits every layer's sides as they are split here."""
+    """The ``decompose_factor`` under which PEFT splits every layer's sides as these updates are split."""
     sizes = dict.fromkeys((d.a.shape[0], d.b.shape[0], d.a.shape[1], d.b.shape[1]) for d in deltas)
     largest = max(max(out_a, in_a) for out_a, _, in_a, _ in sizes)
     for factor in (-1, *range(1, largest + 1)):

@@ -95,7 +95,7 @@ class PeftConfig:
 
 
 def _numbers(value: object) -> dict[str, float] | None:
-    """A mapping from keys to numbers; ``None`` for anything else."""
+    """The value as a mapping from keys to finite numbers; ``None`` where it is anything else."""
     if value is not None and not isinstance(value, Mapping):
         return None
     numbers: dict[str, float] = {}

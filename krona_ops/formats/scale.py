@@ -114,7 +114,7 @@ def _by_peft(sizes: Sizes, config: PeftConfig, path: str) -> Resolved:
 
 
 def _rank_of(config: PeftConfig, path: str, stored: int) -> float:
-    """Where the tensors tell the rank, a key that is not evaluated does no harm."""
+    """The rank that PEFT's settings give a layer; the stored one where that depends on a key that is not evaluated."""
     try:
         return config.rank_of(path)
     except FormatError:
@@ -166,7 +166,7 @@ def _lycoris(sizes: Sizes, trainer: Trainer) -> Resolved:
 
 
 def _whole(sizes: Sizes, trainer: Trainer) -> Resolved:
-    """Both factors are whole: LyCORIS and ComfyUI take 1, whatever alpha says."""
+    """The scale where both factors are whole: LyCORIS and ComfyUI take 1, whatever alpha says."""
     alpha = sizes.alpha
     if alpha is None:
         return Resolved(1.0, "both factors whole: scale 1 (LyCORIS rule)")

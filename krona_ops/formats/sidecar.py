@@ -69,7 +69,10 @@ def _layers(header: Header) -> Layers:
 
 
 def _other_layers(header: Header, layers: Layers) -> str:
-    """PEFT adapts what a target is the name of, or the end of the name (`tuners_utils.check_target_module_exists`)."""
+    """Why the settings' target modules are not this file's; empty where they may be.
+
+    PEFT adapts what a target is the name of, or the end of the name (`tuners_utils.check_target_module_exists`).
+    """
     targets, excluded = header.config.get("target_modules"), header.config.get("exclude_modules")
     indices = _indices(header.config.get("layers_to_transform"))
     wanted, unwanted = _Targets(targets), _Targets(excluded)
@@ -88,7 +91,7 @@ def _other_layers(header: Header, layers: Layers) -> str:
 
 
 class _Targets:
-    """Some target modules, to be asked about each layer of a file."""
+    """The target modules of PEFT's settings, to look up each layer of a file in."""
 
     def __init__(self, targets: object) -> None:
         self._pattern = targets if isinstance(targets, str) else None
@@ -130,7 +133,7 @@ def _other_ranks(layers: Layers, config: PeftConfig) -> str:
 
 
 def _least_rank(shapes: Mapping[str, tuple[int, ...]]) -> float | None:
-    """PEFT keeps ``lokr_w2`` whole from a rank of half its larger side on."""
+    """The least rank that a layer's settings have: PEFT keeps ``lokr_w2`` whole from half its larger side on."""
     whole = shapes.get("lokr_w2")
     return max(whole[:2]) / 2 if whole else None
 

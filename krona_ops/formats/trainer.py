@@ -57,7 +57,7 @@ class Trainer:
 
     @classmethod
     def of(cls, header: Header) -> Trainer:
-        """Read what is known of the trainer from a file's metadata, and from PEFT's settings beside it.
+        """The trainer of a file, by its metadata and by PEFT's settings beside it.
 
         Raises:
             FormatError: PEFT's settings make something else of the tensors than updates of weights.

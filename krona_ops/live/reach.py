@@ -35,7 +35,7 @@ class Reach:
         self._is_counting = False
 
     def attach(self, module: Callable[[str], nn.Module], patches: Mapping[str, ForwardPatch]) -> None:
-        """Take these patches for those to count, at once where `begin` was called.
+        """Count these patches, from now on where `begin` was called.
 
         Args:
             module: From a path in the model to what is there.
@@ -128,5 +128,5 @@ def _owner(module: Callable[[str], nn.Module], name: str) -> tuple[str, nn.Modul
 
 
 def some(names: tuple[str, ...]) -> str:
-    """A few of many names, for a message."""
+    """The first `SHOWN` of many names, for a message."""
     return f"{', '.join(names[:SHOWN])}{', …' if len(names) > SHOWN else ''}"

@@ -159,7 +159,7 @@ def _means(base: Base, name: str, width: int) -> Weight | None:
 def _of_encoder(
     base: Base, places: tuple[tuple[int, str], ...], number: int | None, width: int
 ) -> tuple[tuple[int, str], ...]:
-    """Those in the encoder that the name counts, or whose width the update has."""
+    """The places in the text encoder that the name gives the number of, else in the one of the update's width."""
     by_encoder: dict[str, list[tuple[int, str]]] = {}
     for where in places:
         by_encoder.setdefault(base.layers[where[0]].partition(".")[0], []).append(where)

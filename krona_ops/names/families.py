@@ -12,7 +12,7 @@ from .spellings import spellings
 
 @dataclass(frozen=True)
 class _Sign:
-    """Layers with such names, and the width of their input that tells the sizes of a family apart."""
+    """A pattern of layer names, and the input widths that tell the sizes of a family of models apart."""
 
     pattern: re.Pattern[str]
     names: Mapping[int, str]

@@ -1,5 +1,5 @@
 """The forms that an update can be brought into: Kronecker products of given factors, low rank, or dense;
-`krona_ops.nearest.fit` does it."""
+`krona_ops.nearest.fit` makes them."""
 
 from __future__ import annotations
 

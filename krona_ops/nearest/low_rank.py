@@ -1,4 +1,4 @@
-"""The nearest low-rank update: LoRA out of anything.
+"""The nearest low-rank update of any other: how anything becomes a LoRA.
 
 The singular value decomposition of ``A ⊗ B`` is the Kronecker product of those of ``A`` and ``B`` (Van Loan 2000,
 section 2), so the best ``up @ down`` of one Kronecker product takes the largest products of two singular values. A sum
@@ -131,7 +131,7 @@ def _pair(term: Delta) -> tuple[Tensor, Tensor]:
 
 
 def _of_kron(term: Kron, vectors: int | None = None) -> Decomposition:
-    """All products of a singular value of ``A`` and one of ``B``, sorted."""
+    """Of a Kronecker product: its singular values are all products of one of ``A`` and one of ``B``, sorted."""
     ua, sa, va = linalg.svd(term.a.dense())
     ub, sb, vb = linalg.svd(term.b.dense().flatten(1))
     values, order = torch.outer(sa, sb).flatten().sort(descending=True, stable=True)

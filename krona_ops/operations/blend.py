@@ -198,13 +198,13 @@ def _largest(delta: Tensor, density: float, _: torch.Generator) -> Tensor:
 
 
 def _survivors(delta: Tensor, density: float, generator: torch.Generator) -> Tensor:
-    """Each entry with the probability ``density``, divided by it."""
+    """The entries that are kept with the probability ``density``, divided by it; the others are 0."""
     keep = torch.rand(delta.shape, generator=generator) < density
     return torch.where(keep.to(delta.device), delta / density, 0)
 
 
 def _generator(seed: int, position: int, name: str) -> torch.Generator:
-    """Its own for each adapter and layer, so that no layer's choice depends on which others there are."""
+    """A generator for one layer of one adapter, so that no layer's choice depends on which others there are."""
     digest = hashlib.blake2b(f"{seed}|{position}|{name}".encode(), digest_size=7).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "big"))
 

@@ -239,7 +239,7 @@ def _gain(small: _Option, large: _Option) -> float:
 def _climb(
     hulls: Mapping[LayerName, Sequence[_Option]], parameters: int | None, error: float | None
 ) -> tuple[dict[LayerName, Form | None], int, float]:
-    """Take the best step of any layer, again and again, until the budget says stop."""
+    """Take the best step of any layer, again and again, until the budget is spent or the error is small enough."""
     at = dict.fromkeys(hulls, 0)
     spent, lost = 0, sum(hull[0].lost for hull in hulls.values())
     enough = error**2 * lost if error is not None else 0.0

@@ -229,7 +229,7 @@ def effective_rank(values: Tensor) -> float:
 
 
 def describe(delta: Delta) -> str:
-    """The form of an update in a few signs."""
+    """The form of an update in a few characters: ``64×4 ⊗ 20×320``, ``LoRA 16``."""
     if isinstance(delta, Dora):
         return f"DoRA of {describe(delta.delta)}"
     if isinstance(delta, Enlarged):

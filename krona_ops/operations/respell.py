@@ -218,7 +218,7 @@ def _says(adapter: Adapter, base: Base) -> bool:
 
 
 def _guessed(shapes: Mapping[str, tuple[int, ...]], among: Sequence[Base]) -> list[Base]:
-    """Those that the layers look like, where they look like one family only."""
+    """The kinds of base model that the layers look like, where they look like one family only."""
     looks = guess(shapes) if len(among) > 1 else None
     if looks is None or re.match("an? ", looks) or re.search(r"\bor (?:the\b|[A-Z])", looks):
         return []
@@ -231,7 +231,7 @@ def _plain(family: str) -> str:
 
 
 def _rank(option: str, name: str, format: str) -> tuple[bool, bool, bool, int]:
-    """The best first: what the format is about, what the file had, and the names that ComfyUI makes for every model."""
+    """A key that sorts the best name first: one in the format's style, the file's own, one that ComfyUI makes of a path."""
     underscored = option.startswith(FLAT) and "." not in option.removesuffix(".bias")
     # A UNet's blocks are counted by its configuration in diffusers' words and by position in the host's, so words are
     # kept.
@@ -246,7 +246,7 @@ def _rank(option: str, name: str, format: str) -> tuple[bool, bool, bool, int]:
 
 
 def _native(name: str, format: str) -> str:
-    """A name that only the model itself can have given, for a model newer than the tables."""
+    """The file's name of a layer that no table knows: a model's own path, of a model newer than the tables."""
     if format in UNDERSCORED:
         return f"lora_unet_{name.removeprefix(_TRUSTED).replace('.', '_')}"
     return name.removeprefix(_TRUSTED) if format == "peft" else name

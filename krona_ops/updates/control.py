@@ -13,7 +13,7 @@ from .delta import Delta, Sum
 
 
 class _OfTheWeight(Delta):
-    """An update that only a weight can take."""
+    """An update that cannot be formed or applied without the weight, only added to it."""
 
     @property
     def needs_weight(self) -> bool:

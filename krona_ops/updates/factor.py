@@ -15,7 +15,7 @@ from ..room import require_room
 
 
 def widened(tensor: Tensor) -> Tensor:
-    """In float32 or wider: half-precision files are computed with in full."""
+    """The tensor in float32 or wider: half-precision files are computed with in full."""
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
@@ -26,7 +26,7 @@ def wide_dtype(*dtypes: torch.dtype) -> torch.dtype:
 
 
 def together(*tensors: Tensor) -> list[Tensor]:
-    """All in the type that is wide enough for each of them: a file may hold float64 beside float32."""
+    """The tensors in one type, wide enough for each of them: a file may hold float64 beside float32."""
     dtype = wide_dtype(*(tensor.dtype for tensor in tensors))
     return [tensor.to(dtype) for tensor in tensors]
 

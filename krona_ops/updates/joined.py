@@ -33,5 +33,5 @@ def joined(delta: Delta) -> Delta:
 
 
 def _times(up: Tensor, scale: float) -> Tensor:
-    """In float32 where it is scaled: rounding a product in half precision would change the sum."""
+    """``scale · up``, in float32 unless the scale is 1: rounding the product in half precision would change the sum."""
     return up if scale == 1.0 else widened(up) * scale

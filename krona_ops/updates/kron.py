@@ -142,7 +142,7 @@ def add_product_(y: Tensor, a: Tensor, b: Tensor, x: Tensor, layout: Layout = "k
 
 @cache
 def cheapest_order(left: torch.Size, right: torch.Size) -> Order:
-    """Which of ``A``, of the left size, and ``B``, of the right one, should meet the input first."""
+    """Which of ``A`` and ``B``, given their sizes, is cheaper to multiply the input with first."""
     return KronShape(*left, *right).cheapest_order
 
 

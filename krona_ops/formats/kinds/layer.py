@@ -21,7 +21,7 @@ LARGEST_SCALE = 2.0**100
 
 
 class LayerError(FormatError):
-    """One layer of a file cannot be read; it is left out and told, the others are read."""
+    """One layer of a file cannot be read; it is left out and reported, the others are read."""
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ def _side(layer: StoredLayer, n: int, has_core: bool) -> Factor:
 
 
 def write(delta: Matrix) -> dict[str, Tensor] | None:
-    """The ``hada_*`` tensors, or ``None`` where the update is none of LoHa's."""
+    """The ``hada_*`` tensors, or ``None`` where the update is no elementwise product."""
     if not isinstance(delta.factor, Hadamard):
         return None
     parts: dict[str, Tensor] = {}
