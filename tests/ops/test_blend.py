@@ -88,7 +88,9 @@ def kron(seed=0, shape=(6, 20)):
 
 def test_terms_are_kept_as_they_are_and_nested_sums_are_flat():
     x, y, z = kron(0), kron(1), kron(2)
-    blended = blend([(Adapter({"a": Sum((x, Sum((y, x))))}), 2.0), (Adapter({"a": z, "b": y}), 1.0), (Adapter({"a": y}), 0.0)])
+    blended = blend(
+        [(Adapter({"a": Sum((x, Sum((y, x))))}), 2.0), (Adapter({"a": z, "b": y}), 1.0), (Adapter({"a": y}), 0.0)]
+    )
     assert blended.layers["a"] == Sum((x.scaled(4.0), y.scaled(2.0), z))
     assert blended.layers["b"] == y
     assert blended.layers["b"].a.value is y.a.value
@@ -143,7 +145,9 @@ def test_ties_is_trim_elect_and_average(density, weights, normalise):
         density=density,
         normalise=normalise,
     )
-    assert_close(found.layers["a"].dense(), ties_by_hand([d.dense() for d in parts], weights, density, normalise), **CLOSE)
+    assert_close(
+        found.layers["a"].dense(), ties_by_hand([d.dense() for d in parts], weights, density, normalise), **CLOSE
+    )
 
 
 def test_ties_keeps_equal_magnitudes_at_the_threshold():
@@ -175,8 +179,14 @@ def test_dare_is_right_on_average():
 
 def test_dare_ties_elects_among_the_survivors():
     one, two = kron(0), kron(1)
-    found = blend([(Adapter({"a": d}), 1.0) for d in (one, two)], method="dare ties", density=0.6, seed=1).layers["a"].dense()
-    kept = [d.dense() * (torch.rand(6, 20, generator=_generator(1, n, "a")) < 0.6) / 0.6 for n, d in enumerate((one, two))]
+    found = (
+        blend([(Adapter({"a": d}), 1.0) for d in (one, two)], method="dare ties", density=0.6, seed=1)
+        .layers["a"]
+        .dense()
+    )
+    kept = [
+        d.dense() * (torch.rand(6, 20, generator=_generator(1, n, "a")) < 0.6) / 0.6 for n, d in enumerate((one, two))
+    ]
     assert_close(found, ties_by_hand(kept, (1.0, 1.0), 1.0, False), **CLOSE)
 
 
@@ -188,7 +198,9 @@ def test_a_form_compresses_every_layer_at_once(method):
     values = torch.linalg.svdvals(
         whole.layers["a"].dense().unflatten(0, (2, 3)).unflatten(2, (5, 4)).movedim(2, 1).reshape(10, 12)
     )
-    assert_close((small.layers["a"].dense() - whole.layers["a"].dense()).norm(), values[1:].norm(), rtol=1e-6, atol=1e-6)
+    assert_close(
+        (small.layers["a"].dense() - whole.layers["a"].dense()).norm(), values[1:].norm(), rtol=1e-6, atol=1e-6
+    )
 
 
 def test_metadata_is_what_all_agree_on_and_how_it_was_blended():

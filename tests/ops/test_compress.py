@@ -54,7 +54,9 @@ def test_the_reported_errors_are_the_true_ones(form):
     for line in report.layers:
         before, after = adapter.layers[line.name], found.layers[line.name]
         assert_close(line.norm, float(before.dense().norm()))
-        assert_close(line.error, float((before.dense() - after.dense()).norm() / before.dense().norm()), rtol=0, atol=1e-6)
+        assert_close(
+            line.error, float((before.dense() - after.dense()).norm() / before.dense().norm()), rtol=0, atol=1e-6
+        )
         assert (line.before, line.after) == (before.parameters, after.parameters)
     assert_close(report.error, distance(adapter, found), rtol=0, atol=1e-6)
     assert (report.before, report.after) == (adapter.parameters, found.parameters)
@@ -123,10 +125,17 @@ def test_an_error_budget_is_met(error):
 
 
 def test_budgets_that_make_no_sense_or_cannot_be_met_say_so():
-    for options in ({}, {"parameters": 5, "error": 0.1}, {"error": 0.1, "candidates": ()}, {"error": 0.1, "max_terms": 0}):
+    for options in (
+        {},
+        {"parameters": 5, "error": 0.1},
+        {"error": 0.1, "candidates": ()},
+        {"error": 0.1, "max_terms": 0},
+    ):
         with pytest.raises(ConfigError, match="needs one budget"):
             forms_within(example(), **options)
-    with pytest.raises(ConfigError, match=r"A relative error of 0\.01 cannot be met: 0\.\d+ remains with [\d,]+ parameters"):
+    with pytest.raises(
+        ConfigError, match=r"A relative error of 0\.01 cannot be met: 0\.\d+ remains with [\d,]+ parameters"
+    ):
         forms_within(example(), error=0.01, candidates=CANDIDATES)
     for too_few in (0, 1, 10):
         with pytest.raises(ConfigError, match=f"^A budget of {too_few} has room for no layer") as told:
@@ -154,9 +163,19 @@ def test_layers_that_cannot_be_compressed_are_named():
 
 def models():
     g = torch.Generator().manual_seed(5)
-    base = {"a.weight": randn(g, 12, 30), "same.weight": randn(g, 4, 4), "n.bias": randn(g, 5), "count": torch.tensor(3)}
+    base = {
+        "a.weight": randn(g, 12, 30),
+        "same.weight": randn(g, 4, 4),
+        "n.bias": randn(g, 5),
+        "count": torch.tensor(3),
+    }
     delta = Kron(Full(randn(g, 2, 5)), Full(randn(g, 6, 6)))
-    tuned = {**base, "a.weight": base["a.weight"] + delta.dense(), "n.bias": base["n.bias"] + 1, "only.weight": randn(g, 2, 2)}
+    tuned = {
+        **base,
+        "a.weight": base["a.weight"] + delta.dense(),
+        "n.bias": base["n.bias"] + 1,
+        "only.weight": randn(g, 2, 2),
+    }
     return tuned, base, delta
 
 

@@ -1,4 +1,5 @@
-"""Names that ComfyUI knows, from the shipped tables: what conversion writes, and what it refuses. tests/host/test_conversion.py asks the host."""
+"""Names that ComfyUI knows, from the shipped tables: what conversion writes, and what it refuses.
+tests/host/test_conversion.py asks the host."""
 
 import pytest
 import torch
@@ -170,7 +171,8 @@ NEWER = {
 
 @pytest.mark.parametrize("family", NEWER)
 def test_default_targets_are_the_attention_that_generates(family):
-    """Names from the public sources: SenseNova-U1's LoRA, diffusers' Qwen-Image 2.1 and Kandinsky 6, ComfyUI's Prism, YuE2's checkpoint."""
+    """Names from the public sources: SenseNova-U1's LoRA, diffusers' Qwen-Image 2.1 and Kandinsky 6,
+    ComfyUI's Prism, YuE2's checkpoint."""
     wanted, others = NEWER[family]
     found = select({f"diffusion_model.{name}": (128, 128) for name in (*others, *wanted)})
     assert {target.name.removeprefix("diffusion_model.") for target in found} == set(wanted)

@@ -13,7 +13,9 @@ CLOSE = {"rtol": 1e-11, "atol": 1e-11}
 
 
 def randn(*shape):
-    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(sum(shape) * 7919 + len(shape)))
+    return torch.randn(
+        shape, dtype=torch.float64, generator=torch.Generator().manual_seed(sum(shape) * 7919 + len(shape))
+    )
 
 
 def kinds(kernel):

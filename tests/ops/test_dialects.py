@@ -38,7 +38,9 @@ def test_a_beginning_may_have_several_names():
 
 
 def test_a_model_is_told_by_the_layers_that_it_has():
-    assert table_of({"blocks.0.self_attn.o", "blocks.0.ffn.0"}) is next(t for t in TABLES if "blocks.0.self_attn.o" in t.signs)
+    assert table_of({"blocks.0.self_attn.o", "blocks.0.ffn.0"}) is next(
+        t for t in TABLES if "blocks.0.self_attn.o" in t.signs
+    )
     assert table_of({"blocks.0.something"}) is None
 
 
@@ -51,7 +53,7 @@ def test_no_two_layers_of_a_kind_share_a_name(table):
         for other in table.of(example):
             owners.setdefault(flat(other.name), set()).add(path)
     shared = {name: paths for name, paths in owners.items() if len(paths) > 1}
-    assert all(len({p.rpartition(".")[2] for p in paths}) == len(paths) and len(paths) == 2 for paths in shared.values()), (
-        shared
-    )
+    assert all(
+        len({p.rpartition(".")[2] for p in paths}) == len(paths) and len(paths) == 2 for paths in shared.values()
+    ), shared
     assert table.source

@@ -1,4 +1,5 @@
-"""Headers from strangers: what the format allows is read as the library reads it, everything else is refused at its first sign."""
+"""Headers from strangers: what the format allows is read as the library reads it,
+everything else is refused at its first sign."""
 
 import json
 import struct
@@ -33,7 +34,12 @@ def refused(path):
 
 @pytest.mark.parametrize("name", ["a.b", "ä.Ü", "名前", "🤖", 'quote"s', "back\\slash", "tab\t", "a\x7f"])
 def test_names_and_metadata_are_what_the_library_writes(tmp_path, name):
-    tensors = {name: torch.zeros(2, 3), "z": torch.zeros(0, 5), "n": torch.zeros(()), "h": torch.zeros(7, dtype=torch.bfloat16)}
+    tensors = {
+        name: torch.zeros(2, 3),
+        "z": torch.zeros(0, 5),
+        "n": torch.zeros(()),
+        "h": torch.zeros(7, dtype=torch.bfloat16),
+    }
     save_file(tensors, tmp_path / "x.safetensors", metadata={name: name, "empty": "", "json": json.dumps({name: [name]})})
     header = read_header(tmp_path / "x.safetensors")
     assert header.shapes == {key: tuple(tensor.shape) for key, tensor in tensors.items()}
@@ -115,7 +121,8 @@ def test_what_makes_no_sense_is_refused_with_the_reason(tmp_path, header, reason
     ids=["nesting", "objects", "metadata", "escapes", "tensors", "spaces"],
 )
 def test_nothing_is_built_for_a_header_that_is_none(tmp_path, text):
-    """The bar is 100 ms; a busy machine gets ten times as long, and a reader that builds what is nested there would need seconds."""
+    """The bar is 100 ms; a busy machine gets ten times as long,
+    and a reader that builds what is nested there would need seconds."""
     _, seconds = refused(write(tmp_path / "x.safetensors", text))
     assert seconds < 1
 

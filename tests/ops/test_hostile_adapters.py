@@ -1,4 +1,5 @@
-"""A short draw of the hostile adapter files, the cases that once were violations, and proof that the driver sees one."""
+"""A short draw of the hostile adapter files, the cases that once were violations,
+and proof that the driver sees one."""
 
 import pytest
 from hostile_adapters import Case, case, cases, run, run_all

@@ -90,6 +90,9 @@ def test_the_base_model_is_what_the_file_says_else_what_its_layers_tell(metadata
 
 def test_a_whole_model_is_known_by_its_weights():
     name = "model.diffusion_model.input_blocks.4.1.transformer_blocks.0.attn2.to_k"
-    assert whole_model({f"{name}.weight": (640, 2048), "first_stage_model.x.bias": (3,)}) == "SDXL (cross attention width 2048)"
+    assert (
+        whole_model({f"{name}.weight": (640, 2048), "first_stage_model.x.bias": (3,)})
+        == "SDXL (cross attention width 2048)"
+    )
     assert whole_model({f"{name}.lora_A": (640, 2048)}) is None
     assert whole_model({"something.weight": (3, 5)}) is None

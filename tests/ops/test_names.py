@@ -107,7 +107,9 @@ def test_prefixes_are_taken_off_and_understood(name, bare, owner, encoder):
 def test_what_most_tools_call_a_projection_is_known():
     assert set(usual_names("a.cross_attn.o_proj")) == {"a.cross_attn.to_out", "a.cross_attn.to_out.0"}
     assert set(usual_names("a.attn.to_q.0")) == {"a.attn.to_q"}
-    assert not set(usual_names("a.cross_attn.k_img")), "a stream that is added goes by other names than the attention's own"
+    assert not set(usual_names("a.cross_attn.k_img")), (
+        "a stream that is added goes by other names than the attention's own"
+    )
     assert ("a.attn.to_k", "k") in set(part_names("a.attn.qkv", "qkv"))
     assert ("a_attn_to_q", "a_attn_to_k", "a_attn_to_v") in set(split_names("a_attn_to_qkv"))
     assert ("a_attn_to_k", "a_attn_to_v") in set(split_names("a_attn_to_kv"))

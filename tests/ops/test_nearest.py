@@ -1,4 +1,5 @@
-"""The nearest Kronecker products and low-rank updates are the best there are, and their errors are the spectrum's tails."""
+"""The nearest Kronecker products and low-rank updates are the best there are,
+and their errors are the spectrum's tails."""
 
 from math import prod
 
@@ -116,7 +117,11 @@ def test_an_update_too_large_to_be_formed_is_compressed_by_its_structure():
 
 def test_half_precision_in_gives_float32_out_and_float64_stays():
     g = torch.Generator().manual_seed(2)
-    for dtype, expected in ((torch.float16, torch.float32), (torch.bfloat16, torch.float32), (torch.float64, torch.float64)):
+    for dtype, expected in (
+        (torch.float16, torch.float32),
+        (torch.bfloat16, torch.float32),
+        (torch.float64, torch.float64),
+    ):
         delta = Kron(Full(randn(g, 4, 3).to(dtype)), Full(randn(g, 5, 2).to(dtype)))
         assert nearest_kron(delta, (2, 3)).delta.a.value.dtype == expected
         assert to_low_rank(delta, 2).delta.factor.up.dtype == expected

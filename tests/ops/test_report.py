@@ -98,8 +98,12 @@ def test_dora_is_listed_but_not_measured():
 
 def test_a_header_is_enough_for_everything_but_the_measures(tmp_path):
     g = torch.Generator().manual_seed(2)
-    path = save(Adapter({name: Kron(Full(randn(g, 4, 3)), Full(randn(g, 3, 6))) for name in NAMES}), tmp_path / "a.safetensors")
+    path = save(
+        Adapter({name: Kron(Full(randn(g, 4, 3)), Full(randn(g, 3, 6))) for name in NAMES}), tmp_path / "a.safetensors"
+    )
     found = report_of_header(inspect_header(path))
-    assert [(line.block, line.role, line.shape) for line in found.layers[:1]] == [("input_blocks.10", "self q", (12, 18))]
+    assert [(line.block, line.role, line.shape) for line in found.layers[:1]] == [
+        ("input_blocks.10", "self q", (12, 18))
+    ]
     assert found.layers[0].form == "LoKr 4×3 ⊗ 3×6"
     assert "‖ΔW‖" not in found.table("layer")

@@ -1,4 +1,5 @@
-"""Small factors of large updates: what keeps the structure works at any size, what would form the update says which layer and how large."""
+"""Small factors of large updates: what keeps the structure works at any size,
+what would form the update says which layer and how large."""
 
 import pytest
 import torch

@@ -5,7 +5,15 @@ import torch
 
 from krona_ops import Adapter, Full, Kron
 from krona_ops.errors import ConfigError
-from krona_ops.names.places import attention_of, block_of, path_of, role_of, sorted_blocks, sorted_roles, text_encoder_of
+from krona_ops.names.places import (
+    attention_of,
+    block_of,
+    path_of,
+    role_of,
+    sorted_blocks,
+    sorted_roles,
+    text_encoder_of,
+)
 from krona_ops.operations.strengths import (
     PRESETS,
     WeightRule,
@@ -67,12 +75,22 @@ def test_a_name_says_where_its_layer_stands(name, block, role, encoder):
 
 def test_both_spellings_of_a_path_are_one():
     assert path_of("lora_unet_input_blocks_4_1_transformer_blocks_0_attn2_to_q") == path_of(SD)
-    assert path_of("lora_te1_text_model_encoder_layers_3_self_attn_q_proj") == "text_model.encoder.layers.3.self_attn.q_proj"
+    assert (
+        path_of("lora_te1_text_model_encoder_layers_3_self_attn_q_proj")
+        == "text_model.encoder.layers.3.self_attn.q_proj"
+    )
     assert attention_of("diffusion_model.output_blocks.3.0.in_layers.2") is None
 
 
 def test_blocks_and_roles_come_in_the_order_of_the_model():
-    blocks = ["output_blocks.0", "input_blocks.10", "text_encoder.layers.0", "input_blocks.9", "time_embed", "middle_block"]
+    blocks = [
+        "output_blocks.0",
+        "input_blocks.10",
+        "text_encoder.layers.0",
+        "input_blocks.9",
+        "time_embed",
+        "middle_block",
+    ]
     assert sorted_blocks(blocks) == (
         "input_blocks.9",
         "input_blocks.10",
@@ -208,7 +226,8 @@ def test_presets_can_be_read_and_say_what_they_do(name):
 
 
 def chosen_by(selector, names):
-    """The layers that keep their strength where this selector alone acts; by way of the text form, as a user writes it."""
+    """The layers that keep their strength where this selector alone acts;
+    by way of the text form, as a user writes it."""
     weights = parse_weights(f"default=0, {selector}=1")
     return {name for name in names if weights.of(name) == 1}
 

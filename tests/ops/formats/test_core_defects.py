@@ -65,7 +65,9 @@ def test_l2_kernels_of_one_and_three_dimensions_are_multiplied_on_the_right_axes
 def test_l3_factors_that_do_not_fit_together_are_an_error(tmp_path):
     original = lycoris("lokr", "linear", tmp_path, factor=2)
     parts = {**original.tensors, f"{original.layer}.lokr_w2_b": torch.randn(3, 6)}
-    with pytest.raises(FormatError, match=r"lora_unet_block: lokr_w2_a \(5 × 2\) and lokr_w2_b \(3 × 6\) share no rank"):
+    with pytest.raises(
+        FormatError, match=r"lora_unet_block: lokr_w2_a \(5 × 2\) and lokr_w2_b \(3 × 6\) share no rank"
+    ):
         load(saved(tmp_path / "x.safetensors", parts))
 
 
@@ -75,7 +77,9 @@ def test_l4_a_missing_factor_is_named(missing, tmp_path):
     original = lycoris("lokr", "linear", tmp_path, factor=2)
     parts = {key: value for key, value in original.tensors.items() if not key.endswith(missing)}
     path = saved(tmp_path / "cut.safetensors", parts)
-    with pytest.raises(FormatError, match=rf"cut.safetensors: lora_unet_block: {missing} is missing.*get it again") as caught:
+    with pytest.raises(
+        FormatError, match=rf"cut.safetensors: lora_unet_block: {missing} is missing.*get it again"
+    ) as caught:
         load(path)
     assert caught.value.where == str(path)
 
@@ -102,7 +106,8 @@ def test_l5_the_scale_of_whole_factors_can_be_chosen(tmp_path):
 @pytest.mark.parametrize("layer", CONV)
 @pytest.mark.parametrize("options", [{"factor": 2}, {"factor": 2, "use_tucker": True}])
 def test_l7_l8_decomposed_convolutions_run_beside_the_layer(layer, options, tmp_path):
-    """Core's bypass mode crashes on both: "weight should have at least three dimensions", and on w2_a of a Tucker core."""
+    """Core's bypass mode crashes on both: "weight should have at least three dimensions",
+    and on w2_a of a Tucker core."""
     original = lycoris("lokr", layer, tmp_path, **options)
     x = torch.randn(2, 12, *(5,) * (original.weight.ndim - 2))
     expected = CONV[layer](x, original.delta, padding=1)
@@ -111,7 +116,8 @@ def test_l7_l8_decomposed_convolutions_run_beside_the_layer(layer, options, tmp_
 
 @pytest.mark.parametrize(("alpha", "dtype"), [(0.0, torch.float32), (9999999999.0, torch.float32), (math.inf, torch.float16)])
 def test_l9_placeholder_alphas_mean_scale_1(alpha, dtype, tmp_path):
-    """ai-toolkit's 9999999999 is infinite in float16. Core's bypass mode: ZeroDivisionError for 0, NaN pictures for infinity."""
+    """ai-toolkit's 9999999999 is infinite in float16. Core's bypass mode:
+    ZeroDivisionError for 0, NaN pictures for infinity."""
     whole = {"x.lokr_w1": torch.randn(2, 3), "x.lokr_w2": torch.randn(5, 4), "x.alpha": torch.tensor(alpha)}
     split = {"x.lokr_w1": torch.randn(2, 3), "x.lokr_w2_a": torch.randn(5, 2), "x.lokr_w2_b": torch.randn(2, 4)}
     for number, layer in enumerate((whole, {**split, "x.alpha": torch.tensor(alpha)})):
@@ -130,9 +136,13 @@ def test_l10_l12_dora_divides_by_the_norm_of_the_changed_weight(kind, comfy, tmp
 
 
 def test_l12_norms_saved_as_a_vector_are_per_output(comfy, tmp_path):
-    """Core broadcasts them along the inputs (#12938): an error here, where the layer is not square; a wrong result where it is."""
+    """Core broadcasts them along the inputs (#12938): an error here, where the layer is not square;
+    a wrong result where it is."""
     original = lycoris("lokr", "linear", tmp_path, factor=2, weight_decompose=True)
-    vector = {**original.tensors, f"{original.layer}.dora_scale": original.tensors[f"{original.layer}.dora_scale"].flatten()}
+    vector = {
+        **original.tensors,
+        f"{original.layer}.dora_scale": original.tensors[f"{original.layer}.dora_scale"].flatten(),
+    }
     path = saved(tmp_path / "vector.safetensors", vector)
     assert load(path).layers[original.layer] == load(original.path).layers[original.layer]
     assert core_change(original, comfy, vector).abs().max() == 0

@@ -48,7 +48,12 @@ def test_the_fixture_of_the_facts(tmp_path):
     down, up = torch.tensor([[1.0, 2], [3, 4], [5, 6]]), torch.tensor([[1.0, 10], [100, 1000]])
     save_file({f"{stem}.down.weight": down, f"{stem}.up.weight": up}, tmp_path / "x.safetensors")
     (delta,) = load(tmp_path / "x.safetensors").layers.values()
-    rows = [[1, 10, 3, 30, 5, 50], [2, 20, 4, 40, 6, 60], [100, 1000, 300, 3000, 500, 5000], [200, 2000, 400, 4000, 600, 6000]]
+    rows = [
+        [1, 10, 3, 30, 5, 50],
+        [2, 20, 4, 40, 6, 60],
+        [100, 1000, 300, 3000, 500, 5000],
+        [200, 2000, 400, 4000, 600, 6000],
+    ]
     assert torch.equal(delta.dense(), torch.tensor(rows, dtype=torch.float32))
 
 
@@ -166,8 +171,8 @@ WIDTH, CONTEXT, FACTORS = 24, 32, (8, 4)
 
 
 def stable_diffusion(mlp=False, text=False, projections=("q", "k", "v", "out")):
-    """A file of SD's 32 attentions, as `unet_attn_processors_state_dict`, `unet_ffn_within_attn_processors_state_dict` and
-    `text_encoder_lora_state_dict` name them."""
+    """A file of SD's 32 attentions, as `unet_attn_processors_state_dict`, `unet_ffn_within_attn_processors_state_dict`
+    and `text_encoder_lora_state_dict` name them."""
     torch.manual_seed(0)
     tensors = {}
 
@@ -257,7 +262,8 @@ def without(tensors, text):
     ],
 )  # fmt: skip
 def test_a_part_of_the_attentions_is_told_on_reading_and_on_writing(tensors, reason, tmp_path):
-    """Their loader makes a processor for each attention in the file, and diffusers 0.21 wants one for every attention."""
+    """Their loader makes a processor for each attention in the file,
+    and diffusers 0.21 wants one for every attention."""
     save_file(tensors, tmp_path / "x.safetensors")
     adapter = load(tmp_path / "x.safetensors")
     encoded = encode(adapter, "diffusekrona")

@@ -93,7 +93,9 @@ def test_a_file_of_nothing_else_is_an_error_that_names_the_method(kind, tmp_path
 
 def test_two_methods_that_cannot_be_read_are_both_told_with_their_counts(tmp_path):
     tensors = {**{f"a{n}.oft_blocks": ones(2, 3, 3) for n in range(3)}, "b.a1.weight": ones(2, 2)}
-    with pytest.raises(FormatError, match=r"None of it can be read: OFT \(3\), GLoRA \(1\)\. ComfyUI's own Load LoRA applies"):
+    with pytest.raises(
+        FormatError, match=r"None of it can be read: OFT \(3\), GLoRA \(1\)\. ComfyUI's own Load LoRA applies"
+    ):
         load(write(tmp_path / "x.safetensors", tensors))
 
 
@@ -185,7 +187,10 @@ def test_a_replacement_and_a_larger_weight_go_through_a_file(tmp_path):
         "x.alpha": torch.tensor(4.0),
     }  # fmt: skip
     adapter = load(write(tmp_path / "x.safetensors", tensors))
-    assert dict(adapter.layers) == {"norm": Replacement(tensors["norm.set_weight"]), "x": Enlarged(Matrix(LowRank(UP, DOWN)))}
+    assert dict(adapter.layers) == {
+        "norm": Replacement(tensors["norm.set_weight"]),
+        "x": Enlarged(Matrix(LowRank(UP, DOWN))),
+    }
     assert load(save(adapter, tmp_path / "y.safetensors")).layers == adapter.layers
     half = blend([(adapter, 0.5)]).layers
     small, norm = torch.rand(6, 3), torch.rand(6)
@@ -218,7 +223,11 @@ def test_row_offset_is_where_a_projection_begins(outer, norm, tmp_path):
     tensors, product = {}, torch.kron(w1, w2)
     assert thirds((12, 8)) == ((0, 8), (8, 2), (10, 2))
     for kind, (start, length) in zip("qkv", thirds((12, 8)), strict=True):
-        tensors |= {f"a.to_{kind}.lokr_w1": w1, f"a.to_{kind}.lokr_w2": w2, f"a.to_{kind}.row_offset": torch.tensor(start)}
+        tensors |= {
+            f"a.to_{kind}.lokr_w1": w1,
+            f"a.to_{kind}.lokr_w2": w2,
+            f"a.to_{kind}.row_offset": torch.tensor(start),
+        }
         if norm:
             tensors[f"a.to_{kind}.dora_scale"] = norms if norm == "of all rows" else norms[start : start + length]
     path = write(tmp_path / "x.safetensors", tensors)
@@ -233,7 +242,9 @@ def test_row_offset_is_where_a_projection_begins(outer, norm, tmp_path):
     again = load(save(adapter.scaled(1.0), tmp_path / "y.safetensors"))
     weight = torch.randn(2, 8)
     for name in ("a.to_k", "a.to_v"):
-        torch.testing.assert_close(again.layers[name].add_to(weight.clone()), adapter.layers[name].add_to(weight.clone()))
+        torch.testing.assert_close(
+            again.layers[name].add_to(weight.clone()), adapter.layers[name].add_to(weight.clone())
+        )
     blend([(adapter, 0.5), (again, 0.5)])
     report(adapter)
 
@@ -336,6 +347,9 @@ def test_a_replaced_weight_at_strength_0_is_named_when_it_is_not_written(tmp_pat
     save_file(tensors, tmp_path / "a.safetensors")
     for strength, told in (("0", True), ("0.5", False)):
         there = tmp_path / f"{strength}.safetensors"
-        assert main(["convert", str(tmp_path / "a.safetensors"), "-o", str(there), "--strength", strength, "--keep-names"]) == 0
+        assert (
+            main(["convert", str(tmp_path / "a.safetensors"), "-o", str(there), "--strength", strength, "--keep-names"])
+            == 0
+        )
         assert ("Left out: replaced weights (1: norm)." in capsys.readouterr().out) == told
         assert ("norm" in load(there).layers) != told

@@ -49,7 +49,12 @@ def test_convolutions_keep_their_kernel(kernel, tmp_path):
 
 
 def test_a_bias_that_peft_trains_is_scaled_like_the_weight(tmp_path):
-    tensors = {"x.lora_B.weight": UP, "x.lora_A.weight": DOWN, "x.lora_B.bias": torch.ones(6), "x.alpha": torch.tensor(2.0)}
+    tensors = {
+        "x.lora_B.weight": UP,
+        "x.lora_A.weight": DOWN,
+        "x.lora_B.bias": torch.ones(6),
+        "x.alpha": torch.tensor(2.0),
+    }
     assert torch.equal(read(tmp_path, tensors).layers["x.bias"].dense(), torch.full((6,), 0.5))
 
 
@@ -134,7 +139,9 @@ def test_the_processors_of_flux_loras_are_read(tmp_path):
     """As XLabs and USO save them: the names that `comfy.lora_convert` brings to Flux's own."""
     names = [f"double_blocks.0.processor.{part}_lora{n}" for part in ("qkv", "proj") for n in (1, 2)]
     down, up = torch.randn(2, 5), torch.randn(6, 2)
-    tensors = {f"{name}.{end}.weight": value + n for n, name in enumerate(names) for end, value in (("down", down), ("up", up))}
+    tensors = {
+        f"{name}.{end}.weight": value + n for n, name in enumerate(names) for end, value in (("down", down), ("up", up))
+    }
     save_file(tensors, tmp_path / "x.safetensors")
     layers = load(tmp_path / "x.safetensors").layers
     assert sorted(layers) == sorted(names)

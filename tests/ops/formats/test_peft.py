@@ -29,7 +29,8 @@ SUPPORTED = [layer for layer in LAYERS if layer != "conv3d"]
 @pytest.mark.parametrize("layer", SUPPORTED)
 @pytest.mark.parametrize("case", CASES)
 def test_every_branch_reads_as_peft_computes_it(layer, case, tmp_path):
-    """The scale is alpha / r also where both factors are whole; ComfyUI takes 1 (L5): 8/3 times as strong in that case."""
+    """The scale is alpha / r also where both factors are whole; ComfyUI takes 1 (L5):
+    8/3 times as strong in that case."""
     original = peft_lokr(layer, tmp_path, **CASES[case])
     adapter = load(original.path)
     delta = reshaped(adapter.layers[original.layer], tuple(original.weight.shape))

@@ -1,4 +1,5 @@
-"""Which ``adapter_config.json`` is believed: files of PEFT gathered in one folder, and settings that change what tensors mean."""
+"""Which ``adapter_config.json`` is believed: files of PEFT gathered in one folder,
+and settings that change what tensors mean."""
 
 import contextlib
 import json
@@ -251,14 +252,19 @@ def test_what_is_no_update_of_a_plain_model_is_refused_by_name(where, settings, 
     metadata = {"beside": {}, "adapter_config": {"adapter_config": json.dumps(config)}}.get(
         where, {where: json.dumps({f"{PREFIX}{key}": value for key, value in config.items()})}
     )
-    for reading in (lambda: read(lora(), config, metadata=metadata), lambda: inspect_header(tmp_path / "mine.safetensors")):
+    for reading in (
+        lambda: read(lora(), config, metadata=metadata),
+        lambda: inspect_header(tmp_path / "mine.safetensors"),
+    ):
         with pytest.raises(FormatError, match=reason):
             reading()
 
 
 @pytest.mark.parametrize("start", [True, False, "gaussian", "eva", "orthogonal", "mica"])
 def test_starts_that_leave_the_base_model_alone_are_plain(start, read):
-    assert read(lora(), {**LORA, "init_lora_weights": start, "megatron_core": "megatron.core", "bias": "none"})[0] == {4.0}
+    assert read(lora(), {**LORA, "init_lora_weights": start, "megatron_core": "megatron.core", "bias": "none"})[0] == {
+        4.0
+    }
 
 
 @pytest.mark.parametrize(("part", "name"), [("lora_E", "AdaLoRA"), ("lora_diag", "KaSA")])

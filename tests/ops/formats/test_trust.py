@@ -135,7 +135,9 @@ def test_a_file_with_bytes_changed_or_cut(path, data, kind):
 
 
 @settings(max_examples=300, deadline=None)
-@given(keys=st.lists(st.tuples(st.sampled_from(NAMES), st.sampled_from(ENDS)), max_size=6), metadata=METADATA, shape=SHAPES)
+@given(
+    keys=st.lists(st.tuples(st.sampled_from(NAMES), st.sampled_from(ENDS)), max_size=6), metadata=METADATA, shape=SHAPES
+)
 def test_a_file_is_in_one_format_at_most(keys, metadata, shape):
     header = Header({f"{name}{end}": shape for name, end in keys}, metadata)
     assert sum(bool(module.sniff(header)) for module in readers()) <= 1

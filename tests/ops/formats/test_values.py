@@ -1,4 +1,5 @@
-"""Numbers and texts in adapter files that no trainer writes: an error that names the layer, or nothing, but no foreign exception."""
+"""Numbers and texts in adapter files that no trainer writes:
+an error that names the layer, or nothing, but no foreign exception."""
 
 import json
 import struct
