@@ -55,10 +55,10 @@ def terms(draw, shape):
 def deltas(draw, shape=None):
     """One term, or a sum of several, or a sum of sums."""
     shape = shape or draw(shapes())
-    found = draw(st.lists(terms(shape), min_size=1, max_size=4))
-    if len(found) == 1:
-        return found[0]
-    return Sum((found[0], Sum(tuple(found[1:])))) if draw(st.booleans()) else Sum(tuple(found))
+    parts = draw(st.lists(terms(shape), min_size=1, max_size=4))
+    if len(parts) == 1:
+        return parts[0]
+    return Sum((parts[0], Sum(tuple(parts[1:])))) if draw(st.booleans()) else Sum(tuple(parts))
 
 
 def rearranged(dense, sizes, layout):

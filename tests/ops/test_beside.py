@@ -18,16 +18,16 @@ def updates(dtype=torch.float32):
     def low(rank=3):
         return LowRank(draw(10, rank, dtype=dtype), draw(rank, 12, dtype=dtype))
 
-    found = {
+    deltas = {
         f"kron {layout} {a}": Kron(Full(draw(*a, dtype=dtype)), Full(draw(10 // a[0], 12 // a[1], dtype=dtype)), 0.7, layout)
         for layout in ("kron", "shuffled")
         for a in ((5, 2), (2, 6), (1, 1), (10, 12))
     }
-    found["kron of a low-rank factor"] = Kron(Full(draw(2, 3, dtype=dtype)), LowRank(draw(5, 2, dtype=dtype), draw(2, 4)), 1.3)
-    found |= {"low rank": Matrix(low(), -0.4), "dense": Matrix(Full(draw(10, 12, dtype=dtype)), 0.5)}
-    found["loha"] = Matrix(Hadamard(low(), low(2)), 0.3)
-    found["sum"] = Sum((found["low rank"], found["kron kron (5, 2)"], found["loha"]))
-    return found
+    deltas["kron of a low-rank factor"] = Kron(Full(draw(2, 3, dtype=dtype)), LowRank(draw(5, 2, dtype=dtype), draw(2, 4)), 1.3)
+    deltas |= {"low rank": Matrix(low(), -0.4), "dense": Matrix(Full(draw(10, 12, dtype=dtype)), 0.5)}
+    deltas["loha"] = Matrix(Hadamard(low(), low(2)), 0.3)
+    deltas["sum"] = Sum((deltas["low rank"], deltas["kron kron (5, 2)"], deltas["loha"]))
+    return deltas
 
 
 @pytest.mark.parametrize("stored", [torch.float32, torch.float16, torch.bfloat16])
@@ -36,8 +36,8 @@ def test_it_adds_the_dense_update_in_place(name, stored):
     delta = updates(stored)[name]
     x, y = draw(2, 7, 12), draw(2, 7, 10)
     expected = y.double() + x.double() @ delta.dense().double().mT
-    found = beside(delta, torch.float32)(y, x)
-    assert found is y
+    result = beside(delta, torch.float32)(y, x)
+    assert result is y
     assert (y.double() - expected).norm() <= 1e-6 * expected.norm()
 
 
@@ -47,10 +47,10 @@ def test_in_the_dtype_of_the_input(name, dtype):
     delta = updates()[name]
     x, y = draw(7, 12, dtype=dtype), draw(7, 10, dtype=dtype)
     expected = y.double() + x.double() @ delta.dense().double().mT
-    found = beside(delta, dtype)(y, x)
-    assert found.dtype == dtype
+    result = beside(delta, dtype)(y, x)
+    assert result.dtype == dtype
     tolerance = 1e-6 if dtype == torch.float64 else 4 * torch.finfo(dtype).eps  # a file's numbers are widened to float32
-    assert (found.double() - expected).norm() <= tolerance * expected.norm()
+    assert (result.double() - expected).norm() <= tolerance * expected.norm()
 
 
 @pytest.mark.parametrize("name", updates())

@@ -44,9 +44,9 @@ def change(adapter):
 @QUICK
 @given(st.lists(st.tuples(adapters(), st.floats(-3, 3)), min_size=1, max_size=4))
 def test_merging_a_blend_is_the_weighted_sum_of_merging_each(parts):
-    found, each = change(blend(parts)), [change(adapter) for adapter, _ in parts]
+    of_blend, each = change(blend(parts)), [change(adapter) for adapter, _ in parts]
     for name in SHAPES:
-        assert_close(found[name], sum(w * c[name] for (_, w), c in zip(parts, each, strict=True)), rtol=1e-8, atol=1e-8)
+        assert_close(of_blend[name], sum(w * c[name] for (_, w), c in zip(parts, each, strict=True)), rtol=1e-8, atol=1e-8)
 
 
 @QUICK
@@ -99,12 +99,12 @@ def test_terms_are_kept_as_they_are_and_nested_sums_are_flat():
 
 def test_normalised_weights_add_up_to_one():
     a, b = Adapter({"a": kron(0)}), Adapter({"a": kron(1)})
-    found = blend([(a, 3.0), (b, 1.0)], normalise=True).layers["a"].dense()
-    assert_close(found, 0.75 * kron(0).dense() + 0.25 * kron(1).dense())
+    blended = blend([(a, 3.0), (b, 1.0)], normalise=True).layers["a"].dense()
+    assert_close(blended, 0.75 * kron(0).dense() + 0.25 * kron(1).dense())
     assert_close(blend([(a, 3.0), (a, 5.0)], normalise=True).layers["a"].dense(), kron(0).dense())
     for method in ("ties", "dare ties"):  # equal adapters: the average of each weight is that weight
-        found = blend([(a, 3.0), (a, 5.0)], normalise=True, method=method, density=1.0)
-        assert_close(found.layers["a"].dense(), kron(0).dense())
+        blended = blend([(a, 3.0), (a, 5.0)], normalise=True, method=method, density=1.0)
+        assert_close(blended.layers["a"].dense(), kron(0).dense())
 
 
 def test_dora_is_added_exactly_and_refused_elsewhere():
@@ -139,55 +139,52 @@ def ties_by_hand(updates, weights, density, normalise):
 @pytest.mark.parametrize("normalise", [False, True])
 def test_ties_is_trim_elect_and_average(density, weights, normalise):
     parts = [kron(0), kron(1), kron(2)]
-    found = blend(
+    blended = blend(
         [(Adapter({"a": d}), w) for d, w in zip(parts, weights, strict=True)],
         method="ties",
         density=density,
         normalise=normalise,
     )
     assert_close(
-        found.layers["a"].dense(), ties_by_hand([d.dense() for d in parts], weights, density, normalise), **CLOSE
+        blended.layers["a"].dense(), ties_by_hand([d.dense() for d in parts], weights, density, normalise), **CLOSE
     )
 
 
 def test_ties_keeps_equal_magnitudes_at_the_threshold():
     delta = Matrix(Full(torch.tensor([[2.0, -1.0, 1.0, 0.5]])))
-    found = blend([(Adapter({"a": delta}), 1.0)], method="ties", density=0.5)
-    assert found.layers["a"].dense().tolist() == [[2.0, -1.0, 1.0, 0.0]]
+    blended = blend([(Adapter({"a": delta}), 1.0)], method="ties", density=0.5)
+    assert blended.layers["a"].dense().tolist() == [[2.0, -1.0, 1.0, 0.0]]
 
 
 def test_dare_drops_and_rescales_by_its_own_draw_per_layer_and_adapter():
     one, two = kron(0), kron(1)
     pairs = [(Adapter({"a": one, "b": one}), 1.0), (Adapter({"a": two}), -0.5)]
-    found = blend(pairs, method="dare", density=0.3, seed=7)
+    blended = blend(pairs, method="dare", density=0.3, seed=7)
     masks = [torch.rand(6, 20, generator=_generator(7, n, "a")) < 0.3 for n in range(2)]
     expected = (one.dense() * masks[0] - 0.5 * two.dense() * masks[1]) / 0.3
-    assert_close(found.layers["a"].dense(), expected, **CLOSE)
-    assert blend(pairs, method="dare", density=0.3, seed=7) == found
+    assert_close(blended.layers["a"].dense(), expected, **CLOSE)
+    assert blend(pairs, method="dare", density=0.3, seed=7) == blended
     alone = blend([(Adapter({"a": one}), 1.0)], method="dare", density=0.3, seed=7)
     assert_close(alone.layers["a"].dense(), one.dense() * masks[0] / 0.3, **CLOSE)
-    assert not torch.equal(found.layers["b"].dense() == 0, found.layers["a"].dense() == 0)
-    assert blend(pairs, method="dare", density=0.3, seed=8) != found
+    assert not torch.equal(blended.layers["b"].dense() == 0, blended.layers["a"].dense() == 0)
+    assert blend(pairs, method="dare", density=0.3, seed=8) != blended
 
 
 def test_dare_is_right_on_average():
     big = Matrix(Full(torch.ones(200, 300)))
-    found = blend([(Adapter({"a": big}), 1.0)], method="dare", density=0.2).layers["a"].dense()
-    assert set(found.unique().tolist()) == {0.0, 5.0}
-    assert abs(found.mean() - 1) < 0.05
+    blended = blend([(Adapter({"a": big}), 1.0)], method="dare", density=0.2).layers["a"].dense()
+    assert set(blended.unique().tolist()) == {0.0, 5.0}
+    assert abs(blended.mean() - 1) < 0.05
 
 
 def test_dare_ties_elects_among_the_survivors():
     one, two = kron(0), kron(1)
-    found = (
-        blend([(Adapter({"a": d}), 1.0) for d in (one, two)], method="dare ties", density=0.6, seed=1)
-        .layers["a"]
-        .dense()
-    )
+    pairs = [(Adapter({"a": d}), 1.0) for d in (one, two)]
+    blended = blend(pairs, method="dare ties", density=0.6, seed=1).layers["a"].dense()
     kept = [
         d.dense() * (torch.rand(6, 20, generator=_generator(1, n, "a")) < 0.6) / 0.6 for n, d in enumerate((one, two))
     ]
-    assert_close(found, ties_by_hand(kept, (1.0, 1.0), 1.0, False), **CLOSE)
+    assert_close(blended, ties_by_hand(kept, (1.0, 1.0), 1.0, False), **CLOSE)
 
 
 @pytest.mark.parametrize("method", ["sum", "ties", "dare"])
@@ -206,11 +203,11 @@ def test_a_form_compresses_every_layer_at_once(method):
 def test_metadata_is_what_all_agree_on_and_how_it_was_blended():
     a = Adapter({"a": kron(0)}, {"base": "sdxl", "title": "one"}, ("scale 1",))
     b = Adapter({"a": kron(1)}, {"base": "sdxl", "title": "two"}, ("scale 1", "alpha ignored"))
-    found = blend([(a, 1.0), (b, 0.5)])
-    assert found.metadata["base"] == "sdxl"
-    assert "title" not in found.metadata
-    assert json.loads(found.metadata["krona.blend"]) == {"method": "sum", "weights": [1.0, 0.5]}
-    assert found.notes == ("scale 1", "alpha ignored")
+    blended = blend([(a, 1.0), (b, 0.5)])
+    assert blended.metadata["base"] == "sdxl"
+    assert "title" not in blended.metadata
+    assert json.loads(blended.metadata["krona.blend"]) == {"method": "sum", "weights": [1.0, 0.5]}
+    assert blended.notes == ("scale 1", "alpha ignored")
 
 
 def test_what_cannot_be_blended_says_why():

@@ -99,8 +99,8 @@ def test_a_tree_of_aliases_counts_each_time_that_it_is_reached():
 )  # fmt: skip
 def test_a_value_is_of_the_type_that_is_asked_for_or_refused(ask, good, bad):
     for value in good:
-        found = ask(BORDER, value)
-        assert found == (list(value) if isinstance(value, tuple) else value)
+        answer = ask(BORDER, value)
+        assert answer == (list(value) if isinstance(value, tuple) else value)
     for value in bad:
         with pytest.raises(ConfigError) as caught:
             ask(BORDER, value)

@@ -68,9 +68,9 @@ def test_inspect_reads_no_tensor_until_it_is_asked_to(folder, monkeypatch, capsy
 def test_convert_scales_by_name_and_writes_other_formats(folder, capsys):
     assert main(["convert", "a.safetensors", "-o", "c.safetensors", "--strength", "2", "--weights", "q=0.5, nope=0"]) == 0
     assert '"nope" matches none' in capsys.readouterr().out
-    found = load("c.safetensors")
+    converted = load("c.safetensors")
     for name, delta in example(0).layers.items():
-        assert_close(found.layers[name].dense(), delta.dense() * (1 if name.endswith("q") else 2))
+        assert_close(converted.layers[name].dense(), delta.dense() * (1 if name.endswith("q") else 2))
     assert (
         main(["convert", "a.safetensors", "-o", "lora.safetensors", "--format", "lora", "--rank", "9", "--weights", "all"]) == 0
     )
@@ -155,13 +155,13 @@ def test_norms_and_biases_say_what_helps_and_it_does(folder, capsys):
         "--format",
     ]
     assert main([*convert, "lora"]) == 2
-    told = capsys.readouterr().err
+    message = capsys.readouterr().err
     assert (
         "n: The LoRA files of diffusers and PEFT hold matrices only, and this is the update of a norm or a bias and 1 more"
-        in told
+        in message
     )
-    assert all(text in told for text in ("kohya-lora", "--leave-out-vectors"))
-    assert "rank" not in told
+    assert all(text in message for text in ("kohya-lora", "--leave-out-vectors"))
+    assert "rank" not in message
     assert main([*convert, "kohya-lora"]) == 0
     assert len(load("out.safetensors")) == 3
     assert main([*convert, "lora", "--leave-out-vectors"]) == 0

@@ -46,32 +46,32 @@ def distance(adapter, other):
 )
 def test_the_reported_errors_are_the_true_ones(form):
     adapter = example()
-    found, report = compress(adapter, form)
-    assert list(found.layers) == list(adapter.layers)
-    assert found.metadata == adapter.metadata
-    assert found.notes == adapter.notes
-    assert found.layers["x.norm.bias"] == adapter.layers["x.norm.bias"]
+    compressed, report = compress(adapter, form)
+    assert list(compressed.layers) == list(adapter.layers)
+    assert compressed.metadata == adapter.metadata
+    assert compressed.notes == adapter.notes
+    assert compressed.layers["x.norm.bias"] == adapter.layers["x.norm.bias"]
     for line in report.layers:
-        before, after = adapter.layers[line.name], found.layers[line.name]
+        before, after = adapter.layers[line.name], compressed.layers[line.name]
         assert_close(line.norm, float(before.dense().norm()))
         assert_close(
             line.error, float((before.dense() - after.dense()).norm() / before.dense().norm()), rtol=0, atol=1e-6
         )
         assert (line.before, line.after) == (before.parameters, after.parameters)
-    assert_close(report.error, distance(adapter, found), rtol=0, atol=1e-6)
-    assert (report.before, report.after) == (adapter.parameters, found.parameters)
+    assert_close(report.error, distance(adapter, compressed), rtol=0, atol=1e-6)
+    assert (report.before, report.after) == (adapter.parameters, compressed.parameters)
     assert f"{report.before:,} → {report.after:,} parameters" in str(report)
 
 
 def test_forms_by_name_leave_others_alone_and_none_leaves_out():
     adapter = example()
-    found, report = compress(adapter, {"x.ff": KronForm((4, 4)), "x.conv": None})
-    assert set(found.layers) == set(adapter.layers) - {"x.conv"}
-    assert isinstance(found.layers["x.ff"], Kron)
-    assert found.layers["x.attn.to_q"] == adapter.layers["x.attn.to_q"]
+    compressed, report = compress(adapter, {"x.ff": KronForm((4, 4)), "x.conv": None})
+    assert set(compressed.layers) == set(adapter.layers) - {"x.conv"}
+    assert isinstance(compressed.layers["x.ff"], Kron)
+    assert compressed.layers["x.attn.to_q"] == adapter.layers["x.attn.to_q"]
     assert {line.name: line.error for line in report.layers}["x.conv"] == 1.0
     assert report.worst.name == "x.conv"
-    assert_close(report.error, distance(adapter, found))
+    assert_close(report.error, distance(adapter, compressed))
 
 
 def test_rules_choose_factors_as_they_do_for_training():
@@ -92,11 +92,11 @@ def everything(adapter, max_terms):
         if len(delta.shape) < 2:
             continue
         energy = float(delta.dense().square().sum())
-        found = [(0, energy)]
+        of_layer = [(0, energy)]
         for factors, terms in itertools.product(CANDIDATES, range(1, max_terms + 1)):
             near = nearest_kron(delta, factors, terms)
-            found.append((near.delta.parameters, near.error**2 * energy))
-        options.append(found)
+            of_layer.append((near.delta.parameters, near.error**2 * energy))
+        options.append(of_layer)
     return [(sum(o[0] for o in choice), sum(o[1] for o in choice)) for choice in itertools.product(*options)]
 
 
@@ -104,8 +104,8 @@ def everything(adapter, max_terms):
 def test_a_parameter_budget_is_kept_and_close_to_the_best(parameters):
     adapter = example()
     forms = forms_within(adapter, parameters=parameters, candidates=CANDIDATES, max_terms=2)
-    found, report = compress(adapter, forms)
-    assert found.parameters - 7 <= parameters
+    compressed, report = compress(adapter, forms)
+    assert compressed.parameters - 7 <= parameters
     best = min(lost for size, lost in everything(adapter, 2) if size <= parameters)
     total = sum(float(d.dense().square().sum()) for d in adapter.layers.values())
     assert report.error**2 * total <= best + 0.15 * total  # greedy steps on convex hulls: one layer's last step from the best
@@ -117,11 +117,11 @@ def test_a_parameter_budget_is_kept_and_close_to_the_best(parameters):
 def test_an_error_budget_is_met(error):
     adapter = example()
     matrices = Adapter({name: delta for name, delta in adapter.layers.items() if len(delta.shape) > 1})
-    found, report = compress(matrices, forms_within(matrices, error=error, candidates=CANDIDATES, max_terms=6))
+    compressed, report = compress(matrices, forms_within(matrices, error=error, candidates=CANDIDATES, max_terms=6))
     assert report.error <= error * (1 + 1e-6)
-    assert_close(report.error, distance(matrices, found), rtol=0, atol=1e-6)
+    assert_close(report.error, distance(matrices, compressed), rtol=0, atol=1e-6)
     looser, _ = compress(matrices, forms_within(matrices, error=min(1.0, error * 1.1), candidates=CANDIDATES, max_terms=6))
-    assert looser.parameters <= found.parameters
+    assert looser.parameters <= compressed.parameters
 
 
 def test_budgets_that_make_no_sense_or_cannot_be_met_say_so():
@@ -138,9 +138,9 @@ def test_budgets_that_make_no_sense_or_cannot_be_met_say_so():
     ):
         forms_within(example(), error=0.01, candidates=CANDIDATES)
     for too_few in (0, 1, 10):
-        with pytest.raises(ConfigError, match=f"^A budget of {too_few} has room for no layer") as told:
+        with pytest.raises(ConfigError, match=f"^A budget of {too_few} has room for no layer") as error:
             forms_within(example(), parameters=too_few, candidates=CANDIDATES)
-    least = told.value.expected
+    least = error.value.expected
     assert any(forms_within(example(), parameters=least, candidates=CANDIDATES).values())
     with pytest.raises(ConfigError, match="has room for no layer"):
         forms_within(example(), parameters=least - 1, candidates=CANDIDATES)

@@ -51,11 +51,11 @@ WAN_NATIVE = ("blocks.0.self_attn.q", "blocks.1.cross_attn.o", "blocks.1.cross_a
 @pytest.mark.parametrize(("theirs", "native"), [(QWEN, QWEN), (WAN, WAN_NATIVE)])
 def test_what_is_written_is_a_name_of_the_only_model_that_it_fits(prefix, format, theirs, native):
     names = [prefix + (name.replace(".", "_") if prefix.endswith("_") else name) for name in theirs]
-    found = respelled(Adapter({name: kron() for name in names}), format)
+    written = respelled(Adapter({name: kron() for name in names}), format)
     base = next(b for b in bases() if ("QwenImage" if theirs is QWEN else "WAN21_T2V") in b.names)
-    assert [base.loads(name).path for name in found.layers] == list(native)
+    assert [base.loads(name).path for name in written.layers] == list(native)
     if format == "kohya":
-        assert all(name.startswith("lora_unet_") and "." not in name for name in found.layers)
+        assert all(name.startswith("lora_unet_") and "." not in name for name in written.layers)
 
 
 def test_a_name_that_several_kinds_of_model_have_takes_a_spelling_that_all_of_them_load_or_asks():
@@ -72,10 +72,10 @@ def test_a_name_that_no_model_has_is_an_error_that_says_what_to_do(tmp_path, cap
     there = str(tmp_path / "b.safetensors")
     for format in ("lokr", "kohya", "peft"):
         assert main(["convert", str(tmp_path / "a.safetensors"), "-o", there, "--format", format]) == 2
-        told = capsys.readouterr().err
-        assert "nothing loads" in told
-        assert "--keep-names" in told
-        assert "Connect the model" in told
+        message = capsys.readouterr().err
+        assert "nothing loads" in message
+        assert "--keep-names" in message
+        assert "Connect the model" in message
     assert main(["convert", str(tmp_path / "a.safetensors"), "-o", there, "--keep-names"]) == 0
     assert list(load(there).layers) == ["base_model.model.my.own.layer"]
 
@@ -105,8 +105,8 @@ def test_parts_without_a_name_become_the_whole_weight_exactly():
         "context_embedder.token_refiner.refiner_blocks.0.attn.to_out.0"
     ]
     adapter = Adapter({name: lora() for name in names})
-    found = respelled(adapter, "lokr", base="HunyuanVideo").layers
-    whole = found["diffusion_model.double_blocks.0.img_attn.qkv"]
+    layers = respelled(adapter, "lokr", base="HunyuanVideo").layers
+    whole = layers["diffusion_model.double_blocks.0.img_attn.qkv"]
     assert_close(whole.dense(), torch.cat([adapter.layers[name].dense() for name in names[:3]]))
     assert isinstance(whole.factor, LowRank)
 
@@ -119,8 +119,8 @@ def test_products_of_parts_that_have_no_name_are_an_error_that_says_what_helps(t
             FormatError, match=r"img_attn\.qkv: .* several layers, such as q, k and v\. Save it as a LoRA of some rank"
         ):
             save(whole, tmp_path / "x.safetensors", format)
-    found = load(save(whole, tmp_path / "x.safetensors", "lora", rank=96))
-    assert_close(next(iter(found.layers.values())).dense(), torch.cat([d.dense() for d in adapter.layers.values()]))
+    saved = load(save(whole, tmp_path / "x.safetensors", "lora", rank=96))
+    assert_close(next(iter(saved.layers.values())).dense(), torch.cat([d.dense() for d in adapter.layers.values()]))
     overlapping = Adapter({"x": Sum((kron(), kron()))})
     with pytest.raises(FormatError, match=r"a sum of 2 updates\. Bring each layer"):
         save(overlapping, tmp_path / "x.safetensors")
@@ -174,8 +174,8 @@ def test_default_targets_are_the_attention_that_generates(family):
     """Names from the public sources: SenseNova-U1's LoRA, diffusers' Qwen-Image 2.1 and Kandinsky 6,
     ComfyUI's Prism, YuE2's checkpoint."""
     wanted, others = NEWER[family]
-    found = select({f"diffusion_model.{name}": (128, 128) for name in (*others, *wanted)})
-    assert {target.name.removeprefix("diffusion_model.") for target in found} == set(wanted)
+    targets = select({f"diffusion_model.{name}": (128, 128) for name in (*others, *wanted)})
+    assert {target.name.removeprefix("diffusion_model.") for target in targets} == set(wanted)
 
 
 def test_the_expert_that_reads_is_adapted_when_a_pattern_asks_for_it():

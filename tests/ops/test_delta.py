@@ -24,18 +24,18 @@ def kinds(kernel):
     b = {"full": Full(randn(3, 2, *kernel)), "low rank": LowRank(randn(3, 2), randn(2, 2, *kernel))}
     if kernel:
         b["tucker"] = Tucker(randn(4, 3, *kernel), randn(4, 3), randn(3, 2))
-    found = {
+    deltas = {
         f"kron {layout} {la} {lb}": Kron(fa, fb, 0.7, layout)
         for layout in ("kron", "shuffled")
         for la, fa in a.items()
         for lb, fb in b.items()
     }
-    found["dense"] = Matrix(Full(randn(6, 10, *kernel)), -1.5)
-    found["lora"] = Matrix(LowRank(randn(6, 4), randn(4, 10, *kernel)), 0.5)
+    deltas["dense"] = Matrix(Full(randn(6, 10, *kernel)), -1.5)
+    deltas["lora"] = Matrix(LowRank(randn(6, 4), randn(4, 10, *kernel)), 0.5)
     if kernel:
-        found["locon"] = Matrix(Tucker(randn(3, 4, *kernel), randn(3, 6), randn(4, 10)), 2.0)
-    found["sum"] = Sum((found["dense"], found["lora"], Kron(Full(randn(3, 2)), Full(randn(2, 5, *kernel)))))
-    return found
+        deltas["locon"] = Matrix(Tucker(randn(3, 4, *kernel), randn(3, 6), randn(4, 10)), 2.0)
+    deltas["sum"] = Sum((deltas["dense"], deltas["lora"], Kron(Full(randn(3, 2)), Full(randn(2, 5, *kernel)))))
+    return deltas
 
 
 CASES = [(kernel, name) for kernel in ((), (3,), (3, 2), (2, 1, 2)) for name in kinds(kernel)]

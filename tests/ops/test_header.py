@@ -141,10 +141,10 @@ def test_a_hundred_thousand_tensors_are_inspected(tmp_path):
     names = [f"{n:x}.lokr_w{side}" for n in range(50_000) for side in (1, 2)]
     header = {name: entry(shape=(1, 1), start=4 * n, end=4 * n + 4) for n, name in enumerate(names)}
     path = write(tmp_path / "x.safetensors", header, bytes(4 * len(names)))
-    found = inspect_header(path)
-    assert len(found.layers) == 50_000
-    assert {(layer.method, layer.shape, layer.parameters) for layer in found.layers} == {("LoKr", (1, 1), 2)}
-    assert found.layers[4711].name == f"{4711:x}"
+    inspection = inspect_header(path)
+    assert len(inspection.layers) == 50_000
+    assert {(layer.method, layer.shape, layer.parameters) for layer in inspection.layers} == {("LoKr", (1, 1), 2)}
+    assert inspection.layers[4711].name == f"{4711:x}"
 
 
 def test_what_is_no_file_is_not_opened(tmp_path):

@@ -16,10 +16,10 @@ def test_a_case_is_a_function_of_its_seed_and_number():
 
 
 def test_hostile_files_end_in_a_value_or_in_an_error_of_the_pack():
-    found = run_all(20_261_129, 0, DRAW)
-    assert found.violations == []
-    assert found.counts.total() == DRAW
-    assert found.counts["ok"] > DRAW / 20  # so that not everything ends at the first check
+    outcomes = run_all(20_261_129, 0, DRAW)
+    assert outcomes.violations == []
+    assert outcomes.counts.total() == DRAW
+    assert outcomes.counts["ok"] > DRAW / 20  # so that not everything ends at the first check
 
 
 @pytest.mark.parametrize(("seed", "number"), [(1, 177), (1, 828), (2, 398), (2, 1976), (2, 2004), (2, 2240)])
@@ -38,9 +38,9 @@ def test_the_driver_sees_foreign_exceptions_and_what_a_terminal_would_obey(tmp_p
 
 def test_the_driver_sees_a_process_that_dies_and_goes_on_behind_it(tmp_path, monkeypatch):
     monkeypatch.setattr("hostile_adapters.SECONDS", 0.0)  # the first case that is waited for has taken too long
-    found = run_all(1, 0, 2)
-    assert found.counts.total() == 2
-    assert all("processor time" in what for _, what in found.violations)
+    outcomes = run_all(1, 0, 2)
+    assert outcomes.counts.total() == 2
+    assert all("processor time" in what for _, what in outcomes.violations)
 
 
 def test_a_file_is_not_left_behind(tmp_path):

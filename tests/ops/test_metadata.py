@@ -36,7 +36,7 @@ def test_tags_that_make_no_sense_are_no_trigger_words(text):
 def test_title_and_description_are_the_specs_or_kohyas():
     kohya = {"ss_output_name": "robot", "ss_training_comment": "a comment"}
     spec = {"modelspec.title": "The robot", "modelspec.description": "A description"}
-    assert [(title_of(told), description_of(told)) for told in (kohya | spec, kohya, {})] == [
+    assert [(title_of(metadata), description_of(metadata)) for metadata in (kohya | spec, kohya, {})] == [
         ("The robot", "A description"), ("robot", "a comment"), ("", ""),
     ]  # fmt: skip
 
@@ -53,7 +53,7 @@ def test_pictures_are_told_by_their_first_bytes(data, kind):
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "picture"),
     [
         (f"data:image/png;base64,{base64.b64encode(PNG).decode()}", PNG),
         (f"data:image/jpeg;base64,{base64.b64encode(PNG).decode()}", PNG),
@@ -66,8 +66,8 @@ def test_pictures_are_told_by_their_first_bytes(data, kind):
         ("", None),
     ],
 )
-def test_a_thumbnail_is_a_picture_that_is_not_too_large_or_none(text, found):
-    assert thumbnail_in({"modelspec.thumbnail": text}, 1000) == found
+def test_a_thumbnail_is_a_picture_that_is_not_too_large_or_none(text, picture):
+    assert thumbnail_in({"modelspec.thumbnail": text}, 1000) == picture
 
 
 SDXL = {"lora_unet_input_blocks_4_1_transformer_blocks_0_attn2_to_k": (640, 2048)}

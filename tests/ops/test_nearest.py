@@ -38,10 +38,10 @@ def test_the_error_is_the_tail_of_the_spectrum_of_the_dense_rearrangement(data):
     p, q = factors
     values = torch.linalg.svdvals(rearranged(delta.dense(), (p, q, delta.shape[0] // p, delta.shape[1] // q), layout))
     tail = float(values[terms:].norm() / values.norm())
-    found = nearest_kron(delta, factors, terms, layout)
-    assert_close(found.error, tail, **NEAR)
-    assert_close(distance(delta, found.delta), tail, **NEAR)
-    kept = found.delta.terms if isinstance(found.delta, Sum) else (found.delta,)
+    nearest = nearest_kron(delta, factors, terms, layout)
+    assert_close(nearest.error, tail, **NEAR)
+    assert_close(distance(delta, nearest.delta), tail, **NEAR)
+    kept = nearest.delta.terms if isinstance(nearest.delta, Sum) else (nearest.delta,)
     assert len(kept) <= terms
     assert all((term.a.shape, term.layout) == (factors, layout) for term in kept)
 
@@ -52,10 +52,10 @@ def test_a_kronecker_product_of_the_same_factors_is_found_exactly(data):
     shape = data.draw(shapes())
     factors, layout = data.draw(pairs(shape)), data.draw(st.sampled_from(("kron", "shuffled")))
     delta = data.draw(krons(shape, factors, layout))
-    found = nearest_kron(delta, factors, 3, layout)
-    assert isinstance(found.delta, Kron)
-    assert found.error < 1e-12
-    assert_close(found.delta.dense(), delta.dense(), rtol=1e-11, atol=1e-11)
+    nearest = nearest_kron(delta, factors, 3, layout)
+    assert isinstance(nearest.delta, Kron)
+    assert nearest.error < 1e-12
+    assert_close(nearest.delta.dense(), delta.dense(), rtol=1e-11, atol=1e-11)
 
 
 @QUICK
@@ -74,13 +74,13 @@ def test_the_low_rank_error_is_the_tail_of_the_spectrum(data):
     delta = data.draw(deltas())
     rank = data.draw(st.integers(1, 6))
     values = torch.linalg.svdvals(delta.dense().flatten(1))
-    found = to_low_rank(delta, rank)
+    nearest = to_low_rank(delta, rank)
     tail = float(values[rank:].norm() / values.norm())
-    assert isinstance(found.delta.factor, LowRank)
-    assert found.delta.shape == delta.shape
-    assert found.delta.factor.up.shape[1] <= rank
-    assert_close(found.error, tail, **NEAR)
-    assert_close(distance(delta, found.delta), tail, **NEAR)
+    assert isinstance(nearest.delta.factor, LowRank)
+    assert nearest.delta.shape == delta.shape
+    assert nearest.delta.factor.up.shape[1] <= rank
+    assert_close(nearest.error, tail, **NEAR)
+    assert_close(distance(delta, nearest.delta), tail, **NEAR)
     assert distance(delta, to_low_rank(delta).delta) < 1e-6
 
 

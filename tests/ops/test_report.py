@@ -90,10 +90,10 @@ def test_forms_are_named_in_a_few_signs():
 
 
 def test_dora_is_listed_but_not_measured():
-    found = report(Adapter({"x.attn1.to_q": Dora(Matrix(Full(torch.ones(4, 6))), torch.ones(4, 1))}))
-    assert (found.layers[0].norm, found.layers[0].rms, found.layers[0].effective_rank) == (None, None, None)
-    assert found.grid().blocks == ()
-    assert "‖ΔW‖" not in found.table()
+    measured = report(Adapter({"x.attn1.to_q": Dora(Matrix(Full(torch.ones(4, 6))), torch.ones(4, 1))}))
+    assert (measured.layers[0].norm, measured.layers[0].rms, measured.layers[0].effective_rank) == (None, None, None)
+    assert measured.grid().blocks == ()
+    assert "‖ΔW‖" not in measured.table()
 
 
 def test_a_header_is_enough_for_everything_but_the_measures(tmp_path):
@@ -101,9 +101,9 @@ def test_a_header_is_enough_for_everything_but_the_measures(tmp_path):
     path = save(
         Adapter({name: Kron(Full(randn(g, 4, 3)), Full(randn(g, 3, 6))) for name in NAMES}), tmp_path / "a.safetensors"
     )
-    found = report_of_header(inspect_header(path))
-    assert [(line.block, line.role, line.shape) for line in found.layers[:1]] == [
+    of_header = report_of_header(inspect_header(path))
+    assert [(line.block, line.role, line.shape) for line in of_header.layers[:1]] == [
         ("input_blocks.10", "self q", (12, 18))
     ]
-    assert found.layers[0].form == "LoKr 4×3 ⊗ 3×6"
-    assert "‖ΔW‖" not in found.table("layer")
+    assert of_header.layers[0].form == "LoKr 4×3 ⊗ 3×6"
+    assert "‖ΔW‖" not in of_header.table("layer")

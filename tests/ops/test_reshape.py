@@ -35,11 +35,11 @@ def flat(window, ones=()):
 def test_a_flattened_update_gets_the_kernel_of_its_weight(kind, ones, kernel):
     window = int(torch.tensor(kernel).prod()) if kernel else 1
     delta = flat(window, ones)[kind]
-    found = reshaped(delta, (10, 12, *kernel))
-    assert found.shape == (10, 12, *kernel)
-    assert torch.equal(found.dense(), delta.dense().reshape(10, 12, *kernel))
-    assert type(found) is type(delta)
-    assert sum(t.numel() for t in tensors(found)) == sum(t.numel() for t in tensors(delta))
+    result = reshaped(delta, (10, 12, *kernel))
+    assert result.shape == (10, 12, *kernel)
+    assert torch.equal(result.dense(), delta.dense().reshape(10, 12, *kernel))
+    assert type(result) is type(delta)
+    assert sum(t.numel() for t in tensors(result)) == sum(t.numel() for t in tensors(delta))
 
 
 def test_a_kernel_is_laid_flat_for_a_linear_weight():
@@ -52,17 +52,17 @@ def test_a_kernel_is_laid_flat_for_a_linear_weight():
 def test_a_tucker_core_loses_an_axis_of_one():
     """PEFT's one-dimensional kernels are (k, 1)."""
     delta = Kron(Full(randn(2, 3)), Tucker(randn(2, 2, 3, 1), randn(2, 5), randn(2, 4)))
-    found = reshaped(delta, (10, 12, 3))
-    assert isinstance(found.b, Tucker)
-    assert torch.equal(found.dense(), delta.dense().squeeze(-1))
+    result = reshaped(delta, (10, 12, 3))
+    assert isinstance(result.b, Tucker)
+    assert torch.equal(result.dense(), delta.dense().squeeze(-1))
 
 
 def test_a_factor_across_channels_and_kernel_becomes_dense():
     """sd-scripts KronA splits in·prod(kernel): 12·9 = 27 · 4, and 27 does not divide 12."""
     delta = Kron(Full(randn(2, 27)), Full(randn(5, 4)))
-    found = reshaped(delta, (10, 12, 3, 3))
-    assert isinstance(found, Matrix)
-    assert torch.equal(found.dense(), delta.dense().reshape(10, 12, 3, 3))
+    result = reshaped(delta, (10, 12, 3, 3))
+    assert isinstance(result, Matrix)
+    assert torch.equal(result.dense(), delta.dense().reshape(10, 12, 3, 3))
 
 
 @pytest.mark.parametrize("per_output", [True, False])
@@ -72,9 +72,9 @@ def test_norms_follow(per_output):
     delta = Matrix(LowRank(randn(10, 2), randn(2, 12, 6)))
     magnitude = randn(10, 1, 1).abs() if per_output else randn(1, 12, 1).abs()
     dora = Dora(delta, magnitude)
-    found = reshaped(dora, tuple(weight.shape))
+    result = reshaped(dora, tuple(weight.shape))
     expected = dora.add_to(weight.reshape(flat_shape).clone()).reshape(weight.shape)
-    torch.testing.assert_close(found.add_to(weight.clone()), expected)
+    torch.testing.assert_close(result.add_to(weight.clone()), expected)
 
 
 def test_what_does_not_fit_is_refused():

@@ -71,27 +71,27 @@ def test_what_keeps_the_structure_does_not_mind(kind, tmp_path):
 
 
 def test_reports_measure_what_can_be_measured_and_name_the_rest():
-    told = report(
+    measured = report(
         Adapter({**{kind: delta for kind, delta in LARGE.items() if kind != "rows"}, "small": Matrix(Full(torch.ones(2, 2)))})
     )
-    norms = {layer.name: layer.norm for layer in told.layers}
+    norms = {layer.name: layer.norm for layer in measured.layers}
     assert_close(norms["lora"], float(N))
     assert_close(norms["kron"], float(N))
     assert_close(norms["sum"], 2.0 * N)
     assert norms["small"] == 2.0
     assert (norms["loha"], norms["factor"]) == (None, None)
-    assert [note.partition(": The update is")[0].partition(": A factor is")[0] for note in told.notes] == [
+    assert [note.partition(": The update is")[0].partition(": A factor is")[0] for note in measured.notes] == [
         "Not measured: loha",
         "Not measured: factor",
     ]
-    assert "loha" in told.table("layer")
+    assert "loha" in measured.table("layer")
 
 
 def test_a_large_lora_becomes_a_small_one_without_being_formed():
-    found, lost = compress(Adapter({"a": LARGE["lora"]}), LowRankForm(1))
+    compressed, lost = compress(Adapter({"a": LARGE["lora"]}), LowRankForm(1))
     assert lost.error < 1e-6
-    assert found.layers["a"].factor.up.shape == (N, 1)
-    found, lost = compress(Adapter({"a": LARGE["lora"]}), KronForm((50, 50)))
+    assert compressed.layers["a"].factor.up.shape == (N, 1)
+    compressed, lost = compress(Adapter({"a": LARGE["lora"]}), KronForm((50, 50)))
     assert lost.error < 1e-6
 
 

@@ -34,9 +34,9 @@ def test_divisors_are_exactly_the_numbers_that_divide(n):
 
 @given(st.integers(1, 5000), st.integers(1, 300))
 def test_the_nearest_divisor_divides_and_none_is_nearer(n, wanted):
-    found = nearest_divisor(n, wanted)
-    assert n % found == 0
-    assert all(max(found, wanted) * min(d, wanted) <= max(d, wanted) * min(found, wanted) for d in divisors(n))
+    nearest = nearest_divisor(n, wanted)
+    assert n % nearest == 0
+    assert all(max(nearest, wanted) * min(d, wanted) <= max(d, wanted) * min(nearest, wanted) for d in divisors(n))
 
 
 def test_nearness_is_a_ratio_and_a_tie_takes_the_smaller():

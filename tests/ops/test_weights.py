@@ -186,11 +186,11 @@ def kron(seed):
 
 def test_applying_is_exact_and_zero_leaves_out():
     adapter = Adapter({name: kron(n) for n, name in enumerate((SD, Q, V))}, {"k": "v"})
-    found = apply_weights(adapter, parse_weights("q=0.5, up_blocks=0"))
-    assert list(found.layers) == [SD, Q]
-    assert found.layers[SD] == adapter.layers[SD].scaled(0.5)
-    assert tensors(found.layers[SD])[0] is tensors(adapter.layers[SD])[0]
-    assert found.metadata == adapter.metadata
+    weighted = apply_weights(adapter, parse_weights("q=0.5, up_blocks=0"))
+    assert list(weighted.layers) == [SD, Q]
+    assert weighted.layers[SD] == adapter.layers[SD].scaled(0.5)
+    assert tensors(weighted.layers[SD])[0] is tensors(adapter.layers[SD])[0]
+    assert weighted.metadata == adapter.metadata
     assert apply_weights(adapter, Weights()) == adapter
 
 
@@ -255,9 +255,9 @@ HARD = {
 
 @pytest.mark.parametrize("names", [[name for name, *_ in PLACES], *HARD.values()], ids=["everything", *HARD])
 def test_the_selector_of_a_block_chooses_its_layers_and_no_other(names):
-    found = selectors(names)
-    assert found.keys() == {block_of(name) for name in names}
-    for block, selector in found.items():
+    by_block = selectors(names)
+    assert by_block.keys() == {block_of(name) for name in names}
+    for block, selector in by_block.items():
         assert chosen_by(selector, names) == {name for name in names if block_of(name) == block}, selector
 
 

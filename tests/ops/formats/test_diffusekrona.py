@@ -79,11 +79,11 @@ def test_the_file_round_trips_bit_for_bit(tmp_path):
 
 def shapes(a, widths, contexts=()):
     """Header shapes of a file with code factors ``a = (a1, a2)``."""
-    found = {}
+    shapes_by_key = {}
     for number, (out, into) in enumerate([(w, w) for w in widths] + [(w, c) for w in widths for c in contexts]):
         stem = f"unet.b.{number}.attn1.processor.to_q_lora"
-        found |= {f"{stem}.down.weight": (a[1], a[0]), f"{stem}.up.weight": (out // a[0], into // a[1])}
-    return found
+        shapes_by_key |= {f"{stem}.down.weight": (a[1], a[0]), f"{stem}.up.weight": (out // a[0], into // a[1])}
+    return shapes_by_key
 
 
 @pytest.mark.parametrize("a", [(64, 8), (64, 4), (4, 64), (8, 32), (2, 32)])
@@ -97,11 +97,11 @@ def test_it_is_told_from_a_lora_by_the_shapes(a, widths, contexts):
 
 @pytest.mark.parametrize("rank", [1, 4, 64])
 def test_a_lora_with_the_same_names_stays_a_lora(rank):
-    found = {}
+    shapes_by_key = {}
     for number, width in enumerate((320, 640, 1280)):
         stem = f"unet.b.{number}.attn1.processor.to_q_lora"
-        found |= {f"{stem}.down.weight": (rank, width), f"{stem}.up.weight": (width, rank)}
-    assert detect(Header(found, {})).NAME == "lora"
+        shapes_by_key |= {f"{stem}.down.weight": (rank, width), f"{stem}.up.weight": (width, rank)}
+    assert detect(Header(shapes_by_key, {})).NAME == "lora"
 
 
 def test_a_missing_half_is_named(tmp_path):
@@ -267,9 +267,9 @@ def test_a_part_of_the_attentions_is_told_on_reading_and_on_writing(tensors, rea
     save_file(tensors, tmp_path / "x.safetensors")
     adapter = load(tmp_path / "x.safetensors")
     encoded = encode(adapter, "diffusekrona")
-    told = [*adapter.notes[1:], *encoded.notes]
-    assert len(told) == (0 if reason is None else 2)
-    assert all(str(reason) in note for note in told)
+    notes = [*adapter.notes[1:], *encoded.notes]
+    assert len(notes) == (0 if reason is None else 2)
+    assert all(str(reason) in note for note in notes)
 
 
 @pytest.mark.parametrize(("family", "count"), [("SD 1 or 2", 32), ("SDXL", 140), ("SDXL's refiner", 88), ("SSD-1B", 68),

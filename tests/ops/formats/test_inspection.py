@@ -39,16 +39,16 @@ def test_a_file_of_two_gigabytes_is_told_from_its_header_alone(tmp_path):
         file.write(struct.pack("<Q", len(header)) + header)
         file.truncate(8 + len(header) + offset)
     before = bytes_read()
-    found = inspect_header(path)
+    inspection = inspect_header(path)
     read = bytes_read() - before
     assert offset > 2e9
     assert read < len(header) + 100_000
-    assert (found.format, len(found.layers), found.parameters) == ("lokr", 500, offset // 4)
-    assert found.layers[0].factors == ((64, 4), (1000, 1000))
-    assert found.layers[0].shape == (64_000, 4_000)
-    assert found.metadata["ss_output_name"] == "big"
-    assert found.dtypes == {"F32": 1000}
-    assert found.bytes == os.path.getsize(path)
+    assert (inspection.format, len(inspection.layers), inspection.parameters) == ("lokr", 500, offset // 4)
+    assert inspection.layers[0].factors == ((64, 4), (1000, 1000))
+    assert inspection.layers[0].shape == (64_000, 4_000)
+    assert inspection.metadata["ss_output_name"] == "big"
+    assert inspection.dtypes == {"F32": 1000}
+    assert inspection.bytes == os.path.getsize(path)
 
 
 @pytest.mark.parametrize(
@@ -78,8 +78,8 @@ def test_a_mixed_file_names_each_method(tmp_path):
         "b": Matrix(LowRank(torch.randn(6, 3), torch.randn(3, 5))),
         "c": Matrix(Full(torch.randn(6))),
     }
-    found = inspect_header(save(Adapter(layers), tmp_path / "x.safetensors"))
-    assert [(layer.name, layer.method, layer.rank) for layer in found.layers] == [
+    inspection = inspect_header(save(Adapter(layers), tmp_path / "x.safetensors"))
+    assert [(layer.name, layer.method, layer.rank) for layer in inspection.layers] == [
         ("a", "LoKr", 1),
         ("b", "LoRA", 3),
         ("c", "diff", None),

@@ -86,8 +86,8 @@ def test_a_file_of_nothing_else_is_an_error_that_names_the_method(kind, tmp_path
     with pytest.raises(FormatError) as caught:
         load(path)
     assert layer in str(caught.value)
-    told = layer if method.startswith(("LoKr", "LoRA", "alpha")) and "embedding" not in method else method
-    assert told in str(caught.value)
+    named = layer if method.startswith(("LoKr", "LoRA", "alpha")) and "embedding" not in method else method
+    assert named in str(caught.value)
     assert "whole model" not in str(caught.value)
 
 
@@ -169,8 +169,8 @@ def test_parts_of_one_layer_are_found_under_two_spellings(name, other, moved, tm
     parts = {"lora_up.weight": UP, "lora_down.weight": DOWN, "alpha": torch.tensor(2.0), "magnitude": torch.rand(6)}
     tensors = {f"{other if part in moved else name}.{part}": value for part, value in parts.items()}
     adapter = load(write(tmp_path / "x.safetensors", tensors))
-    (found,) = adapter.layers.values()
-    assert found == Dora(Matrix(LowRank(UP, DOWN), 0.5), parts["magnitude"][:, None])
+    (delta,) = adapter.layers.values()
+    assert delta == Dora(Matrix(LowRank(UP, DOWN), 0.5), parts["magnitude"][:, None])
     assert adapter.left_out == ()
     if "lora_down.weight" not in moved:
         assert list(adapter.layers) == [name]
@@ -299,8 +299,8 @@ def test_every_type_that_torch_holds_goes_through_every_operation(dtype, other, 
         for format, rank in (("lokr", None), ("lora", 16))
     ]
     for name, whole in expected.items():
-        for found in (scaled, blended, *files):
-            torch.testing.assert_close(found.layers[name].dense().double(), 0.3 * whole, rtol=1e-4, atol=1e-5)
+        for result in (scaled, blended, *files):
+            torch.testing.assert_close(result.layers[name].dense().double(), 0.3 * whole, rtol=1e-4, atol=1e-5)
         for weight in (torch.zeros_like(whole), torch.zeros_like(whole).float()):
             torch.testing.assert_close(adapter.layers[name].add_to(weight).double(), whole, rtol=1e-5, atol=1e-6)
         x = torch.rand(3, whole.shape[1])
@@ -345,11 +345,11 @@ def test_a_number_alone_in_half_a_byte_is_named(tmp_path):
 def test_a_replaced_weight_at_strength_0_is_named_when_it_is_not_written(tmp_path, capsys):
     tensors = {"norm.set_weight": torch.rand(6), "x.lora_up.weight": UP, "x.lora_down.weight": DOWN}
     save_file(tensors, tmp_path / "a.safetensors")
-    for strength, told in (("0", True), ("0.5", False)):
+    for strength, is_named in (("0", True), ("0.5", False)):
         there = tmp_path / f"{strength}.safetensors"
         assert (
             main(["convert", str(tmp_path / "a.safetensors"), "-o", str(there), "--strength", strength, "--keep-names"])
             == 0
         )
-        assert ("Left out: replaced weights (1: norm)." in capsys.readouterr().out) == told
-        assert ("norm" in load(there).layers) != told
+        assert ("Left out: replaced weights (1: norm)." in capsys.readouterr().out) == is_named
+        assert ("norm" in load(there).layers) != is_named

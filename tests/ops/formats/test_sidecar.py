@@ -324,7 +324,7 @@ def test_biases_that_the_settings_name_and_the_file_lacks_are_told(tmp_path):
     peft.get_peft_model(Net(), peft.LoraConfig(target_modules=["words"], r=4, bias="all")).save_pretrained(tmp_path)
     path = tmp_path / "adapter_model.safetensors"
     tensors = load_file(path)
-    told = "PEFT trained biases of the base model too (bias='all'); the file has none of them"
-    assert not any(note.startswith(told) for note in load(path).notes)
+    missing = "PEFT trained biases of the base model too (bias='all'); the file has none of them"
+    assert not any(note.startswith(missing) for note in load(path).notes)
     save_file({key: value for key, value in tensors.items() if not key.endswith(".bias")}, path)
-    assert any(note.startswith(told) for note in load(path).notes)
+    assert any(note.startswith(missing) for note in load(path).notes)

@@ -90,9 +90,9 @@ def test_norms_whose_square_no_float_holds_are_added(tmp_path):
         for name in "ab"
         for part, value in (("lokr_w1", large.clone()), ("lokr_w2", large[:1, :1].clone()))
     }
-    told = report(load(file(tmp_path / "x.safetensors", tensors)))
-    assert told.norm == pytest.approx(8**0.5 * 1e200)
-    assert "2.83e+200" in told.table()
+    measured = report(load(file(tmp_path / "x.safetensors", tensors)))
+    assert measured.norm == pytest.approx(8**0.5 * 1e200)
+    assert "2.83e+200" in measured.table()
 
 
 def test_sums_inside_of_enlarged_weights_are_blended_term_by_term(tmp_path):
@@ -111,10 +111,10 @@ def test_names_reach_no_terminal_as_they_are(tmp_path, capsys):
     main(["convert", str(path), "-o", str(tmp_path / "y.safetensors"), "--format", "diffusekrona"])
     main(["inspect", str(file(tmp_path / "z.safetensors", {f"{ESCAPE}.lokr_w1": torch.ones(2, 2)}))])
     main(["inspect", str(tmp_path / f"{ESCAPE[2:]}.pt")])
-    told = capsys.readouterr()
-    for text in (told.out, told.err):
+    output = capsys.readouterr()
+    for text in (output.out, output.err):
         assert text.replace("\n", "").isprintable()
-        assert "\\x1b]0;pwned\\x07" in told.out
+        assert "\\x1b]0;pwned\\x07" in output.out
 
 
 def test_messages_are_short_whatever_the_file_says(tmp_path):

@@ -178,13 +178,13 @@ def test_a_lora_of_anything_is_the_best_of_its_rank_and_says_its_error(format, r
     encoded = encode(Adapter(layers), format, rank=rank)
     assert set(encoded.errors) == set(layers) - {"lora"}
     again = load(save(Adapter(layers), tmp_path / "x.safetensors", format, rank=rank))
-    found = {name.removeprefix("lora_unet_"): delta for name, delta in again.layers.items()}
+    by_name = {name.removeprefix("lora_unet_"): delta for name, delta in again.layers.items()}
     for name, delta in layers.items():
         wanted = delta.dense()
-        assert found[name].factor.down.shape[0] <= rank
+        assert by_name[name].factor.down.shape[0] <= rank
         spectrum = torch.linalg.svdvals(wanted.flatten(1).double())
         best = float(spectrum[rank:].norm() / spectrum.norm())  # Eckart and Young 1936
-        error = float((found[name].dense() - wanted).norm() / wanted.norm())
+        error = float((by_name[name].dense() - wanted).norm() / wanted.norm())
         assert error == pytest.approx(best, abs=2e-6)
         assert encoded.errors.get(name, 0.0) == pytest.approx(best, abs=2e-6)
 
