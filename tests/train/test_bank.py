@@ -85,7 +85,8 @@ def test_two_adapters_that_count_together_are_the_sum_of_their_updates(case):
 
 
 def test_what_is_computed_again_for_the_gradient_is_what_was_computed(case):
-    """Two adapters of equal shapes and an off branch, all with gradients: without the pinned choice the recomputation would take the wrong one."""
+    """Two adapters of equal shapes and an off branch, all with gradients: without the pinned choice the recomputation
+    would take the wrong one."""
     backbone, inputs = case
     bank = bank_of(backbone, adapter=KINDS["kronecker"], other=KINDS["kronecker"])
     parameters = [p for trainee in bank.trainees.values() for p in trainee.parameters]

@@ -93,7 +93,8 @@ def test_gradients_are_those_without_checkpointing(kind, mode):
     again_loss, again_grads, again_seen = gradients(kind, mode)
     assert torch.equal(loss, again_loss)
     for grad, again in zip(grads, again_grads, strict=True):
-        assert_close(again, grad, rtol=1e-12, atol=1e-14)  # several gradients of one input are added up in another order
+        # Several gradients of one input are added up in another order.
+        assert_close(again, grad, rtol=1e-12, atol=1e-14)
     assert seen == [0, 1, 2, 3]
     assert again_seen == [0, 1, 2, 3, 3, 2, 1, 0]  # each block sees its own options the second time, too
 

@@ -34,6 +34,16 @@ def example(sizes, lead=(2, 7), *, dtype=torch.float64, seed=0):
     return x, a, b, draw(out_a * out_b, in_a * in_b), draw(out_a * out_b), draw(*lead, out_a * out_b)
 
 
+def noting(kept):
+    """Inside, ``kept`` gets the place in memory of each tensor that is saved for a backward pass."""
+
+    def pack(tensor):
+        kept.append(tensor.untyped_storage().data_ptr())
+        return tensor
+
+    return torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
+
+
 def oracle(x, a, b, weight, bias, dy, layout):
     """Output and gradients by autograd through the dense weight."""
     x, a, b = (t.double().requires_grad_() for t in (x, a, b))
@@ -112,7 +122,7 @@ def test_it_saves_the_input_and_the_factors_and_nothing_else(sizes, scheme):
     x, a, b, weight, bias, _ = example(sizes, (1, 50))
     leaves = [t.requires_grad_() for t in (x, a, b)]
     kept = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.untyped_storage().data_ptr()) or t, lambda t: t):
+    with noting(kept):
         KronLinear.apply(*leaves, weight, bias, "kron", scheme)
     assert set(kept) == {t.untyped_storage().data_ptr() for t in (x, a, b, weight)}
 
@@ -123,7 +133,7 @@ def test_an_input_in_other_strides_is_not_kept_twice(beside):
     leaves = [t.requires_grad_() for t in (x, a, b)]
     strided = leaves[0].transpose(0, 1)
     kept = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.untyped_storage().data_ptr()) or t, lambda t: t):
+    with noting(kept):
         if beside:
             KronUpdate.apply(strided.new_zeros(2, 7, 18), strided, *leaves[1:], "kron")
         else:
@@ -144,7 +154,12 @@ def test_an_input_in_other_strides_and_an_expanded_gradient(scheme):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.tuples(*[st.integers(1, 7)] * 4), st.integers(1, 40), st.sampled_from(SCHEMES), st.sampled_from(["kron", "shuffled"]))
+@given(
+    st.tuples(*[st.integers(1, 7)] * 4),
+    st.integers(1, 40),
+    st.sampled_from(SCHEMES),
+    st.sampled_from(["kron", "shuffled"]),
+)
 def test_any_sizes(sizes, tokens, scheme, layout):
     x, a, b, weight, bias, dy = example(sizes, (tokens,))
     leaves = [t.clone().requires_grad_() for t in (x, a, b)]
@@ -169,7 +184,7 @@ def test_a_convolution_has_the_gradients_of_the_dense_one_and_saves_no_more(kern
     a, b = (torch.randn(*shape, generator=g, dtype=torch.float64) for shape in ((4, 2), (3, 5, *kernel)))
     options = {"stride": 2, "padding": 1, "dilation": 1}
     leaves, kept = [t.clone().requires_grad_() for t in (x, a, b)], []
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.untyped_storage().data_ptr()) or t, lambda t: t):
+    with noting(kept):
         y = KronConvolution.apply(*leaves, layout, options)
     assert set(kept) == {t.untyped_storage().data_ptr() for t in leaves}
     wide = [t.clone().requires_grad_() for t in (x, a, b)]
@@ -177,10 +192,8 @@ def test_a_convolution_has_the_gradients_of_the_dense_one_and_saves_no_more(kern
     dy = torch.randn(dense.shape, generator=g, dtype=torch.float64)
     close([y.detach(), *torch.autograd.grad(y, leaves, dy)], [dense.detach(), *torch.autograd.grad(dense, wide, dy)])
     (only_b,) = torch.autograd.grad(KronConvolution.apply(x, a, leaves[2], layout, options), leaves[2], dy)
-    close(
-        [only_b],
-        torch.autograd.grad(kron.CONVOLUTIONS[len(kernel)](x, kron.materialise(a, wide[2], layout), **options), wide[2], dy),
-    )
+    dense = kron.CONVOLUTIONS[len(kernel)](x, kron.materialise(a, wide[2], layout), **options)
+    close([only_b], torch.autograd.grad(dense, wide[2], dy))
 
 
 def updated(module, is_plain=lambda module: True):
@@ -249,7 +262,8 @@ def test_factors_in_float32_beside_half_precision_get_gradients_in_float32(sizes
 @pytest.mark.parametrize(("dtype", "most"), [(torch.float32, 10), (torch.bfloat16, 13)])
 @pytest.mark.parametrize("sizes", [(16, 4, 4, 16), (4, 16, 16, 4)])
 def test_a_device_is_given_few_operations_for_it(sizes, dtype, most):
-    """A frozen layer takes two; the update's products, forward and back, eight; casting factors and a gradient, three."""
+    """A frozen layer takes two; the update's products, forward and back, eight; casting factors and a gradient,
+    three."""
     x, a, b, weight, bias, dy = example(sizes, dtype=dtype)
     leaves = [x.requires_grad_(), *(t.float().requires_grad_() for t in (a, b))]
 

@@ -20,7 +20,8 @@ from krona_train.run.state import TrainState
 
 
 def watched(**changes):
-    return settings(**{"validation": ValidationConfig(every=3, pictures=2), "preview": PreviewConfig(every=5), **changes})
+    chosen = {"validation": ValidationConfig(every=3, pictures=2), "preview": PreviewConfig(every=5)}
+    return settings(**{**chosen, **changes})
 
 
 class Painter:
@@ -109,7 +110,8 @@ def test_the_validation_loss_is_that_of_the_adapter_on_pictures_it_never_saw():
 
 
 def test_the_best_is_the_lowest_after_the_start():
-    events = [e for e in run(watched(steps=40, optimizer=OptimizerConfig(learning_rate=5e-2))) if isinstance(e, Validated)]
+    all_events = run(watched(steps=40, optimizer=OptimizerConfig(learning_rate=5e-2)))
+    events = [event for event in all_events if isinstance(event, Validated)]
     best = [e for e in events if e.is_best]
     assert best[-1].loss == min(e.loss for e in events if e.step)
     assert best[0].step == 3

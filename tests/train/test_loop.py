@@ -25,7 +25,8 @@ def picture(seed, number, count):
 def examples(count=5, seed=1):
     rng = torch.Generator().manual_seed(seed)
     return [
-        Example(torch.randn(4, 6, 5, generator=rng), torch.randn(7, 24, generator=rng), f"caption {n}") for n in range(count)
+        Example(torch.randn(4, 6, 5, generator=rng), torch.randn(7, 24, generator=rng), f"caption {n}")
+        for n in range(count)
     ]
 
 
@@ -34,7 +35,8 @@ def config(**changes):
         "steps": 12,
         "batch_size": 3,
         "adapter": AdapterConfig(targets=(TargetRule(factors=(8, 4)),)),
-        "optimizer": OptimizerConfig(learning_rate=1e-2, rate_by_width=0.0),  # layers 24 wide would learn 24 times as fast
+        # By width, layers that are 24 wide would learn 24 times as fast.
+        "optimizer": OptimizerConfig(learning_rate=1e-2, rate_by_width=0.0),
     }
     return TrainConfig(**{**defaults, **changes})
 
@@ -47,7 +49,8 @@ def fixed_loss(backbone, layers, data):
 
 
 def trained_layers(backbone, adapter, settings):
-    layers = build_layers(select(backbone.weights(), settings.adapter.targets), settings.adapter, 0, torch.device("cpu"))
+    targets = select(backbone.weights(), settings.adapter.targets)
+    layers = build_layers(targets, settings.adapter, 0, torch.device("cpu"))
     with torch.no_grad():
         for name, delta in adapter.layers.items():
             layers[name].a.copy_(delta.a.value)
@@ -71,7 +74,8 @@ def test_one_seed_gives_bitwise_one_adapter_and_another_seed_another():
 
 def test_training_starts_at_the_base_model():
     backbone, settings = ToyBackbone(), config()
-    layers = build_layers(select(backbone.weights(), settings.adapter.targets), settings.adapter, 0, torch.device("cpu"))
+    targets = select(backbone.weights(), settings.adapter.targets)
+    layers = build_layers(targets, settings.adapter, 0, torch.device("cpu"))
     assert fixed_loss(backbone, layers, examples()) == fixed_loss(backbone, {}, examples())
 
 
@@ -81,7 +85,8 @@ def test_factors_start_normal_and_zero(init_std, expected):
     targets = select({"one.attn.to_q": (960, 640), "other.attn.to_q": (9600, 6400)}, (TargetRule((80, 4)),))
     chosen = AdapterConfig() if init_std is None else AdapterConfig(init_std=init_std)
     layers = build_layers(targets, chosen, 0, torch.device("cpu"))
-    assert [(layer.a.shape, layer.b.shape) for layer in layers.values()] == [((80, 4), (12, 160)), ((80, 4), (120, 1600))]
+    shapes = [(layer.a.shape, layer.b.shape) for layer in layers.values()]
+    assert shapes == [((80, 4), (12, 160)), ((80, 4), (120, 1600))]
     for layer in layers.values():
         assert not layer.b.any()
         assert abs(layer.a.std().item() / expected - 1) < 0.15  # 320 draws: 3.8 standard errors
@@ -162,7 +167,8 @@ def test_a_samples_noise_depends_on_its_number_alone():
 
 def test_the_gradient_is_that_of_the_dense_update():
     backbone, settings, data = ToyBackbone(), config(), examples()
-    layers = build_layers(select(backbone.weights(), settings.adapter.targets), settings.adapter, 0, torch.device("cpu"))
+    targets = select(backbone.weights(), settings.adapter.targets)
+    layers = build_layers(targets, settings.adapter, 0, torch.device("cpu"))
     backbone.net.double()
     for layer in layers.values():
         layer.double()

@@ -66,7 +66,8 @@ def test_what_does_not_fit_at_all_says_what_to_do_and_loses_nothing():
         if isinstance(event, Stepped) and event.step == 4:
             backbone.room = 0
 
-    with pytest.raises(OutOfMemoryError, match=r"Step 5 does not fit in memory.*1 picture at a time.*Lower the resolution"):
+    expected = r"Step 5 does not fit in memory.*1 picture at a time.*Lower the resolution"
+    with pytest.raises(OutOfMemoryError, match=expected):
         fit(backbone, examples(), config(batch_size=3), sink)
     assert events[-1].step == events[-1].state.step == 4
     rest, whole = record(config(batch_size=3), resume=events[-1].state)[-1], record(config(batch_size=3))[-1]

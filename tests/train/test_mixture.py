@@ -1,4 +1,5 @@
-"""Batches of what is no single picture: prompts alone, groups that stay together, and pictures that are drawn by weights."""
+"""Batches of what is no single picture: prompts alone, groups that stay together, and pictures that are drawn by
+weights."""
 
 from collections import Counter
 from dataclasses import replace
@@ -52,7 +53,8 @@ def test_the_draw_is_the_same_for_any_number_of_processes():
     one = Samples(data, TrainConfig(batch_size=4))
     two = [Samples(data, TrainConfig(batch_size=2), process, 2) for process in range(2)]
     for number in range(20):
-        assert [s.example.caption for s in one.batch(number)] == [s.example.caption for part in two for s in part.batch(number)]
+        apart = [sample.example.caption for part in two for sample in part.batch(number)]
+        assert [sample.example.caption for sample in one.batch(number)] == apart
 
 
 @pytest.mark.parametrize("weights", [(0.0, 0.0), (1.0, -1.0), (1.0, float("nan")), (1.0, None)])
@@ -94,9 +96,13 @@ def test_of_a_large_group_other_members_are_taken_each_time():
 def test_the_loss_of_groups_is_a_mean_over_all_their_samples():
     """Of one picture three times: the numbers of the samples, and so their noise, are the same alone and in a group."""
     [picture], losses = examples(1), []
+
+    def note(event):
+        if isinstance(event, Stepped):
+            losses.append(event.loss)
+
     for data, size in (([Item((picture,))] * 3, 3), ([Group((Item((picture,)),) * 3)], 1)):
-        settings = config(steps=4, batch_size=size)
-        fit(ToyBackbone(), data, settings, lambda event: losses.append(event.loss) if isinstance(event, Stepped) else None)
+        fit(ToyBackbone(), data, config(steps=4, batch_size=size), note)
     assert losses[:4] == losses[4:]
 
 
@@ -110,7 +116,8 @@ def test_pictures_of_one_group_have_one_size():
 
 def test_prompts_are_batches_without_pictures_which_denoising_refuses():
     prompts = [Example(None, e.condition, e.caption, shape=(4, 6, 5)) for e in examples(3)]
-    batch = ToyBackbone().collate([sample.example for sample in Samples([Item((p,)) for p in prompts], config()).batch(0)])
+    samples = Samples([Item((prompt,)) for prompt in prompts], config())
+    batch = ToyBackbone().collate([sample.example for sample in samples.batch(0)])
     assert not batch.has_pictures
     assert batch.x0.shape == (3, 4, 6, 5)
     assert not batch.x0.any()

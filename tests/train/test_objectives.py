@@ -54,7 +54,8 @@ def test_weightings_of_an_epsilon_model_are_the_usual_ones():
     assert_close(weighting(DenoisingConfig(weighting="debiased"), snr, snr), snr**-0.5)
     assert_close(weighting(DenoisingConfig(weighting="p2", p2_gamma=0.7), snr, snr), (1 + snr) ** -0.7)
     v = snr + 1  # v-loss = (snr + 1) · x0-loss (Salimans & Ho 2022)
-    assert_close(weighting(DenoisingConfig(weighting="min_snr"), snr, v), torch.minimum(snr, torch.tensor(5.0)) / (snr + 1))
+    expected = torch.minimum(snr, torch.tensor(5.0)) / (snr + 1)
+    assert_close(weighting(DenoisingConfig(weighting="min_snr"), snr, v), expected)
 
 
 @pytest.mark.parametrize("c", [0.05, 0.3, 100.0])
@@ -77,7 +78,8 @@ def test_a_masked_mean_counts_only_what_the_mask_lets_through():
 
 
 def test_what_a_mask_hides_is_not_learnt():
-    """Two sets of pictures that differ only where the mask is black train the same adapter, except through attention's eyes."""
+    """Two sets of pictures that differ only where the mask is black train the same adapter, except through attention's
+    eyes."""
     backbone, data = ToyBackbone(), examples(3)
     mask = torch.zeros(6, 5)
     mask[:3] = 1
@@ -85,9 +87,8 @@ def test_what_a_mask_hides_is_not_learnt():
     batch = backbone.collate(masked)
     drawn = draw(backbone, batch.x0, 0, range(3))
     x_t = backbone.add_noise(batch.x0, drawn.noise, drawn.sigma)
-    error = (backbone.predict(x_t, drawn.sigma, batch.conditions) - batch.x0).square() * backbone.loss_weight(drawn.sigma)[
-        :, None, None, None
-    ]
+    slope = backbone.loss_weight(drawn.sigma)[:, None, None, None]
+    error = (backbone.predict(x_t, drawn.sigma, batch.conditions) - batch.x0).square() * slope
     assert_close(denoising(backbone, batch, drawn), error[:, :, :3].flatten(1).mean(1))
     assert fit(ToyBackbone(), masked, config()) != fit(ToyBackbone(), data, config())
 
@@ -135,9 +136,8 @@ def test_noise_levels_have_the_density_of_their_paper(name, options):
 def test_mode_levels_follow_equation_20_and_scale_zero_is_uniform():
     u = torch.linspace(0, 1, 101)[:-1]
     s = 1.29
-    assert_close(
-        warp(u, DenoisingConfig(levels="mode")), (1 - u - s * (torch.cos(math.pi * u / 2) ** 2 - 1 + u)).clamp(max=1 - 2**-24)
-    )
+    expected = (1 - u - s * (torch.cos(math.pi * u / 2) ** 2 - 1 + u)).clamp(max=1 - 2**-24)
+    assert_close(warp(u, DenoisingConfig(levels="mode")), expected)
     assert_close(warp(u, DenoisingConfig(levels="mode", level_scale=0.0)).flip(0)[:-1], u[1:])
 
 
@@ -155,5 +155,6 @@ def test_noise_offset_shifts_each_channel_as_a_whole():
     shift = shifted.noise - plain.noise
     assert torch.equal(shifted.sigma, plain.sigma)
     assert_close(shift, shift[:, :, :1, :1].expand_as(shift), rtol=0, atol=1e-6)
-    many = draw(backbone, torch.zeros(2000, 4, 2, 2), 0, range(2000), DenoisingConfig(noise_offset=0.3)).noise.mean((2, 3))
+    drawn = draw(backbone, torch.zeros(2000, 4, 2, 2), 0, range(2000), DenoisingConfig(noise_offset=0.3))
+    many = drawn.noise.mean((2, 3))
     assert abs(many.var().item() - (0.25 + 0.09)) < 0.02  # mean of four unit normals, plus the offset

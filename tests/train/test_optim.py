@@ -43,7 +43,8 @@ def test_learning_rates_are_those_of_diffusers(name):
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1e-2)
     named = "constant_with_warmup" if name == "constant" else name
     cycles = {"num_cycles": 2} if name == "cosine_with_restarts" else {}
-    scheduler = diffusers.get_scheduler(named, optimizer, num_warmup_steps=4, num_training_steps=20, power=2.0, **cycles)
+    shape = {"num_warmup_steps": 4, "num_training_steps": 20, "power": 2.0, **cycles}
+    scheduler = diffusers.get_scheduler(named, optimizer, **shape)
     theirs = []
     for _ in range(20):
         theirs.append(optimizer.param_groups[0]["lr"])
@@ -121,7 +122,8 @@ def test_every_optimizer_learns(kind):
 
 
 def test_the_average_is_that_of_the_factors_over_the_steps():
-    """Against the recursion of diffusers' documentation: decay_t = min((1 + t) / (10 + t), decay), from the first step on."""
+    """Against the recursion of diffusers' documentation: decay_t = min((1 + t) / (10 + t), decay), from the first step
+    on."""
     chosen = config(steps=8, save_every=1, ema=EmaConfig(decay=0.6))
     events = record(chosen)
     states = [e.state for e in events if hasattr(e, "state")]
@@ -200,7 +202,8 @@ def test_a_layer_with_rate_zero_stays_at_the_base():
 
 def test_an_optimizer_that_is_not_installed_is_named(monkeypatch):
     monkeypatch.setitem(PACKAGES, "prodigy", "no_such_package_anywhere")
-    with pytest.raises(ConfigError, match=r"needs the package no_such_package_anywhere.*Install it in ComfyUI's Python"):
+    expected = r"needs the package no_such_package_anywhere.*Install it in ComfyUI's Python"
+    with pytest.raises(ConfigError, match=expected):
         fit(ToyBackbone(), examples(), config(optimizer=OptimizerConfig(name="prodigy", learning_rate=1.0)))
 
 
@@ -253,7 +256,8 @@ def test_a_step_whose_scaled_gradients_overflow_is_skipped_and_the_scale_halved(
     chosen = config(steps=3, save_every=1, memory=MemoryConfig(compute="fp16"))
     start = record(chosen, stop_after=1)[-1].state
     assert start.numbers["scaler"]["scale"] == 65536.0
-    huge = dataclasses.replace(start, numbers={**start.numbers, "scaler": {**start.numbers["scaler"], "scale": 2.0**127}})
+    scaler = {**start.numbers["scaler"], "scale": 2.0**127}
+    huge = dataclasses.replace(start, numbers={**start.numbers, "scaler": scaler})
     events = record(chosen, resume=huge)
     after = [e.state for e in events if hasattr(e, "state")]
     assert after[0].numbers["scaler"]["scale"] == 2.0**126

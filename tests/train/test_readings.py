@@ -29,7 +29,8 @@ class Counting(ToyBackbone):
 
 
 def events_of(settings, late, *, data=None, stop=(), **options):
-    """All events of a training, and how many passes there had been at each; ``stop`` has the steps at which the sink raises."""
+    """All events of a training, and how many passes there had been at each; ``stop`` has the steps at which the sink
+    raises."""
     backbone, found, passes = Counting(), [], []
 
     def sink(event):

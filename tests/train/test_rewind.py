@@ -1,4 +1,4 @@
-"""A step that does not end leaves nothing behind: a training that goes on from there is the one that was never stopped."""
+"""A step that does not end leaves nothing behind: a training that goes on there is the one that never stopped."""
 
 import contextlib
 

@@ -159,7 +159,9 @@ def test_another_form_is_the_nearest_and_its_error_is_told(trained):
     rng = torch.Generator().manual_seed(2)
     noisy = Adapter(
         {
-            name: Matrix(LowRank(torch.randn(delta.shape[0], 5, generator=rng), torch.randn(5, delta.shape[1], generator=rng)))
+            name: Matrix(
+                LowRank(torch.randn(delta.shape[0], 5, generator=rng), torch.randn(5, delta.shape[1], generator=rng))
+            )
             for name, delta in layers.items()
         }
     )
@@ -236,7 +238,8 @@ def test_layers_on_one_side_only_are_named(trained):
     here, fresh = stopped_at_once(settings(), start=start).state, stopped_at_once(settings()).state
     for name in names:
         same = [
-            torch.equal(here.tensors[f"factors.{name}.{which}"], fresh.tensors[f"factors.{name}.{which}"]) for which in "ab"
+            torch.equal(here.tensors[f"factors.{name}.{which}"], fresh.tensors[f"factors.{name}.{which}"])
+            for which in "ab"
         ]
         assert same == ([True, True] if name in names[:2] else [False, False])
     seen = []
@@ -287,7 +290,8 @@ def test_rates_that_train_nothing_are_refused_before_anything_begins(trained, tm
     assert not run.folder.exists()
     start = begun(trained["kron"])  # whose factors are both something: A alone can learn
     after = fit(ToyBackbone(), examples(), settings(optimizer=still, ema=EmaConfig(0.0)), start=start)
-    assert all(not torch.equal(after.layers[name].a.value, delta.a.value) for name, delta in trained["kron"].layers.items())
+    before = trained["kron"].layers
+    assert all(not torch.equal(after.layers[name].a.value, delta.a.value) for name, delta in before.items())
 
 
 def test_the_metadata_say_what_it_began_at_and_what_that_began_at(trained):
@@ -306,7 +310,8 @@ def test_two_trainings_in_a_row_are_not_one_because_the_optimizer_begins_anew(tr
     for _ in range(2):
         ends.append(fit(ToyBackbone(), examples(), settings(ema=EmaConfig(0.0)), start=begun(ends[-1])))
     moved = [
-        sum(float((b.layers[name].dense() - a.layers[name].dense()).norm()) for name in a.layers) for a, b in pairwise(ends)
+        sum(float((b.layers[name].dense() - a.layers[name].dense()).norm()) for name in a.layers)
+        for a, b in pairwise(ends)
     ]
     sizes = sum(float(delta.dense().norm()) for delta in ends[0].layers.values())
     assert all(0 < way < 20 * sizes for way in moved)
@@ -330,8 +335,9 @@ def test_products_that_an_adapter_lacks_start_as_fresh_ones_do_and_learn_apart(s
         assert torch.equal(here.tensors[f"factors.{name}.parts.0.a"], delta.a.value)
         assert torch.equal(here.tensors[f"factors.{name}.parts.0.b"], delta.b.value)
         for n in (1, 2):
-            assert torch.equal(here.tensors[f"factors.{name}.parts.{n}.a"], fresh.tensors[f"factors.{name}.parts.{n}.a"])
-            assert not here.tensors[f"factors.{name}.parts.{n}.b"].any()
+            key = f"factors.{name}.parts.{n}"
+            assert torch.equal(here.tensors[f"{key}.a"], fresh.tensors[f"{key}.a"])
+            assert not here.tensors[f"{key}.b"].any()
     after = fit(ToyBackbone(), examples(), settings(adapter=kind), start=start)
     for delta in after.layers.values():
         _, second, third = delta.terms

@@ -1,5 +1,5 @@
-"""An objective that the pack does not have: a second adapter learns to denoise, and the first one to differ from it where it errs; it remembers
-how large its losses were."""
+"""An objective that the pack does not have: a second adapter learns to denoise, and the first one to differ from it
+where it errs; it remembers how large its losses were."""
 
 from dataclasses import dataclass
 from typing import ClassVar

@@ -1,4 +1,5 @@
-"""A training with all that is added, as a process that can be killed: ``train.py FOLDER [STEP after which it dies]``."""
+"""A training with all that is added, as a process that can be killed: ``train.py FOLDER [STEP after which it
+dies]``."""
 
 import os
 import signal
@@ -51,7 +52,10 @@ def config():
 
 def examples():
     rng = torch.Generator().manual_seed(1)
-    return [Example(torch.randn(4, 6, 5, generator=rng), torch.randn(7, 24, generator=rng), f"caption {n}") for n in range(4)]
+    return [
+        Example(torch.randn(4, 6, 5, generator=rng), torch.randn(7, 24, generator=rng), f"caption {n}")
+        for n in range(4)
+    ]
 
 
 def train(folder, dies_after=None):
