@@ -343,11 +343,12 @@ def _mapping(what: str, value: object) -> Mapping[str, object]:
     return value
 
 
-def _other_moments(what: str, found: object) -> ConfigError:
-    found = tuple(found.shape) if isinstance(found, Tensor) else found
+def _other_moments(what: str, value: object) -> ConfigError:
+    """The error for a part of a state that is not this optimizer's; of tensors it shows the shape."""
+    kept = shown(tuple(value.shape) if isinstance(value, Tensor) else value)
     return ConfigError(
-        f"The saved training's optimizer is another one, or damaged: {printable(what)} is {shown(found)}.",
-        found=shown(found),
+        f"The saved training's optimizer is another one, or damaged: {printable(what)} is {kept}.",
+        found=kept,
         expected="what this training's optimizer keeps",
         remedy="Go on with the optimizer and factors that it began with, or start a new run.",
     )

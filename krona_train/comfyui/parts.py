@@ -205,8 +205,8 @@ def notes_on(net: DiffusionNet) -> tuple[str, ...]:
             "This is an inpainting model. It is trained as if all of each picture were masked: as it draws from a "
             "prompt alone.",
         )
-    known = tuple(kind for name in _WITH_A_PICTURE if (kind := getattr(comfy.model_base, name, None)) is not None)
-    if keys or isinstance(net, known) or getattr(net, "image_to_video", False):
+    kinds = tuple(kind for name in _WITH_A_PICTURE if (kind := getattr(comfy.model_base, name, None)) is not None)
+    if keys or isinstance(net, kinds) or getattr(net, "image_to_video", False):
         return (
             f"This model ({type(net).__name__}) is made to see a second picture beside the noisy one. It is trained "
             "without: that picture is empty, as when it draws from a prompt alone.",

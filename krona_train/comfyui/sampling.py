@@ -62,16 +62,16 @@ def check_sampler(config: PreviewConfig) -> None:
     Raises:
         ConfigError: It lacks one of them; the message lists those that it has.
     """
-    for what, name, known in (
+    for what, name, names in (
         ("sampler", config.sampler, comfy.samplers.KSampler.SAMPLERS),
         ("scheduler", config.scheduler, comfy.samplers.KSampler.SCHEDULERS),
     ):
-        if name not in known:
+        if name not in names:
             raise ConfigError(
                 f"ComfyUI has no {what} {name!r}.",
                 where=f"preview.{what}",
                 found=name,
-                expected=", ".join(known),
+                expected=", ".join(names),
                 remedy=f"Choose one of these; {getattr(PreviewConfig(), what)} works for every model.",
             )
 
