@@ -166,11 +166,11 @@ def of_your_own(client: Client, settings: Settings, base: Path, clock: Clock) ->
     """Train on a checkpoint, load, apply; pictures before and after."""
     assert settings.checkpoint is not None
     loader = {"CheckpointLoaderSimple": {"ckpt_name": settings.checkpoint.name}}
-    told = {"steps": settings.steps, "learning_rate": settings.learning_rate, "seed": settings.seed, "name": "demo"}
+    training = {"steps": settings.steps, "learning_rate": settings.learning_rate, "seed": settings.seed, "name": "demo"}
     with clock.step(f"training on {settings.images.name}, {settings.steps} steps, and saving"):
         changes = {
             "KronaDataset": {"prompt": settings.prompt, "folder": str(settings.images)},
-            "KronaTrain": told,
+            "KronaTrain": training,
             "KronaSave": {"filename_prefix": "loras/demo"},
         }
         graph = graph_of(TRAIN, client, loader | changes)
@@ -191,9 +191,9 @@ def of_your_own(client: Client, settings: Settings, base: Path, clock: Clock) ->
 
 def of_the_small_world(client: Client, settings: Settings, base: Path, clock: Clock) -> dict[str, list[Image.Image]]:
     """Train on two subjects, save, load, apply one and a blend of both."""
-    told = {"steps": settings.steps, "learning_rate": settings.learning_rate, "seed": settings.seed}
+    training = {"steps": settings.steps, "learning_rate": settings.learning_rate, "seed": settings.seed}
     with clock.step(f"training on two subjects, {settings.steps} steps each, and saving"):
-        graph = graph_of(WORLD_TRAIN, client, {"KronaTrain": told})
+        graph = graph_of(WORLD_TRAIN, client, {"KronaTrain": training})
         graph["2"]["inputs"] |= {"folder": str(settings.images), "prompt": settings.prompt}
         graph["3"]["inputs"]["name"] = "demo"
         first, second = saved_by(train(client, settings, graph, base), graph, base)
@@ -210,16 +210,18 @@ def of_the_small_world(client: Client, settings: Settings, base: Path, clock: Cl
         graph = {key: entry for key, entry in graph.items() if int(key) < 19}
         graph |= {f"3{node}": save(node) for node in columns.values()}
         rendered = follow(client, graph, "KSampler", "sampling")
-    found = {}
+    folders = {}
     for label, node in columns.items():
-        found[label] = [Image.open(BytesIO(client.view(**file))).convert("RGB") for file in rendered.files(f"3{node}")]
+        folders[label] = [
+            Image.open(BytesIO(client.view(**file))).convert("RGB") for file in rendered.files(f"3{node}")
+        ]
     for name, label in (
         ("before.png", "the base model"),
         ("after.png", "with the adapter"),
         ("blended.png", "a blend of two"),
     ):
-        found[label][0].save(settings.out / name)
-    return found
+        folders[label][0].save(settings.out / name)
+    return folders
 
 
 def save(node: str) -> dict:

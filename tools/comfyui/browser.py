@@ -41,14 +41,14 @@ def find() -> Path | None:
         if not Path(named).is_file():
             raise NoBrowser(f"CHROMIUM names {named}, which is no file. Set it to the program, or unset it.")
         return Path(named)
-    found = [shutil.which(name) for name in NAMES] + [place for place in PLACES if Path(place).is_file()]
-    found += [
+    paths = [shutil.which(name) for name in NAMES] + [place for place in PLACES if Path(place).is_file()]
+    paths += [
         str(path)
         for folder in PLAYWRIGHT
         for pattern in ITS_OWN
         for path in sorted(Path(folder).expanduser().glob(pattern))
     ]
-    return next((Path(path) for path in found if path), None)
+    return next((Path(path) for path in paths if path), None)
 
 
 def install() -> Path:

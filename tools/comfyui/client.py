@@ -289,8 +289,8 @@ async def _receive(url: str, messages: queue.Queue) -> None:
         async with session, session.ws_connect(url, max_msg_size=0) as socket:
             async for message in socket:
                 if message.type == aiohttp.WSMsgType.TEXT:
-                    told = json.loads(message.data)
-                    messages.put(Event(told["type"], told.get("data") or {}))
+                    event = json.loads(message.data)
+                    messages.put(Event(event["type"], event.get("data") or {}))
                 elif message.type == aiohttp.WSMsgType.BINARY and (words := _words(message.data)):
                     messages.put(words)
     except (OSError, aiohttp.ClientError, asyncio.TimeoutError) as error:
@@ -348,12 +348,12 @@ def _rejected(graph: Graph, error: urllib.error.HTTPError) -> PromptRejected:
 
 
 def _rejection(graph: Graph, error: dict, node_errors: dict[str, dict]) -> str:
-    lines = [_told(error)] if error else []
+    lines = [_in_words(error)] if error else []
     for node_id, of_node in node_errors.items():
         kind = of_node.get("class_type") or graph.get(node_id, {}).get("class_type")
-        lines += [f"node {node_id} ({kind}): {_told(one)}" for one in of_node.get("errors", [])]
+        lines += [f"node {node_id} ({kind}): {_in_words(one)}" for one in of_node.get("errors", [])]
     return "\n".join(lines) or "the graph was rejected"
 
 
-def _told(error: dict) -> str:
+def _in_words(error: dict) -> str:
     return ": ".join(str(error[key]) for key in ("message", "details") if error.get(key))

@@ -273,24 +273,24 @@ def serve(base: Path | None, port: int) -> int:
 
     This project's own install gets a base folder with the pack in it. A user's ComfyUI runs as its owner runs it.
     """
-    found = host.find()
+    place = host.find()
     cpu = not has_accelerator()
-    if found.managed:
-        python = found.env_python
+    if place.managed:
+        python = place.env_python
         base = (base or host.cache.cache_folder() / "serve").absolute()
         lay_out(base, {"krona": PACK})  # one name, whichever clone served last
         args = arguments(base, port, cpu)
         print(f"models, pictures and results: {base}", flush=True)
     else:
-        python = found.python
+        python = place.python
         args = ["--port", str(port), *(["--cpu"] if cpu else [])]
         args += ["--base-directory", str(base.absolute())] if base else []
         if PACK.parent.name != "custom_nodes":
             print(
-                f"note: this pack is not in {found.comfyui / 'custom_nodes'}; put or link it there to use it",
+                f"note: this pack is not in {place.comfyui / 'custom_nodes'}; put or link it there to use it",
                 flush=True,
             )
-    return _foreground([str(python), "main.py", *args], found.comfyui)
+    return _foreground([str(python), "main.py", *args], place.comfyui)
 
 
 def _foreground(argv: list[str], folder: Path) -> int:

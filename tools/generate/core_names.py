@@ -149,7 +149,7 @@ class _Table:
     def made(self) -> dict[str, Any]:
         """As the file holds it: core's names in groups of those that go by the same prefixes."""
         groups: dict[tuple[str, ...], dict[str, Any]] = {}
-        known = {name: found.pop() if len(found) == 1 else (-1, "") for name, found in self.by_core.items()}
+        known = {name: ids.pop() if len(ids) == 1 else (-1, "") for name, ids in self.by_core.items()}
         bare = {_bare(name) for name in known if not name.startswith(FLAT)} | {_bare(name) for name in known}
         dotted = {_bare(name) for name in known if not name.startswith(FLAT)}
         for name in sorted(bare, key=lambda name: (name not in dotted, name)):
@@ -162,7 +162,7 @@ class _Table:
             for target, same in by_target.items():
                 groups.setdefault(tuple(same), {})[name] = target
         core = [[list(prefixes), dict(sorted(names.items()))] for prefixes, names in sorted(groups.items())]
-        others = {name: sorted(found) for name, found in sorted(self.by_other.items()) if min(found)[0] >= 0}
+        others = {name: sorted(ids) for name, ids in sorted(self.by_other.items()) if min(ids)[0] >= 0}
         return {"layers": self.paths, "core": core, "others": others}
 
 

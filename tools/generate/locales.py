@@ -126,10 +126,10 @@ def behind(english: Mapping[str, Table], translated: Mapping[str, Table], source
         sources: The English text that each translation was made from.
     """
     now, there = texts(english), texts(translated)
-    found = [f"missing: {path}" for path in now if path not in there]
-    found += [f"not in English any more: {path}" for path in there if path not in now]
-    found += [f"made from an older text: {path}" for path in now if path in there and sources.get(path) != now[path]]
-    return found
+    problems = [f"missing: {path}" for path in now if path not in there]
+    problems += [f"not in English any more: {path}" for path in there if path not in now]
+    problems += [f"made from an older text: {path}" for path in now if path in there and sources.get(path) != now[path]]
+    return problems
 
 
 def main(arguments: list[str]) -> int:

@@ -46,11 +46,11 @@ def make(text: str) -> str:
 def docstrings(kind: type) -> Mapping[str, str]:
     """What the literal below each field of a dataclass says, on one line."""
     [body] = [node.body for node in ast.parse(inspect.getsource(kind)).body if isinstance(node, ast.ClassDef)]
-    said: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for field, below in pairwise(body):
         if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
-            said[ast.unparse(field.target)] = " ".join(str(below.value.value).split())
-    return said
+            texts[ast.unparse(field.target)] = " ".join(str(below.value.value).split())
+    return texts
 
 
 def sections(kind: type, place: str = "", about: str = "") -> Iterator[tuple[str, str, type, list[dataclasses.Field]]]:

@@ -84,6 +84,6 @@ def diagnose(output: str) -> Diagnosis:
 
 def last_words(output: str, lines: int = 8) -> str:
     """The lines worth showing: pip's ERROR lines if there are some, otherwise the last ones."""
-    told = [line for line in output.splitlines() if line.strip() and not line.startswith("WARNING: Location")]
-    errors = [line for line in told if line.lstrip().startswith(("ERROR", "error:"))]
-    return "\n".join(f"    {line[:300]}" for line in (errors or told)[-lines:])
+    kept = [line for line in output.splitlines() if line.strip() and not line.startswith("WARNING: Location")]
+    errors = [line for line in kept if line.lstrip().startswith(("ERROR", "error:"))]
+    return "\n".join(f"    {line[:300]}" for line in (errors or kept)[-lines:])

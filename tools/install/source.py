@@ -53,10 +53,10 @@ def check(archive: Path, expected: str) -> None:
     Raises:
         HostError: It is missing or has another sha256.
     """
-    found = sha256(archive) if archive.exists() else "no such file"
-    if found != expected:
+    digest = sha256(archive) if archive.exists() else "no such file"
+    if digest != expected:
         raise HostError(
-            f"{archive.name}: sha256 is {found}, expected {expected}; it was not unpacked.\n"
+            f"{archive.name}: sha256 is {digest}, expected {expected}; it was not unpacked.\n"
             "Check which package index pip is set to use (python3 -m pip config list)."
         )
 

@@ -64,8 +64,8 @@ def _lends_pip(python: Path) -> bool:
 
 def installed(site: Path) -> dict[str, str]:
     """Name (normalised) and version of every package in a site-packages folder."""
-    found = importlib.metadata.distributions(path=[str(site)])
-    return {normal(d.metadata["Name"]): d.version for d in found if d.metadata["Name"]}
+    distributions = importlib.metadata.distributions(path=[str(site)])
+    return {normal(d.metadata["Name"]): d.version for d in distributions if d.metadata["Name"]}
 
 
 def normal(name: str) -> str:
