@@ -32,29 +32,29 @@ WORK = ROOT / "proof-work"
 
 def main(argv: list[str]) -> int:
     """The command line; 1 where something was violated."""
-    told = options(argv)
-    parts = told.parts.split(",") if told.parts else None
+    chosen = options(argv)
+    parts = chosen.parts.split(",") if chosen.parts else None
     try:
-        drivers = table.of([p for p in parts or () if p != HOSTS], told.only.split(",") if told.only else None)
+        drivers = table.of([p for p in parts or () if p != HOSTS], chosen.only.split(",") if chosen.only else None)
     except ValueError as error:
         sys.exit(f"error: {error}")
     if parts == [HOSTS]:
         drivers = []
-    if told.case is not None:
-        return again(drivers, told.seed, told.case, told.results)
-    ledger = Ledger(told.results)
-    if told.anew:
+    if chosen.case is not None:
+        return again(drivers, chosen.seed, chosen.case, chosen.results)
+    ledger = Ledger(chosen.results)
+    if chosen.anew:
         ledger.forget(drivers)
-    deadline = time.monotonic() + 60 * told.minutes if told.minutes else None
+    deadline = time.monotonic() + 60 * chosen.minutes if chosen.minutes else None
     for driver in drivers:
-        slow(driver, ledger, told.seed, told.cases or driver.cases, deadline)
+        slow(driver, ledger, chosen.seed, chosen.cases or driver.cases, deadline)
     command = " ".join(["make test-slow", *([f'ARGS="{" ".join(argv)}"'] if argv else [])])
-    told_of = summary.write(ledger, told.seed, command, summary.RESULTS if told.results == WORK else told.results)
-    print(summary.in_words(told_of), flush=True)
-    if told.results == WORK:
+    results = summary.write(ledger, chosen.seed, command, summary.RESULTS if chosen.results == WORK else chosen.results)
+    print(summary.in_words(results), flush=True)
+    if chosen.results == WORK:
         reliability.main()
-    failed = any(row["violated"] for row in told_of["drivers"])
-    if HOSTS in (parts or ([] if told.only else [HOSTS])) and not (deadline and time.monotonic() > deadline):
+    failed = any(row["violated"] for row in results["drivers"])
+    if HOSTS in (parts or ([] if chosen.only else [HOSTS])) and not (deadline and time.monotonic() > deadline):
         pytest = [sys.executable, "-m", "pytest", "-m", "slow", str(ROOT / "tests")]
         failed |= subprocess.run(pytest, cwd=ROOT, check=False).returncode != 0
     return int(failed)
@@ -92,12 +92,12 @@ def slow(driver: Driver, ledger: Ledger, seed: int, cases: int, deadline: float 
             for outcome in worker.run(driver, seed, numbers):
                 outcomes.append(outcome)
                 show(driver, seed, outcome)
-            told = {
+            summary = {
                 "commit": by,
                 "machine": machine(),
                 "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             }
-            batch = batch_of(driver.name, seed, outcomes, **told, seconds=round(time.monotonic() - start, 1))
+            batch = batch_of(driver.name, seed, outcomes, **summary, seconds=round(time.monotonic() - start, 1))
             ledger.add(batch)
             print(f"{name} {numbers.stop} of {cases}: {batch.violated} violated, {batch.seconds:.0f} s", flush=True)
 

@@ -77,11 +77,11 @@ def busy(cores: int) -> Iterator[None]:
 
 def files_of(paths: Sequence[str]) -> list[str]:
     """Files as they are, and those in folders one by one: one that hangs or fails is named."""
-    found = []
+    files = []
     for path in paths:
         inside = sorted((PACK / path).glob("test_*.py"))
-        found += [file.relative_to(PACK).as_posix() for file in inside] or [path]
-    return found
+        files += [file.relative_to(PACK).as_posix() for file in inside] or [path]
+    return files
 
 
 def once(file: str) -> dict[str, object]:
@@ -95,9 +95,9 @@ def once(file: str) -> dict[str, object]:
             done = subprocess.run(
                 argv, cwd=PACK, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False
             )
-            code, said = done.returncode, done.stdout[-3000:]
+            code, output = done.returncode, done.stdout[-3000:]
         except subprocess.TimeoutExpired:
-            code, said = -1, f"it hung: not finished within {SECONDS:.0f} s"
+            code, output = -1, f"it hung: not finished within {SECONDS:.0f} s"
         cases = list(ET.parse(report).iter("testcase")) if report.exists() else []
     failed = [name(case) for case in cases if case.find("failure") is not None or case.find("error") is not None]
     if code not in (0, 1) and not failed:
@@ -107,7 +107,7 @@ def once(file: str) -> dict[str, object]:
         "tests": len(cases),
         "failed": failed,
         "seconds": round(time.monotonic() - start),
-        "said": said if failed else "",
+        "said": output if failed else "",
     }
 
 
@@ -130,31 +130,31 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--lanes", type=int, default=1, help="files that are run side by side")
     parser.add_argument("--anew", action="store_true", help="forget what has been run")
-    told = parser.parse_args(argv)
+    options = parser.parse_args(argv)
     cores = os.cpu_count() or 1
-    files = files_of(told.only.split(",") if told.only else TESTS)
+    files = files_of(options.only.split(",") if options.only else TESTS)
     WORK.parent.mkdir(exist_ok=True)
-    if told.anew:
+    if options.anew:
         WORK.unlink(missing_ok=True)
     done = {(row["file"], row["round"]) for row in rows()}
-    wanted = [(file, number) for number in range(1, told.rounds + 1) for file in files if (file, number) not in done]
+    wanted = [(file, number) for number in range(1, options.rounds + 1) for file in files if (file, number) not in done]
 
     def row_of(work: tuple[str, int]) -> dict[str, object]:
         file, number = work
-        return {"round": number, "commit": commit(), "machine": machine(), "lanes": told.lanes, **once(file)}
+        return {"round": number, "commit": commit(), "machine": machine(), "lanes": options.lanes, **once(file)}
 
-    with busy(max(1, cores - told.lanes + 1)), ThreadPool(told.lanes) as lanes:
+    with busy(max(1, cores - options.lanes + 1)), ThreadPool(options.lanes) as lanes:
         for row in lanes.imap_unordered(row_of, wanted):
             with WORK.open("a", encoding="utf-8") as out:
                 out.write(json.dumps(row) + "\n")
             print(
-                f"round {row['round']} of {told.rounds}, {row['file']}: {row['tests']} tests, {row['seconds']} s, failed: {row['failed'] or 'none'}",
+                f"round {row['round']} of {options.rounds}, {row['file']}: {row['tests']} tests, {row['seconds']} s, failed: {row['failed'] or 'none'}",
                 flush=True,
             )
-    asked = [row for row in rows() if row["file"] in files and row["round"] <= told.rounds]
+    asked = [row for row in rows() if row["file"] in files and row["round"] <= options.rounds]
     failed = Counter(test for row in asked for test in row["failed"])
     print(
-        f"{sum(row['tests'] for row in asked):,} tests in {told.rounds} rounds with {cores} cores kept busy: {sum(failed.values())} failures"
+        f"{sum(row['tests'] for row in asked):,} tests in {options.rounds} rounds with {cores} cores kept busy: {sum(failed.values())} failures"
     )
     for test, count in failed.most_common():
         print(f"  {count} × {test}")

@@ -53,8 +53,8 @@ class Fork:
 
     def end(self) -> End:
         """Wait for it."""
-        with os.fdopen(self._reading, "rb") as told:
-            text = told.read()
+        with os.fdopen(self._reading, "rb") as pipe:
+            text = pipe.read()
         os.waitpid(self.pid, 0)
         return End(**json.loads(text)) if text else End("killed")
 
@@ -70,12 +70,12 @@ def _child(call: Callable[[], object], writing: int, as_nobody: bool) -> None:
             os.setuid(NOBODY)
         try:
             call()
-            told = {"how": "fine"}
+            outcome = {"how": "fine"}
         except KronaError as error:
-            told = {"how": "refused", "words": f"{type(error).__name__}: {error}"}
+            outcome = {"how": "refused", "words": f"{type(error).__name__}: {error}"}
         except BaseException as error:
-            told = {"how": "foreign", "words": in_short(error)}
-        os.write(writing, json.dumps(told).encode())
+            outcome = {"how": "foreign", "words": in_short(error)}
+        os.write(writing, json.dumps(outcome).encode())
         code = 0
     finally:
         os._exit(code)  # nothing of the parent's is finished here

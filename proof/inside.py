@@ -83,16 +83,16 @@ def _defaults(kind: str) -> dict[str, Any]:
     import nodes
 
     known = nodes.NODE_CLASS_MAPPINGS[kind].INPUT_TYPES()
-    found = {}
-    for name, told in {**known.get("required", {}), **known.get("optional", {})}.items():
-        options = told[1] if len(told) > 1 else {}
+    values = {}
+    for name, spec in {**known.get("required", {}), **known.get("optional", {})}.items():
+        options = spec[1] if len(spec) > 1 else {}
         if "default" in options:
-            found[name] = options["default"]
-        elif isinstance(told[0], list) and told[0]:
-            found[name] = told[0][0]
-        elif told[0] == "COMBO" and options.get("options"):
-            found[name] = options["options"][0]
-    return found
+            values[name] = options["default"]
+        elif isinstance(spec[0], list) and spec[0]:
+            values[name] = spec[0][0]
+        elif spec[0] == "COMBO" and options.get("options"):
+            values[name] = options["options"][0]
+    return values
 
 
 @contextmanager

@@ -44,15 +44,15 @@ def _row(part: str, name: str, claim: str, whole: int, ledger: Ledger, seed: int
 
 def write(ledger: Ledger, seed: int, command: str, folder: Path = RESULTS) -> dict[str, Any]:
     """Write ``reliability-<machine>.json``; returns what is in it."""
-    told = {**circumstances("reliability"), "command": command, "drivers": of(ledger, seed)}
-    keep(folder / f"reliability-{machine()}.json", told)
-    return told
+    values = {**circumstances("reliability"), "command": command, "drivers": of(ledger, seed)}
+    keep(folder / f"reliability-{machine()}.json", values)
+    return values
 
 
-def in_words(told: dict[str, Any]) -> str:
+def in_words(summary: dict[str, Any]) -> str:
     """For the end of a run."""
     lines = [
         f"{row['part'] + '/' + row['driver']:28} {row['cases']:>7} of {row['of']:>7} cases  {row['violated']} violated"
-        for row in told["drivers"]
+        for row in summary["drivers"]
     ]
     return "\n".join(lines)

@@ -66,11 +66,11 @@ def train(parent: Path, watch: Callable[[Event], object] = lambda event: None, c
     """
     data = examples()
     there = sorted(parent.glob("run*"), reverse=True)
-    found = same_run(there, config, ToyBackbone().fingerprint(), fingerprint(as_items(data)))
-    if found and found[1].step == config.steps and (found[0] / RESULT).is_file():
-        return Trained(found[0], load(found[0] / RESULT).layers)
-    with claim(found[0]) if found else claim_new(parent / "run") as held:
-        state = newest_whole(held.folder) if found else None
+    earlier = same_run(there, config, ToyBackbone().fingerprint(), fingerprint(as_items(data)))
+    if earlier and earlier[1].step == config.steps and (earlier[0] / RESULT).is_file():
+        return Trained(earlier[0], load(earlier[0] / RESULT).layers)
+    with claim(earlier[0]) if earlier else claim_new(parent / "run") as held:
+        state = newest_whole(held.folder) if earlier else None
         run = Run(held.folder, config, {}, held=True)
 
         def sink(event: Event) -> None:
@@ -114,8 +114,8 @@ def _read(path: Path) -> None:
 
 def wrong_with_rows(folder: Path, steps: int = CONFIG.steps) -> list[str]:
     """Whether the metrics tell of each step once."""
-    told = [row["step"] for row in read(folder / METRICS) if row["event"] == "step"]
-    return [] if told == list(range(1, steps + 1)) else [f"the metrics tell of the steps {told}"]
+    written = [row["step"] for row in read(folder / METRICS) if row["event"] == "step"]
+    return [] if written == list(range(1, steps + 1)) else [f"the metrics tell of the steps {written}"]
 
 
 def wrong_in_cache(folder: Path) -> list[str]:

@@ -63,8 +63,8 @@ class Worker:
         except OSError as error:
             raise Died("the process could not be reached") from error
         self._is_at_work = True
-        while not (told := self._lines.next(driver.seconds)).get("done"):
-            outcome = Outcome(told["number"], told["fault"], tuple(told["violations"]))
+        while not (line := self._lines.next(driver.seconds)).get("done"):
+            outcome = Outcome(line["number"], line["fault"], tuple(line["violations"]))
             left.remove(outcome.number)
             yield outcome
         self._is_at_work = False

@@ -16,8 +16,8 @@ def unfit(message: str) -> str | None:
     """What is wrong with a message to a user."""
     if len(message) > LONGEST:
         return f"a message of {len(message)} characters: {message[:80]!r}…"
-    if found := _RAW.search(message):
-        return f"{found[0]!r} in a message: {message[max(0, found.start() - 40) : found.end() + 10]!r}"
+    if match := _RAW.search(message):
+        return f"{match[0]!r} in a message: {message[max(0, match.start() - 40) : match.end() + 10]!r}"
     return None
 
 

@@ -34,13 +34,13 @@ def main(fd: int, process: str) -> None:
     )  # servers and mounts of a driver end with it
     end_with_parent()
     prepare(process)
-    with os.fdopen(fd, "w") as told:
-        tell(told, {"ready": True})
+    with os.fdopen(fd, "w") as pipe:
+        tell(pipe, {"ready": True})
         for line in sys.stdin:
             job = json.loads(line)
             [driver] = table.of(names=[job["driver"]])
-            work(driver, job["seed"], job["numbers"], told)
-            tell(told, {"done": True})
+            work(driver, job["seed"], job["numbers"], pipe)
+            tell(pipe, {"done": True})
 
 
 def end_with_parent() -> None:
@@ -61,7 +61,7 @@ def prepare(process: str) -> None:
         host.start()
 
 
-def work(driver: Driver, seed: int, numbers: list[int], told: IO[str]) -> None:
+def work(driver: Driver, seed: int, numbers: list[int], pipe: IO[str]) -> None:
     """One batch. An exception of the driver itself is a violation of the case that it was at:
     nothing is passed over."""
     here = os.getcwd()
@@ -73,13 +73,13 @@ def work(driver: Driver, seed: int, numbers: list[int], told: IO[str]) -> None:
         try:
             for outcome in driver.load()(Bench(Path(folder), seed, driver.name), list(numbers)):
                 left.remove(outcome.number)
-                tell(told, asdict(outcome))
+                tell(pipe, asdict(outcome))
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # the host's interrupt is no Exception
             traceback.print_exc()
-            told_of = f"the driver could not go on: {words.in_short(error)}"
-            tell(told, {"number": left[0] if left else numbers[-1], "fault": "unknown", "violations": [told_of]})
+            failure = f"the driver could not go on: {words.in_short(error)}"
+            tell(pipe, {"number": left[0] if left else numbers[-1], "fault": "unknown", "violations": [failure]})
         finally:
             os.chdir(here)
 
@@ -101,10 +101,10 @@ def bounded(gigabytes: float | None) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_AS, before)
 
 
-def tell(told: IO[str], what: dict) -> None:
+def tell(pipe: IO[str], what: dict) -> None:
     """One line."""
-    told.write(json.dumps(what) + "\n")
-    told.flush()
+    pipe.write(json.dumps(what) + "\n")
+    pipe.flush()
 
 
 if __name__ == "__main__":

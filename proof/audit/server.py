@@ -45,7 +45,7 @@ def run(bench: Bench, numbers: Iterable[int]) -> Iterator[Outcome]:
     things = list(THINGS)
     Random(bench.seed).shuffle(things)  # so that a short draw does other ones every day
     with Server(base, packs={"krona": PACK}, cpu=True, env=environment) as server:
-        told = _Told(log)
+        audit = _Audit(log)
         for number in numbers:
             what = things[number % len(things)]
             try:
@@ -53,10 +53,10 @@ def run(bench: Bench, numbers: Iterable[int]) -> Iterator[Outcome]:
                 failed = []
             except (ClientError, urllib.error.URLError, OSError) as error:
                 failed = [f"the server did not do it: {error}"[:500]]
-            yield Outcome(number, what, (*failed, *told.violations()))
+            yield Outcome(number, what, (*failed, *audit.violations()))
 
 
-class _Told:
+class _Audit:
     """The hook's lines, each once."""
 
     def __init__(self, log: Path) -> None:
@@ -66,20 +66,20 @@ class _Told:
         """What since the last time was more than the pack's own trainer."""
         lines = self._log.read_text(encoding="utf-8").splitlines() if self._log.exists() else []
         new, self._read = lines[self._read :], len(lines)
-        told = [json.loads(line) for line in new]
+        events = [json.loads(line) for line in new]
         return list(
             dict.fromkeys(
-                f"{t['event']} by {t['by'] or 'the host'}: {t['what']}" for t in told if not _is_own_trainer(t)
+                f"{t['event']} by {t['by'] or 'the host'}: {t['what']}" for t in events if not _is_own_trainer(t)
             )
         )
 
 
-def _is_own_trainer(told: dict) -> bool:
+def _is_own_trainer(event: dict) -> bool:
     """Whether it is the documented process of a training, and nothing else."""
-    arguments = told["what"]
-    starts = told["event"] in ("subprocess.Popen", "os.posix_spawn", "os.fork", "os.exec")
-    by = told["by"].partition(":")[0]
-    if told["event"] == "subprocess.Popen":
+    arguments = event["what"]
+    starts = event["event"] in ("subprocess.Popen", "os.posix_spawn", "os.fork", "os.exec")
+    by = event["by"].partition(":")[0]
+    if event["event"] == "subprocess.Popen":
         return by == "krona_train/processes/launch.py" and isinstance(arguments, list) and tuple(arguments[1:3]) == OWN
     return starts and by == "krona_train/processes/launch.py"
 
@@ -93,7 +93,7 @@ def _lay_out(base: Path) -> Path:
     adapter = _adapter()
     for kind in FORMATS:
         made = encoding.encode(adapter, kind, rank=4 if "lora" in kind else None)
-        told = {
+        environment = {
             **made.metadata,
             "ss_network_args": json.dumps({"x": CODE}),
             CODE: CODE,
@@ -101,7 +101,7 @@ def _lay_out(base: Path) -> Path:
         }
         data = to_bytes(
             {name: tensor.contiguous() for name, tensor in made.tensors.items()},
-            {k: str(v) for k, v in told.items() if k != "adapter_config"},
+            {k: str(v) for k, v in environment.items() if k != "adapter_config"},
         )
         (base / "models" / "krona" / f"{kind}.safetensors").write_bytes(data)
     (base / "models" / "krona" / "pickle.safetensors").write_bytes(

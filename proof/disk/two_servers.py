@@ -100,7 +100,7 @@ def _wrong(output: Path, name: str, ends: list, right: dict, steps: int) -> list
     for folder in output.iterdir():
         if re.fullmatch(rf"{re.escape(name)}(-\d+)?", folder.name):
             wrong += toy.wrong_in(folder)
-            told = [row["step"] for row in read(folder / METRICS) if row["event"] == "step"]
-            if told != list(range(1, len(told) + 1)) or len(told) not in (0, steps):
-                wrong.append(f"{folder.name} tells of the steps {told}")
+            written = [row["step"] for row in read(folder / METRICS) if row["event"] == "step"]
+            if written != list(range(1, len(written) + 1)) or len(written) not in (0, steps):
+                wrong.append(f"{folder.name} tells of the steps {written}")
     return wrong

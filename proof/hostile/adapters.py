@@ -20,5 +20,5 @@ def run(bench: Bench, numbers: Iterable[int]) -> Iterator[Outcome]:
     """File by file, in one folder."""
     for number in numbers:
         made = hostile_adapters.case(bench.seed, number)
-        found = hostile_adapters.run(made, bench.folder)
-        yield Outcome(number, WORDS[found.kind], (found.what,) if found.kind == "violation" else ())
+        verdict = hostile_adapters.run(made, bench.folder)
+        yield Outcome(number, WORDS[verdict.kind], (verdict.what,) if verdict.kind == "violation" else ())

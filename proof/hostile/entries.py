@@ -29,22 +29,24 @@ def run(bench: Bench, numbers: Iterable[int]) -> Iterator[Outcome]:
     for number in numbers:
         rng = bench.rng(number)
 
-        def told(header: dict, rng=rng) -> str | None:
+        def with_a_hole(header: dict, rng=rng) -> str | None:
             metadata = header["__metadata__"]
             name = rng.choice(sorted(metadata))
             metadata[name] = json_with_a_hole(VALUES, rng) if name == "krona.values" else json_token(rng)
             return json_with_a_hole(header, rng) if rng.random() < 0.2 else None
 
         fault, made = (
-            ("bytes changed", mutated(raw, rng)) if rng.random() < 0.5 else ("other values", safetensors(raw, told))
+            ("bytes changed", mutated(raw, rng))
+            if rng.random() < 0.5
+            else ("other values", safetensors(raw, with_a_hole))
         )
         path.write_bytes(made)
-        found: list = []
+        entries: list = []
         violations = (
-            [wrong] if (wrong := foreign(lambda found=found: found.append(Cache(cache.folder).get(key)))) else []
+            [wrong] if (wrong := foreign(lambda entries=entries: entries.append(Cache(cache.folder).get(key)))) else []
         )
-        if found and found[0] is not None:
-            kept, values = found[0]
+        if entries and entries[0] is not None:
+            kept, values = entries[0]
             same = kept.keys() == tensors.keys() and all(torch.equal(kept[name], tensors[name]) for name in tensors)
             if not same or json.dumps(values) != json.dumps(VALUES):
                 violations.append(f"other values came out: {str(values)[:100]}")

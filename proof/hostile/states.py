@@ -63,14 +63,14 @@ def _changed(raw: bytes, rng: Random) -> tuple[str, bytes]:
         return "bytes anywhere", mutated(raw, rng)
 
     def metadata(header: dict) -> None:
-        told = header["__metadata__"]
-        key = rng.choice(sorted(told))
+        texts = header["__metadata__"]
+        key = rng.choice(sorted(texts))
         if rng.random() < 0.15:
-            del told[key]
+            del texts[key]
         elif key in ("krona.config", "krona.numbers") and rng.random() < 0.8:
-            told[key] = json_with_a_hole(json.loads(told[key]), rng)
+            texts[key] = json_with_a_hole(json.loads(texts[key]), rng)
         else:
-            told[key] = rng.choice((json_token(rng), rng.choice(WORDS), told[rng.choice(sorted(told))]))
+            texts[key] = rng.choice((json_token(rng), rng.choice(WORDS), texts[rng.choice(sorted(texts))]))
 
     def entry(header: dict) -> str:
         names = [name for name in header if name != "__metadata__"]
@@ -112,5 +112,5 @@ def _renamed(raw: bytes, rng: Random) -> bytes:
         tensors[name] = tensors[name].reshape(-1)[:1].clone().double() * rng.choice(
             (1, float("nan"), float("inf"), 1e300)
         )
-    told = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])["__metadata__"]
-    return to_bytes(tensors, {**told, "krona.crc32": checksum(tensors)})
+    texts = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])["__metadata__"]
+    return to_bytes(tensors, {**texts, "krona.crc32": checksum(tensors)})

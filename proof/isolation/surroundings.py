@@ -76,24 +76,24 @@ def models(watched: Models) -> Found:
     import comfy.model_management
 
     parts = {"MODEL": watched.model, "CLIP": watched.clip.patcher, "VAE": watched.vae.patcher}
-    found: Found = {}
+    states: Found = {}
     with torch.inference_mode():
         for name, patcher in parts.items():
             comfy.model_management.load_models_gpu([patcher])
             net = patcher.model
-            found[f"{name}: weights and buffers"] = _values(net.state_dict())
-            found[f"{name}: attributes of modules"] = {
+            states[f"{name}: weights and buffers"] = _values(net.state_dict())
+            states[f"{name}: attributes of modules"] = {
                 path: frozenset(module.__dict__) for path, module in net.named_modules()
             }
-            found[f"{name}: parameters"] = {
+            states[f"{name}: parameters"] = {
                 path: (p.requires_grad, p.is_inference(), p.grad is None) for path, p in net.named_parameters()
             }
-            found[f"{name}: buffers"] = {path: b.is_inference() for path, b in net.named_buffers()}
-            found[f"{name}: training flags"] = {path: module.training for path, module in net.named_modules()}
-            found[f"{name}: hooks"] = {path: _hooks(module) for path, module in net.named_modules()}
-            found[f"{name}: patcher"] = _patcher(patcher)
-        found["a prediction"] = _prediction(watched.model)
-    return found
+            states[f"{name}: buffers"] = {path: b.is_inference() for path, b in net.named_buffers()}
+            states[f"{name}: training flags"] = {path: module.training for path, module in net.named_modules()}
+            states[f"{name}: hooks"] = {path: _hooks(module) for path, module in net.named_modules()}
+            states[f"{name}: patcher"] = _patcher(patcher)
+        states["a prediction"] = _prediction(watched.model)
+    return states
 
 
 def different(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:

@@ -220,8 +220,8 @@ def _training(server: Server, base: Path, number: int) -> list[str]:
         return [f"it was not trained: {error}"[:500]]
     folders = sorted((base / "output" / "krona").glob("trained *"))
     first, *others = [dict(load(folder / "adapter.safetensors").layers) for folder in folders]
-    told = [row["step"] for row in read(folders[-1] / METRICS) if row["event"] == "step"]
-    wrong = [] if told == [1, 2, 3, 4, 5, 6] else [f"its metrics tell of the steps {told}"]
+    steps = [row["step"] for row in read(folders[-1] / METRICS) if row["event"] == "step"]
+    wrong = [] if steps == [1, 2, 3, 4, 5, 6] else [f"its metrics tell of the steps {steps}"]
     return wrong + (["another adapter than the first training's"] if any(other != first for other in others) else [])
 
 
