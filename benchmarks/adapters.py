@@ -15,9 +15,9 @@ FACTORS = (64, 4)
 def sdxl_adapter(seed: int, factors: tuple[int, int] = FACTORS) -> Adapter:
     """Random factors for the 560 attention layers of SDXL's UNet; ``factors`` is ``(out_a, in_a)``."""
     rng = torch.Generator().manual_seed(seed)
-    found = {}
+    layers = {}
     for name, shape in sdxl_attention().items():
         s = split(shape, factors)
         a, b = torch.randn(s.out_a, s.in_a, generator=rng), torch.randn(s.out_b, s.in_b, generator=rng)
-        found[LayerName(name)] = Kron(Full(a * 0.01), Full(b * 0.01))
-    return Adapter(found)
+        layers[LayerName(name)] = Kron(Full(a * 0.01), Full(b * 0.01))
+    return Adapter(layers)

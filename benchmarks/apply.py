@@ -77,13 +77,13 @@ def adapters(layers: dict[str, tuple[int, int]], count: int) -> list[Adapter]:
     made = []
     for seed in range(count):
         rng = torch.Generator().manual_seed(seed)
-        found = {}
+        updates = {}
         for name, shape in layers.items():
             s = split(shape, FACTORS)
             a = torch.randn(s.out_a, s.in_a, generator=rng)
             b = torch.randn(s.out_b, s.in_b, generator=rng) * 0.1 / shape[1] ** 0.5
-            found[LayerName(name)] = Kron(Full(a), Full(b))
-        made.append(Adapter(found))
+            updates[LayerName(name)] = Kron(Full(a), Full(b))
+        made.append(Adapter(updates))
     return made
 
 
@@ -184,18 +184,18 @@ def contestants(
 ) -> dict[str, Build]:
     """Name to what makes the patched model."""
     loader = "load_lora_for_models" if mode == "merge" else "load_bypass_lora_for_models"
-    found: dict[str, Build] = {
+    builds: dict[str, Build] = {
         "ours": partial(ours, stage, stack, mode),
         "ours, read again": partial(ours_reading, stage, files, mode),
     }
     if hasattr(comfy.sd, loader):
         read = [comfy.utils.load_torch_file(str(file), safe_load=True) for file in files]
-        found["core"] = partial(core, stage, read, getattr(comfy.sd, loader))
+        builds["core"] = partial(core, stage, read, getattr(comfy.sd, loader))
     if mode == "merge":
-        found["limit"] = partial(idle, stage, keys, len(stack))
+        builds["limit"] = partial(idle, stage, keys, len(stack))
     else:
-        found["limit"] = lambda _strength: stage.base.clone()
-    return found
+        builds["limit"] = lambda _strength: stage.base.clone()
+    return builds
 
 
 def main() -> None:
@@ -222,7 +222,9 @@ def main() -> None:
                 merged, at_zero = partial(ours, stage, made[:count], "merge"), ours(stage, made[:count], mode, 0.0, 0.0)
                 check(stage, {name: builds[name] for name in same}, merged, at_zero, base, what)
                 times = measure(stage, builds, given.rounds)
-                results[what] = {kind: {name: one.told() for name, one in all_.items()} for kind, all_ in times.items()}
+                results[what] = {
+                    kind: {name: one.as_row() for name, one in all_.items()} for kind, all_ in times.items()
+                }
                 for name in builds:
                     mark = "" if name in same or name == "limit" else " (only the last of them)"
                     rows.append(

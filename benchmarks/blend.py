@@ -64,7 +64,7 @@ def once(work: dict[str, Callable[[], object]], rounds: int, *, warm_up: int = 1
     """Measure; for the results' file, and a table for the reader."""
     times = take_turns(work, rounds, warm_up=warm_up)
     show(times)
-    return {name: t.told() for name, t in times.items()}
+    return {name: t.as_row() for name, t in times.items()}
 
 
 def show(times: dict[str, Times]) -> None:
@@ -76,16 +76,16 @@ def show(times: dict[str, Times]) -> None:
 def ten(rounds: int) -> dict[str, Any]:
     """What is done with ten adapters."""
     pairs = weighted(10)
-    told: dict[str, Any] = {
+    results: dict[str, Any] = {
         "layers": len(pairs[0][0]),
         "parameters each": pairs[0][0].parameters,
         "GB at start": peak_gigabytes(),
     }
     blended = blend(pairs)
     require_right(pairs, blended)
-    told["GB after blend"] = peak_gigabytes()
-    told["compress to 64 × 4, error"] = compress(blended, KronForm(FACTORS))[1].error
-    told["GB after compress"] = peak_gigabytes()
+    results["GB after blend"] = peak_gigabytes()
+    results["compress to 64 × 4, error"] = compress(blended, KronForm(FACTORS))[1].error
+    results["GB after compress"] = peak_gigabytes()
     few = some(blended)
     parts = [(some(adapter), weight) for adapter, weight in pairs]
     work = {
@@ -96,9 +96,9 @@ def ten(rounds: int) -> dict[str, Any]:
         "to LoRA 64, 10 layers of 1280": partial(compress, few, LowRankForm(64)),
         "ties to 64 × 4, 10 adapters, 10 layers": partial(blend, parts, method="ties", form=KronForm(FACTORS)),
     }
-    told["seconds"] = once(work, rounds, warm_up=0)
-    told["GB at end"] = peak_gigabytes()
-    return told
+    results["seconds"] = once(work, rounds, warm_up=0)
+    results["GB at end"] = peak_gigabytes()
+    return results
 
 
 def by_number(numbers: Sequence[int], rounds: int) -> dict[str, Any]:
@@ -136,17 +136,17 @@ def by_rank(rounds: int) -> dict[str, Any]:
 def main() -> None:
     """Measure, print, write."""
     chosen = arguments("Blend and compress adapters of SDXL's size.", rounds=3, most=32)
-    found = {
+    results = {
         "ten": ten(chosen.rounds),
         "by number": by_number([n for n in NUMBERS if n <= chosen.most], chosen.rounds),
         "by factors": by_factors(chosen.rounds),
         "by rank": by_rank(chosen.rounds),
         "GB at most": peak_gigabytes(),
     }
-    for name, value in found["ten"].items():
+    for name, value in results["ten"].items():
         if name != "seconds":
             print(f"{name:42}{value:12,.3f}" if isinstance(value, float) else f"{name:42}{value:12,}")
-    finish("blend", found, threads=chosen.threads, rounds=chosen.rounds)
+    finish("blend", results, threads=chosen.threads, rounds=chosen.rounds)
 
 
 if __name__ == "__main__":

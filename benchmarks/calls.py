@@ -37,7 +37,7 @@ def train(entry: Entry, x: Tensor, dy: Tensor) -> None:
 
 def main() -> None:
     """Measure, print, write."""
-    told = arguments(__doc__.partition("\n")[0], threads=1, rounds=9)
+    options = arguments(__doc__.partition("\n")[0], threads=1, rounds=9)
     host.start()
     torch.manual_seed(0)
     rows, cells = [], {}
@@ -55,16 +55,16 @@ def main() -> None:
             for _ in range(REPEATS):
                 train(entry, x, dy)
 
-        times = take_turns({name: lambda e=entry: repeat(e) for name, entry in field.items()}, told.rounds)
+        times = take_turns({name: lambda e=entry: repeat(e) for name, entry in field.items()}, options.rounds)
         counts = {name: operations(partial(train, entry, x, dy)) for name, entry in field.items()}
         for name in field:
             t = times[name]
             rows.append(
                 (f"{kind}: {name}", counts[name], *(f"{1e6 * s / REPEATS:.1f}" for s in (t.median, t.low, t.high)))
             )
-        cells[kind] = {"operations": counts, f"seconds of {REPEATS}": {name: t.told() for name, t in times.items()}}
+        cells[kind] = {"operations": counts, f"seconds of {REPEATS}": {name: t.as_row() for name, t in times.items()}}
     print("\n" + table(("layer", "operations", "µs", "least", "most"), rows))
-    finish("calls", cells, threads=told.threads, rounds=told.rounds)
+    finish("calls", cells, threads=options.threads, rounds=options.rounds)
 
 
 def takes(entry: Entry, x: Tensor, dy: Tensor) -> bool:

@@ -111,8 +111,8 @@ def _layer(results: Results, option: str) -> Iterator[Row]:
             f"{name}: faster than core's bypass where its order is dear, least", min(reachable)[0], DEAR, "at least"
         )
     if beyond := [pair for pair in dear if pair[1] < DEAR]:
-        told = f"{name}: faster than core's bypass where that costs less than three frozen layers, least"
-        yield Measurement(told, *min(beyond), "the frozen layer alone")
+        claim = f"{name}: faster than core's bypass where that costs less than three frozen layers, least"
+        yield Measurement(claim, *min(beyond), "the frozen layer alone")
 
 
 def _step(results: Results, option: str) -> Iterator[Row]:
@@ -127,11 +127,11 @@ def _step(results: Results, option: str) -> Iterator[Row]:
         yield Claim(f"step, {batch}: times core's faster mode at the same layers", ours / same, 1.0)
         frozen_alone = "the frozen base's step alone"
         if not is_large:
-            told = f"step, {batch}: faster than core's faster mode at the same layers"
-            yield times_faster(told, same / ours, faster, same / frozen, frozen_alone)
+            claim = f"step, {batch}: faster than core's faster mode at the same layers"
+            yield times_faster(claim, same / ours, faster, same / frozen, frozen_alone)
         if every := [value for who, value in seconds.items() if who.endswith("every layer")]:
-            told = f"step, {batch}: faster than core's faster mode as it comes"
-            yield times_faster(told, min(every) / ours, faster, min(every) / frozen, frozen_alone)
+            claim = f"step, {batch}: faster than core's faster mode as it comes"
+            yield times_faster(claim, min(every) / ours, faster, min(every) / frozen, frozen_alone)
         if batch == "batch 1":
             peaks = cell["peak bytes"]
             saved = min(peaks[who] for who in CORE) - peaks["KronA"]
@@ -143,10 +143,10 @@ def _apply(results: Results, option: str) -> Iterator[Row]:
     for what, cell in results.items():
         if "core" not in cell["step"] or (what.startswith("bypass") and what != "bypass, 1 adapter"):
             continue  # core's bypass holds one adapter, and older hosts have none
-        for kind, told in (("patching", "patching"), ("step", "patching and a step")):
+        for kind, stage in (("patching", "patching"), ("step", "patching and a step")):
             ratio = _median(cell[kind]["ours"]) / _median(cell[kind]["core"])
             # With a step in it, two equal runs differ by up to 5 %.
-            yield Claim(f"{what}: {told}, times core's", ratio, 1.0)
+            yield Claim(f"{what}: {stage}, times core's", ratio, 1.0)
     one = results["bypass, 1 adapter"]["step"]
     counts = {int(what.split()[1]): cell for what, cell in results.items() if what.startswith("bypass")}
     more = _median(counts[max(counts)]["step"]["ours"]) - _median(one["ours"])
@@ -205,11 +205,11 @@ its exponent is the machine's as much as ours."""
 def _scale(results: Results, option: str) -> Iterator[Row]:
     for over, picture in results.items():
         for name, curve in picture["curves"].items():
-            told = f"{name}: exponent over {over}, 1 is proportional"
+            claim = f"{name}: exponent over {over}, 1 is proportional"
             if name in GROWS.get(over, ()):
-                yield Claim(told, curve["exponent"], PROPORTIONAL)
+                yield Claim(claim, curve["exponent"], PROPORTIONAL)
             if name in CROSSES.get(over, ()):
-                yield Measurement(told, curve["exponent"], curve["formula"], "the formula, without a cache")
+                yield Measurement(claim, curve["exponent"], curve["formula"], "the formula, without a cache")
 
 
 BENCHMARKS: Mapping[str, Callable[[Results, str], Iterator[Row]]] = {

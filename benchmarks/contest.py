@@ -49,7 +49,7 @@ class Times:
     def high(self) -> float:
         return max(self.seconds)
 
-    def told(self) -> dict[str, float]:
+    def as_row(self) -> dict[str, float]:
         """For the results' file."""
         return {"median": self.median, "low": self.low, "high": self.high, "runs": len(self.seconds)}
 
@@ -70,7 +70,7 @@ def take_turns(
         prepare: Called with the name before each run, outside of its time.
         wait: Called at the end of each run, inside of its time; for devices that work on by themselves.
     """
-    found: dict[str, list[float]] = {name: [] for name in contestants}
+    durations: dict[str, list[float]] = {name: [] for name in contestants}
     for number in range(warm_up + rounds):
         for name, run in contestants.items():
             if prepare is not None:
@@ -80,11 +80,11 @@ def take_turns(
             if wait is not None:
                 wait()
             if number >= warm_up:
-                found[name].append(time.perf_counter() - began)
-    return {name: Times(tuple(seconds)) for name, seconds in found.items()}
+                durations[name].append(time.perf_counter() - began)
+    return {name: Times(tuple(seconds)) for name, seconds in durations.items()}
 
 
-def require_close(name: str, found: torch.Tensor, expected: torch.Tensor, tolerance: float) -> None:
+def require_close(name: str, result: torch.Tensor, expected: torch.Tensor, tolerance: float) -> None:
     """A fast wrong answer is no answer.
 
     Args:
@@ -93,7 +93,7 @@ def require_close(name: str, found: torch.Tensor, expected: torch.Tensor, tolera
     Raises:
         SystemExit: It is further away.
     """
-    difference = (found.double() - expected.double()).norm() / expected.double().norm().clamp_min(1e-30)
+    difference = (result.double() - expected.double()).norm() / expected.double().norm().clamp_min(1e-30)
     if not difference <= tolerance:
         raise SystemExit(f"{name} is wrong: relative difference {difference:.2e}, at most {tolerance:.0e} is rounding.")
 
@@ -160,23 +160,23 @@ def finish(name: str, results: Mapping[str, Any], **context: Any) -> None:
     """
     rows = judge(name, results)
     claims = [row for row in rows if isinstance(row, Claim)]
-    told = {
+    judged = {
         "bars": [{**asdict(claim), "holds": claim.holds} for claim in claims],
         "measured": [asdict(row) for row in rows if not isinstance(row, Claim)],
     }
     path = RESULTS / f"{name}-{machine()}.json"
-    keep(path, {**circumstances(name), **context, **told, "results": results})
+    keep(path, {**circumstances(name), **context, **judged, "results": results})
     if claims:
         lines = (
             (claim.name, f"{claim.value:.3f}", f"{claim.wanted} {claim.bar:g}", "holds" if claim.holds else "MISSED")
             for claim in claims
         )
         print("\n" + table(("claim", "value", "wanted", ""), lines))
-    if told["measured"]:
-        beside = ((m["name"], f"{m['value']:.3f}", f"{m['limit']:.3f}", m["limited_by"]) for m in told["measured"])
+    if judged["measured"]:
+        beside = ((m["name"], f"{m['value']:.3f}", f"{m['limit']:.3f}", m["limited_by"]) for m in judged["measured"])
         print("\n" + table(("measured", "value", "limit", "limited by"), beside))
     print(f"written to {path.relative_to(ROOT)}")
-    print(json.dumps({"benchmark": name, **told}, ensure_ascii=False))
+    print(json.dumps({"benchmark": name, **judged}, ensure_ascii=False))
 
 
 def circumstances(name: str) -> dict[str, Any]:
@@ -188,17 +188,17 @@ def circumstances(name: str) -> dict[str, Any]:
         "machine": machine(),
         "load average at end": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "python": platform.python_version(),
-        "versions": {package: found for package in VERSIONS if (found := _version(package))},
+        "versions": {package: version for package in VERSIONS if (version := _version(package))},
     }
 
 
-def keep(path: Path, told: Mapping[str, Any], rows: Iterable[Mapping[str, Any]] | None = None) -> None:
+def keep(path: Path, values: Mapping[str, Any], rows: Iterable[Mapping[str, Any]] | None = None) -> None:
     """Write a results' file; it is there whole or as it was.
 
     Args:
         rows: Many small results, a line each, as "trials".
     """
-    text = json.dumps(told, indent=1, ensure_ascii=False)
+    text = json.dumps(values, indent=1, ensure_ascii=False)
     if rows is not None:
         lines = ",\n  ".join(json.dumps(row, ensure_ascii=False) for row in rows)
         text = f'{text.removesuffix("}").rstrip()},\n "trials": [\n  {lines}\n ]\n}}'

@@ -41,11 +41,11 @@ Run = Callable[[Tensor], Tensor]
 
 def contestants(base: nn.Linear, a: Tensor, b: Tensor) -> dict[str, tuple[Run, tuple[Tensor, ...]]]:
     """Name to ``x -> y`` and the tensors that are trained."""
-    found: dict[str, tuple[Run, tuple[Tensor, ...]]] = {"frozen": (base, ()), "KronA": _ours(base, a, b)}
-    found |= _core(base, a, b) | _lycoris(base, a, b) | _peft(base, a, b)
+    field: dict[str, tuple[Run, tuple[Tensor, ...]]] = {"frozen": (base, ()), "KronA": _ours(base, a, b)}
+    field |= _core(base, a, b) | _lycoris(base, a, b) | _peft(base, a, b)
     for rank in RANKS:
-        found[f"LoRA r{rank}"] = _lora(base, rank)
-    return found
+        field[f"LoRA r{rank}"] = _lora(base, rank)
+    return field
 
 
 def _ours(base: nn.Linear, a: Tensor, b: Tensor) -> tuple[Run, tuple[Tensor, ...]]:
@@ -76,12 +76,12 @@ def _core(base: nn.Linear, a: Tensor, b: Tensor) -> dict[str, tuple[Run, tuple[T
 def _lycoris(base: nn.Linear, a: Tensor, b: Tensor) -> dict[str, tuple[Run, tuple[Tensor, ...]]]:
     from lycoris.modules.lokr import LokrModule
 
-    found: dict[str, tuple[Run, tuple[Tensor, ...]]] = {}
+    field: dict[str, tuple[Run, tuple[Tensor, ...]]] = {}
     for name, bypass in (("lycoris weight", False), ("lycoris bypass", True)):
         module = LokrModule("layer", base, lora_dim=10**6, alpha=1, factor=8, bypass_mode=bypass)
         module.lokr_w1, module.lokr_w2 = nn.Parameter(a.clone()), nn.Parameter(b.clone())
-        found[name] = module, (module.lokr_w1, module.lokr_w2)
-    return found
+        field[name] = module, (module.lokr_w1, module.lokr_w2)
+    return field
 
 
 def _peft(base: nn.Linear, a: Tensor, b: Tensor) -> dict[str, tuple[Run, tuple[Tensor, ...]]]:
@@ -116,21 +116,21 @@ def bytes_saved(run: Run, x: Tensor, base: nn.Linear) -> int:
     return sum(size for place, size in kept.items() if place not in own)
 
 
-def check(found: dict[str, tuple[Run, tuple[Tensor, ...]]], base: nn.Linear, x: Tensor, dy: Tensor) -> None:
+def check(field: dict[str, tuple[Run, tuple[Tensor, ...]]], base: nn.Linear, x: Tensor, dy: Tensor) -> None:
     """Everybody's output and gradients against the dense formula in float64: all tokens, because their number decides
     the scheme. Everybody has run once afterwards.
 
     A factor's gradient adds up tokens × rows of the other factor; roundings of n float32 additions walk 2⁻²⁴ √n far. On
     an AMD EPYC ComfyUI's bypass has 1.07e-5 where that is 3.4e-5 (4096 × 640 by 8 × 8).
     """
-    _, factors = found["KronA"]
+    _, factors = field["KronA"]
     a, b, wide = (t.detach().double().requires_grad_() for t in (*factors, x))
     weight = base.weight.double() + kron.materialise(a, b)
     y = nn.functional.linear(wide, weight, base.bias.double())
     expected = (y, *torch.autograd.grad(y, (wide, a, b), dy.double()))
     tokens = x.numel() // x.shape[-1]
     walked = [max(1e-5, 2**-24 * (tokens * other.shape[0]) ** 0.5) for other in (b, a)]
-    for name, (run, factors) in found.items():
+    for name, (run, factors) in field.items():
         out = run(x)
         if name == "frozen" or name.startswith("LoRA"):
             torch.autograd.grad(out, (x, *factors), dy)
@@ -147,11 +147,11 @@ def check(found: dict[str, tuple[Run, tuple[Tensor, ...]]], base: nn.Linear, x: 
 
 def main() -> None:
     """Measure all shapes and factors, print, write."""
-    told = arguments(__doc__.partition("\n")[0], rounds=5, flux=False)
+    options = arguments(__doc__.partition("\n")[0], rounds=5, flux=False)
     host.start()
     torch.manual_seed(0)
     rows, cells = [], {}
-    for tokens, width, out in FLUX if told.flux else SDXL:
+    for tokens, width, out in FLUX if options.flux else SDXL:
         for wanted in FACTORS:
             square = (nearest_divisor(out, round(out**0.5)), nearest_divisor(width, round(width**0.5)))
             sizes = split((out, width), wanted if any(wanted) else square)
@@ -164,7 +164,9 @@ def main() -> None:
             def one(run: Run, factors: tuple[Tensor, ...], x: Tensor = x, dy: Tensor = dy) -> object:
                 return torch.autograd.grad(run(x), (x, *factors), dy)
 
-            times = take_turns({name: lambda e=entry: one(*e) for name, entry in field.items()}, told.rounds, warm_up=0)
+            times = take_turns(
+                {name: lambda e=entry: one(*e) for name, entry in field.items()}, options.rounds, warm_up=0
+            )
             kept = {name: bytes_saved(run, x, base) for name, (run, _) in field.items()}
             frozen, least = times["frozen"].median, 4 * (x.numel() + a.numel() + b.numel())
             is_dear = sizes.apply_cost("b first") > 2 * sizes.apply_cost("a first")
@@ -177,12 +179,12 @@ def main() -> None:
             print(*rows[-1], sep="  ", flush=True)
             cells[key] = {
                 "scheme": scheme, "core's order is dear": is_dear, "x + f bytes": least,
-                "seconds": {name: t.told() for name, t in times.items()}, "bytes kept": kept,
+                "seconds": {name: t.as_row() for name, t in times.items()}, "bytes kept": kept,
             }  # fmt: skip
     print(
         "\n" + table(("layer", "scheme", "frozen ms", *(n for n in field if n != "frozen"), "MB kept", "x + f"), rows)
     )
-    finish("layer-flux" if told.flux else "layer", cells, threads=told.threads, rounds=told.rounds)
+    finish("layer-flux" if options.flux else "layer", cells, threads=options.threads, rounds=options.rounds)
 
 
 if __name__ == "__main__":

@@ -153,8 +153,8 @@ def beyond(act: Callable[[], None]) -> int:
         os.write(writing, str(peak() - before).encode())
         os._exit(0)
     os.close(writing)
-    with os.fdopen(reading) as told:
-        text = told.read()
+    with os.fdopen(reading) as pipe:
+        text = pipe.read()
     os.waitpid(child, 0)
     return int(text)
 
@@ -167,16 +167,16 @@ def peak() -> int:
 
 def refusals(folder: Path, rounds: int) -> dict[str, dict[str, float]]:
     """Seconds and megabytes of each kind."""
-    found = {}
+    rows = {}
     for name, kinds, read in KINDS:
         for kind, make in kinds.items():
             path = folder / name
             path.write_bytes(make())
             seconds = take_turns({kind: partial(refused, read, path)}, rounds)[kind].median
             more = max(0, beyond(partial(refused, read, path)) - path.stat().st_size)
-            found[f"{name}: {kind}"] = {"ms": 1e3 * seconds, "MB": more / MEGABYTE}
+            rows[f"{name}: {kind}"] = {"ms": 1e3 * seconds, "MB": more / MEGABYTE}
             path.unlink()
-    return found
+    return rows
 
 
 def headers(folder: Path, rounds: int) -> dict[str, Times]:
@@ -200,9 +200,9 @@ def runs(folder: Path, rounds: int) -> dict[str, Times]:
         "killed": [started, {**step, "step": 1}],
         "long": [started, *({**step, "step": n, "note": "x" * 100} for n in range(1, 400)), ended],
     }
-    for name, told in rows.items():
+    for name, events in rows.items():
         (folder / name).mkdir()
-        (folder / name / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in told))
+        (folder / name / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in events))
         (folder / name / "run.yaml").write_text("name: x\n")
     parent, models = folder / "runs", [folder / name for name in rows]
     for number in range(RUNS):
@@ -235,9 +235,9 @@ def main() -> None:
         (what, *(f"{1e3 * s:.1f}" for s in (t.median, t.low, t.high))) for what, t in {**large, **listed}.items()
     )))  # fmt: skip
     print("\n" + table(("refused", "ms", "MB"), ((what, f"{t['ms']:.1f}", f"{t['MB']:.1f}") for what, t in no.items())))
-    results = {"s": {what: t.told() for what, t in {**large, **listed}.items()}, "refused": no}
+    results = {"s": {what: t.as_row() for what, t in {**large, **listed}.items()}, "refused": no}
     finish("limits", results, threads=chosen.threads, rounds=chosen.rounds, kinds=sum(len(kinds) for _, kinds, _ in KINDS),
-           median_of_kinds_ms=median(told["ms"] for told in no.values()))  # fmt: skip
+           median_of_kinds_ms=median(row["ms"] for row in no.values()))  # fmt: skip
 
 
 if __name__ == "__main__":

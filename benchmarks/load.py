@@ -74,7 +74,7 @@ print(1e3 * (time.perf_counter() - began), len(found), len(set(sys.modules) - be
 
 def files(folder: Path, count: int) -> list[Path]:
     """Adapter files."""
-    found = []
+    paths = []
     for n in range(count):
         path = folder / f"adapter-{n:03}.safetensors"
         if n < DIFFERENT:
@@ -85,8 +85,8 @@ def files(folder: Path, count: int) -> list[Path]:
                 os.link(first, path)
             except OSError:  # a file system without links
                 shutil.copyfile(first, path)
-        found.append(path)
-    return found
+        paths.append(path)
+    return paths
 
 
 def sdxl() -> Any:
@@ -121,9 +121,9 @@ def ours(paths: list[Path], model: Any) -> Adapter:
 
     for path in paths:
         read = load(path)
-        found = len(resolve(read, model).model)
-        if found != len(read):
-            raise SystemExit(f"{found} of {len(read)} layers were resolved.")
+        count = len(resolve(read, model).model)
+        if count != len(read):
+            raise SystemExit(f"{count} of {len(read)} layers were resolved.")
     return read
 
 
@@ -135,9 +135,9 @@ def core(paths: list[Path], model: Any) -> None:
     for path in paths:
         read = comfy.utils.load_torch_file(str(path), safe_load=True)
         names = comfy.lora.model_lora_keys_unet(model.model, {})
-        found = len(comfy.lora.load_lora(read, names))
-        if 2 * found != len(read):
-            raise SystemExit(f"{found} layers of {len(read)} tensors were resolved by ComfyUI.")
+        count = len(comfy.lora.load_lora(read, names))
+        if 2 * count != len(read):
+            raise SystemExit(f"{count} layers of {len(read)} tensors were resolved by ComfyUI.")
 
 
 def headers(paths: list[Path]) -> None:
@@ -177,21 +177,23 @@ def one_start(folder: Path, *options: str) -> tuple[float, str]:
 
 def starts(times: int) -> dict[str, Any]:
     """The pack and an empty one in turns, each in processes of its own; milliseconds."""
-    found: dict[str, list[float]] = {"KronA": [], "an empty pack": []}
+    seconds: dict[str, list[float]] = {"KronA": [], "an empty pack": []}
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "__init__.py").write_text(EMPTY_PACK, encoding="utf-8")
         one_start(ROOT)  # Python keeps what it has compiled; a first start after an update takes longer
         for _ in range(times):
             for name, pack in (("KronA", ROOT), ("an empty pack", Path(folder))):
-                found[name].append(one_start(pack)[0])
-    told = one_start(ROOT, "-X", "importtime")[1]
-    return {**found, "most of it": heaviest(told), "holds": told.splitlines()[0]}
+                seconds[name].append(one_start(pack)[0])
+    output = one_start(ROOT, "-X", "importtime")[1]
+    return {**seconds, "most of it": heaviest(output), "holds": output.splitlines()[0]}
 
 
-def heaviest(told: str, lines: int = 12) -> list[tuple[str, float]]:
+def heaviest(output: str, lines: int = 12) -> list[tuple[str, float]]:
     """The modules that took longest by themselves since the pack began, in milliseconds under ``-X importtime``."""
     rows = [
-        line.split("|") for line in told.partition("the pack begins")[2].splitlines() if line.startswith("import time:")
+        line.split("|")
+        for line in output.partition("the pack begins")[2].splitlines()
+        if line.startswith("import time:")
     ]
     own = [(name.strip(), int(own.removeprefix("import time:")) / 1e3) for own, _, name in rows]
     return sorted(own, key=lambda row: -row[1])[:lines]
@@ -214,7 +216,7 @@ def main() -> None:
     print(table(("files", "ms", "lowest", "highest"), rows))
     finish(
         "load",
-        {"start, ms": begun, "reading, s": {name: t.told() for name, t in times.items()}},
+        {"start, ms": begun, "reading, s": {name: t.as_row() for name, t in times.items()}},
         threads=chosen.threads,
         rounds=chosen.rounds,
         bytes_of_a_file=4 * sdxl_adapter(0).parameters,

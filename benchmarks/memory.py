@@ -66,9 +66,9 @@ def tensor_peak(train: Callable[[], object]) -> float:
     """The most bytes of tensors that a training holds at once, beyond those that were there before."""
     with torch.inference_mode(), torch.profiler.profile(profile_memory=True) as profile:
         train()
-    told = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]  # type: ignore[union-attr]
+    events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]  # type: ignore[union-attr]
     now = peak = 0
-    for event in sorted(told, key=lambda e: e.start_ns()):
+    for event in sorted(events, key=lambda e: e.start_ns()):
         now += event.nbytes()
         peak = max(peak, now)
     return peak
@@ -106,8 +106,8 @@ def run_one(row: str, steps: int, size: int, *, tensors: bool) -> dict[str, floa
         train()
     seconds = time.monotonic() - began
     # Afterwards: what an earlier pass leaves with the allocator would count as there before the training.
-    found = {"base": base, "grew": watch.peak - watch.before, **explain()}
-    return {**{name: value / 1e6 for name, value in found.items()}, "seconds": seconds}
+    measured = {"base": base, "grew": watch.peak - watch.before, **explain()}
+    return {**{name: value / 1e6 for name, value in measured.items()}, "seconds": seconds}
 
 
 def _ours(
@@ -169,14 +169,14 @@ def _comfyui(row: str, model: object, latent: torch.Tensor, text: torch.Tensor, 
 
     algorithm, checkpointing = COMFYUI[row]
     names = {"LoKr": "LoKr", "LoRA": "LoRA"}
-    told = {
+    inputs = {
         "model": model, "batch_size": 1, "steps": steps, "grad_accumulation_steps": 1, "learning_rate": 5e-4, "rank": 8,
         "optimizer": "AdamW", "loss_function": "MSE", "seed": 0, "training_dtype": "fp32", "lora_dtype": "fp32",
         "quantized_backward": False, "algorithm": names[algorithm], "gradient_checkpointing": checkpointing,
         "checkpoint_depth": 2, "offloading": False, "existing_lora": "[None]", "bucket_mode": False, "bypass_mode": True,
     }  # fmt: skip
     lists = {"latents": [{"samples": latent}], "positive": [[[text, {}]]]}
-    return lambda: TrainLoraNode.execute(**{name: [value] for name, value in told.items()}, **lists)
+    return lambda: TrainLoraNode.execute(**{name: [value] for name, value in inputs.items()}, **lists)
 
 
 def _run(options: list[str]) -> dict[str, float]:
@@ -199,7 +199,7 @@ def main() -> None:
     if given.row:
         print(json.dumps(run_one(given.row, given.steps, given.size, tensors=given.tensors)))
         return
-    found: dict[str, dict[str, float] | str] = {}
+    results: dict[str, dict[str, float] | str] = {}
     for row in ROWS:
         options = [
             "--steps",
@@ -212,9 +212,9 @@ def main() -> None:
             row,
         ]
         try:
-            numbers = found[row] = {**_run(options), **_run([*options, "--tensors"])}
+            numbers = results[row] = {**_run(options), **_run([*options, "--tensors"])}
         except RuntimeError as error:
-            found[row] = str(error)
+            results[row] = str(error)
             print(f"{row:30}{error}")
             continue
         print(f"{row:30}" + "   ".join(f"{name} {value:8.1f}" for name, value in numbers.items()))
@@ -229,7 +229,7 @@ def main() -> None:
     }
     path = ROOT / "benchmarks" / "results" / f"memory-{machine()}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({**context, "results": found}, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.write_text(json.dumps({**context, "results": results}, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     print(f"written to {path.relative_to(ROOT)}")
 
 

@@ -129,7 +129,7 @@ def adders(model: Model, *, with_lycoris: bool = True) -> dict[str, Callable[[in
             [(sign, made[n], 1.0, None, None)], layers[n].weight, layers[n].key, intermediate_dtype=half
         )
 
-    found: dict[str, Callable[[int, float], object]] = {
+    field: dict[str, Callable[[int, float], object]] = {
         LIMIT: lambda n, sign: layers[n].weight.add_(0),
         BARE: lambda n, sign: kron.add_(layers[n].weight, layers[n].a, layers[n].b, sign),
         OURS: in_host_(our_patch),
@@ -137,8 +137,8 @@ def adders(model: Model, *, with_lycoris: bool = True) -> dict[str, Callable[[in
     }
     if with_lycoris:
         merged = [lycoris_module(layer) for layer in layers]
-        found[LYCORIS] = lambda n, sign: merged[n].merge_to(sign)
-    return found
+        field[LYCORIS] = lambda n, sign: merged[n].merge_to(sign)
+    return field
 
 
 def our_patch(layer: Layer) -> Any:
@@ -167,19 +167,19 @@ def lycoris_module(layer: Layer) -> Any:
 def in_place(model: Model, rounds: int) -> dict[str, Times]:
     """Everybody adds into the same memory, in turns."""
     dtype = model.layers[0].weight.dtype
-    found = adders(model)
+    field = adders(model)
     samples = model.of_each_shape()
     numbers = [model.layers.index(layer) for layer in samples]
     before = [layer.watched.clone() for layer in samples]
     deltas = [layer.oracle() for layer in samples]
-    for name, add in found.items():
+    for name, add in field.items():
         for layer, n, weight, delta in zip(samples, numbers, before, deltas, strict=True):
             add(n, 1.0)
             wanted = weight.double() + (delta if name != LIMIT else 0)
-            told = f"{name}, {NAMES[dtype]}, {tuple(layer.weight.shape)}"
-            require_close(told, layer.watched, wanted, TOLERANCE[dtype])
+            label = f"{name}, {NAMES[dtype]}, {tuple(layer.weight.shape)}"
+            require_close(label, layer.watched, wanted, TOLERANCE[dtype])
             add(n, -1.0)
-    contestants = {name: Contestant(add, len(model.layers)) for name, add in found.items()}
+    contestants = {name: Contestant(add, len(model.layers)) for name, add in field.items()}
     times = take_turns(contestants, rounds)
     left = sum(c.sign < 0 for name, c in contestants.items() if name != LIMIT)  # updates that were not taken back
     for layer, weight, delta in zip(samples, before, deltas, strict=True):
@@ -213,10 +213,10 @@ def whole_path(model: Model, rounds: int) -> dict[str, Times]:
         for layer in model.of_each_shape():
             wanted = layer.watched.double() + (layer.oracle() if name != FRAME else 0)
             merged = patcher.patch_weight_to_device(layer.key, cpu, return_weight=True)
-            told = f"{name}, whole path, {NAMES[dtype]}, {tuple(layer.weight.shape)}"
+            label = f"{name}, whole path, {NAMES[dtype]}, {tuple(layer.weight.shape)}"
             if merged.dtype != dtype:
-                raise SystemExit(f"{told}: the result is {merged.dtype}.")
-            require_close(told, layer.ends(merged), wanted, TOLERANCE[dtype])
+                raise SystemExit(f"{label}: the result is {merged.dtype}.")
+            require_close(label, layer.ends(merged), wanted, TOLERANCE[dtype])
 
     def load(patcher: Any) -> Callable[[], None]:
         def run() -> None:
@@ -231,11 +231,11 @@ def whole_path(model: Model, rounds: int) -> dict[str, Times]:
 def other_factors(rounds: int, layers: int) -> dict[str, dict[str, Times]]:
     """*In place*, float32, for other choices of factors."""
     shapes = {f"layer_{n}": (1280, 1280) for n in range(layers)}
-    found = {}
+    times = {}
     for factors in OTHERS:
-        found[f"{factors[0]} × {factors[1]}"] = in_place(Model(shapes, torch.float32, factors), rounds)
+        times[f"{factors[0]} × {factors[1]}"] = in_place(Model(shapes, torch.float32, factors), rounds)
         gc.collect()
-    return found
+    return times
 
 
 def rows(model: str, path: str, precision: str, times: Mapping[str, Times]) -> list[tuple[str, ...]]:
@@ -255,12 +255,12 @@ def rows(model: str, path: str, precision: str, times: Mapping[str, Times]) -> l
 def sample(shapes: Mapping[str, Shape], of_each: int) -> dict[str, Shape]:
     """The first layers of each shape."""
     taken: dict[Shape, int] = {}
-    found = {}
+    layers = {}
     for name, shape in shapes.items():
         taken[shape] = taken.get(shape, 0) + 1
         if taken[shape] <= of_each:
-            found[name] = shape
-    return found
+            layers[name] = shape
+    return layers
 
 
 def shapes_for(dtype: torch.dtype, every: int, flux_layers: int) -> dict[str, dict[str, Shape]]:
@@ -305,7 +305,7 @@ def main() -> None:
             measured[f"1280 × 1280 by {factors}", "in place", "fp32"] = times
     for (name, path, precision), times in measured.items():
         printed += rows(name, path, precision, times)
-        results[f"{name}, {path}, {precision}"] = {who: t.told() for who, t in times.items()}
+        results[f"{name}, {path}, {precision}"] = {who: t.as_row() for who, t in times.items()}
     print(table(("", "ms", "lowest", "highest", "/ limit or frame", "/ KronA"), printed))
     finish(
         "merge",

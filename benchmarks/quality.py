@@ -63,10 +63,10 @@ def run(trial: Trial) -> Row:
     """One row; of a training that fails, what it failed with."""
     assert _studio is not None
     try:
-        found = _studio.run(trial)
+        row = _studio.run(trial)
     except KronaError as error:
-        found = {**asdict(trial), "failed": str(error)}
-    return {**found, "recipe": trial.recipe(), "threads": torch.get_num_threads()}
+        row = {**asdict(trial), "failed": str(error)}
+    return {**row, "recipe": trial.recipe(), "threads": torch.get_num_threads()}
 
 
 def judged_by(folder: Path = WORLD) -> str:
@@ -89,11 +89,11 @@ def of_all_machines(folder: Path, judges: str) -> list[Row]:
     Machines' rows are worth the same: 39 trials that an Intel Xeon and an AMD EPYC both ran differ by 3e-5 at most in a
     cosine (docs/LOG.md).
     """
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("quality-*.json"))]
+    results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("quality-*.json"))]
     rows: list[Row] = []
-    for told in sorted(found, key=lambda told: len(told["trials"])):
-        if told["judged by"] == judges:
-            rows = joined([{"machine": told["machine"], **row} for row in told["trials"]], rows)
+    for result in sorted(results, key=lambda result: len(result["trials"])):
+        if result["judged by"] == judges:
+            rows = joined([{"machine": result["machine"], **row} for row in result["trials"]], rows)
     return rows
 
 
@@ -117,8 +117,8 @@ def measured(wanted: Sequence[Trial], workers: int) -> Iterator[Row]:
 
 def joined(rows: Sequence[Row], others: Sequence[Row]) -> list[Row]:
     """Rows of two sources, each trial once, in order."""
-    found = {(key(row), row["recipe"]): row for row in (*others, *rows)}
-    return sorted(found.values(), key=lambda row: (*map(str, key(row)), row["recipe"]))
+    by_recipe = {(key(row), row["recipe"]): row for row in (*others, *rows)}
+    return sorted(by_recipe.values(), key=lambda row: (*map(str, key(row)), row["recipe"]))
 
 
 def write(file: Path, judges: str, rows: Sequence[Row]) -> None:
@@ -144,14 +144,14 @@ def sums(rows: Sequence[Row]) -> dict[str, Any]:
             for part in PARTS
             for wanted in [trials(part, now)]
         },
-        "lines": [told for name in names if (told := line(now, name))],
+        "lines": [entry for name in names if (entry := line(now, name))],
     }
 
 
 def again(text: str, rows: Sequence[Row]) -> int:
     """Measure one row anew and compare it with the one in the file; the exit status."""
-    told = json.loads(text)
-    trial = Trial(**{field.name: told[field.name] for field in dataclasses.fields(Trial) if field.name in told})
+    settings = json.loads(text)
+    trial = Trial(**{field.name: settings[field.name] for field in dataclasses.fields(Trial) if field.name in settings})
     before = next((row for row in rows if key(row) == key(trial) and row["recipe"] == trial.recipe()), None)
     enter(before["threads"] if before else 1)
     row = run(trial)
@@ -177,19 +177,19 @@ def main() -> int:
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--again")
     parser.add_argument("--report", action="store_true")
-    told = parser.parse_args()
-    judges, file = judged_by(), told.results / f"quality-{machine()}.json"
+    options = parser.parse_args()
+    judges, file = judged_by(), options.results / f"quality-{machine()}.json"
     rows, began = rows_so_far(file, judges), time.monotonic()
-    if told.again:
-        return again(told.again, rows)
+    if options.again:
+        return again(options.again, rows)
     # So that workers end, and what is measured is written
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
-        for part in told.parts.split(",") if not told.report else ():
+        for part in options.parts.split(",") if not options.report else ():
             wanted = trials(part, current(rows))
             left, since = missing(wanted, rows), time.monotonic()
             say(f"{part}: {len(left)} of {len(wanted)} trials to run")
-            for number, row in enumerate(measured(left, told.workers) if left else (), 1):
+            for number, row in enumerate(measured(left, options.workers) if left else (), 1):
                 rows.append(row)
                 if number % EVERY == 0:
                     write(file, judges, rows)
@@ -197,7 +197,7 @@ def main() -> int:
                 say(
                     f"{part} {number} of {len(left)}, {(time.monotonic() - since) / number:.0f} s each: {key(row)}: {result}"
                 )
-                if told.minutes and time.monotonic() - began > 60 * told.minutes:
+                if options.minutes and time.monotonic() - began > 60 * options.minutes:
                     say("the time is up; the same command goes on")
                     return 0
     finally:

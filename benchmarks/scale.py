@@ -210,11 +210,11 @@ def measure(picture: Picture, rounds: int, points: int) -> dict[str, dict[int, T
         for size in curve.sizes[: points or None]:
             name = f"{curve.name}|{size}"
             contestants[name], repeats[name] = repeated(curve.make(size))
-    found: dict[str, dict[int, Times]] = {curve.name: {} for curve in picture.curves}
+    times_of: dict[str, dict[int, Times]] = {curve.name: {} for curve in picture.curves}
     for name, times in take_turns(contestants, rounds).items():
         curve, _, size = name.rpartition("|")
-        found[curve][int(size)] = Times(tuple(seconds / repeats[name] for seconds in times.seconds))
-    return found
+        times_of[curve][int(size)] = Times(tuple(seconds / repeats[name] for seconds in times.seconds))
+    return times_of
 
 
 def exponent(sizes: Sequence[float], seconds: Sequence[float]) -> tuple[float, float]:
@@ -225,17 +225,17 @@ def exponent(sizes: Sequence[float], seconds: Sequence[float]) -> tuple[float, f
     return slope, math.exp(my - slope * mx)
 
 
-def told(picture: Picture, found: Mapping[str, Mapping[int, Times]]) -> dict[str, Any]:
+def as_results(picture: Picture, times_of: Mapping[str, Mapping[int, Times]]) -> dict[str, Any]:
     """For the results' file."""
     curves = {}
     for curve in picture.curves:
-        points = {size: times.median for size, times in found[curve.name].items()}
+        points = {size: times.median for size, times in times_of[curve.name].items()}
         slope, factor = exponent(list(points), list(points.values()))
         curves[curve.name] = {
             "exponent": slope if curve.is_power else None,
             "formula": curve.formula,
             "factor": factor if curve.is_power else None,
-            "points": {str(size): times.told() for size, times in found[curve.name].items()},
+            "points": {str(size): times.as_row() for size, times in times_of[curve.name].items()},
         }
     return {"over": picture.over, "title": picture.title, "curves": curves}
 
@@ -243,8 +243,8 @@ def told(picture: Picture, found: Mapping[str, Mapping[int, Times]]) -> dict[str
 # ---------------------------------------------------------------------------------------------------------------------- drawing
 
 
-def draw(name: str, found: Mapping[str, Any], folder: Path) -> Path:
-    """One picture, from what `told` says.
+def draw(name: str, result: Mapping[str, Any], folder: Path) -> Path:
+    """One picture, from what `as_results` gives.
 
     Raises:
         SystemExit: It is too large a file for the repository.
@@ -259,7 +259,7 @@ def draw(name: str, found: Mapping[str, Any], folder: Path) -> Path:
     figure, axes = pyplot.subplots(figsize=(7.2, 4.2), dpi=110)
     ticks: set[int] = set()
     labels: list[tuple[float, str, str]] = []
-    for colour, (label, curve) in zip(COLOURS, found["curves"].items(), strict=False):
+    for colour, (label, curve) in zip(COLOURS, result["curves"].items(), strict=False):
         sizes = [int(size) for size in curve["points"]]
         medians = [point["median"] for point in curve["points"].values()]
         spread = [[m - p["low"] for m, p in zip(medians, curve["points"].values(), strict=True)],
@@ -278,9 +278,9 @@ def draw(name: str, found: Mapping[str, Any], folder: Path) -> Path:
     axes.set(
         xscale="log",
         yscale="log",
-        xlabel=found["over"],
+        xlabel=result["over"],
         ylabel="seconds (median, lowest to highest)",
-        title=found["title"],
+        title=result["title"],
     )
     axes.set_xticks(sorted(ticks))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda size, _: f"{size:g}"))
@@ -313,9 +313,9 @@ def main() -> None:
     rows = []
     for picture in pictures():
         with torch.inference_mode():
-            found = results[picture.name] = told(picture, measure(picture, given.rounds, given.points))
+            results_of = results[picture.name] = as_results(picture, measure(picture, given.rounds, given.points))
         for curve in picture.curves:
-            one = found["curves"][curve.name]
+            one = results_of["curves"][curve.name]
             medians = [point["median"] for point in one["points"].values()]
             formula = "" if curve.formula is None else f"{curve.formula:g}"
             slope = f"{one['exponent']:.2f}" if curve.is_power else ""
@@ -332,7 +332,7 @@ def main() -> None:
         if not given.points:
             folder = ROOT / given.pictures
             folder.mkdir(parents=True, exist_ok=True)
-            draw(picture.name, found, folder)
+            draw(picture.name, results_of, folder)
     print(table(("over", "work", "first, ms", "last, ms", "exponent", "formula"), rows))
     finish("scale", results, unit="seconds", threads=given.threads)
 

@@ -87,20 +87,20 @@ class Contest:
 
     def frozen(self, steps: int) -> object:
         """Forward and the gradient of the input, less than which no training does."""
-        examples, found = self._examples(), None
+        examples, gradient = self._examples(), None
         with self.backbone.ready():
             batch = self.backbone.collate(examples)
             sigma = torch.full((self.batch,), 1.0, device=self.backbone.device)
             for _ in range(steps):
                 x = batch.x0.clone().requires_grad_()
-                (found,) = torch.autograd.grad(self.backbone.predict(x, sigma, batch.conditions).square().mean(), x)
-        return found
+                (gradient,) = torch.autograd.grad(self.backbone.predict(x, sigma, batch.conditions).square().mean(), x)
+        return gradient
 
     def core(self, steps: int, *, bypass: bool, same_layers: bool = True) -> object:
         """ComfyUI's node."""
         from comfy_extras import nodes_train
 
-        told = {
+        inputs = {
             "model": self.model, "batch_size": self.batch, "steps": steps, "grad_accumulation_steps": 1, "learning_rate": 5e-4, "rank": 8,
             "optimizer": "AdamW", "loss_function": "MSE", "seed": 0, "lora_dtype": "fp32",
             "training_dtype": "fp32" if self.backbone.device.type == "cpu" else "bf16",
@@ -113,7 +113,7 @@ class Contest:
             if same_layers:
                 stack.enter_context(_only(self._names()))
                 stack.enter_context(_attending(self.model))
-            return nodes_train.TrainLoraNode.execute(**{name: [value] for name, value in told.items()}, **lists)
+            return nodes_train.TrainLoraNode.execute(**{name: [value] for name, value in inputs.items()}, **lists)
 
     def check(self) -> None:
         """One step's gradients by the trainer's own operation,
@@ -129,16 +129,16 @@ class Contest:
             torch.nn.init.normal_(layer.b, std=0.02, generator=torch.Generator().manual_seed(1))
         composed = {n: lambda x, y, _, layer=layer: y + kron.apply(layer.a, layer.b, x) for n, layer in layers.items()}
         factors = [p for layer in layers.values() for p in layer.parameters()]
-        found = []
+        losses = []
         for one in (layers, composed):
             with self.backbone.ready(), attached(self.backbone, one):
                 batch = self.backbone.collate(self._examples())
                 sigma = torch.full((self.batch,), 1.0, device=self.backbone.device)
                 loss = self.backbone.predict(batch.x0, sigma, batch.conditions).square().mean()
-                found.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, factors)]))
+                losses.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, factors)]))
         # Half precision rounds what lies between the factors, in each way at other places.
         tolerance = 1e-4 if self.backbone.device.type == "cpu" else 3e-2
-        require_close(f"the gradient of a batch of {self.batch}", *found, tolerance)
+        require_close(f"the gradient of a batch of {self.batch}", *losses, tolerance)
 
     def _names(self) -> set[str]:
         from krona_ops import select
@@ -191,7 +191,7 @@ def _only(names: set[str]) -> Iterator[None]:
 
 def measure(field: dict[str, Train], rounds: int, steps: int) -> dict[str, Times]:
     """Seconds per step: a training of ``1 + steps`` steps less one of a single step, in turns."""
-    found: dict[str, list[float]] = {name: [] for name in field}
+    durations: dict[str, list[float]] = {name: [] for name in field}
     for number in range(rounds + 1):
         for name, train in field.items():
             seconds = []
@@ -202,8 +202,8 @@ def measure(field: dict[str, Train], rounds: int, steps: int) -> dict[str, Times
                     torch.cuda.synchronize()
                 seconds.append(time.perf_counter() - began)
             if number:  # the first round warms up
-                found[name].append((seconds[1] - seconds[0]) / steps)
-    return {name: Times(tuple(values)) for name, values in found.items()}
+                durations[name].append((seconds[1] - seconds[0]) / steps)
+    return {name: Times(tuple(values)) for name, values in durations.items()}
 
 
 def peak(train: Callable[[], object], device: torch.device) -> float:
@@ -220,14 +220,14 @@ def peak(train: Callable[[], object], device: torch.device) -> float:
 
 def main() -> None:
     """Measure all batches, print, write."""
-    told = arguments(__doc__.partition("\n")[0], rounds=5, size=32, steps=3, sdxl=False, narrow=False)
-    host.start(cpu=not told.sdxl or told.narrow, its_attention=True)
+    options = arguments(__doc__.partition("\n")[0], rounds=5, size=32, steps=3, sdxl=False, narrow=False)
+    host.start(cpu=not options.sdxl or options.narrow, its_attention=True)
     logging.disable(logging.INFO)
     cells, rows = {}, []
     with torch.inference_mode():  # as a loader node runs
-        model = host.sdxl(told.narrow) if told.sdxl else host.small_sd15()
-    for batch in (1,) if told.sdxl else BATCHES:
-        contest = Contest(model, told.size, batch)
+        model = host.sdxl(options.narrow) if options.sdxl else host.small_sd15()
+    for batch in (1,) if options.sdxl else BATCHES:
+        contest = Contest(model, options.size, batch)
         contest.check()
         field: dict[str, Train] = {
             "frozen": contest.frozen,
@@ -235,13 +235,13 @@ def main() -> None:
             "core weight": lambda n, c=contest: c.core(n, bypass=False),
             "core bypass": lambda n, c=contest: c.core(n, bypass=True),
         }
-        if told.sdxl:
-            field["KronA, compiled"] = Contest(model, told.size, batch, compile=True).ours
+        if options.sdxl:
+            field["KronA, compiled"] = Contest(model, options.size, batch, compile=True).ours
         else:
             for name, mode in zip(CORE, (False, True), strict=True):
                 field[f"{name}, every layer"] = lambda n, c=contest, m=mode: c.core(n, bypass=m, same_layers=False)
         # Core's node computes batch² samples in each step: at 4 one of its steps takes as long as five of ours.
-        times = measure(field, told.rounds if batch <= 2 else max(1, told.rounds // 2), told.steps)
+        times = measure(field, options.rounds if batch <= 2 else max(1, options.rounds // 2), options.steps)
         peaks = {name: peak(lambda train=train: train(2), contest.backbone.device) for name, train in field.items()}
         frozen = times["frozen"].median
         for name in field:
@@ -253,12 +253,12 @@ def main() -> None:
             print(*rows[-1], sep="  ", flush=True)
         ratios = [a / b for a, b in zip(times["KronA"].seconds, times["frozen"].seconds, strict=True)]
         cells[f"batch {batch}"] = {
-            "seconds": {name: t.told() for name, t in times.items()}, "peak bytes": peaks, "base bytes": contest.base_bytes,
+            "seconds": {name: t.as_row() for name, t in times.items()}, "peak bytes": peaks, "base bytes": contest.base_bytes,
             "over frozen, median of each turn's ratio": median(ratios),
         }  # fmt: skip
     print("\n" + table(("step", "ms", "least", "most", "× frozen", "MB"), rows))
-    name = "step-sdxl-narrow" if told.narrow else "step-sdxl" if told.sdxl else "step"
-    finish(name, cells, threads=told.threads, rounds=told.rounds, size=told.size, steps=told.steps)
+    name = "step-sdxl-narrow" if options.narrow else "step-sdxl" if options.sdxl else "step"
+    finish(name, cells, threads=options.threads, rounds=options.rounds, size=options.size, steps=options.steps)
 
 
 if __name__ == "__main__":

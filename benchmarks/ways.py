@@ -142,14 +142,14 @@ def composed(x: Tensor, a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
 
 def ways(device: torch.device) -> dict[str, Way]:
     """All that the device can do."""
-    found: dict[str, Way] = {"each": each, "turned": Turned.apply, "wide": Wide.apply}
+    by_name: dict[str, Way] = {"each": each, "turned": Turned.apply, "wide": Wide.apply}
     if device.type == "cuda":
-        found["compiled"] = torch.compile(composed, dynamic=False)
+        by_name["compiled"] = torch.compile(composed, dynamic=False)
         if find_spec("triton"):
             from benchmarks.triton_kernels import Mixed
 
-            found["mixed"] = Mixed.apply
-    return found
+            by_name["mixed"] = Mixed.apply
+    return by_name
 
 
 def train(way: Way, leaves: tuple[Tensor, ...], weight: Tensor, dy: Tensor) -> tuple[Tensor, ...]:
@@ -158,7 +158,7 @@ def train(way: Way, leaves: tuple[Tensor, ...], weight: Tensor, dy: Tensor) -> t
     return (y, *torch.autograd.grad(y, leaves, dy))
 
 
-def check(found: dict[str, Way], leaves: tuple[Tensor, ...], weight: Tensor, dy: Tensor) -> None:
+def check(field: dict[str, Way], leaves: tuple[Tensor, ...], weight: Tensor, dy: Tensor) -> None:
     """Everybody's output and gradients against the dense formula in float64."""
     wide = tuple(t.detach().double().requires_grad_() for t in leaves)
     y = F.linear(wide[0], weight.double() + kron.materialise(*wide[1:]))
@@ -167,7 +167,7 @@ def check(found: dict[str, Way], leaves: tuple[Tensor, ...], weight: Tensor, dy:
     added = [len(dy) * other.shape[0] for other in (leaves[2], leaves[1])]
     eps = torch.finfo(dy.dtype).eps
     tolerances = [max(100 * eps, eps / 2 * n**0.5) if dy.dtype == torch.float32 else 4 * eps for n in (0, 0, *added)]
-    for name, way in found.items():
+    for name, way in field.items():
         answers = zip(("y", "dx", "dA", "dB"), train(way, leaves, weight, dy), expected, tolerances, strict=True)
         for what, one, other, tolerance in answers:
             require_close(f"{what} of {name}", one.detach(), other.detach(), tolerance)
@@ -175,8 +175,8 @@ def check(found: dict[str, Way], leaves: tuple[Tensor, ...], weight: Tensor, dy:
 
 def main() -> None:
     """Measure all shapes and factors, print, write."""
-    told = arguments(__doc__.partition("\n")[0], rounds=7, cpu=False)
-    device = torch.device("cuda" if torch.cuda.is_available() and not told.cpu else "cpu")
+    options = arguments(__doc__.partition("\n")[0], rounds=7, cpu=False)
+    device = torch.device("cuda" if torch.cuda.is_available() and not options.cpu else "cpu")
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     torch.manual_seed(0)
     rows, cells = [], {}
@@ -188,23 +188,25 @@ def main() -> None:
             dy = torch.randn(tokens, out, device=device, dtype=dtype)
             a = (torch.randn(sizes.out_a, sizes.in_a, device=device) / sizes.out_a).requires_grad_()
             b = (torch.randn(sizes.out_b, sizes.in_b, device=device) * 0.01).requires_grad_()
-            leaves, found = (x, a, b), ways(device)
-            check(found, leaves, weight, dy)
+            leaves, candidates = (x, a, b), ways(device)
+            check(candidates, leaves, weight, dy)
 
             def frozen(x: Tensor = x, dy: Tensor = dy, weight: Tensor = weight) -> object:
                 return torch.autograd.grad(F.linear(x, weight), x, dy)
 
             field: dict[str, Callable[[], object]] = {"frozen": frozen}
-            field |= {n: lambda w=way, at=leaves, m=weight, d=dy: train(w, at, m, d) for n, way in found.items()}
+            field |= {n: lambda w=way, at=leaves, m=weight, d=dy: train(w, at, m, d) for n, way in candidates.items()}
             wait = torch.cuda.synchronize if device.type == "cuda" else None
-            times = take_turns(field, told.rounds, warm_up=2, wait=wait)
+            times = take_turns(field, options.rounds, warm_up=2, wait=wait)
             key = f"{tokens} × {width} → {out}, {sizes.out_a} × {sizes.in_a}"
             frozen_time = times["frozen"].median
-            rows.append((key, f"{1e3 * frozen_time:.2f}", *(f"{times[n].median / frozen_time:.2f}" for n in found)))
+            rows.append(
+                (key, f"{1e3 * frozen_time:.2f}", *(f"{times[n].median / frozen_time:.2f}" for n in candidates))
+            )
             print(*rows[-1], sep="  ", flush=True)
-            cells[key] = {"seconds": {name: t.told() for name, t in times.items()}}
-    print("\n" + table(("layer", "frozen ms", *found), rows))
-    finish("ways", cells, threads=told.threads, rounds=told.rounds, dtype=str(dtype))
+            cells[key] = {"seconds": {name: t.as_row() for name, t in times.items()}}
+    print("\n" + table(("layer", "frozen ms", *candidates), rows))
+    finish("ways", cells, threads=options.threads, rounds=options.rounds, dtype=str(dtype))
 
 
 if __name__ == "__main__":

@@ -70,24 +70,24 @@ def judges() -> str:
     """What the judges get right on pictures of characters that nothing was trained on."""
     if not JUDGES.exists():
         return NOTHING
-    found = json.loads(read_header(JUDGES).metadata["right"])
+    right = json.loads(read_header(JUDGES).metadata["right"])
     return table(
-        ("judge", "right", "wrong"), [(name, f"{100 * v:.1f} %", f"{100 * (1 - v):.1f} %") for name, v in found.items()]
+        ("judge", "right", "wrong"), [(name, f"{100 * v:.1f} %", f"{100 * (1 - v):.1f} %") for name, v in right.items()]
     )
 
 
-def progress(told: Mapping[str, Any]) -> str:
+def progress(results: Mapping[str, Any]) -> str:
     """Which parts have run."""
-    rows = [(part, str(done), str(wanted)) for part, (done, wanted) in told["done"].items()]
-    machines = ", ".join(f"{count} on `{name}`" for name, count in told["machines"].items())
-    return f"Trials: {machines or 'none'}; model and judges `{told['judged by']}`.\n\n" + table(
+    rows = [(part, str(done), str(wanted)) for part, (done, wanted) in results["done"].items()]
+    machines = ", ".join(f"{count} on `{name}`" for name, count in results["machines"].items())
+    return f"Trials: {machines or 'none'}; model and judges `{results['judged by']}`.\n\n" + table(
         ("part", "trials run", "of"), rows
     )
 
 
-def headline(told: Mapping[str, Any]) -> str:
+def headline(results: Mapping[str, Any]) -> str:
     """The few numbers that are quoted."""
-    head = told["headline"]
+    head = results["headline"]
     words = {
         "subjects": "subjects",
         "subject_gain": "gain of the default settings, mean",
@@ -101,7 +101,7 @@ def headline(told: Mapping[str, Any]) -> str:
         "stability_krona": "share of the learning rates within 5 % of the best: KronA 64 × 4",
         "stability_lora": "the same: LoRA r4",
     }
-    return table(("", "value"), [(said, _plain(head.get(name), name)) for name, said in words.items()])
+    return table(("", "value"), [(label, _plain(head.get(name), name)) for name, label in words.items()])
 
 
 def _plain(value: Any, name: str) -> str:
@@ -114,46 +114,46 @@ def _plain(value: Any, name: str) -> str:
 
 def methods(rows: Sequence[Row], names: Sequence[str] = CORE) -> str:
     """Each contender at its best learning rate."""
-    lines = [told for name in names if (told := line(rows, name))]
+    lines = [sums for name in names if (sums := line(rows, name))]
     head = ("", "learning rate", "parameters", "likeness", "gain", "prompts", "agreement", "diversity", "drift", "score", "against 64x4", "stable", "spread", "seconds", "n")  # fmt: skip
     body = [
         (
-            told["contender"], f"{told['rate']:g}" + (" !" if told["is at the edge"] else ""), f"{told['parameters']:,}", with_interval(told["likeness"], told["likeness 95 %"]),
-            with_interval(told["gain"], told["gain 95 %"]), with_interval(told["prompt"], told["prompt 95 %"]), f"{told['agreement']:.2f}",
-            f"{told['diversity']:.3f}", f"{told['drift']:.2f}", f"{told['score']:.3f}", against(rows, told["contender"]), percent(told["stability"]),
-            "–" if told["spread"] is None else f"{told['spread']:.2f}",
-            f"{told['seconds']:.0f}", f"{told['subjects']} / {told['trials']}",
+            sums["contender"], f"{sums['rate']:g}" + (" !" if sums["is at the edge"] else ""), f"{sums['parameters']:,}", with_interval(sums["likeness"], sums["likeness 95 %"]),
+            with_interval(sums["gain"], sums["gain 95 %"]), with_interval(sums["prompt"], sums["prompt 95 %"]), f"{sums['agreement']:.2f}",
+            f"{sums['diversity']:.3f}", f"{sums['drift']:.2f}", f"{sums['score']:.3f}", against(rows, sums["contender"]), percent(sums["stability"]),
+            "–" if sums["spread"] is None else f"{sums['spread']:.2f}",
+            f"{sums['seconds']:.0f}", f"{sums['subjects']} / {sums['trials']}",
         )
-        for told in lines
+        for sums in lines
     ]  # fmt: skip
     return table(head, [*_reference_rows(rows), *body]) if lines else NOTHING
 
 
 def on_all_subjects(rows: Sequence[Row], names: Sequence[str]) -> list[str]:
     """Those whose best learning rate has been tried on every subject."""
-    return [name for name in names if (found := line(rows, name)) and found["subjects"] == COUNT]
+    return [name for name in names if (sums := line(rows, name)) and sums["subjects"] == COUNT]
 
 
 def sizes(rows: Sequence[Row]) -> str:
     """Sizes between the others, as far as they have run; a few subjects alone would be compared with other subjects."""
-    told = on_all_subjects(rows, BETWEEN)
-    return methods(rows, (PAPER, *told)) if told else NOTHING
+    names = on_all_subjects(rows, BETWEEN)
+    return methods(rows, (PAPER, *names)) if names else NOTHING
 
 
 def confirmed(rows: Sequence[Row]) -> str:
     """The most promising ideas on all subjects and seeds, as far as they have run there."""
-    told = on_all_subjects(rows, PROMISING)
-    return methods(rows, (PAPER, *told, "lora 4", "lora 16")) if told else NOTHING
+    names = on_all_subjects(rows, PROMISING)
+    return methods(rows, (PAPER, *names, "lora 4", "lora 16")) if names else NOTHING
 
 
 def against(rows: Sequence[Row], name: str) -> str:
     """The paired difference in score to 64 × 4, with its interval."""
-    found = difference(rows, name, PAPER) if name != PAPER else None
-    return "" if found is None else with_interval(*found, "+.3f")
+    ratio = difference(rows, name, PAPER) if name != PAPER else None
+    return "" if ratio is None else with_interval(*ratio, "+.3f")
 
 
 def _reference_rows(rows: Sequence[Row]) -> list[tuple[str, ...]]:
-    found = []
+    lines = []
     for name in ("base", "real"):
         own = [row for row in rows if row["contender"] == name]
         if own:
@@ -161,7 +161,7 @@ def _reference_rows(rows: Sequence[Row]) -> list[tuple[str, ...]]:
                 key: float(np.mean([row[key] for row in own]))
                 for key in ("likeness", "prompt", "agreement", "diversity")
             }
-            found.append(
+            lines.append(
                 (
                     f"*{name}*",
                     "",
@@ -175,7 +175,7 @@ def _reference_rows(rows: Sequence[Row]) -> list[tuple[str, ...]]:
                     str(len(own)),
                 )
             )
-    return found
+    return lines
 
 
 def everyone(rows: Sequence[Row]) -> str:
@@ -196,9 +196,9 @@ def rates(rows: Sequence[Row]) -> str:
     """Score by learning rate: the paper's Figure 16 as numbers."""
     body = []
     for name in CORE:
-        found = scores(rows, name)
-        if found:
-            tried = (f"{found[r]:.2f}" if r in found else "" for r in (*RATES, *BEYOND))
+        by_rate = scores(rows, name)
+        if by_rate:
+            tried = (f"{by_rate[r]:.2f}" if r in by_rate else "" for r in (*RATES, *BEYOND))
             body.append((name, *tried, percent(stability(rows, name))))
     return table(("score at", *(f"{r:g}" for r in (*RATES, *BEYOND)), "within 5 %"), body) if body else NOTHING
 
@@ -222,25 +222,25 @@ def grid(rows: Sequence[Row], layout: str = "") -> tuple[dict[tuple[int, int], d
     subjects = set.intersection(*(set(tried) for tried in own.values()))
     if not subjects:
         return {}, 0
-    found = {}
+    best = {}
     for sides, tried in own.items():
         cell = [tried[subject] for subject in sorted(subjects)]
-        found[sides] = {
+        best[sides] = {
             "gain": float(np.mean([references.gain(r) for r in cell])),
             "prompt": float(np.mean([r["prompt"] for r in cell])),
             "score": float(np.mean([references.score(r) for r in cell])),
             "parameters": cell[0]["parameters"],
         }
-    return found, len(subjects)
+    return best, len(subjects)
 
 
 def factors(rows: Sequence[Row], layout: str = "") -> str:
     """Parameters (the paper's Table 6) and score (its Figure 15) by factors."""
-    found, subjects = grid(rows, layout)
-    if not found:
+    best, subjects = grid(rows, layout)
+    if not best:
         return NOTHING
     body = [
-        (f"out {a}", *(f"{found[a, b]['score']:.2f} ({found[a, b]['parameters'] / 1000:.1f}k)" for b in SIDES))
+        (f"out {a}", *(f"{best[a, b]['score']:.2f} ({best[a, b]['parameters'] / 1000:.1f}k)" for b in SIDES))
         for a in SIDES
     ]
     return f"Subjects: {subjects}.\n\n" + table(("score (parameters)", *(f"in {b}" for b in SIDES)), body)
@@ -278,14 +278,14 @@ def picture(about: str, name: str, is_there: bool) -> str:
     return f"![{about}](images/{name}.png)" if is_there else NOTHING
 
 
-def sections(told: Mapping[str, Any]) -> dict[str, Callable[[], str]]:
+def sections(results: Mapping[str, Any]) -> dict[str, Callable[[], str]]:
     """The page's tables by name."""
-    rows = current(told["trials"])
+    rows = current(results["trials"])
     few = among_few(rows)
     return {
         "judges": judges,
-        "progress": lambda: progress(told),
-        "headline": lambda: headline(told),
+        "progress": lambda: progress(results),
+        "headline": lambda: headline(results),
         "methods": lambda: methods(rows),
         "sizes": lambda: sizes(rows),
         "subjects": lambda: everyone(rows),
@@ -317,11 +317,11 @@ IN_THE_README = {
 """Contenders that the README shows."""
 
 
-def in_short(told: Mapping[str, Any]) -> str:
+def in_short(results: Mapping[str, Any]) -> str:
     """What the README says: size, quality and seconds, without intervals."""
-    rows = current(told["trials"])
+    rows = current(results["trials"])
     lines = {name: own for name in IN_THE_README if (own := line(rows, name))}
-    head = told["headline"]
+    head = results["headline"]
     if not lines or head.get("subject_gain") is None:
         return NOTHING
     files = {PAPER: file_for_sdxl(_kron, "lokr"), **{f"lora {n}": file_for_sdxl(_low_rank(n), "lora") for n in (1, 4)}}
@@ -334,13 +334,13 @@ def in_short(told: Mapping[str, Any]) -> str:
     ]  # fmt: skip
     columns = ("adapter", "parameters", "of the gap closed", "prompts followed", "seconds", "file for SDXL")
     subjects, trials = ({own[key] for own in lines.values()} for key in ("subjects", "trials"))
-    said = (
+    sentences = (
         f"<sub>`make bench-quality`: four pictures, 500 steps, each at its best learning rate; means of {_only(subjects)} subjects and {_only(trials) // _only(subjects)} seeds in "
         "[a small world of our own](docs/quality.md), where the intervals are; seconds on one CPU core. The gap is between what the base model draws and real pictures of the subject; "
         f"the default settings close {percent(head['subject_gain'])} of it ({percent(head['subject_gain_least'])} for the worst subject). Files are those the pack saves for SDXL's 560 "
         "attention layers, 5 to 16 times as wide, so sizes compare differently there. Nothing of this has been measured on a GPU or a large model yet.</sub>"
     )
-    return f"{table(columns, body)}\n\n{said}"
+    return f"{table(columns, body)}\n\n{sentences}"
 
 
 def _only(values: set[int]) -> int:
@@ -381,13 +381,13 @@ def read_results(folder: Path = RESULTS) -> Mapping[str, Any]:
     return {"trials": rows, "judged by": judges, "machines": dict(machines.most_common()), **sums(rows)}
 
 
-def make(text: str, told: Mapping[str, Any]) -> str:
+def make(text: str, results: Mapping[str, Any]) -> str:
     """The page with its tables made anew.
 
     Raises:
         ValueError: Page and script do not have the same tables.
     """
-    made = sections(told)
+    made = sections(results)
     unknown = set(re.findall(r"<!-- quality: (\w+) -->", text)) ^ made.keys()
     if unknown:
         raise ValueError(
@@ -405,10 +405,10 @@ def put(text: str, name: str, what: str) -> str:
     return text[:start] + f"\n\n{what}\n\n" + text[text.index(end, start) :]
 
 
-def _bars(told: Mapping[str, Any], name: str) -> list[list[float]] | None:
+def _bars(sums: Mapping[str, Any], name: str) -> list[list[float]] | None:
     """How far the interval reaches down and up from the mean, as matplotlib takes it."""
-    reach = told[f"{name} 95 %"]
-    return reach and [[max(0.0, told[name] - reach[0])], [max(0.0, reach[1] - told[name])]]
+    reach = sums[f"{name} 95 %"]
+    return reach and [[max(0.0, sums[name] - reach[0])], [max(0.0, reach[1] - sums[name])]]
 
 
 def look(name: str) -> dict[str, Any]:
@@ -436,13 +436,13 @@ def plots(rows: Sequence[Row], folder: Path = IMAGES) -> None:
 
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(13, 4.8), constrained_layout=True)
     for name in CORE:
-        found = scores(rows, name)
-        if found:
-            left.plot(list(found), list(found.values()), label=name, **look(name))
-        if told := line(rows, name):
+        points = scores(rows, name)
+        if points:
+            left.plot(list(points), list(points.values()), label=name, **look(name))
+        if sums := line(rows, name):
             right.errorbar(
-                told["gain"], told["prompt"], capsize=2, label=name, **look(name),
-                xerr=_bars(told, "gain"), yerr=_bars(told, "prompt"),
+                sums["gain"], sums["prompt"], capsize=2, label=name, **look(name),
+                xerr=_bars(sums, "gain"), yerr=_bars(sums, "prompt"),
             )  # fmt: skip
     left.set(xscale="log", xlabel="learning rate", ylabel="score", title="Score by learning rate, mean over subjects")
     right.set(
@@ -454,11 +454,11 @@ def plots(rows: Sequence[Row], folder: Path = IMAGES) -> None:
     figure.savefig(folder / "quality-rates.png", dpi=90)
     pyplot.close(figure)
 
-    found, _ = grid(rows)
-    if found:
+    cells, _ = grid(rows)
+    if cells:
         figure, axes = pyplot.subplots(1, 3, figsize=(13, 4.2), constrained_layout=True)
         for axis, what in zip(axes, ("gain", "prompt", "score"), strict=True):
-            values = np.array([[found[a, b][what] for b in SIDES] for a in SIDES])
+            values = np.array([[cells[a, b][what] for b in SIDES] for a in SIDES])
             axis.imshow(values, cmap="viridis", vmin=0, vmax=1)
             for y, x in np.ndindex(values.shape):
                 axis.text(
@@ -485,11 +485,11 @@ def plots(rows: Sequence[Row], folder: Path = IMAGES) -> None:
 
 def main() -> None:
     """Write the page and its plots anew."""
-    told = read_results()
-    DOCUMENT.write_text(make(DOCUMENT.read_text(encoding="utf-8"), told), encoding="utf-8")
-    README.write_text(put(README.read_text(encoding="utf-8"), "short", in_short(told)), encoding="utf-8")
-    if told["trials"]:
-        plots(current(told["trials"]))
+    results = read_results()
+    DOCUMENT.write_text(make(DOCUMENT.read_text(encoding="utf-8"), results), encoding="utf-8")
+    README.write_text(put(README.read_text(encoding="utf-8"), "short", in_short(results)), encoding="utf-8")
+    if results["trials"]:
+        plots(current(results["trials"]))
     sys.stdout.write(f"wrote {DOCUMENT.relative_to(PACK)}\n")
 
 

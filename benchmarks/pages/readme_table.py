@@ -43,15 +43,15 @@ class Judged:
 def read(folder: Path = RESULTS) -> list[Judged]:
     """What the benchmarks wrote, in the order of the files' names;
     of blends, memory and quality nothing is claimed here."""
-    found = []
+    judged = []
     for path in sorted(folder.glob("*.json")):
-        told = json.loads(path.read_text(encoding="utf-8"))
-        rows = judge(told.get("benchmark", ""), told.get("results") or {})
+        recorded = json.loads(path.read_text(encoding="utf-8"))
+        rows = judge(recorded.get("benchmark", ""), recorded.get("results") or {})
         if rows:
             claims = tuple(row for row in rows if isinstance(row, Claim))
             measured = tuple(row for row in rows if isinstance(row, Measurement))
-            found.append(Judged(told["benchmark"], told["commit"], told["machine"], claims, measured))
-    return found
+            judged.append(Judged(recorded["benchmark"], recorded["commit"], recorded["machine"], claims, measured))
+    return judged
 
 
 def verdict(results: Iterable[Judged]) -> str:
@@ -93,22 +93,22 @@ def _markdown(head: Sequence[str], rows: Iterable[Sequence[str]], words: int) ->
 
 
 def _claims(results: Iterable[Judged], machines: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    found: dict[tuple[str, str, str], dict[str, str]] = {}
+    cells: dict[tuple[str, str, str], dict[str, str]] = {}
     for judged in results:
         for claim in judged.claims:
             key = _link(judged), claim.name, f"{claim.wanted} {_number(claim.bar)}"
-            told = _number(claim.value, unlike=claim.bar)
-            found.setdefault(key, {})[judged.machine] = told if claim.holds else f"**{told} missed**"
-    return _by_machine(found, machines)
+            value = _number(claim.value, unlike=claim.bar)
+            cells.setdefault(key, {})[judged.machine] = value if claim.holds else f"**{value} missed**"
+    return _by_machine(cells, machines)
 
 
 def _measurements(results: Iterable[Judged], machines: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    found: dict[tuple[str, str, str], dict[str, str]] = {}
+    cells: dict[tuple[str, str, str], dict[str, str]] = {}
     for judged in results:
         for one in judged.measured:
-            told = f"{_number(one.value)} ({_number(one.limit)})"
-            found.setdefault((_link(judged), one.name, one.limited_by), {})[judged.machine] = told
-    return _by_machine(found, machines)
+            value = f"{_number(one.value)} ({_number(one.limit)})"
+            cells.setdefault((_link(judged), one.name, one.limited_by), {})[judged.machine] = value
+    return _by_machine(cells, machines)
 
 
 def _link(judged: Judged) -> str:
@@ -117,22 +117,22 @@ def _link(judged: Judged) -> str:
 
 
 def _by_machine(
-    found: Mapping[tuple[str, str, str], Mapping[str, str]], machines: Sequence[str]
+    cells: Mapping[tuple[str, str, str], Mapping[str, str]], machines: Sequence[str]
 ) -> Iterator[tuple[str, ...]]:
-    for key, told in sorted(found.items(), key=lambda item: item[0][0]):
-        yield *key, *(told.get(machine, "") for machine in machines)
+    for key, values in sorted(cells.items(), key=lambda item: item[0][0]):
+        yield *key, *(values.get(machine, "") for machine in machines)
 
 
 def _commits(results: Iterable[Judged]) -> str:
     """Which benchmarks were measured at which commit, machine by machine."""
-    found: dict[str, dict[str, list[str]]] = {}
+    commits_of: dict[str, dict[str, list[str]]] = {}
     for judged in results:
-        found.setdefault(judged.machine, {}).setdefault(judged.commit, []).append(judged.benchmark)
-    told = (
+        commits_of.setdefault(judged.machine, {}).setdefault(judged.commit, []).append(judged.benchmark)
+    sentences = (
         f"`{machine}`: " + ", ".join(f"{', '.join(names)} at `{commit}`" for commit, names in commits.items())
-        for machine, commits in sorted(found.items())
+        for machine, commits in sorted(commits_of.items())
     )
-    return "Measured on " + "; ".join(told) + "."
+    return "Measured on " + "; ".join(sentences) + "."
 
 
 def _number(value: float, unlike: float | None = None) -> str:

@@ -47,18 +47,18 @@ def make(text: str, results: Sequence[Mapping[str, Any]]) -> str:
     _, end, after = rest.partition(END)
     if not (begin and end):
         raise ValueError(f"docs/reliability.md has no {BEGIN} … {END}.")
-    tables = "\n\n".join(_of_machine(told) for told in results) or "Nothing has been tried yet: `make test-slow`."
+    tables = "\n\n".join(_of_machine(result) for result in results) or "Nothing has been tried yet: `make test-slow`."
     return f"{before}{begin}\n\n{tables}\n\n{end}{after}"
 
 
-def _of_machine(told: Mapping[str, Any]) -> str:
-    rows = told["drivers"]
+def _of_machine(result: Mapping[str, Any]) -> str:
+    rows = result["drivers"]
     cases, violated = sum(row["cases"] for row in rows), sum(row["violated"] for row in rows)
     commits = ", ".join(f"`{commit}`" for commit in dict.fromkeys(c for row in rows for c in row["commits"]))
     lines = [
-        f"**{cases:,} cases, {_violations(violated)}.** Machine: {told['machine']}; Python {told['python']}, torch {told['versions']['torch']}; "
+        f"**{cases:,} cases, {_violations(violated)}.** Machine: {result['machine']}; Python {result['python']}, torch {result['versions']['torch']}; "
         f"commit {commits}; {_dates(rows)}; {_hours(sum(row['seconds'] for row in rows))}.",
-        f"Command: `{told['command']}`. A case is repeated with `python3 tools/host.py run -m proof --only DRIVER --seed SEED --case NUMBER`.",
+        f"Command: `{result['command']}`. A case is repeated with `python3 tools/host.py run -m proof --only DRIVER --seed SEED --case NUMBER`.",
     ]
     for part, words in PARTS.items():
         if of_part := [row for row in rows if row["part"] == part]:
@@ -75,11 +75,11 @@ def _of_driver(row: Mapping[str, Any]) -> str:
         "| --- | ---: |",
         *(f"| {_cell(fault)} | {count:,} |" for fault, count in row["faults"].items()),
     ]
-    found = [
+    lines = [
         f"- Violated in case {v['number']} ({_cell(v['fault'])}): {_cell('; '.join(v['texts']))[:300]}"
         for v in row["violations"]
     ]
-    return "\n".join([head, "", *table, *(["", *found] if found else [])])
+    return "\n".join([head, "", *table, *(["", *lines] if lines else [])])
 
 
 def _violations(count: int) -> str:

@@ -112,9 +112,9 @@ def measured(results: Sequence[Mapping[str, Any]]) -> str:
     if not results:
         return "Nothing has been measured yet: run `python3 tools/host.py run benchmarks/scale.py`."
     parts = []
-    for told in results:
+    for result in results:
         rows = []
-        for picture in told["results"].values():
+        for picture in result["results"].values():
             for name, curve in picture["curves"].items():
                 points = [(int(at), point["median"]) for at, point in curve["points"].items()]
                 ends = f"{points[0][0]:,} to {points[-1][0]:,} {picture['over'].split(',')[0]}"
@@ -122,7 +122,7 @@ def measured(results: Sequence[Mapping[str, Any]]) -> str:
                 slope = "" if curve["exponent"] is None else f"{curve['exponent']:.2f}"
                 rows.append((name, ends, times, slope, "" if curve["formula"] is None else f"{curve['formula']:g}"))
         head = ("work", "what grows", "median time", "exponent measured", "by formula")
-        where = f"On `{told['machine']}`, {told['threads']} threads, float32, commit `{told['commit']}`:"
+        where = f"On `{result['machine']}`, {result['threads']} threads, float32, commit `{result['commit']}`:"
         parts.append(f"{where}\n\n{table(head, rows)}")
     drawn = results[-1]["results"]
     pictures = [f"![Time over {picture['over']}](images/scaling-{name}.png)" for name, picture in drawn.items()]
@@ -165,7 +165,7 @@ def adapters() -> str:
     rows = []
     for name, shapes in adapted().items():
         for kind, numbers in kinds(shapes).items():
-            told = (
+            sizes = (
                 f"{numbers:,}",
                 size(2 * numbers),
                 size(4 * numbers),
@@ -173,7 +173,7 @@ def adapters() -> str:
                 size(8 * numbers),
                 size(16 * numbers),
             )
-            rows.append((f"{name}, {kind}", *told))
+            rows.append((f"{name}, {kind}", *sizes))
     head = (
         "adapter",
         "parameters",
@@ -269,13 +269,13 @@ def devices() -> str:
 def extended(results: Sequence[Mapping[str, Any]]) -> str:
     """Merging into whole models, at the rate that the widest measured layer was merged with."""
     rows = []
-    for told in results:
-        curve = next(c for name, c in told["results"]["width"]["curves"].items() if name.startswith("merge"))
+    for result in results:
+        curve = next(c for name, c in result["results"]["width"]["curves"].items() if name.startswith("merge"))
         width, point = max(((int(at), point["median"]) for at, point in curve["points"].items()))
         rate = 2 * 4 * width**2 / point
         seconds = [8 * sum(out * in_ for out, in_ in shapes.values()) / rate for shapes in adapted().values()]
         rows.append(
-            (f"`{told['machine']}`, {told['threads']} threads", f"{rate / 1e9:.1f} GB/s", *map(duration, seconds))
+            (f"`{result['machine']}`, {result['threads']} threads", f"{rate / 1e9:.1f} GB/s", *map(duration, seconds))
         )
     return table(("machine", "measured rate", *adapted()), rows) if rows else "Nothing has been measured yet."
 

@@ -39,12 +39,12 @@ def encode(
     vae: Any, pictures: NDArray[np.uint8], batch: int = 64, say: Callable[[str], None] = lambda line: None
 ) -> Tensor:
     """Latent means ``(N, 32, H/8, W/8)``."""
-    found = []
+    latents = []
     for start in range(0, len(pictures), batch):
-        found.append(vae.encode(pixels(pictures[start : start + batch])))
+        latents.append(vae.encode(pixels(pictures[start : start + batch])))
         if start // batch % 50 == 49:
             say(f"{start + batch} of {len(pictures)} pictures encoded")
-    return torch.cat(found).contiguous()
+    return torch.cat(latents).contiguous()
 
 
 @torch.no_grad()

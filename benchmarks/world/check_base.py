@@ -29,11 +29,11 @@ from krona_train.evaluation.small_world import FILE as JUDGES  # noqa: E402
 from krona_train.evaluation.small_world import Attributes, SmallWorldJudge  # noqa: E402
 
 
-def accuracy(judge: Attributes, pictures: np.ndarray, told: list) -> dict[str, float]:
+def accuracy(judge: Attributes, pictures: np.ndarray, shown: list) -> dict[str, float]:
     """Share of pictures that show what was asked for, by attribute."""
     with torch.no_grad():
         scores = judge(pixels(pictures))
-    truth = truths(told)
+    truth = truths(shown)
     return {name: float((scores[name].argmax(1) == truth[name]).float().mean()) for name in HEADS}
 
 
@@ -58,14 +58,14 @@ def main() -> None:
 
     with torch.inference_mode():
         model, clip, vae = world.load_world(chosen.base or world.FILE)
-    told = [held_out(4 * n) for n in range(chosen.count)]  # scenes that nothing was trained on
-    captions = [caption(each.scene, who(each.character.kind, each.character.paint)) for each in told]
+    shown = [held_out(4 * n) for n in range(chosen.count)]  # scenes that nothing was trained on
+    captions = [caption(each.scene, who(each.character.kind, each.character.paint)) for each in shown]
     pictures = draw(model, clip, vae, captions, list(range(chosen.count)), guidance=chosen.guidance)
     if chosen.sheet:
         Image.fromarray(sheet(pictures[:96])).save(chosen.sheet)
         say("\n".join(captions[:12]))
     if chosen.judges.exists():
-        for name, rate in accuracy(SmallWorldJudge(chosen.judges).attributes, pictures, told).items():
+        for name, rate in accuracy(SmallWorldJudge(chosen.judges).attributes, pictures, shown).items():
             say(f"{name}: {100 * rate:.1f} % as asked")
 
 

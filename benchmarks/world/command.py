@@ -29,8 +29,8 @@ def arguments(text: str, out: Path) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=out)
     parser.add_argument("--scale", type=float, default=1.0)
     parser.add_argument("--threads", type=int, default=0)
-    told = parser.parse_args()
-    if told.threads:
-        torch.set_num_threads(told.threads)
-    told.folder.mkdir(parents=True, exist_ok=True)
-    return told
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    options.folder.mkdir(parents=True, exist_ok=True)
+    return options

@@ -30,10 +30,12 @@ def draw(
     otherwise differently. Each picture's noise comes from its own seed,
     so it does not depend on which others are drawn with it.
     """
-    found = []
+    pictures = []
     for start in range(0, len(captions), batch):
-        found.append(_batch(model, clip, vae, captions[start : start + batch], seeds[start : start + batch], guidance))
-    return np.concatenate(found)
+        pictures.append(
+            _batch(model, clip, vae, captions[start : start + batch], seeds[start : start + batch], guidance)
+        )
+    return np.concatenate(pictures)
 
 
 @torch.inference_mode()
@@ -42,9 +44,9 @@ def _batch(
 ) -> NDArray[np.uint8]:
     import comfy.sample
 
-    told = {caption: clip.encode_from_tokens(clip.tokenize(caption)) for caption in {*captions, ""}}
-    positive = torch.cat([told[caption] for caption in captions])
-    negative = told[""].expand_as(positive)
+    conditions = {caption: clip.encode_from_tokens(clip.tokenize(caption)) for caption in {*captions, ""}}
+    positive = torch.cat([conditions[caption] for caption in captions])
+    negative = conditions[""].expand_as(positive)
     space = model.get_model_object("latent_format")
     shape = (space.latent_channels, *(SIDE // space.spacial_downscale_ratio,) * 2)
     noise = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])

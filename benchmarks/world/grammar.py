@@ -55,8 +55,8 @@ def who(kind: Kind, paint: Paint | None) -> str:
 
 def vocabulary() -> tuple[str, ...]:
     """Every word that a caption can have, in alphabetical order; subjects' own words are not among them."""
-    told = [*PLACES.values(), *LIGHTS.values(), *ACCESSORIES.values(), "a an photo of"]
-    words = {word for text in told for word in text.split()}
+    phrases = [*PLACES.values(), *LIGHTS.values(), *ACCESSORIES.values(), "a an photo of"]
+    words = {word for text in phrases for word in text.split()}
     return tuple(sorted(words.union(get_args(Kind), get_args(Paint), get_args(Pose))))
 
 

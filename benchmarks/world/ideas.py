@@ -86,9 +86,9 @@ def by_gradient(layers: Layers, material: Material) -> None:
     targets = [t for t in select(material.backbone.weights(), material.config.adapter.targets) if t.name in layers]
     for name, gradient in gradients(material, targets).items():
         layer = layers[name]
-        found = nearest_kron(Matrix(Full(gradient)), tuple(layer.a.shape), layout=layer.layout).delta
+        nearest = nearest_kron(Matrix(Full(gradient)), tuple(layer.a.shape), layout=layer.layout).delta
         with torch.no_grad():
-            layer.a.copy_(_as_long(found.a.dense(), layer.a))
+            layer.a.copy_(_as_long(nearest.a.dense(), layer.a))
 
 
 def _as_long(a: Tensor, like: Tensor) -> Tensor:
@@ -125,10 +125,10 @@ def by_budget(material: Material) -> Trained:
     backbone, config = material.backbone, material.config
     with backbone.ready():
         targets = select(backbone.weights(), config.adapter.targets)
-        found = gradients(material, targets)
+        gradient_of = gradients(material, targets)
     budget = sum(target.sizes.parameters for target in targets)
     chosen = forms_within(
-        Adapter({name: Matrix(Full(gradient)) for name, gradient in found.items()}), parameters=budget
+        Adapter({name: Matrix(Full(gradient)) for name, gradient in gradient_of.items()}), parameters=budget
     )
     factors = {name: form.factors for name, form in chosen.items() if isinstance(form, KronForm)}
     adapter = fit(backbone, material.items, replace(config, adapter=replace(config.adapter, targets=_rules(factors))))

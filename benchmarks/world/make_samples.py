@@ -24,13 +24,13 @@ SAMPLES = {"robot": Subject(0), "bird": Subject(4)}
 
 def write(folder: Path) -> list[Path]:
     """All pictures."""
-    found = []
+    paths = []
     for name, subject in SAMPLES.items():
         (folder / name).mkdir(parents=True, exist_ok=True)
         for n, picture in enumerate(subject.training_pictures(), 1):
-            found.append(folder / name / f"{n}.png")
-            Image.fromarray(picture).save(found[-1], optimize=True)
-    return found
+            paths.append(folder / name / f"{n}.png")
+            Image.fromarray(picture).save(paths[-1], optimize=True)
+    return paths
 
 
 if __name__ == "__main__":

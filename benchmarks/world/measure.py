@@ -30,11 +30,11 @@ class Judges(SmallWorldJudge):
     def accuracy(self, pictures: Pictures, scenes: Sequence[Scene]) -> dict[str, float]:
         """Share of pictures that show what was asked for, by attribute of the scene."""
         scores = self.attributes(pixels(pictures))
-        found = {}
+        shares = {}
         for name in ("pose", "accessory", "background", "light"):
             truth = torch.tensor([self.heads[name].index(getattr(scene, name)) for scene in scenes])
-            found[name] = float((scores[name].argmax(1) == truth).float().mean())
-        return found
+            shares[name] = float((scores[name].argmax(1) == truth).float().mean())
+        return shares
 
     def is_kind(self, pictures: Pictures, kind: str) -> float:
         """Share of pictures that show a member of this class."""
@@ -44,11 +44,11 @@ class Judges(SmallWorldJudge):
 
     def agreement(self, pictures: Pictures, captions: Sequence[str]) -> float:
         """Mean cosine of each picture and its caption: the paper's CLIP-T. A subject's own word says nothing."""
-        seen, said = (
+        seen, asked = (
             self.image_text.pictures(pixels(pictures)),
             self.image_text.captions(spelled(captions, self.vocabulary)),
         )
-        return float((seen * said).sum(1).mean())
+        return float((seen * asked).sum(1).mean())
 
     def diversity(self, pictures: Pictures, each: int) -> float:
         """How much pictures of one prompt differ: mean of ``1 − cosine`` of the trunk's features over pairs,

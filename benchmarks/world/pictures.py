@@ -23,7 +23,7 @@ TOLD = 0.8
 
 
 @dataclass(frozen=True)
-class Told:
+class Shot:
     """One picture: who, where, and what is said about it."""
 
     number: int
@@ -37,35 +37,35 @@ class Told:
         return character(self.number)
 
 
-def for_training(n: int) -> Told:
+def for_training(n: int) -> Shot:
     """The n-th picture that the base model is trained on: a character of its own, even numbers alone."""
-    return _told(n, 2 * n, 30)
+    return _shot(n, 2 * n, 30)
 
 
-def for_judges(n: int, views: int = 8) -> Told:
+def for_judges(n: int, views: int = 8) -> Shot:
     """The n-th picture that the judges are trained on: odd numbers, each in several scenes."""
-    return _told(n, 2 * (n // views) + 1, 31)
+    return _shot(n, 2 * (n // views) + 1, 31)
 
 
-def held_out(n: int) -> Told:
+def held_out(n: int) -> Shot:
     """The n-th picture that nothing is trained on, of characters that nothing is trained on either."""
-    return _told(n, 900_000 + n // 4, 32)
+    return _shot(n, 900_000 + n // 4, 32)
 
 
-def _told(n: int, number: int, stream: int) -> Told:
+def _shot(n: int, number: int, stream: int) -> Shot:
     rng = np.random.default_rng([20_28, stream, n])
     someone, scene = character(number), draw_scene(rng)
     paint = someone.paint if rng.uniform() < TOLD else None
-    return Told(number, scene, caption(scene, who(someone.kind, paint)), int(rng.integers(2**31)))
+    return Shot(number, scene, caption(scene, who(someone.kind, paint)), int(rng.integers(2**31)))
 
 
-def picture(told: Told) -> NDArray[np.uint8]:
+def picture(shot: Shot) -> NDArray[np.uint8]:
     """``(SIDE, SIDE, 3)``."""
-    return render(told.character, told.scene, told.seed)
+    return render(shot.character, shot.scene, shot.seed)
 
 
 def rendered(
-    file: Path, choose: Callable[[int], Told], count: int, say: Callable[[str], None] = lambda line: None
+    file: Path, choose: Callable[[int], Shot], count: int, say: Callable[[str], None] = lambda line: None
 ) -> NDArray[np.uint8]:
     """The first ``count`` pictures of a choice as ``(count, SIDE, SIDE, 3)``, mapped from a file;
     what is missing there is rendered.
@@ -91,5 +91,5 @@ def rendered(
     return np.memmap(file, np.uint8, "r", shape=(count, SIDE, SIDE, 3))
 
 
-def _chunk(choose: Callable[[int], Told], start: int) -> bytes:
+def _chunk(choose: Callable[[int], Shot], start: int) -> bytes:
     return b"".join(picture(choose(n)).tobytes() for n in range(start, start + CHUNK))

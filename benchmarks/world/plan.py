@@ -74,10 +74,10 @@ def beyond(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, float]]:
     """Contenders and learning rates above the grid that are worth trying, those that have been tried too."""
     wanted = []
     for name in CORE:
-        found = scores(rows, name)
+        by_rate = scores(rows, name)
         for number, rate in enumerate(BEYOND):
             below = (*RATES, *BEYOND[:number])
-            if set(below) <= found.keys() and max(below, key=found.__getitem__) == below[-1]:
+            if set(below) <= by_rate.keys() and max(below, key=by_rate.__getitem__) == below[-1]:
                 wanted.append((name, rate))
     return wanted
 

@@ -146,10 +146,10 @@ class Base(nn.Module):
 def tokenized(world: Any, captions: list[str]) -> tuple[Tensor, Tensor]:
     """The tokens that occur ``(M,)``, and captions as places in them ``(N, 24)``; the last caption is empty."""
     tokenize = world.build_clip().tokenize
-    found = [[token for token, *_ in tokenize(caption)["l"][0]] for caption in [*captions, ""]]
-    ids = sorted({token for line in found for token in line})
+    tokens = [[token for token, *_ in tokenize(caption)["l"][0]] for caption in [*captions, ""]]
+    ids = sorted({token for line in tokens for token in line})
     place = {token: n for n, token in enumerate(ids)}
-    return torch.tensor(ids), torch.tensor([[place[token] for token in line] for line in found])
+    return torch.tensor(ids), torch.tensor([[place[token] for token in line] for line in tokens])
 
 
 def train_base(world: Any, vae: Any, folder: Path, scale: float) -> tuple[Base, Tensor]:
@@ -173,9 +173,9 @@ def train_base(world: Any, vae: Any, folder: Path, scale: float) -> tuple[Base, 
         # "low-discrepancy sampler").
         u = (torch.rand((), generator=rng) + torch.arange(stage.batch) / stage.batch) % 1
         silent = torch.rand(stage.batch, generator=rng) < NO_CAPTION
-        said = torch.where(silent[:, None], tokens[-1], tokens[chosen])
+        prompts = torch.where(silent[:, None], tokens[-1], tokens[chosen])
         with fast():
-            return base(*(t.to(device()) for t in (x0, torch.randn(x0.shape, generator=rng), (u * 1000).long(), said)))
+            return base(*(t.to(device()) for t in (x0, torch.randn(x0.shape, generator=rng), (u * 1000).long(), prompts)))
 
     optimise(stage, base, loss, folder, say)
     return base.cpu(), ids
@@ -195,13 +195,13 @@ def write(world: Any, vae: Any, base: Base, ids: Tensor, out: Path) -> None:
 
 def main() -> None:
     """All stages, each only as far as it is missing."""
-    told = arguments(__doc__, ROOT / "samples" / "world" / "world.safetensors")
+    options = arguments(__doc__, ROOT / "samples" / "world" / "world.safetensors")
     host.start()
     from krona_host.model import small_world as world
 
-    vae = train_autoencoder(world, told.folder, told.scale)
-    base, ids = train_base(world, vae, told.folder, told.scale)
-    write(world, vae, base, ids, told.out)
+    vae = train_autoencoder(world, options.folder, options.scale)
+    base, ids = train_base(world, vae, options.folder, options.scale)
+    write(world, vae, base, ids, options.out)
 
 
 if __name__ == "__main__":

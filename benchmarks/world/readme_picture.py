@@ -102,11 +102,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--subjects", type=int, default=3)
-    told = parser.parse_args()
+    options = parser.parse_args()
     host.start()
     studio = Studio()
-    made = sheet([block(studio, subject) for subject in subjects(told.subjects)])
-    made.save(told.out, optimize=True)  # every pixel as it was drawn: a palette of 256 colours can be seen
+    made = sheet([block(studio, subject) for subject in subjects(options.subjects)])
+    made.save(options.out, optimize=True)  # every pixel as it was drawn: a palette of 256 colours can be seen
 
 
 if __name__ == "__main__":

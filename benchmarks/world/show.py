@@ -40,19 +40,21 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--subjects", type=int, default=4)
     parser.add_argument("--contenders", type=json.loads, default={})
-    told = parser.parse_args()
+    options = parser.parse_args()
     host.start()
     studio = Studio()
-    names = ["trained on", "real", "base", SETTINGS, *told.contenders]
+    names = ["trained on", "real", "base", SETTINGS, *options.contenders]
     blocks = []
-    for subject in subjects(told.subjects):
+    for subject in subjects(options.subjects):
         drawn = [
             list(subject.training_pictures()),
             column(subject.real_pictures(SEEDS)),
             column(studio.pictures(Trial("base", subject=subject.number))),
             column(studio.pictures(as_it_comes(subject.number))),
         ]
-        drawn += [column(studio.pictures(Trial(name, rate, subject.number))) for name, rate in told.contenders.items()]
+        drawn += [
+            column(studio.pictures(Trial(name, rate, subject.number))) for name, rate in options.contenders.items()
+        ]
         blocks.append(drawn)
     width = len(names) * (4 * SIDE + GAP)
     sheet = Image.new("RGB", (width, HEAD + len(blocks) * (SIDE + GAP)), "white")
@@ -63,7 +65,7 @@ def main() -> None:
             for n, picture in enumerate(drawn[x]):
                 tile = Image.fromarray(picture).resize((SIDE, SIDE), Image.Resampling.NEAREST)
                 sheet.paste(tile, (x * (4 * SIDE + GAP) + n * SIDE, HEAD + y * (SIDE + GAP)))
-    sheet.save(told.out, optimize=True)
+    sheet.save(options.out, optimize=True)
 
 
 if __name__ == "__main__":

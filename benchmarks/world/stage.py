@@ -113,12 +113,14 @@ def fast() -> AbstractContextManager:
 def order(count: int, batch: int, step: int, seed: int) -> np.ndarray:
     """Which of ``count`` pictures a step sees: each once per epoch, epochs in other orders,
     a function of the step alone."""
-    found = []
+    numbers = []
     for position in range(step * batch, (step + 1) * batch):
         epoch, place = divmod(position, count)
-        found.append((epoch, place))
-    orders = {epoch: np.random.default_rng([20_29, seed, epoch]).permutation(count) for epoch in {e for e, _ in found}}
-    return np.array([orders[epoch][place] for epoch, place in found])
+        numbers.append((epoch, place))
+    orders = {
+        epoch: np.random.default_rng([20_29, seed, epoch]).permutation(count) for epoch in {e for e, _ in numbers}
+    }
+    return np.array([orders[epoch][place] for epoch, place in numbers])
 
 
 def optimise(stage: Stage, module: nn.Module, loss: Callable[[int], Tensor], folder: Path, say: Say) -> None:
@@ -179,28 +181,28 @@ def _averaged(decay: float, means: list[Tensor], values: list[Tensor], n: Tensor
 
 
 def _state(module: nn.Module, average: AveragedModel, movers: Movers) -> Mapping[str, Tensor]:
-    found = {f"weights.{name}": p for name, p in module.named_parameters()}
-    found |= {f"average.{name}": p for name, p in average.named_parameters()}
-    found["average.n"] = average.n_averaged
+    tensors = {f"weights.{name}": p for name, p in module.named_parameters()}
+    tensors |= {f"average.{name}": p for name, p in average.named_parameters()}
+    tensors["average.n"] = average.n_averaged
     for place, each in enumerate(movers.all):
         for index, values in each.state_dict()["state"].items():
-            found |= {f"optimizer.{place}.{index}.{name}": value for name, value in values.items()}
-    return found
+            tensors |= {f"optimizer.{place}.{index}.{name}": value for name, value in values.items()}
+    return tensors
 
 
 def _save(file: Path, stage: Stage, done: int, *parts: object) -> None:
     tensors = {name: tensor.detach().contiguous() for name, tensor in _state(*parts).items()}  # type: ignore[arg-type]
-    told = {"step": str(done), "stage": json.dumps(stage.__dict__)}
+    metadata = {"step": str(done), "stage": json.dumps(stage.__dict__)}
     waiting = file.with_suffix(".part")
-    save_file(tensors, waiting, metadata=told)
+    save_file(tensors, waiting, metadata=metadata)
     os.replace(waiting, file)
 
 
 @torch.no_grad()
 def _restore(file: Path, stage: Stage, module: nn.Module, average: AveragedModel, movers: Movers) -> int:
     with safe_open(file, "pt") as opened:
-        told = opened.metadata()
-        if json.loads(told["stage"]) != stage.__dict__:
+        metadata = opened.metadata()
+        if json.loads(metadata["stage"]) != stage.__dict__:
             raise SystemExit(f"{file} belongs to another recipe; delete it to begin this stage anew.")
         tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (it is no dictionary)
     for prefix, named in (("weights", module), ("average", average)):
@@ -214,4 +216,4 @@ def _restore(file: Path, stage: Stage, module: nn.Module, average: AveragedModel
                 _, _, index, key = name.split(".", 3)
                 state.setdefault(int(index), {})[key] = tensor
         each.load_state_dict({"state": state, "param_groups": each.state_dict()["param_groups"]})
-    return int(told["step"])
+    return int(metadata["step"])

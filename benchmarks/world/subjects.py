@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from .characters import SUBJECTS, Character, character
 from .grammar import Scene, caption
-from .pictures import Told, picture
+from .pictures import Shot, picture
 from .vocabulary import Accessory, Background, Kind, Light, Pose
 
 WORD = "sks"
@@ -60,7 +60,7 @@ class Subject:
         rng = np.random.default_rng([20_27, self.number])
         poses, places, things = (rng.permutation(get_args(values)) for values in (Pose, Background, Accessory))
         lights = rng.permutation(("day", "day", "sunset", "night"))
-        scenes = [Scene(*map(str, found)) for found in zip(poses, things, places, lights, strict=False)]  # type: ignore[arg-type]
+        scenes = [Scene(*map(str, words)) for words in zip(poses, things, places, lights, strict=False)]  # type: ignore[arg-type]
         return np.stack([self._picture(scene, n) for n, scene in enumerate(scenes[:count])])
 
     def real_pictures(self, count: int) -> NDArray[np.uint8]:
@@ -69,7 +69,7 @@ class Subject:
         return np.stack([self._picture(Scene(*scene), 1_000_000 + n) for scene in SCENES for n in range(count)])
 
     def _picture(self, scene: Scene, seed: int) -> NDArray[np.uint8]:
-        return picture(Told(SUBJECTS + self.number, scene, "", seed))
+        return picture(Shot(SUBJECTS + self.number, scene, "", seed))
 
     def prompts(self) -> tuple[str, ...]:
         """One for each of `SCENES`, with the subject's word."""

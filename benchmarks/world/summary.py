@@ -76,17 +76,17 @@ class References:
 
 def by_rate(rows: Sequence[Row], contender: str, seed: int | None = 0) -> dict[float, list[Row]]:
     """A contender's plain rows, by learning rate."""
-    found: dict[float, list[Row]] = defaultdict(list)
+    rows_of: dict[float, list[Row]] = defaultdict(list)
     for row in rows:
         if row["contender"] == contender and is_plain(row) and seed in (None, row["seed"]):
-            found[row["rate"]].append(row)
-    return dict(sorted(found.items()))
+            rows_of[row["rate"]].append(row)
+    return dict(sorted(rows_of.items()))
 
 
 def scores(rows: Sequence[Row], contender: str) -> dict[float, float]:
     """Mean score over subjects by learning rate; only rates that as many subjects have tried as any other."""
-    references, found = References(rows), by_rate(rows, contender)
-    known = {rate: [r for r in own if references.knows(r["subject"])] for rate, own in found.items()}
+    references, rows_of = References(rows), by_rate(rows, contender)
+    known = {rate: [r for r in own if references.knows(r["subject"])] for rate, own in rows_of.items()}
     most = max((len(own) for own in known.values()), default=0)
     return {
         rate: float(np.mean([references.score(r) for r in own]))
@@ -97,18 +97,18 @@ def scores(rows: Sequence[Row], contender: str) -> dict[float, float]:
 
 def best_rate(rows: Sequence[Row], contender: str) -> float | None:
     """The learning rate of the best mean score."""
-    found = scores(rows, contender)
-    return max(found, key=found.__getitem__) if found else None
+    score_of = scores(rows, contender)
+    return max(score_of, key=score_of.__getitem__) if score_of else None
 
 
 def stability(rows: Sequence[Row], contender: str) -> float | None:
     """Share of the grid's learning rates whose mean score is within 5 % of the grid's best; ``None`` until all have
     been tried on all subjects that there are references of, or where nothing is learnt at any."""
-    found, subjects = scores(rows, contender), {row["subject"] for row in rows if row["contender"] == "base"}
+    score_of, subjects = scores(rows, contender), {row["subject"] for row in rows if row["contender"] == "base"}
     tried = {row["subject"] for own in by_rate(rows, contender).values() for row in own}
-    if not set(RATES) <= found.keys() or tried != subjects:
+    if not set(RATES) <= score_of.keys() or tried != subjects:
         return None
-    inside = [found[rate] for rate in RATES]
+    inside = [score_of[rate] for rate in RATES]
     return sum(score >= CLOSE * max(inside) for score in inside) / len(inside) if max(inside) > 0 else None
 
 
@@ -142,7 +142,7 @@ def line(rows: Sequence[Row], contender: str) -> dict[str, Any] | None:
         return None
     references = References(rows)
     own = [row for row in by_rate(rows, contender, None)[rate] if references.knows(row["subject"])]
-    told: dict[str, Any] = {
+    sums: dict[str, Any] = {
         "contender": contender,
         "rate": rate,
         "parameters": own[0]["parameters"],
@@ -162,15 +162,15 @@ def line(rows: Sequence[Row], contender: str) -> dict[str, Any] | None:
     }
     subjects = [row["subject"] for row in own]
     for name, values in measures.items():
-        told[name] = float(by_group(values, subjects).mean())
-        told[f"{name} 95 %"] = interval(values, subjects)
-    found = scores(rows, contender)
-    told["stability"] = stability(rows, contender)
-    inside = [score for rate, score in found.items() if rate in RATES]
-    told["spread"] = float(np.std(inside)) if inside else None
-    told["rates"] = len(found)
-    told["is at the edge"] = len(found) > 1 and rate in (min(found), max(found))
-    return told
+        sums[name] = float(by_group(values, subjects).mean())
+        sums[f"{name} 95 %"] = interval(values, subjects)
+    score_of = scores(rows, contender)
+    sums["stability"] = stability(rows, contender)
+    inside = [score for rate, score in score_of.items() if rate in RATES]
+    sums["spread"] = float(np.std(inside)) if inside else None
+    sums["rates"] = len(score_of)
+    sums["is at the edge"] = len(score_of) > 1 and rate in (min(score_of), max(score_of))
+    return sums
 
 
 def at_best(rows: Sequence[Row], contender: str) -> dict[tuple[int, int], Row]:
@@ -235,15 +235,15 @@ def lora_parameters_as_like(
     if len(sizes) < 2 or not everywhere:
         return None
     table, logs = np.array([[ahead[size][s] for s in everywhere] for size in sizes]), np.log(sizes)
-    found = _crossing(logs, table.mean(1))
-    if not logs[0] < found < logs[-1]:
+    crossing = _crossing(logs, table.mean(1))
+    if not logs[0] < crossing < logs[-1]:
         return None
     rng = np.random.default_rng(0)
     drawn = [
         _crossing(logs, table[:, rng.integers(len(everywhere), size=len(everywhere))].mean(1)) for _ in range(draws)
     ]
     low, high = np.exp(np.quantile(drawn, (0.025, 0.975)))
-    return float(np.exp(found)), (float(low), float(high))
+    return float(np.exp(crossing)), (float(low), float(high))
 
 
 def _crossing(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:

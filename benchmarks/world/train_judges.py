@@ -29,7 +29,7 @@ from benchmarks.world.autoencoder import pixels  # noqa: E402
 from benchmarks.world.command import arguments, say  # noqa: E402
 from benchmarks.world.grammar import vocabulary  # noqa: E402
 from benchmarks.world.judges import HEADS, attributes_loss, image_text_loss, spelled, subject_loss  # noqa: E402
-from benchmarks.world.pictures import Told, for_judges, held_out, rendered  # noqa: E402
+from benchmarks.world.pictures import Shot, for_judges, held_out, rendered  # noqa: E402
 from benchmarks.world.stage import Stage, device, fast, optimise, order  # noqa: E402
 from krona_train.evaluation.small_world import Attributes, ImageText, SubjectEncoder  # noqa: E402
 
@@ -43,15 +43,15 @@ GALLERY = 50
 """Characters among whom the right one is to be found."""
 
 
-def truths(told: list[Told]) -> dict[str, Tensor]:
+def truths(shots: list[Shot]) -> dict[str, Tensor]:
     """What the pictures show, as numbers of values: ``(N,)`` for each attribute."""
-    found: dict[str, list[int]] = {name: [] for name in HEADS}
-    for each in told:
+    numbers: dict[str, list[int]] = {name: [] for name in HEADS}
+    for each in shots:
         someone = each.character
         values = {"kind": someone.kind, "paint": someone.paint, **each.scene.__dict__}
-        for name, list_ in found.items():
+        for name, list_ in numbers.items():
             list_.append(HEADS[name].index(values[name]))
-    return {name: torch.tensor(list_) for name, list_ in found.items()}
+    return {name: torch.tensor(list_) for name, list_ in numbers.items()}
 
 
 def disturbed(x: Tensor, rng: torch.Generator) -> Tensor:
@@ -66,8 +66,8 @@ def train(folder: Path, scale: float) -> dict[str, torch.nn.Module]:
     """All three."""
     count = max(800, round(PICTURES * min(1.0, scale)) // 800 * 800)
     images = rendered(folder / "judges.rgb", for_judges, count, say)
-    told = [for_judges(n) for n in range(count)]
-    truth, words = truths(told), spelled([each.caption for each in told])
+    shots = [for_judges(n) for n in range(count)]
+    truth, words = truths(shots), spelled([each.caption for each in shots])
     torch.manual_seed(0)
     judges: dict[str, torch.nn.Module] = {
         "attributes": Attributes(HEADS),
@@ -103,17 +103,17 @@ def train(folder: Path, scale: float) -> dict[str, torch.nn.Module]:
 
 
 @torch.no_grad()
-def rates_on(judge: Any, images: np.ndarray, told: list[Told]) -> dict[str, float]:
+def rates_on(judge: Any, images: np.ndarray, shots: list[Shot]) -> dict[str, float]:
     """Shares of right answers.
 
     Args:
         judge: Has the networks ``attributes``, ``subject`` and ``image_text``.
         images: ``(N, 64, 64, 3)``, characters in fours, a multiple of `GALLERY` characters.
-        told: Of each.
+        shots: Of each.
     """
-    x, truth = pixels(images), truths(told)
+    x, truth = pixels(images), truths(shots)
     scores = judge.attributes(x)
-    found = {name: float((scores[name].argmax(1) == truth[name]).float().mean()) for name in HEADS}
+    rates = {name: float((scores[name].argmax(1) == truth[name]).float().mean()) for name in HEADS}
 
     vectors = judge.subject(x).view(-1, 4, 64)  # held-out characters come in fours
     first = []
@@ -121,39 +121,39 @@ def rates_on(judge: Any, images: np.ndarray, told: list[Told]) -> dict[str, floa
         group = vectors[start : start + GALLERY]
         nearest = (group[:, 3] @ group[:, :3].mean(1).mT).argmax(1)  # three pictures are known, as of a subject's four
         first.append((nearest == torch.arange(GALLERY)).float().mean())
-    found[f"subject, first among {GALLERY}"] = float(torch.stack(first).mean())
+    rates[f"subject, first among {GALLERY}"] = float(torch.stack(first).mean())
 
-    seen, said = judge.image_text.pictures(x), judge.image_text.captions(spelled([each.caption for each in told]))
+    seen, captions = judge.image_text.pictures(x), judge.image_text.captions(spelled([each.caption for each in shots]))
     right = [
-        (seen[n : n + GALLERY] @ said[n : n + GALLERY].mT).argmax(1) == torch.arange(GALLERY)
-        for n in range(0, len(told), GALLERY)
+        (seen[n : n + GALLERY] @ captions[n : n + GALLERY].mT).argmax(1) == torch.arange(GALLERY)
+        for n in range(0, len(shots), GALLERY)
     ]
-    found[f"caption, first among {GALLERY}"] = float(torch.cat(right).float().mean())
-    return found
+    rates[f"caption, first among {GALLERY}"] = float(torch.cat(right).float().mean())
+    return rates
 
 
 def main() -> None:
     """Train, judge the judges, write."""
-    told = arguments(__doc__, ROOT / "samples" / "world" / "judges.safetensors")
-    judges = train(told.folder, told.scale)
+    options = arguments(__doc__, ROOT / "samples" / "world" / "judges.safetensors")
+    judges = train(options.folder, options.scale)
     count = 2000
-    images = rendered(told.folder / "held-out.rgb", held_out, count, say)
+    images = rendered(options.folder / "held-out.rgb", held_out, count, say)
     named = SimpleNamespace(**{name.replace("-", "_"): judge for name, judge in judges.items()})
-    found = rates_on(named, images, [held_out(n) for n in range(count)])
-    for name, rate in found.items():
+    right = rates_on(named, images, [held_out(n) for n in range(count)])
+    for name, rate in right.items():
         say(f"{name}: {100 * rate:.1f} % right")
     tensors = {
         f"{name}.{key}": tensor.half().contiguous()
         for name, judge in judges.items()
         for key, tensor in judge.state_dict().items()
     }
-    told.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
     save_file(
         tensors,
-        told.out,
-        metadata={"right": json.dumps(found), "heads": json.dumps(HEADS), "words": json.dumps(vocabulary())},
+        options.out,
+        metadata={"right": json.dumps(right), "heads": json.dumps(HEADS), "words": json.dumps(vocabulary())},
     )
-    say(f"written {told.out}: {told.out.stat().st_size / 1e6:.1f} MB")
+    say(f"written {options.out}: {options.out.stat().st_size / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":

@@ -119,10 +119,10 @@ class Studio:
                 "seconds": 0.0,
             }
         with self._trained(trial) as (model, clip, parameters, seconds):
-            found = self._judge(subject, self._drawn(subject, model, clip))
+            measures = self._judge(subject, self._drawn(subject, model, clip))
             others = draw(model, clip, self.vae, subject.class_prompts(), list(range(len(SCENES))))
         return {
-            **asdict(trial), **found, **self._judge_class(subject, others), "parameters": parameters, "seconds": round(seconds, 2),
+            **asdict(trial), **measures, **self._judge_class(subject, others), "parameters": parameters, "seconds": round(seconds, 2),
         }  # fmt: skip
 
     def pictures(self, trial: Trial) -> np.ndarray:
