@@ -170,7 +170,8 @@ def draw(arrows: Arrows, title: str, edges: Sequence[Edge] = ()) -> str:
         edges: The arrows that are drawn; without any, those that no others imply.
     """
     edges = edges or essential(arrows)
-    boxes = sorted({*arrows, *(other for _, other in edges)})
+    # A package's own file that takes nothing is no part of the picture.
+    boxes = sorted({*(box for box in arrows if box != "__init__" or arrows[box]), *(other for _, other in edges)})
     rows = levels(edges, boxes)
     short, ways = with_lanes(edges, rows)
     table = ordered(rows, short)
