@@ -38,7 +38,7 @@ def marks_of(place, name, fixtures):
         yield "host"
     if place.startswith("tests/web/") and {"chromium", "editor"} & set(fixtures):
         yield "browser"
-    if f"{place}::{name}" in LONG:
+    if any(f"{place}::{each}" in LONG for each in (name, *fixtures)):
         yield "long"
 
 

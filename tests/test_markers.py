@@ -17,6 +17,8 @@ ROOT = Path(__file__).resolve().parents[1]
         ("tests/host/test_patch.py", (), ["host"]),
         ("tests/web/test_page.py", ("chromium",), ["host", "browser"]),
         ("tests/train/test_loop.py", ("tmp_path",), []),
+        ("tests/train/test_processes.py", ("two",), ["long"]),
+        ("tests/train/test_loop.py", ("two",), []),
     ],
 )
 def test_markers_follow_from_the_place_and_the_fixtures(place, fixtures, marks):
