@@ -5,6 +5,11 @@ PYTHON ?= python3
 HOST = $(PYTHON) tools/host.py
 CHECK ?= $(HOST) run
 
+# One thread for each process, because there are two; and compiled files are kept, also where the shell says otherwise: pytest alone takes 7 s
+# of each process to read the tests without them.
+TESTS = OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=
+QUICK = -m "not host and not browser and not slow and not long" tests/ops tests/train tests/test_house.py tests/test_raises.py tests/test_markers.py
+
 .DEFAULT_GOAL := help
 .PHONY: help setup browser demo test test-slow flakes test-web bench bench-gpu bench-quality world check types lint serve clean
 
@@ -21,12 +26,12 @@ browser:  ## find or install Chromium for the browser tests
 	@$(PYTHON) tools/comfyui/browser.py
 
 test: setup browser  ## all tests, those in the real ComfyUI and in the browser included, in two processes (ARGS= for pytest)
-	OMP_NUM_THREADS=1 $(HOST) run -m pytest -n 2 --durations=25 $(ARGS)
+	$(TESTS) $(HOST) run -m pytest -n 2 --durations=25 $(ARGS)
 
 check:  ## lint, types, and the tests that need neither ComfyUI nor Chromium (CHECK=.venv/bin/python: without ComfyUI, see CONTRIBUTING.md)
 	$(CHECK) -m ruff check .
 	@$(MAKE) --no-print-directory types
-	OMP_NUM_THREADS=1 $(CHECK) -m pytest -n 2 -q -m "not host and not browser and not slow and not long" tests/ops tests/train tests/test_house.py tests/test_raises.py tests/test_markers.py $(ARGS)
+	$(TESTS) $(CHECK) -m pytest -n 2 -q $(QUICK) $(ARGS)
 
 types:  ## TypeScript's look at the browser's modules; checkers of Python go here
 	npx -y -p typescript@5.9 tsc -p jsconfig.json
