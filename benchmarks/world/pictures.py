@@ -65,7 +65,11 @@ def picture(shot: Shot) -> NDArray[np.uint8]:
 
 
 def rendered(
-    file: Path, choose: Callable[[int], Shot], count: int, say: Callable[[str], None] = lambda line: None
+    file: Path,
+    choose: Callable[[int], Shot],
+    count: int,
+    say: Callable[[str], None] = lambda line: None,
+    chunk: int = CHUNK,
 ) -> NDArray[np.uint8]:
     """The first ``count`` pictures of a choice as ``(count, SIDE, SIDE, 3)``, mapped from a file;
     what is missing there is rendered.
@@ -74,9 +78,9 @@ def rendered(
     """
     size = SIDE * SIDE * 3
     file.parent.mkdir(parents=True, exist_ok=True)
-    have = min(count, file.stat().st_size // (size * CHUNK) * CHUNK if file.exists() else 0)
+    have = min(count, file.stat().st_size // (size * chunk) * chunk if file.exists() else 0)
     if have < count:
-        starts = range(have, count, CHUNK)
+        starts = range(have, count, chunk)
         # spawn: a fork of a process with threads, such as one that has run torch, may hang
         with (
             open(file, "r+b" if file.exists() else "wb") as out,
@@ -84,12 +88,12 @@ def rendered(
         ):
             out.truncate(have * size)
             out.seek(have * size)
-            for start, chunk in zip(starts, pool.imap(partial(_chunk, choose), starts), strict=True):
-                out.write(chunk)
+            for start, pictures in zip(starts, pool.imap(partial(_chunk, choose, chunk), starts), strict=True):
+                out.write(pictures)
                 out.flush()
-                say(f"{start + CHUNK} of {count} pictures rendered")
+                say(f"{start + chunk} of {count} pictures rendered")
     return np.memmap(file, np.uint8, "r", shape=(count, SIDE, SIDE, 3))
 
 
-def _chunk(choose: Callable[[int], Shot], start: int) -> bytes:
-    return b"".join(picture(choose(n)).tobytes() for n in range(start, start + CHUNK))
+def _chunk(choose: Callable[[int], Shot], count: int, start: int) -> bytes:
+    return b"".join(picture(choose(n)).tobytes() for n in range(start, start + count))

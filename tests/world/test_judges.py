@@ -74,9 +74,12 @@ def test_training_judging_and_measuring_see_different_characters():
 
 def test_rendering_that_was_stopped_goes_on(tmp_path):
     file = tmp_path / "x.rgb"
-    images = rendered(file, held_out, 500)
+    images = rendered(file, held_out, 40, chunk=20)
     assert np.array_equal(images[7], picture(held_out(7)))
     whole = file.read_bytes()
-    file.write_bytes(whole[:-1])  # as a kill leaves it
-    assert np.array_equal(rendered(file, held_out, 500)[499], picture(held_out(499)))
-    assert file.read_bytes() == whole
+    marked = bytes([whole[0] ^ 1]) + whole[1:]
+    file.write_bytes(marked[:-1])  # as a kill leaves it
+    said = []
+    assert np.array_equal(rendered(file, held_out, 40, said.append, chunk=20)[39], picture(held_out(39)))
+    assert said == ["40 of 40 pictures rendered"]
+    assert file.read_bytes() == marked, "what was whole is not rendered again"
