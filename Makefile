@@ -11,7 +11,7 @@ TESTS = OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=
 QUICK = -m "not host and not browser and not slow and not long" tests/ops tests/train tests/test_house.py tests/test_raises.py tests/test_markers.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup browser demo test test-slow flakes test-web bench bench-gpu bench-quality world check types lint serve clean
+.PHONY: help setup browser demo test coverage test-slow flakes test-web bench bench-gpu bench-quality world check types lint serve clean
 
 help:   ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1|/' | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
@@ -35,6 +35,13 @@ check:  ## lint, types, and the tests that need neither ComfyUI nor Chromium (CH
 
 types:  ## TypeScript's look at the browser's modules; checkers of Python go here
 	npx -y -p typescript@5.9 tsc -p jsconfig.json
+
+coverage: setup browser  ## all tests once more, counting which lines and branches of the four packages they reach (ARGS= for pytest)
+	rm -rf coverage-work
+	KRONA_ROOT=$(CURDIR) $(TESTS) $(HOST) run -m coverage run -m pytest -n 2 -q $(ARGS)
+	KRONA_ROOT=$(CURDIR) $(HOST) run -m coverage combine -q
+	KRONA_ROOT=$(CURDIR) $(HOST) run -m coverage report > coverage-work/report.txt; tail -1 coverage-work/report.txt
+	KRONA_ROOT=$(CURDIR) $(HOST) run -m coverage html -q
 
 test-slow: setup  ## the standing proof and other ComfyUIs, hours; goes on where it stopped (ARGS="--parts kills,disk --cases 50"), then docs/reliability.md
 	OMP_NUM_THREADS=1 $(HOST) run -m proof $(ARGS)
@@ -81,5 +88,5 @@ serve: setup  ## ComfyUI with this pack in the foreground (ARGS="--port 8190 --b
 	@$(HOST) run tools/comfyui/server.py serve $(ARGS)
 
 clean:  ## remove what the demo and the tests left here (not the installed ComfyUI)
-	rm -rf demo-output .pytest_cache .hypothesis .ruff_cache
+	rm -rf demo-output coverage-work .pytest_cache .hypothesis .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
