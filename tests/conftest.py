@@ -15,12 +15,13 @@ IN_THE_HOST = ("tests/host", "tests/proof", "tests/slow", "tests/tools", "tests/
 
 
 def pytest_configure(config):
-    """ComfyUI first on the path, as in its own process; the pack under a name of its own, so that `nodes` is the host's."""
+    """ComfyUI first on the path, as in its own process; the pack under another name, so that `nodes` is the host's."""
     comfyui = os.environ.get("COMFYUI_PATH")
     if not comfyui:
         return
     sys.path.insert(0, comfyui)
-    spec = importlib.util.spec_from_file_location("krona_pack", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
+    where = {"submodule_search_locations": [str(ROOT)]}
+    spec = importlib.util.spec_from_file_location("krona_pack", ROOT / "__init__.py", **where)
     module = importlib.util.module_from_spec(spec)
     sys.modules["krona_pack"] = module
     spec.loader.exec_module(module)
@@ -53,23 +54,31 @@ def pytest_report_header():
     """What the short draws of the standing proof depend on, so that they can be repeated."""
     from draws import seed_of_the_day
 
-    alone = [] if os.environ.get("COMFYUI_PATH") else ["no ComfyUI (COMFYUI_PATH): only the tests that need none; `make test` runs all"]
+    notice = "no ComfyUI (COMFYUI_PATH): only the tests that need none; `make test` runs all"
+    alone = [] if os.environ.get("COMFYUI_PATH") else [notice]
     return [*alone, f"seed of the short draws: {seed_of_the_day()} (KRONA_SEED={seed_of_the_day()} repeats them)"]
 
 
 LONGEST_FIRST = ("tests/web", "tests/host", "tests/tools", "tests/world", "tests/proof", "tests/train", "tests/ops")
-"""By the time that one file takes: what two workers begin last should be short, or one of them has nothing to do at the end."""
+"""By the time that one file takes: what two workers begin last should be short, or one has nothing to do at the end."""
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     """Folder by folder; within one, as they stand."""
     folders = [ROOT / folder for folder in LONGEST_FIRST]
-    items.sort(key=lambda item: next((n for n, folder in enumerate(folders) if item.path.is_relative_to(folder)), len(folders)))
+
+    def place(item):
+        return next((n for n, folder in enumerate(folders) if item.path.is_relative_to(folder)), len(folders))
+
+    items.sort(key=place)  # sorting is stable
 
 
 def scope_of(nodeid):
-    """What one worker takes as a whole: a file; of the browser's, its tests in one way of drawing nodes, which share a page (tests/web/conftest.py)."""
+    """What one worker takes as a whole: a file; of tests/web its tests in one way of drawing nodes, which share a page.
+
+    The order in tests/web/conftest.py is the same.
+    """
     file, _, name = nodeid.partition("::")
     modes = [mode for mode in ("canvas", "vue") if re.search(rf"\[(.*-)?{mode}(-.*)?\]", name)]
     return file if not file.startswith("tests/web/") or file.endswith("_newest_editor.py") else "@".join((file, *modes))

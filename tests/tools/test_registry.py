@@ -1,8 +1,8 @@
-"""pyproject.toml against the rules of ComfyUI's registry: those of its page and those that ``comfy node validate`` and ``comfy node publish`` follow.
+"""pyproject.toml against the rules of ComfyUI's registry: those of its page and those of its command line.
 
-https://docs.comfy.org/registry/specifications, and the source of comfy-cli 1.23.0 (registry/config_parser.py, registry/api.py,
-command/custom_nodes/command.py), which this does not need. What only publishing needs, a registered publisher and the repository's
-address, is told apart: docs/releasing.md says when both are set.
+https://docs.comfy.org/registry/specifications, and the source of comfy-cli 1.23.0 (registry/config_parser.py and api.py,
+command/custom_nodes/command.py), which this does not need. What only publishing needs, a registered publisher and the
+repository's address, docs/releasing.md tells when to set.
 """
 
 import copy
@@ -51,13 +51,17 @@ def complaints(pyproject):
         "classifiers: accelerators that the registry knows": all(
             one.removeprefix("Environment :: ") in ACCELERATORS for one in described if one.startswith("Environment ::")
         ),
-        "urls.Repository: an address, where it is set": _is_address(project.get("urls", {}).get("Repository", "https://x")),
+        "urls.Repository: an address, where it is set": _is_address(
+            project.get("urls", {}).get("Repository", "https://x")
+        ),
         "PublisherId: without the @": re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", comfy.get("PublisherId", "")),
         "DisplayName: a text": comfy.get("DisplayName", "").strip(),
         "requires-comfyui: a range": all(
             VERSION_RANGE.fullmatch(part.strip()) for part in comfy.get("requires-comfyui", "").split(",")
         ),
-        "includes: folders or files that are there": all((ROOT / one.lstrip("/")).exists() for one in comfy.get("includes", [])),
+        "includes: folders or files that are there": all(
+            (ROOT / one.lstrip("/")).exists() for one in comfy.get("includes", [])
+        ),
         **{
             f"{what}: the address of a picture, where it is set": _is_address(comfy[what])
             and comfy[what].lower().endswith(PICTURES)
@@ -125,8 +129,9 @@ def test_a_range_of_several_parts_is_taken():
 
 def unsafe(folder):
     """What the registry's own scan warns of."""
-    command = [sys.executable, "-m", "ruff", "check", ".", "-q", "--no-cache", "--select", UNSAFE, "--output-format", "concise"]
-    return subprocess.run([*command, "--exit-zero"], cwd=folder, capture_output=True, text=True, check=True).stdout.splitlines()
+    command = [sys.executable, "-m", "ruff", "check", ".", "-q", "--no-cache", "--select", UNSAFE, "--exit-zero"]
+    command += ["--output-format", "concise"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout.splitlines()
 
 
 def test_the_registrys_scan_finds_nothing_and_can_find(tmp_path):

@@ -21,7 +21,8 @@ SEEN_BEFORE = {"Comfy.TutorialCompleted": True, "Comfy.Workflow.ShowMissingModel
 
 
 OPEN = ExitStack()
-"""What stays open from one test of this folder to the next: a server, a browser and its page; each is made once, and not once for each file."""
+"""What stays open from one test of this folder to the next: a server, a browser and its page; each is made once,
+and not once for each file."""
 
 
 def pytest_unconfigure():
@@ -30,7 +31,7 @@ def pytest_unconfigure():
 
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(nextitem):
-    """Before a test of another folder: as long as Playwright lives, none can run a loop of its own, and the server's memory is of use."""
+    """Before a test of another folder: as long as Playwright lives, none can run a loop of its own; and memory is of use."""
     if nextitem is not None and not nextitem.path.is_relative_to(HERE):
         for made in (_server, _chromium, _pages):
             made.cache_clear()
@@ -45,7 +46,8 @@ def _server(folder: Path) -> Server:
 
 @cache
 def _chromium():
-    browser = OPEN.enter_context(sync_playwright()).chromium.launch(executable_path=str(installed.install()), args=list(ARGUMENTS))
+    playwright = OPEN.enter_context(sync_playwright())
+    browser = playwright.chromium.launch(executable_path=str(installed.install()), args=list(ARGUMENTS))
     OPEN.callback(browser.close)
     return browser
 
@@ -80,7 +82,7 @@ def settings():
 
 
 def pytest_collection_modifyitems(items):
-    """Tests of one file that want the same page one after the other, and files too: first everything on a canvas, then everything in Vue."""
+    """Tests that want the same page one after the other: all that is drawn on a canvas, file by file, then all in Vue."""
     files = list(dict.fromkeys(item.path for item in items))
     ours = [n for n, item in enumerate(items) if item.path.is_relative_to(HERE)]
     ordered = sorted((items[n] for n in ours), key=lambda item: (part_of(item), files.index(item.path), page_of(item)))
@@ -89,7 +91,10 @@ def pytest_collection_modifyitems(items):
 
 
 def part_of(item) -> str:
-    """What a worker takes as a whole is part of a file: its tests in one way of drawing nodes; of the newest editor, which has a server of its own, all."""
+    """What a worker takes as a whole is a part of a file, its tests in one way of drawing nodes: `scope_of`, tests/conftest.py.
+
+    The newest editor has a server of its own, so its file comes last, and whole.
+    """
     drawn = item.callspec.params.get("mode", "") if hasattr(item, "callspec") else ""
     return "z" if item.path.stem == "test_newest_editor" else drawn
 
