@@ -4,7 +4,7 @@ import ast
 from pathlib import Path
 
 import pytest
-from conftest import LONG, marks_of
+from conftest import LONG, marks_of, scope_of
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -23,6 +23,22 @@ ROOT = Path(__file__).resolve().parents[1]
 )
 def test_markers_follow_from_the_place_and_the_fixtures(place, fixtures, marks):
     assert list(marks_of(place, "test_of_nothing", fixtures)) == marks
+
+
+@pytest.mark.parametrize(
+    ("nodeid", "scope"),
+    [
+        ("tests/train/test_loop.py::test_a[canvas]", "tests/train/test_loop.py"),
+        ("tests/web/test_drop.py::test_a[canvas]", "tests/web/test_drop.py@canvas"),
+        ("tests/web/test_drop.py::test_a[settings0-vue]", "tests/web/test_drop.py@vue"),
+        ("tests/web/test_examples.py::test_a[KronA 1 - train-canvas]", "tests/web/test_examples.py@canvas"),
+        ("tests/web/test_help.py::test_a[KronaTrain]", "tests/web/test_help.py"),
+        ("tests/web/test_modules.py::test_a", "tests/web/test_modules.py"),
+        ("tests/web/test_newest_editor.py::test_a[vue]", "tests/web/test_newest_editor.py"),
+    ],
+)
+def test_a_worker_takes_a_file_or_a_files_tests_in_one_way_of_drawing(nodeid, scope):
+    assert scope_of(nodeid) == scope
 
 
 @pytest.mark.parametrize("line", sorted(LONG))

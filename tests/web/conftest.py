@@ -31,7 +31,7 @@ def pytest_unconfigure():
 
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(nextitem):
-    """Before a test of another folder: as long as Playwright lives, none can run a loop of its own; and memory is of use."""
+    """Before a test of another folder: while Playwright lives, none can run a loop of its own; and memory is of use."""
     if nextitem is not None and not nextitem.path.is_relative_to(HERE):
         for made in (_server, _chromium, _pages):
             made.cache_clear()
@@ -82,7 +82,7 @@ def settings():
 
 
 def pytest_collection_modifyitems(items):
-    """Tests that want the same page one after the other: all that is drawn on a canvas, file by file, then all in Vue."""
+    """Tests that want the same page one after the other: all that is drawn on a canvas, by files, then all in Vue."""
     files = list(dict.fromkeys(item.path for item in items))
     ours = [n for n, item in enumerate(items) if item.path.is_relative_to(HERE)]
     ordered = sorted((items[n] for n in ours), key=lambda item: (part_of(item), files.index(item.path), page_of(item)))
@@ -91,7 +91,7 @@ def pytest_collection_modifyitems(items):
 
 
 def part_of(item) -> str:
-    """What a worker takes as a whole is a part of a file, its tests in one way of drawing nodes: `scope_of`, tests/conftest.py.
+    """What a worker takes as a whole is a part of a file, its tests in one way of drawing nodes: `scope_of` says so too.
 
     The newest editor has a server of its own, so its file comes last, and whole.
     """
