@@ -25,10 +25,10 @@ def target(server):
 def carried_out(server, chosen):
     """What went wrong, and that nothing on the disk has changed."""
     before = attacks.everything(server.base)
-    found = {attack.name: wrong for attack in chosen if (wrong := attacks.wrong(server.base, server.port, attack))}
+    mistakes = {attack.name: wrong for attack in chosen if (wrong := attacks.wrong(server.base, server.port, attack))}
     after = attacks.everything(server.base)
     changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
-    return found, changed
+    return mistakes, changed
 
 
 def test_a_draw_of_hostile_requests_is_refused_and_changes_nothing(target):
@@ -47,8 +47,8 @@ def test_bodies_that_hardly_come_are_not_waited_for(target):
     before = attacks.everything(target.base)
     chosen = list(attacks.slow())
     with ThreadPoolExecutor(len(chosen)) as threads:
-        found = list(threads.map(lambda attack: attacks.wrong(target.base, target.port, attack), chosen))
-    assert found == [[]] * len(chosen)
+        mistakes = list(threads.map(lambda attack: attacks.wrong(target.base, target.port, attack), chosen))
+    assert mistakes == [[]] * len(chosen)
     deadline = time.monotonic() + 20
     while attacks.everything(target.base) != before and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -25,9 +25,9 @@ def draw_two_steps(model):
 
     with torch.inference_mode():
         noise, text = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0)), torch.ones(1, 77, 768)
-        told = [[text, {}]]
+        conditioning = [[text, {}]]
         return comfy.sample.sample(
-            model, noise, 2, 3.0, "euler", "normal", told, told, torch.zeros_like(noise), seed=1, disable_pbar=True
+            model, noise, 2, 3.0, "euler", "normal", *[conditioning] * 2, torch.zeros_like(noise), seed=1, disable_pbar=True
         ).clone()
 
 
@@ -161,11 +161,11 @@ def captioned(captions):
     """Examples whose embedding is of no use, so that nothing but the caption can be what was trained with."""
     from krona_train.comfyui.encode import TextCondition
 
-    found = []
+    with_captions = []
     for example, caption in zip(examples(len(captions)), captions, strict=True):
         text = TextCondition(torch.full((1, 77, 768), torch.nan), {}, example.condition.size)
-        found.append(Example(example.latent, text, caption))
-    return found
+        with_captions.append(Example(example.latent, text, caption))
+    return with_captions
 
 
 TEXT = (TargetRule(factors=(64, 4), pattern="^clip_l.*layers.[01]\\."),)
@@ -182,9 +182,9 @@ def test_the_papers_count_with_a_text_encoder(comfy):
     unet = {
         name: shape for name, m in families.build("SD15").model.diffusion_model.named_modules() if (shape := layer_shape(m))
     }
-    found = select({**unet, **text})
+    targets = select({**unet, **text})
     count = {
-        part: sum(s.out_a * s.in_a + s.out_b * s.in_b for t in found if (t.name in text) is part for s in [t.sizes])
+        part: sum(s.out_a * s.in_a + s.out_b * s.in_b for t in targets if (t.name in text) is part for s in [t.sizes])
         for part in (True, False)
     }
     assert count == {True: 122_880, False: 398_048}
@@ -218,8 +218,8 @@ def test_a_caption_is_encoded_as_the_host_does(comfy, with_clip):
     for caption in ("a photo of sks dog", "a (very:1.3) long one " * 40):
         with torch.inference_mode():
             [[wanted, extras]] = clip.encode_from_tokens_scheduled(clip.tokenize(caption))
-            found, more = text.encode(caption)
-        assert torch.equal(found, wanted)
+            embedding, more = text.encode(caption)
+        assert torch.equal(embedding, wanted)
         assert torch.equal(more["pooled_output"], extras["pooled_output"])
 
 

@@ -89,8 +89,8 @@ def build(comfy):
                 state[f"{name}.bias"] = torch.randn(module.out_features, generator=rng)
                 if kind:
                     state |= quantised(weight, kind).state_dict(f"{name}.weight")
-                    told = json.dumps({"format": kind}).encode()
-                    state[f"{name}.comfy_quant"] = torch.tensor(list(told), dtype=torch.uint8)
+                    quantisation = json.dumps({"format": kind}).encode()
+                    state[f"{name}.comfy_quant"] = torch.tensor(list(quantisation), dtype=torch.uint8)
                 else:
                     state[f"{name}.weight"] = weight
             net.load_state_dict(state)
@@ -178,8 +178,8 @@ def test_two_updates_of_a_layer_that_is_read_add_up_with_what_is_patched_on_its_
 
 
 def test_a_layer_that_is_read_in_another_way_is_named_once_where_the_user_looks(build, load, caplog):
-    told = []
-    patcher = bypassed(build("raw"), [entry(LAST, kron(1, (64, 96)), tell=told.append)])
+    messages = []
+    patcher = bypassed(build("raw"), [entry(LAST, kron(1, (64, 96)), tell=messages.append)])
     with caplog.at_level(logging.WARNING):
         outputs(load, patcher)
         outputs(load, patcher)
@@ -187,7 +187,7 @@ def test_a_layer_that_is_read_in_another_way_is_named_once_where_the_user_looks(
         f"1 bypassed layer was never called while the model ran, so the adapter does nothing there: {LAST}. "
         "This model, or another pack, reads their weights in a way of its own; apply the adapter in 'merge' mode."
     )
-    assert told == [expected]
+    assert messages == [expected]
     assert [record.getMessage() for record in caplog.records] == [f"KronA: {expected}"]
 
 
@@ -205,13 +205,13 @@ def test_parts_of_the_model_that_stand_still_are_no_reason_to_warn(build, load, 
 
 
 def test_a_second_sampling_is_counted_anew(build, load):
-    told = []
-    patcher = bypassed(build("called"), [entry(LAST, kron(1, (64, 96)), tell=told.append)])
+    messages = []
+    patcher = bypassed(build("called"), [entry(LAST, kron(1, (64, 96)), tell=messages.append)])
     outputs(load, patcher)
-    assert not told
+    assert not messages
     load(patcher).diffusion_model.blocks[0].way = "raw"
     outputs(load, patcher)
-    assert len(told) == 1
+    assert len(messages) == 1
 
 
 def test_minimax_of_the_host_quantised_to_int8_moves_with_an_adapter_on_its_feed_forward(comfy, load):
@@ -272,8 +272,8 @@ def test_factors_of_a_layer_that_is_read_have_the_gradients_of_the_sum(build, co
         block.net[0].weight, block.net[0].bias = (
             nn.Parameter(p.clone(), requires_grad=False) for p in (block.net[0].weight, block.net[0].bias)
         )
-        found = block(x)
-        gradients = torch.autograd.grad(found.square().sum(), list(layer.parameters()))
+        y = block(x)
+        gradients = torch.autograd.grad(y.square().sum(), list(layer.parameters()))
         with gates.only({}):
             assert torch.allclose(block(x), base, atol=1e-5)
     finally:
@@ -281,7 +281,7 @@ def test_factors_of_a_layer_that_is_read_have_the_gradients_of_the_sum(build, co
     assert torch.allclose(block(x), base, atol=1e-5)
     expected = base + layer(hidden, torch.zeros_like(base))
     wanted = torch.autograd.grad(expected.square().sum(), list(layer.parameters()))
-    assert torch.allclose(found, expected, atol=1e-4)
+    assert torch.allclose(y, expected, atol=1e-4)
     assert all(torch.allclose(g, w, rtol=1e-3, atol=1e-3) for g, w in zip(gradients, wanted, strict=True))
     assert all(g.abs().max() > 0 for g in gradients)
 

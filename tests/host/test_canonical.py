@@ -40,11 +40,11 @@ def kron(out, into, seed=0):
 def test_other_names_become_the_models_and_nothing_else_changes(canonical, sd15):
     left_out = (LeftOut("OFT", "ComfyUI applies them.", ("x",)),)
     delta = kron(320, 320)
-    found = canonical(Adapter({f"{KOHYA}_attn1_to_q": delta}, {"ss_steps": "3"}, ("a note",), left_out), sd15)
-    assert dict(found.layers) == {f"{BLOCK}.attn1.to_q": delta}
-    assert (dict(found.metadata), found.notes, found.left_out) == ({"ss_steps": "3"}, ("a note",), left_out)
-    again = canonical(found, sd15)
-    assert again.layers == found.layers
+    renamed = canonical(Adapter({f"{KOHYA}_attn1_to_q": delta}, {"ss_steps": "3"}, ("a note",), left_out), sd15)
+    assert dict(renamed.layers) == {f"{BLOCK}.attn1.to_q": delta}
+    assert (dict(renamed.metadata), renamed.notes, renamed.left_out) == ({"ss_steps": "3"}, ("a note",), left_out)
+    again = canonical(renamed, sd15)
+    assert again.layers == renamed.layers
 
 
 def test_parts_of_one_weight_become_updates_of_the_whole(canonical, flux):
@@ -73,8 +73,8 @@ def test_two_names_of_one_weight_are_added(canonical, sd15):
 def test_layers_that_the_model_lacks_keep_their_names_and_the_log_says_so(canonical, sd15, caplog):
     layers = {f"{KOHYA}_attn1_to_{p}": lora(320, 320) for p in "qkv"} | {"lora_unet_elsewhere": lora(8, 8)}
     with caplog.at_level(logging.WARNING):
-        found = canonical(Adapter(layers), sd15)
-    assert set(found.layers) == {*(f"{BLOCK}.attn1.to_{p}" for p in "qkv"), "lora_unet_elsewhere"}
+        renamed = canonical(Adapter(layers), sd15)
+    assert set(renamed.layers) == {*(f"{BLOCK}.attn1.to_{p}" for p in "qkv"), "lora_unet_elsewhere"}
     assert "lora_unet_elsewhere" in caplog.text
     with pytest.raises(CoverageError, match="lora_unet_elsewhere"):
         canonical(Adapter({"lora_unet_elsewhere": lora(8, 8)}), sd15)
@@ -87,8 +87,8 @@ def test_names_for_comfyuis_own_loader_are_the_connected_models(comfy, sd15, for
     from krona_host.names.canonical import named_for_core
 
     adapter = Adapter({f"{KOHYA}_attn1_to_q": lora(320, 320)})
-    [found] = named_for_core(adapter, format, sd15).layers
-    assert found == (name.replace(".", "_") if format == "kohya" else name)
-    assert comfy.lora.model_lora_keys_unet(sd15.model, {})[found] == f"{BLOCK}.attn1.to_q.weight"
+    [written] = named_for_core(adapter, format, sd15).layers
+    assert written == (name.replace(".", "_") if format == "kohya" else name)
+    assert comfy.lora.model_lora_keys_unet(sd15.model, {})[written] == f"{BLOCK}.attn1.to_q.weight"
     with pytest.raises(FormatError, match="nothing loads"):
         named_for_core(Adapter({"my.own.layer": lora(8, 8)}), format)

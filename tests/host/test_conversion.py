@@ -40,7 +40,7 @@ def diffusers_names(name, net):
     full = families.build(name).model
     wide = {f"diffusion_model.{path}.weight": shape for path, shape in dialects.layers(full).items()}
     narrow = {key: tuple(weight.shape) for key, weight in net.state_dict().items()}
-    found = {}
+    places = {}
     for path, (key, offset, order) in dialects.diffusers(name, full).items():
         if key not in narrow or order is not None:
             continue  # another depth; rows in another order have no name that ComfyUI knows, see tests/host/test_names.py
@@ -49,8 +49,8 @@ def diffusers_names(name, net):
             rows = [n * narrow[key][axis] / wide[key][axis] for n in (start, length)]
             assert all(n == int(n) for n in rows), (path, key)
             offset = (axis, *map(int, rows))
-        found[path] = (key, offset)
-    return found
+        places[path] = (key, offset)
+    return places
 
 
 def spellings_of(name, net):
@@ -95,10 +95,10 @@ def by_core(tensors, model, caplog):
     return changes
 
 
-def equal(found, expected):
-    assert found.keys() == expected.keys()
+def equal(changes, expected):
+    assert changes.keys() == expected.keys()
     for key, change in expected.items():
-        assert_close(found[key], change, rtol=1e-4, atol=1e-4)
+        assert_close(changes[key], change, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("format", FORMATS)

@@ -88,9 +88,9 @@ def test_what_a_folder_holds_besides_is_on_the_node_in_the_console_and_in_the_ru
     shutil.copytree(server.base / "input" / pictures, folder)
     (folder / "IMG_1.HEIC").write_bytes(b"")
     result, [path] = run(server, "left out", node("KronaWorldLoader"), folder="more")
-    said = "Left out (1), HEIC needs a package, pip install pillow-heif; or save them as JPEG or PNG: IMG_1.HEIC"
-    assert said in server.log()
-    assert said in (path / "metrics.jsonl").read_text()
+    sentence = "Left out (1), HEIC needs a package, pip install pillow-heif; or save them as JPEG or PNG: IMG_1.HEIC"
+    assert sentence in server.log()
+    assert sentence in (path / "metrics.jsonl").read_text()
     strip = sheet(server, result)[352:]
     assert len(np.unique(strip.reshape(-1, 3), axis=0)) > 20  # words
     settings = yaml.safe_load((path / "run.yaml").read_text())

@@ -46,6 +46,6 @@ def test_every_adapter_has_its_pictures():
         Adapter({"x.attn1.to_q": Matrix(LowRank(torch.ones(4, 2), torch.ones(2, 6)))}),
     )
     for case in cases:
-        found = report(case)
-        for picture in (heat_map(found.grid()), heat_map(found.grid("norm"), "t"), factor_spectra(found.layers, "t")):
+        measured = report(case)
+        for picture in (heat_map(measured.grid()), heat_map(measured.grid("norm"), "t"), factor_spectra(measured.layers, "t")):
             assert min(picture.size) > 200

@@ -213,15 +213,15 @@ def test_a_lora_on_the_text_encoder_is_another_encoder_at_every_strength(models,
         return clone
 
     plain = clip_identity(clip)
-    found = [clip_identity(patched(*case)) for case in ((0, 1.0), (0, 0.5), (1, 1.0))]
-    assert None not in found
-    assert len({plain, *found}) == 4
-    assert clip_identity(patched(0, 1.0)) == found[0]
+    of_patched = [clip_identity(patched(*case)) for case in ((0, 1.0), (0, 0.5), (1, 1.0))]
+    assert None not in of_patched
+    assert len({plain, *of_patched}) == 4
+    assert clip_identity(patched(0, 1.0)) == of_patched[0]
     # While the patched clone is loaded, the shared weights hold its patch; the identities stay what they are.
     loaded = patched(0, 1.0)
     loaded.encode_from_tokens_scheduled(loaded.tokenize("a dog"))
     assert clip_identity(clip) == plain
-    assert clip_identity(loaded) == found[0]
+    assert clip_identity(loaded) == of_patched[0]
     clip.encode_from_tokens_scheduled(clip.tokenize("a dog"))
 
 
@@ -234,10 +234,11 @@ def test_an_adapter_of_ours_on_the_text_encoder_is_another_encoder(models, ident
     rng = torch.Generator().manual_seed(0)
     layer = "clip_l.transformer.text_model.encoder.layers.0.self_attn.q_proj"
     adapter = Adapter({layer: Kron(Full(torch.randn(32, 4, generator=rng)), Full(torch.randn(24, 192, generator=rng)))})
-    found = [clip_identity(apply_adapter(adapter, clip=models[0], strength_clip=s, mode="merge").clip) for s in (1.0, 0.5, 1.0)]
-    assert found[0] == found[2]
-    assert None not in found
-    assert len({clip_identity(models[0]), *found}) == 3
+    clips = [apply_adapter(adapter, clip=models[0], strength_clip=s, mode="merge").clip for s in (1.0, 0.5, 1.0)]
+    of_patched = [clip_identity(clip) for clip in clips]
+    assert of_patched[0] == of_patched[2]
+    assert None not in of_patched
+    assert len({clip_identity(models[0]), *of_patched}) == 3
     # Beside the weights is code, which has no identity that a later run could know.
     assert clip_identity(apply_adapter(adapter, clip=models[0], mode="bypass").clip) is None
 

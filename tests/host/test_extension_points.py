@@ -57,11 +57,11 @@ def test_a_batch_has_conditions_without_a_prompt_and_a_prompt_needs_no_picture(w
         sigma, noise = torch.tensor([2.0, 5.0]), torch.randn(batch.x0.shape, generator=torch.Generator().manual_seed(1))
         x_t = world.backbone.add_noise(batch.x0, noise, sigma)
         with torch.no_grad():
-            found, expected, with_prompt = (
+            without_prompt, expected, with_prompt = (
                 world.backbone.predict(x_t, sigma, c) for c in (batch.unconditional, empty.conditions, batch.conditions)
             )
-    assert torch.equal(found, expected)
-    assert not torch.allclose(found, with_prompt, atol=1e-4)
+    assert torch.equal(without_prompt, expected)
+    assert not torch.allclose(without_prompt, with_prompt, atol=1e-4)
 
 
 def test_latents_become_pixels_as_in_the_host_with_gradients(world):
@@ -118,8 +118,9 @@ def test_no_prompt_is_encoded_anew_where_the_text_encoder_learns(world):
     with backbone.ready(), torch.no_grad():
         batch, empty = backbone.collate([world.example]), world.backbone.collate([world.without])
         sigma = torch.tensor([2.0])
-        found, expected = (b.predict(empty.x0, sigma, c) for b, c in ((backbone, batch.unconditional), (world.backbone, empty.conditions)))
-    assert_close(found, expected, rtol=1e-4, atol=1e-4)
+        predicted = backbone.predict(empty.x0, sigma, batch.unconditional)
+        expected = world.backbone.predict(empty.x0, sigma, empty.conditions)
+    assert_close(predicted, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_the_levels_are_those_of_the_hosts_sampler(world, comfy):
@@ -169,14 +170,14 @@ def test_norms_biases_and_products_in_one_file_are_what_the_host_makes_of_it(wor
     ours = apply_adapter(adapter, world.model, None).model
     file = save(adapter, tmp_path / "mixed.safetensors")
     theirs, _ = comfy.sd.load_lora_for_models(world.model, None, comfy.utils.load_torch_file(str(file)), 1.0, 0.0)
-    found = []
+    predictions = []
     for model in (world.model, ours, theirs):
         backbone = ComfyBackbone(model)
         with backbone.ready(), torch.no_grad():
             batch = backbone.collate([world.example])
             noise = torch.randn(batch.x0.shape, generator=torch.Generator().manual_seed(4))
             sigma = torch.tensor([3.0])
-            found.append(backbone.predict(backbone.add_noise(batch.x0, noise, sigma), sigma, batch.conditions))
+            predictions.append(backbone.predict(backbone.add_noise(batch.x0, noise, sigma), sigma, batch.conditions))
     assert len(theirs.patches) == len(adapter.layers)
-    assert_close(found[1], found[2], rtol=1e-4, atol=1e-4)
-    assert (found[1] - found[0]).abs().max() > 1e-2
+    assert_close(predictions[1], predictions[2], rtol=1e-4, atol=1e-4)
+    assert (predictions[1] - predictions[0]).abs().max() > 1e-2

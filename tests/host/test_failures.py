@@ -131,13 +131,13 @@ def step(number):
 
 
 def test_a_picture_that_is_gone_before_it_is_encoded_is_an_error_that_names_it(train, dataset, pictures):
-    found = dataset(pictures)
+    data = dataset(pictures)
     (pictures / "brick.jpg").unlink()
     with pytest.raises(DataError, match=r"krobot/brick\.jpg: The picture can no longer be read: .*Put it back"):
-        train(found)
+        train(data)
     assert not train.folder.exists()
     shutil.copy(SAMPLES / "brick.jpg", pictures)
-    assert len(train(found, TrainConfig(steps=1, data=CONFIG.data))) == 8
+    assert len(train(data, TrainConfig(steps=1, data=CONFIG.data))) == 8
     assert train.folder.exists()  # the first name, not the second
 
 
@@ -194,9 +194,9 @@ def expected(models, tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("peace")
     inputs = {"captions": "from .txt files, else the prompt", "resolution": 64}
-    found = KronaDataset.execute(prompt="a photo of sks robot", folder=str(SAMPLES), **inputs).args[0]
+    pictures = KronaDataset.execute(prompt="a photo of sks robot", folder=str(SAMPLES), **inputs).args[0]
     with torch.inference_mode():
-        material = prepare(*models, found, CONFIG, Places(folder / "cache", folder / "class"), lambda *told: None)
+        material = prepare(*models, pictures, CONFIG, Places(folder / "cache", folder / "class"), lambda *progress: None)
         return HostTraining(*models, material, CONFIG, "").run(folder / "run")[0].layers
 
 

@@ -118,7 +118,7 @@ def test_training_over_a_bypassed_adapter_is_training_over_a_merged_one(comfy, n
     from krona_host.patching.apply import apply_adapter
     from krona_train.comfyui.model import ComfyBackbone
 
-    tiny, model, found = tiny_families.TINY[name], tiny_families.build(name), []
+    tiny, model, results = tiny_families.TINY[name], tiny_families.build(name), []
     with torch.inference_mode():
         adapters = [random_adapter(model, seed) for seed in (5, 6)]
     for way in ("merge", "bypass"):
@@ -128,8 +128,8 @@ def test_training_over_a_bypassed_adapter_is_training_over_a_merged_one(comfy, n
                 patched = apply_adapter(adapter, patched, strength_model=strength, mode=way).model
         backbone = ComfyBackbone(patched)
         layers = gradients.random_layers(backbone)
-        found.append(gradients.gradients(backbone, layers, [tiny_families.example(name)], mode, tiny.unused))
-    (loss, merged), (other, bypassed) = found
+        results.append(gradients.gradients(backbone, layers, [tiny_families.example(name)], mode, tiny.unused))
+    (loss, merged), (other, bypassed) = results
     assert_close(other, loss, rtol=1e-5, atol=0)
     assert gradients.relative(bypassed, merged) <= 1e-4
     backbone = ComfyBackbone(model)

@@ -76,7 +76,8 @@ def inside(comfy, place):
     with torch.inference_mode():
         model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(job.model.checkpoint)
         places = Places(place / "cache", place / "class")
-        material = prepare(model, clip, vae, read_pictures(job.pictures, job.training.data), job.training, places, lambda *told: None)
+        pictures = read_pictures(job.pictures, job.training.data)
+        material = prepare(model, clip, vae, pictures, job.training, places, lambda *progress: None)
 
         def train(folder, config=job.training):
             with torch.inference_mode():

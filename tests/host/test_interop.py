@@ -47,8 +47,8 @@ def in_diffusers(unet, context, timesteps):
         return unet(x / (sigma[:, None, None, None] ** 2 + 1).sqrt(), timesteps, encoder_hidden_states=text).sample
 
 
-def assert_agrees(found, expected, base):
-    assert (found - expected).norm() <= 1e-4 * expected.norm()
+def assert_agrees(weight, expected, base):
+    assert (weight - expected).norm() <= 1e-4 * expected.norm()
     assert (expected - base).norm() > 1e-2 * base.norm()
 
 
@@ -123,5 +123,5 @@ def test_official_files_take_feed_forward_layers_and_text_encoders_too(sd15, tmp
     assert any(name.startswith("unet.") and name.endswith(".ff.net.2") for name in again.layers)
     assert any(name.endswith(".attn2.processor.to_out") for name in again.layers)
     assert "text_encoder.text_model.encoder.layers.0.mlp.fc1" in again.layers
-    known = canonical(again, sd15).layers
-    assert all(known[name] == delta for name, delta in layers.items())
+    renamed = canonical(again, sd15).layers
+    assert all(renamed[name] == delta for name, delta in layers.items())

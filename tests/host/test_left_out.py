@@ -26,18 +26,18 @@ def both(comfy, tmp_path):
                 model, None, comfy.utils.load_torch_file(str(path), safe_load=True), strength, 0
             )[0]
             ours = apply_adapter(load(path), model, strength_model=strength).model
-            found = []
+            states = []
             for patched in (core, ours):
                 comfy.model_management.load_models_gpu([patched])
-                found.append({key: value.clone() for key, value in patched.model.state_dict().items()})
+                states.append({key: value.clone() for key, value in patched.model.state_dict().items()})
                 patched.unpatch_model()
-        return found
+        return states
 
     return apply
 
 
-def changed(found, base):
-    return {key for key, value in found.items() if value.shape != base[key].shape or not torch.equal(value, base[key])}
+def changed(state, base):
+    return {key for key, value in state.items() if value.shape != base[key].shape or not torch.equal(value, base[key])}
 
 
 @pytest.mark.parametrize("strength", [1.0, 0.5])
@@ -91,11 +91,11 @@ def test_a_wide_lokr_under_the_name_of_one_projection_gives_its_rows(sd15, load_
     w1, w2 = torch.randn(outer, 8) * 0.1, torch.randn(960 // outer, 40) * 0.1
     tensors = {f"{BLOCK}.attn1.to_{kind}.lokr_w{n}": w.clone() for kind in "qkv" for n, w in ((1, w1), (2, w2))}
     save_file(tensors, tmp_path / "x.safetensors")
-    base, found = load_weights(sd15, load(tmp_path / "x.safetensors"))
+    base, patched = load_weights(sd15, load(tmp_path / "x.safetensors"))
     product = torch.kron(w1, w2)
     for kind, (start, length) in zip("qkv", thirds((960, 320)), strict=True):
         key = f"{BLOCK}.attn1.to_{kind}.weight"
-        assert_close(found[key], base[key] + product[start : start + length], rtol=1e-5, atol=1e-5)
+        assert_close(patched[key], base[key] + product[start : start + length], rtol=1e-5, atol=1e-5)
 
 
 @pytest.fixture
@@ -125,9 +125,9 @@ def test_only_a_projection_of_the_right_height_takes_rows(name, weight, shape, r
     from krona_ops import Full
 
     wide = Kron(Full(torch.randn(6, 4)), Full(torch.randn(16, 16)))
-    found = own_rows(wide, name, weight, shape)
+    own = own_rows(wide, name, weight, shape)
     if rows is None:
-        assert found is wide
+        assert own is wide
     else:
         start, length = rows
-        assert_close(found.dense(), wide.dense()[start : start + length])
+        assert_close(own.dense(), wide.dense()[start : start + length])

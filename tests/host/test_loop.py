@@ -33,9 +33,9 @@ def ask(server, path, method="GET", body=None, headers=None):
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=300)
     connection.request(method, path, body, headers or {})
     answer = connection.getresponse()
-    found = answer.status, answer.read()
+    answered = answer.status, answer.read()
     connection.close()
-    return found
+    return answered
 
 
 def longest_delay(server, act):
@@ -44,9 +44,9 @@ def longest_delay(server, act):
     for _ in range(TRIES):
         ask(server, "/loop_probe/start")
         act()
-        told = json.loads(ask(server, "/loop_probe/stop")[1])
-        assert told["looks"] > 0
-        delays.append(told["longest"])
+        measured = json.loads(ask(server, "/loop_probe/stop")[1])
+        assert measured["looks"] > 0
+        delays.append(measured["longest"])
         if delays[-1] < LONGEST:
             break
     return min(delays)

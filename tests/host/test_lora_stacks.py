@@ -32,19 +32,19 @@ def dense(value):
     return {name: delta.dense().double() for name, delta in value.layers.items()}
 
 
-def assert_same(found, expected):
-    assert found.keys() == expected.keys()
+def assert_same(updates, expected):
+    assert updates.keys() == expected.keys()
     for name, value in expected.items():
-        assert (found[name] - value).norm() <= 1e-5 * value.norm(), name
+        assert (updates[name] - value).norm() <= 1e-5 * value.norm(), name
 
 
 def summed(server, graph, stack):
     """The sum of a KronA Stack, saved by ComfyUI's own node, which takes sums too."""
     server.client.run({**graph, "98": node("SaveLoRA", lora=link(stack, 2), prefix="loras/sum of a stack")})
     [file] = (server.base / "output" / "loras").glob("sum of a stack*.safetensors")
-    found = dense(load(file))
+    updates = dense(load(file))
     file.unlink()
-    return found
+    return updates
 
 
 def picture(server, graph, model):
@@ -80,9 +80,9 @@ def test_rows_of_others_are_files_of_the_lora_folders_also_where_models_krona_ha
         "3": row(pack, "stacks/sub/row.safetensors", -1.0, lora_stack=link(2)),
         "4": stack(lora_stack=link(3)),
     }
-    found = summed(server, graph, 4)
+    updates = summed(server, graph, 4)
     twin, other = dense(adapter(1)), dense(adapter(2))
-    assert_same(found, {name: 0.5 * twin[name] - other[name] for name in twin})
+    assert_same(updates, {name: 0.5 * twin[name] - other[name] for name in twin})
 
 
 @pytest.mark.parametrize("pack", PACKS)
@@ -98,9 +98,9 @@ def test_our_rows_are_found_by_others_and_what_they_cannot_find_has_none(server,
     shown = picture(server, graph, link(6))
     alone = picture(server, {"3": graphs.load_apply("stacks/sub/row.safetensors", 0.5)}, link(3))
     assert np.abs(shown - alone).max() <= 1
-    found = summed(server, graph | {"1": graphs.checkpoint(CHECKPOINT)}, 4)
+    updates = summed(server, graph | {"1": graphs.checkpoint(CHECKPOINT)}, 4)
     row_, lonely, twin = (dense(adapter(seed)) for seed in (2, 4, 3))
-    assert_same(found, {name: 0.5 * row_[name] + lonely[name] + twin[name] for name in row_})
+    assert_same(updates, {name: 0.5 * row_[name] + lonely[name] + twin[name] for name in row_})
 
 
 def test_a_row_that_is_in_no_lora_folder_is_an_error_although_models_krona_has_such_a_file(server, files):
@@ -124,19 +124,19 @@ def test_what_is_left_out_of_each_file_is_on_the_node(server, files):
         "4": stack("stacks/odd file.safetensors", lora_stack=link(2), krona=link(3)),
         "5": node("SaveLoRA", lora=link(4, 2), prefix="loras/odd"),
     }
-    [told] = server.client.run(graph).texts("4")
-    assert "stacks/odd file.safetensors is in no LoRA folder" in told
+    [text] = server.client.run(graph).texts("4")
+    assert "stacks/odd file.safetensors is in no LoRA folder" in text
     for name in ("row", "file"):
-        assert f"stacks/odd {name}.safetensors: Left out: OFT (1: {name})" in told
-    assert "(1: wire)" not in told
+        assert f"stacks/odd {name}.safetensors: Left out: OFT (1: {name})" in text
+    assert "(1: wire)" not in text
 
 
 @pytest.mark.parametrize("spelling", ["stacks\\sub\\row.safetensors", "stacks/sub/row", "full path"])
 def test_rows_in_other_spellings_are_found(server, files, spelling):
     path = server.base / "models" / "loras" / "stacks" / "sub" / "row.safetensors"
     spelling = str(path) if spelling == "full path" else spelling
-    found = summed(server, {"2": row("Efficiency", spelling), "4": stack(lora_stack=link(2))}, 4)
-    assert_same(found, dense(adapter(2)))
+    updates = summed(server, {"2": row("Efficiency", spelling), "4": stack(lora_stack=link(2))}, 4)
+    assert_same(updates, dense(adapter(2)))
 
 
 def test_what_is_saved_by_default_is_in_the_menu_of_load_lora_and_of_the_krona_loaders(server, files):
@@ -159,7 +159,7 @@ def test_what_is_saved_by_default_is_in_the_menu_of_load_lora_and_of_the_krona_l
     for kind, name in (("LoraLoader", "lora_name"), ("KronaLoad", "file"), ("KronaLoadApply", "file")):
         options = server.client.get_json(f"/object_info/{kind}")[kind]["input"]["required"][name]
         assert file["filename"] in (options[0] if isinstance(options[0], list) else options[1]["options"])
-    told = json.loads(path.with_suffix(".metadata.json").read_text("utf-8"))
+    entry = json.loads(path.with_suffix(".metadata.json").read_text("utf-8"))
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     wanted = {
         "file_name": path.stem,
@@ -168,9 +168,9 @@ def test_what_is_saved_by_default_is_in_the_menu_of_load_lora_and_of_the_krona_l
         "sha256": digest,
         "base_model": "SD 1.5",
     }
-    assert told.items() >= wanted.items()
-    assert told["civitai"]["trainedWords"] == ["sks robot"]
-    assert Path(told["preview_url"]).read_bytes()[:3] == b"\xff\xd8\xff"
+    assert entry.items() >= wanted.items()
+    assert entry["civitai"]["trainedWords"] == ["sks robot"]
+    assert Path(entry["preview_url"]).read_bytes()[:3] == b"\xff\xd8\xff"
     for suffix in (".safetensors", ".metadata.json", ".jpeg"):
         path.with_suffix(suffix).unlink()
 

@@ -42,10 +42,10 @@ def dense(value):
     return {name: delta.dense().double() for name, delta in value.layers.items()}
 
 
-def assert_same(found, expected, tolerance=1e-5):
-    assert found.keys() == expected.keys()
+def assert_same(updates, expected, tolerance=1e-5):
+    assert updates.keys() == expected.keys()
     for name, value in expected.items():
-        assert (found[name] - value).norm() <= tolerance * value.norm(), name
+        assert (updates[name] - value).norm() <= tolerance * value.norm(), name
 
 
 def saved(server, graph, krona, form="form"):
@@ -83,16 +83,16 @@ def loads(files, *names):
 
 def test_scaling_is_exact(server, files):
     graph = {**loads(files, "a"), "2": node("KronaScale", krona=link(10), strength=-0.5)}
-    found, _ = saved(server, graph, link(2))
-    assert_same(dense(found), {n: -0.5 * d for n, d in dense(adapter(1)).items()}, 1e-7)
+    result, _ = saved(server, graph, link(2))
+    assert_same(dense(result), {n: -0.5 * d for n, d in dense(adapter(1)).items()}, 1e-7)
 
 
 def test_weights_act_by_name_and_say_what_matched_nothing(server, files):
     weights = node("KronaWeights", preset="cross attention only", rules="q=0.5, double_blocks.3=0")
     graph = {**loads(files, "a"), "2": weights, "3": node("KronaScale", krona=link(10), strength=2.0, weights=link(2))}
-    found, _ = saved(server, graph, link(3))
+    result, _ = saved(server, graph, link(3))
     expected = {n: d * (2.0 if ".to_q" not in n else 1.0) for n, d in dense(adapter(1)).items() if "attn2" in n or ".to_q" in n}
-    assert_same(dense(found), expected, 1e-7)
+    assert_same(dense(result), expected, 1e-7)
     report = text(server, graph, link(3, 1))
     assert "4 of 6 layers act." in report
     assert '"double_blocks.3" matches none' in report
@@ -122,16 +122,16 @@ def test_a_blend_can_be_brought_into_one_product_a_lora_or_dense_weights(server,
     expected = {n: d + e for (n, d), e in zip(dense(adapter(1)).items(), dense(adapter(2)).values(), strict=True)}
     for form, kind, tolerance in (("Kronecker product", Kron, 1.0), ("LoRA", Matrix, 0.99), ("dense", Matrix, 1e-6)):
         graph = {**loads(files, "a", "b"), "2": blend(link(10), link(11), form=form, factor_out=8, factor_in=4, rank=64)}
-        found, _ = saved(server, graph, link(2))
-        assert {type(d) for d in found.layers.values()} == {kind}
-        assert_same(dense(found), expected, tolerance)
+        blended, _ = saved(server, graph, link(2))
+        assert {type(d) for d in blended.layers.values()} == {kind}
+        assert_same(dense(blended), expected, tolerance)
 
 
 def test_with_a_model_a_blend_knows_layers_by_any_name(server, files):
     graph = {"1": graphs.checkpoint(CHECKPOINT), **loads(files, "b", "b-kohya")}
     graph["2"] = blend(link(10), link(11), model=link(1), form="dense")
-    found, _ = saved(server, graph, link(2))
-    assert_same(dense(found), {n: 2 * d for n, d in dense(adapter(2)).items()})
+    blended, _ = saved(server, graph, link(2))
+    assert_same(dense(blended), {n: 2 * d for n, d in dense(adapter(2)).items()})
 
 
 def test_too_many_strengths_and_words_are_errors(server, files):
@@ -146,20 +146,20 @@ COMPRESS = {"factor_out": 8, "factor_in": 4, "terms": 1, "parameters": 10_000, "
 
 def test_compressing_to_its_own_factors_loses_nothing_and_a_budget_is_kept(server, files):
     own = {**loads(files, "a"), "2": node("KronaCompress", krona=link(10), how="to these factors", **COMPRESS)}
-    found, _ = saved(server, own, link(2))
-    assert_same(dense(found), dense(adapter(1)), 1e-5)
+    smaller, _ = saved(server, own, link(2))
+    assert_same(dense(smaller), dense(adapter(1)), 1e-5)
     assert "6 layers" in text(server, own, link(2, 1))
     budget = {**loads(files, "a"), "2": node("KronaCompress", krona=link(10), how="to a number of parameters", **COMPRESS)}
-    found, _ = saved(server, budget, link(2))
-    assert 0 < found.parameters <= 10_000
+    smaller, _ = saved(server, budget, link(2))
+    assert 0 < smaller.parameters <= 10_000
 
 
 def test_converting_to_a_lora_of_full_rank_is_exact_and_core_draws_the_same_picture(server, files):
     form = {"form": "LoRA", "factor_out": 64, "factor_in": 4, "terms": 1, "rank": 320}
     graph = {**loads(files, "a"), "2": node("KronaConvert", krona=link(10), **form)}
-    found, result = saved(server, graph, link(2))
-    assert all(isinstance(d, Matrix) and isinstance(d.factor, LowRank) for d in found.layers.values())
-    assert_same(dense(found), dense(adapter(1)), 1e-5)
+    converted, result = saved(server, graph, link(2))
+    assert all(isinstance(d, Matrix) and isinstance(d.factor, LowRank) for d in converted.layers.values())
+    assert_same(dense(converted), dense(adapter(1)), 1e-5)
     [file] = result.outputs["99"]["files"]
     source = server.base / "output" / file["subfolder"] / file["filename"]
     target = server.base / "models" / "loras" / "converted.safetensors"
@@ -177,9 +177,9 @@ def test_extracting_what_was_applied_gives_it_back(server, files):
         "2": graphs.apply(link(10), strength=0.7, mode="merge"),
         "3": node("KronaExtract", tuned=link(2), base=link(1), **form),
     }
-    found, _ = saved(server, graph, link(3))
-    assert_same(dense(found), {n: 0.7 * d for n, d in dense(adapter(1)).items()}, 1e-3)
-    assert found.metadata["ss_base_model_version"] == "sd_v1"
+    extracted, _ = saved(server, graph, link(3))
+    assert_same(dense(extracted), {n: 0.7 * d for n, d in dense(adapter(1)).items()}, 1e-3)
+    assert extracted.metadata["ss_base_model_version"] == "sd_v1"
 
 
 def test_a_stack_grows_and_sums_and_cores_nodes_take_the_sum(server, files):
@@ -203,8 +203,8 @@ def test_a_lora_model_of_core_comes_in(server, files):
         "2": node("KronaStack", file="(none)", strength_model=1.0, strength_clip=1.0, krona=link(10)),
         "3": node("KronaStack", file="(none)", strength_model=1.0, strength_clip=1.0, lora_model=link(2, 2)),
     }
-    found, _ = saved(server, graph, link(3, 1))
-    assert_same(dense(found), dense(adapter(1)), 1e-7)
+    result, _ = saved(server, graph, link(3, 1))
+    assert_same(dense(result), dense(adapter(1)), 1e-7)
 
 
 def test_an_empty_stack_is_an_error(server, files):
@@ -238,8 +238,8 @@ def test_a_schedule_reaches_the_sampler(server, files):
 
 def test_the_file_tells_how_it_was_made(server, files):
     graph = {**loads(files, "a", "b"), "2": blend(link(10), link(11), form="Kronecker product", factor_out=8)}
-    found, _ = saved(server, graph, link(2))
-    assert json.loads(found.metadata["prompt"])["2"]["class_type"] == "KronaBlend"
+    blended, _ = saved(server, graph, link(2))
+    assert json.loads(blended.metadata["prompt"])["2"]["class_type"] == "KronaBlend"
 
 
 def test_inspecting_draws_and_tells(server, files):
@@ -293,6 +293,6 @@ def test_a_thumbnail_travels_in_the_file(server, files):
     inputs = {"krona": link(10), "filename_prefix": "krona/formats/thumb", "thumbnail": link(5)}
     result = server.client.run({**graph, "99": node("KronaSave", **inputs)})
     [file] = result.outputs["99"]["files"]
-    told = load(server.base / "output" / file["subfolder"] / file["filename"]).metadata["modelspec.thumbnail"]
-    assert told.startswith("data:image/jpeg;base64,")
-    assert len(told) < 60_000
+    thumbnail = load(server.base / "output" / file["subfolder"] / file["filename"]).metadata["modelspec.thumbnail"]
+    assert thumbnail.startswith("data:image/jpeg;base64,")
+    assert len(thumbnail) < 60_000

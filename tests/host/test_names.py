@@ -77,8 +77,8 @@ def test_every_dialect_finds_every_layer_of_the_text_encoders(counts, name):
 
 def test_the_table_in_the_document_is_up_to_date(counts):
     text = DOCUMENT.read_text(encoding="utf-8")
-    found = text[text.index(name_table.BEGIN) : text.index(name_table.END) + len(name_table.END)]
-    assert found == name_table.make(counts.model, counts.encoder), "run: python3 tools/host.py run tools/generate/names_table.py"
+    table = text[text.index(name_table.BEGIN) : text.index(name_table.END) + len(name_table.END)]
+    assert table == name_table.make(counts.model, counts.encoder), "run: python3 tools/host.py run tools/generate/names_table.py"
 
 
 DIFFUSERS = {
@@ -140,12 +140,12 @@ def test_every_prefix_is_taken_off_every_name_of_a_family(resolve, family, comfy
             shape = shapes[where.key.removeprefix(dialects.ROOT).removesuffix(".weight")]
             layers[spelled] = update((where.offset[2] if where.offset else shape[0], *shape[1:]))
             expected[id(layers[spelled])] = (where.key, where.offset)
-    found = {id(delta): (site.key, site.offset) for site, delta in resolve(Adapter(layers), model).model}
+    sites = {id(delta): (site.key, site.offset) for site, delta in resolve(Adapter(layers), model).model}
     whole = {key: (0, 0, shapes[key.removeprefix(dialects.ROOT).removesuffix(".weight")][0]) for key, _ in expected.values()}
     wrong = [
         name
         for name, delta in layers.items()
-        if (at := found.get(id(delta))) is None
+        if (at := sites.get(id(delta))) is None
         or at[0] != expected[id(delta)][0]
         or (at[1] or whole[at[0]]) != (expected[id(delta)][1] or whole[at[0]])
     ]
@@ -199,8 +199,8 @@ def test_the_names_of_the_original_repository_are_found_where_the_host_renames_t
     names = {spell(name): where for name, where in renamed.items() for spell in (*dialects.DIALECTS.values(),)}
     adapter = Adapter({name: update(shape) for name, (_, shape) in names.items()})
     resolution = resolve(adapter, model)
-    found = {id(delta): site for site, delta in resolution.model}
-    wrong = [name for name, (path, _) in names.items() if str(found.get(id(adapter.layers[name]))) != f"{dialects.ROOT}{path}"]
+    sites = {id(delta): site for site, delta in resolution.model}
+    wrong = [name for name, (path, _) in names.items() if str(sites.get(id(adapter.layers[name]))) != f"{dialects.ROOT}{path}"]
     assert not wrong, wrong[:5]
 
 
@@ -225,11 +225,11 @@ def test_diffusers_names_are_those_of_diffusers_own_classes(comfy, family):
     kinds = (torch.nn.Linear, torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)
     wanted = {pattern.sub("#", name) for name, module in theirs.named_modules() if isinstance(module, kinds)}
     net = families.build(family).model
-    known = {pattern.sub("#", name) for name in (*dialects.diffusers(family, net), *dialects.native(net))}
+    ours = {pattern.sub("#", name) for name in (*dialects.diffusers(family, net), *dialects.native(net))}
     options = _OPTIONS.get(family)
     wanted = {name for name in wanted if options is None or not re.match(options, name)}
     assert wanted
-    assert wanted <= known
+    assert wanted <= ours
 
 
 @pytest.fixture(scope="module")
@@ -506,9 +506,9 @@ def assert_each_selector_chooses_its_block(names):
     blocks = {}
     for name in names:
         blocks.setdefault(block_of(name), set()).add(name)
-    found = selectors(names)
-    assert found.keys() == blocks.keys()
-    for block, selector in found.items():
+    chosen = selectors(names)
+    assert chosen.keys() == blocks.keys()
+    for block, selector in chosen.items():
         weights = parse_weights(f"default=0, {selector}=1")
         assert {name for name in names if weights.of(name)} == blocks[block], selector
 

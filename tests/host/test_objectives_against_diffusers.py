@@ -149,9 +149,9 @@ def test_without_signal_at_the_last_step_the_loss_is_still_diffusers(comfy):
     scheduler = diffusers.DDPMScheduler(**BETAS, prediction_type="v_prediction", rescale_betas_zero_snr=True)
     twin = twins.unet(comfy, model)
     case = Case(ComfyBackbone(velocity(model, zsnr=True)), twin, scheduler, data, x0, noise)
-    found, expected = case.loss(), case.reference()
-    assert_close(found[:-1], expected[:-1], **TOLERANCE)
-    assert_close(found[-1], expected[-1], rtol=2e-4, atol=0)
+    loss, expected = case.loss(), case.reference()
+    assert_close(loss[:-1], expected[:-1], **TOLERANCE)
+    assert_close(loss[-1], expected[-1], rtol=2e-4, atol=0)
 
 
 class Flow:
@@ -207,17 +207,17 @@ def test_the_loss_of_a_flow_is_the_error_of_what_the_network_itself_says(request
     with flow.backbone.ready(), torch.no_grad():
         network = flow.backbone.module("diffusion_model")
         if kind == "sd3":
-            said = network(flow.x_t, 1000 * flow.sigma, context=text, y=pooled)
+            predicted = network(flow.x_t, 1000 * flow.sigma, context=text, y=pooled)
         else:  # multiplies σ by 1000 itself; 1 is the guidance of a training where a prompt brings none
-            said = network(flow.x_t, flow.sigma, context=text, y=pooled, guidance=torch.full((20,), 1.0))
-    assert_close(flow.loss(), per_sample((said - flow.target).square()), **TOLERANCE)
+            predicted = network(flow.x_t, flow.sigma, context=text, y=pooled, guidance=torch.full((20,), 1.0))
+    assert_close(flow.loss(), per_sample((predicted - flow.target).square()), **TOLERANCE)
 
 
 def test_uniform_levels_of_sd3_are_those_of_diffusers_scheduler(sd3):
     """``u`` goes from clean to noise, diffusers' list from noise to clean."""
     with sd3.backbone.ready():
-        found = sd3.backbone.noise_levels(torch.arange(1, 1000) / 1000)
-    assert_close(found, sd3.scheduler.sigmas.flip(0)[:-1], rtol=1e-5, atol=0)
+        levels = sd3.backbone.noise_levels(torch.arange(1, 1000) / 1000)
+    assert_close(levels, sd3.scheduler.sigmas.flip(0)[:-1], rtol=1e-5, atol=0)
 
 
 # Densities.
@@ -270,9 +270,9 @@ def test_uniform_times_are_diffusers():
 @pytest.mark.parametrize("shift", [1.0, 3.0, 6.0])
 def test_shifted_times_are_those_of_diffusers_shifted_scheduler(shift):
     times = torch.arange(1, 1001, dtype=torch.float64) / 1000
-    found = warp(times, DenoisingConfig(levels="shifted", level_shift=shift))
+    shifted = warp(times, DenoisingConfig(levels="shifted", level_shift=shift))
     theirs = diffusers.FlowMatchEulerDiscreteScheduler(shift=shift).sigmas.flip(0)
-    assert_close(found.float(), theirs, rtol=1e-5, atol=0)
+    assert_close(shifted.float(), theirs, rtol=1e-5, atol=0)
 
 
 def logit_normal(t, mean=0.5, std=0.8):
@@ -310,6 +310,6 @@ def test_times_have_the_density_of_the_paper(levels):
     grid = (torch.arange(100_000, dtype=torch.float64) + 0.5) / 100_000
     expected = density(grid).reshape(10, -1).mean(1) / 10
     times = warp((torch.arange(1_000_000) + 0.5) / 1_000_000, config)  # a million evenly spread u: one per 1e-6
-    found = torch.histc(times.double(), 10, 0.0, 1.0) / len(times)
+    shares = torch.histc(times.double(), 10, 0.0, 1.0) / len(times)
     assert_close(expected.sum(), torch.tensor(1.0, dtype=torch.float64), rtol=1e-5, atol=0)
-    assert_close(found, expected, rtol=0, atol=1e-5)
+    assert_close(shares, expected, rtol=0, atol=1e-5)

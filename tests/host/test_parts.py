@@ -190,7 +190,7 @@ def test_embedded_guidance_is_told_to_the_models_that_take_it_and_to_no_others(c
     from krona_train.comfyui.model import ComfyBackbone
 
     size = PictureSize(64, 64, 0, 0, 64, 64)
-    told = {}
+    received = {}
     for name in ("Flux", "FluxSchnell", "Chroma", "HunyuanVideo", "SD15"):
         model, tiny = tiny_families.build(name), tiny_families.TINY[name]
         extras = {key: torch.randn(shape) for key, shape in tiny.extras.items()}
@@ -207,9 +207,9 @@ def test_embedded_guidance_is_told_to_the_models_that_take_it_and_to_no_others(c
             config = TrainConfig(steps=1, objective=DenoisingConfig(embedded_guidance=guidance))
             fit(ComfyBackbone(model, guidance=guidance), [example], config)
             del model.model.apply_model
-            told[name, guidance] = None if seen[0] is None else float(seen[0][0])
+            received[name, guidance] = None if seen[0] is None else float(seen[0][0])
         assert embeds_guidance(model.model) == (name in ("Flux", "HunyuanVideo"))
-    assert [told["Flux", g] for g in (1.0, 4.0, 0.0)] == [1.0, 4.0, 3.5]
-    assert [told["HunyuanVideo", g] for g in (1.0, 4.0, 0.0)] == [1.0, 4.0, 6.0]
-    assert [told["Chroma", g] for g in (1.0, 4.0, 0.0)] == [0.0, 0.0, 0.0]
-    assert [told["SD15", g] for g in (1.0, 4.0, 0.0)] == [None, None, None]
+    assert [received["Flux", g] for g in (1.0, 4.0, 0.0)] == [1.0, 4.0, 3.5]
+    assert [received["HunyuanVideo", g] for g in (1.0, 4.0, 0.0)] == [1.0, 4.0, 6.0]
+    assert [received["Chroma", g] for g in (1.0, 4.0, 0.0)] == [0.0, 0.0, 0.0]
+    assert [received["SD15", g] for g in (1.0, 4.0, 0.0)] == [None, None, None]

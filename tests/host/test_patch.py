@@ -66,9 +66,9 @@ def test_a_training_can_go_through_a_layer_that_was_bypassed_under_inference_mod
     module = net.get_submodule(LAYER)
     x = torch.randn(3, module.in_features, generator=torch.Generator().manual_seed(0)).requires_grad_()
     with gradient_ready(net):
-        (found,) = torch.autograd.grad(module(x).sum(), x)
+        (gradient,) = torch.autograd.grad(module(x).sum(), x)
     expected = (module.weight.double() + 0.7 * adapter.layers[LAYER].dense().double()).sum(0).expand_as(x)
-    assert_close(found.double(), expected, rtol=1e-4, atol=1e-5)
+    assert_close(gradient.double(), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("count", [2, 3, 10])

@@ -84,9 +84,9 @@ def test_what_is_refused_is_refused_in_the_same_words_whether_or_not_it_is_there
         ),
         *(f"{tmp_path}/input/../elsewhere", f"{tmp_path}/input/link/pictures", "a\0b"),
     ]
-    told = set(refusals(names))
-    assert len({text.partition(": ")[2] for text in told}) == 1
-    [text] = {text.partition(": ")[2] for text in told}
+    messages = set(refusals(names))
+    assert len({text.partition(": ")[2] for text in messages}) == 1
+    [text] = {text.partition(": ")[2] for text in messages}
     assert "input folder" in text
     assert "KRONA_DATA_FOLDERS" in text
     assert picture_folder("inside/pictures") == tmp_path / "input" / "inside" / "pictures"

@@ -23,8 +23,8 @@ def quantised(request, comfy, sd15_file, tmp_path):
         layout = QUANT_ALGOS[request.param]["comfy_tensor_layout"]
         quantised = QuantizedTensor.from_float(value.to(torch.bfloat16), layout, scale="recalculate")
         state.update(quantised.state_dict(key))
-        told = json.dumps({"format": request.param}).encode()
-        state[key.removesuffix("weight") + "comfy_quant"] = torch.tensor(list(told), dtype=torch.uint8)
+        settings = json.dumps({"format": request.param}).encode()
+        state[key.removesuffix("weight") + "comfy_quant"] = torch.tensor(list(settings), dtype=torch.uint8)
     save_file({k: v.contiguous() for k, v in state.items()}, tmp_path / "q.safetensors")
     with torch.inference_mode():
         file = str(tmp_path / "q.safetensors")
@@ -32,12 +32,12 @@ def quantised(request, comfy, sd15_file, tmp_path):
 
 
 def dequantised(net):
-    found = {}
+    plain = {}
     for name, module in net.named_modules():
         if hasattr(module, "weight") and "attn" in name and getattr(module, "in_features", None):
             weight = module.weight
-            found[name] = (weight.dequantize() if hasattr(weight, "dequantize") else weight).float().clone()
-    return found
+            plain[name] = (weight.dequantize() if hasattr(weight, "dequantize") else weight).float().clone()
+    return plain
 
 
 def test_auto_bypasses_and_the_prediction_is_that_of_the_unquantised_sum(quantised, load, predict, random_adapter):
@@ -107,11 +107,11 @@ def test_weights_are_given_as_they_act_with_patches_and_whether_loaded_or_not(qu
         tuned = apply_adapter(adapter, model, strength_model=0.5, mode="merge").model
         for prepare in (lambda: None, lambda: load(tuned), lambda: load(model)):
             prepare()
-            found, _ = extract(WeightsOf(tuned), WeightsOf(model), DenseForm(), names=WeightsOf(model).names)
-            assert found.layers.keys() == adapter.layers.keys()
+            extracted, _ = extract(WeightsOf(tuned), WeightsOf(model), DenseForm(), names=WeightsOf(model).names)
+            assert extracted.layers.keys() == adapter.layers.keys()
             for name, delta in adapter.layers.items():
                 wanted = 0.5 * delta.dense()
-                assert (found.layers[name].dense() - wanted).norm() <= 1e-4 * wanted.norm()
+                assert (extracted.layers[name].dense() - wanted).norm() <= 1e-4 * wanted.norm()
 
 
 def plain_twin(comfy, sd15_file, model, tmp_path):

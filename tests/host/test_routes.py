@@ -88,15 +88,15 @@ def layers(server, name):
 @contextlib.contextmanager
 def messages(server):
     """The ``krona.run`` messages that any page gets; complete when the block has ended."""
-    found = []
+    received = []
     with _listen(server.url) as (_, heard):
-        yield found
+        yield received
         deadline = time.monotonic() + 5
-        while time.monotonic() < deadline and (not found or found[-1]["state"] == "training"):
+        while time.monotonic() < deadline and (not received or received[-1]["state"] == "training"):
             with contextlib.suppress(queue.Empty):
                 event = heard.get(timeout=0.2)
                 if event.type == "krona.run":
-                    found.append(event.data)
+                    received.append(event.data)
 
 
 @pytest.mark.parametrize("where", ["in ComfyUI", "separate process"])
@@ -124,8 +124,8 @@ def test_a_training_that_is_asked_to_finish_ends_within_a_step_and_the_graph_goe
     assert layers(server, f"{name}/adapter.safetensors") == layers(server, Path(result.outputs["4"]["files"][0]["filename"]))
     assert not list(folder.glob("adapter-stopped-*"))
     assert not file_of(folder, Ask.FINISH).exists()
-    _, told = get(server, f"/krona/runs/{urllib.parse.quote(name)}")
-    assert (told["state"], told["step"], told["steps"]) == ("finished", ended["step"], 400)
+    _, run = get(server, f"/krona/runs/{urllib.parse.quote(name)}")
+    assert (run["state"], run["step"], run["steps"]) == ("finished", ended["step"], 400)
     deadline = time.monotonic() + 60
     while not server.client.history(asked["next"]) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -172,24 +172,24 @@ def test_messages_hold_row_for_row_what_the_server_answers(server, where):
     listen = once_in(
         server, name, 2, lambda: states.extend(run for run in get(server, "/krona/runs")[1]["runs"] if run["id"] == name)
     )
-    with messages(server) as told:
+    with messages(server) as received:
         server.client.run(graph(name=name, steps=12, preview_every=6, where=where), listen)
     assert [(run["state"], run["node"]) for run in states] == [("training", "3")]
     _, answer = get(server, f"/krona/runs/{urllib.parse.quote(name)}")
-    assert {(message["run"], message["node"]) for message in told} == {(name, "3")}
-    assert [message["state"] for message in told] == ["training"] * (len(told) - 1) + ["finished"]
+    assert {(message["run"], message["node"]) for message in received} == {(name, "3")}
+    assert [message["state"] for message in received] == ["training"] * (len(received) - 1) + ["finished"]
     rows = []
-    for message in told:
+    for message in received:
         assert message["from"] == len(rows)
         rows += message["rows"]
     assert rows == answer["rows"]
     assert rows[0]["event"] == "started"
     assert answer["node"] is None
-    with messages(server) as told:
+    with messages(server) as received:
         server.client.run(graph(name=name, steps=15, preview_every=6, where=where))
-    assert told[0]["from"] == len(rows)
-    assert told[0]["rows"][0]["event"] == "started"
-    assert told[-1]["from"] + len(told[-1]["rows"]) == len(rows_in(runs_folder(server) / name))
+    assert received[0]["from"] == len(rows)
+    assert received[0]["rows"][0]["event"] == "started"
+    assert received[-1]["from"] + len(received[-1]["rows"]) == len(rows_in(runs_folder(server) / name))
 
 
 def test_an_interrupted_training_is_told_as_stopped(server):
@@ -199,10 +199,10 @@ def test_an_interrupted_training_is_told_as_stopped(server):
         if event.type == "progress" and event.data["node"] == "3" and event.data["max"] == 300 and event.data["value"] >= 2:
             server.client.interrupt(event.data["prompt_id"])
 
-    with messages(server) as told, pytest.raises(RunInterrupted):
+    with messages(server) as received, pytest.raises(RunInterrupted):
         server.client.run(graph(name="interrupted", steps=300), cancel)
-    assert told[-1]["state"] == "stopped"
-    assert (told[-1]["rows"][-1]["stopped"], told[-1]["rows"][-1]["error"]) == (True, None)
+    assert received[-1]["state"] == "stopped"
+    assert (received[-1]["rows"][-1]["stopped"], received[-1]["rows"][-1]["error"]) == (True, None)
     _, run = get(server, "/krona/runs/interrupted")
     assert (run["state"], run["node"]) == ("stopped", None)
     assert re.fullmatch(r"interrupted/adapter-stopped-at-\d{6}\.safetensors", run["adapter"])
@@ -229,8 +229,8 @@ def test_a_run_is_answered_with_its_settings_and_its_rows_in_parts(server, train
     assert (run["settings"]["steps"], run["settings"]["validation"]["every"]) == (6, 2)
     validations = [row["validation"] for row in rows if row["event"] == "validation"]
     losses = [row["loss"] for row in rows if row["event"] == "step"]
-    told = {"id": "a run", "state": "finished", "step": 6, "steps": 6, "loss": losses[-1], "validation": validations[-1]}
-    assert told.items() <= run.items()
+    facts = {"id": "a run", "state": "finished", "step": 6, "steps": 6, "loss": losses[-1], "validation": validations[-1]}
+    assert facts.items() <= run.items()
     assert run["adapter"] == "a run/adapter.safetensors"
     listed = get(server, "/krona/runs")[1]["runs"]
     assert [each["modified"] for each in listed] == sorted((each["modified"] for each in listed), reverse=True)
@@ -306,14 +306,14 @@ def damaged(server, tmp_path):
 def test_damaged_runs_are_listed_or_passed_over_and_links_are_not_followed(server, damaged):
     status, answer = get(server, "/krona/runs")
     assert status == 200
-    found = {run["id"]: run for run in answer["runs"] if run["id"].startswith("damaged")}
-    assert found.keys() == {f"damaged {name}" for name in ("rows", "yaml", "depth", "no settings", "bytes")}
-    assert (found["damaged rows"]["state"], found["damaged rows"]["step"], found["damaged rows"]["loss"]) == (
+    runs = {run["id"]: run for run in answer["runs"] if run["id"].startswith("damaged")}
+    assert runs.keys() == {f"damaged {name}" for name in ("rows", "yaml", "depth", "no settings", "bytes")}
+    assert (runs["damaged rows"]["state"], runs["damaged rows"]["step"], runs["damaged rows"]["loss"]) == (
         "stopped",
         1,
         None,
     )
-    for name in found:
+    for name in runs:
         status, run = get(server, f"/krona/runs/{urllib.parse.quote(name)}")
         assert (status, run["settings"]) == (200, {})
         assert len(run["rows"]) == (2 if name == "damaged rows" else 0)
@@ -354,8 +354,8 @@ def test_names_that_are_not_listed_are_not_found_and_never_become_paths(server, 
 )
 def test_a_request_that_makes_no_sense_is_refused_and_leaves_nothing(server, trained, body, kind, status):
     before = sorted(trained.iterdir())
-    found, answer = post(server, "/krona/runs/a%20run/requests", body, kind)
-    assert found == status
+    code, answer = post(server, "/krona/runs/a%20run/requests", body, kind)
+    assert code == status
     assert len(answer["error"]["message"]) > 20
     assert sorted(trained.iterdir()) == before
 
@@ -389,15 +389,15 @@ def uri(data, kind="image/png"):
 
 
 def test_an_adapter_is_described_from_its_header(server, adapter_file):
-    told = {
+    metadata = {
         "modelspec.title": "My <b>robot</b>", "modelspec.trigger_phrase": "sks robot", "modelspec.description": "About it.",
         "ss_base_model_version": "sdxl_base_v1-0", "modelspec.thumbnail": uri(PNG), "workflow": "{}",
     }  # fmt: skip
-    name = adapter_file("described", **told)
+    name = adapter_file("described", **metadata)
     path = server.base / "models" / "krona" / name
-    status, found = get(server, "/krona/adapter", name=name)
+    status, description = get(server, "/krona/adapter", name=name)
     assert status == 200
-    assert found == {
+    assert description == {
         "name": name, "title": "My <b>robot</b>", "base": "SDXL", "format": "lokr", "method": "LoKr", "layers": 2, "parameters": 82,
         "factors": [{"a": [2, 3], "b": [5, 7], "layers": 2}], "rank": None, "bytes": path.stat().st_size,
         "modified": path.stat().st_mtime, "trigger": ["sks robot"], "description": "About it.", "has_thumbnail": True,
@@ -410,9 +410,9 @@ def test_an_adapter_is_described_from_its_header(server, adapter_file):
 
 def test_what_a_file_says_at_length_is_told_in_short(server, adapter_file):
     """Nobody reads it on a card, and the whole server stands still while megabytes of text are written as JSON."""
-    told = {f"modelspec.{part}": f"{part[0]}ä語" * 200_000 for part in ("title", "trigger_phrase", "description")}
-    _, found = get(server, "/krona/adapter", name=adapter_file("long", **told))
-    for text, first in ((found["title"], "t"), (found["trigger"][0], "t"), (found["description"], "d")):
+    metadata = {f"modelspec.{part}": f"{part[0]}ä語" * 200_000 for part in ("title", "trigger_phrase", "description")}
+    _, description = get(server, "/krona/adapter", name=adapter_file("long", **metadata))
+    for text, first in ((description["title"], "t"), (description["trigger"][0], "t"), (description["description"], "d")):
         assert (text[:3], text[-1], len(text)) == (f"{first}ä語", "…", 4_000)
 
 
@@ -469,8 +469,8 @@ def test_loaders_tell_the_trigger_words_and_how_much_of_the_adapter_the_model_ha
     result = server.client.run({"1": graphs.checkpoint(CHECKPOINT), **show})
     assert [result.outputs[n]["text"] for n in ("8", "9")] == [["a photo of sks robot"]] * 2
     for node in ("5", "7"):
-        [told] = result.outputs[node]["krona_coverage"]
-        assert told == {"matched": 8, "layers": 8, "report": "8 of 8 layers matched."}
+        [coverage] = result.outputs[node]["krona_coverage"]
+        assert coverage == {"matched": 8, "layers": 8, "report": "8 of 8 layers matched."}
     [grid] = result.outputs["12"]["krona_grid"]
     assert len(grid["selectors"]) == len(grid["blocks"]) == len(grid["values"]) >= 1
     again = server.client.run({"1": graphs.checkpoint(CHECKPOINT), **show})
@@ -489,17 +489,18 @@ def test_whether_a_training_goes_on_when_queued_again_is_told_by_its_newest_stat
     output = folder_paths.get_output_directory()
     folder_paths.set_output_directory(str(tmp_path))
     try:
-        told = KronaTrain.fingerprint_inputs
+        fingerprint = KronaTrain.fingerprint_inputs
         same = {"resume": "(go on if it is the same)", "model": None}
-        assert told(name="toy", steps=9, **same) == ""
+        assert fingerprint(name="toy", steps=9, **same) == ""
         fit(ToyBackbone(), examples(), config(steps=3), Run(tmp_path / "krona" / "toy", config(steps=3), {}))
-        assert told(name="toy", steps=9, **same) == told(name="toy", steps=9) == "toy@3"
-        assert told(name="toy", steps=3, **same) == told(name="toy", steps=9, resume="(new run)") == ""
-        assert told(name="toy", steps=9, resume="toy") == told(name="toy", steps=9, resume=None) == ""
-        assert told(name=None, steps=9, **same) == told(name="toy", steps=None, **same) == told(name="", steps=9, **same) == ""
+        assert fingerprint(name="toy", steps=9, **same) == fingerprint(name="toy", steps=9) == "toy@3"
+        assert fingerprint(name="toy", steps=3, **same) == fingerprint(name="toy", steps=9, resume="(new run)") == ""
+        assert fingerprint(name="toy", steps=9, resume="toy") == fingerprint(name="toy", steps=9, resume=None) == ""
+        assert {fingerprint(name=name, steps=9, **same) for name in (None, "")} == {""}
+        assert fingerprint(name="toy", steps=None, **same) == ""
         (tmp_path / "krona" / "toy" / "state-00000005.safetensors").write_bytes(b"no state")
-        assert told(name="toy", steps=9, **same) == "toy@3"  # the newest whole one is gone on from
+        assert fingerprint(name="toy", steps=9, **same) == "toy@3"  # the newest whole one is gone on from
         (tmp_path / "krona" / "toy" / "state-00000003.safetensors").write_bytes(b"no state")
-        assert told(name="toy", steps=9, **same) == ""
+        assert fingerprint(name="toy", steps=9, **same) == ""
     finally:
         folder_paths.set_output_directory(output)

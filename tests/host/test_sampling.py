@@ -104,13 +104,13 @@ def test_it_sees_what_is_trained_and_pauses_the_training(previewer, checkpoint):
     from contextlib import contextmanager
     from dataclasses import replace
 
-    told = []
+    events = []
 
     @contextmanager
     def paused():
-        told.append("paused")
+        events.append("paused")
         yield
-        told.append("goes on")
+        events.append("goes on")
 
     before = previewer()
     layer = checkpoint[0].model.diffusion_model.get_submodule("input_blocks.1.1.transformer_blocks.0.attn1.to_out.0")
@@ -119,7 +119,7 @@ def test_it_sees_what_is_trained_and_pauses_the_training(previewer, checkpoint):
         after = replace(previewer, paused=paused)()
     finally:
         hook.remove()
-    assert told == ["paused", "goes on"]
+    assert events == ["paused", "goes on"]
     assert not np.array_equal(pixels(before[0]), pixels(after[0]))
     assert np.array_equal(pixels(before[0]), pixels(previewer()[0]))
 
@@ -128,8 +128,8 @@ def test_texts_are_encoded_anew_where_the_text_encoder_learns(previewer, prompts
     from dataclasses import replace
 
     learnt = replace(previewer, encode=lambda: (prompts[1::-1], prompts[2]), config=replace(QUICK, seed=0))()
-    told = replace(previewer, conditions=prompts[1::-1])()
-    assert [pixels(p).tolist() for p in learnt] == [pixels(p).tolist() for p in told]
+    expected = replace(previewer, conditions=prompts[1::-1])()
+    assert [pixels(p).tolist() for p in learnt] == [pixels(p).tolist() for p in expected]
 
 
 def test_a_training_is_the_same_with_and_without_previews(checkpoint, previewer):

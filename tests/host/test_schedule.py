@@ -18,9 +18,9 @@ import torch
 def test_the_keyframes_are_what_the_inputs_say(comfy, arguments, expected):
     from krona_host.patching.schedule import strengths
 
-    found = strengths(*arguments)
-    assert [p for p, _ in found] == pytest.approx([p for p, _ in expected])
-    assert [s for _, s in found] == pytest.approx([s for _, s in expected])
+    pairs = strengths(*arguments)
+    assert [p for p, _ in pairs] == pytest.approx([p for p, _ in expected])
+    assert [s for _, s in pairs] == pytest.approx([s for _, s in expected])
 
 
 def sample(comfy, model, hooks=None, steps=6):

@@ -77,8 +77,8 @@ def test_the_pack_loads_without_a_warning(server):
     assert "Import times for custom nodes" in log
     ours = [line for line in log.splitlines() if "krona" in line.lower()]
     assert not [line for line in ours if re.search(r"warn|error|fail|skip|traceback", line, re.IGNORECASE)], ours
-    known = server.client.object_info()
-    assert {name for name, info in known.items() if info["category"] == "KronA"} == set(NODES)
+    info_of = server.client.object_info()
+    assert {name for name, info in info_of.items() if info["category"] == "KronA"} == set(NODES)
 
 
 def test_every_input_has_a_tooltip(server):
@@ -89,8 +89,8 @@ def test_every_input_has_a_tooltip(server):
             if label not in ("model", "clip", "vae") or name == "KronaTrain":
                 assert options, f"{name}.{label}"
                 grown = options[0].get("template", {}).get("input", {}).get("required", {})
-                told = [options[0], *(settings for _, settings in grown.values())]
-                assert max(len(settings.get("tooltip", "")) for settings in told) > 15, f"{name}.{label}"
+                sockets = [options[0], *(settings for _, settings in grown.values())]
+                assert max(len(settings.get("tooltip", "")) for settings in sockets) > 15, f"{name}.{label}"
 
 
 def test_the_server_lists_the_adapter_folder_and_serves_the_web_folder(server):
@@ -290,11 +290,11 @@ def defaults(server, node_id):
     inputs = server.client.object_info(node_id)["input"]
     values = {}
     for name, (kind, *options) in {**inputs.get("required", {}), **inputs.get("optional", {})}.items():
-        told = options[0] if options else {}
-        if "default" in told:
-            values[name] = told["default"]
+        settings = options[0] if options else {}
+        if "default" in settings:
+            values[name] = settings["default"]
         elif kind == "COMBO" or isinstance(kind, list):
-            values[name] = (told.get("options") or kind)[0]
+            values[name] = (settings.get("options") or kind)[0]
     return values
 
 
@@ -366,8 +366,8 @@ def test_a_separate_process_trains_the_same_adapter_and_can_be_cancelled_and_gon
         return dict(load_adapter(server.base / "output" / "krona" / name / "adapter.safetensors").layers)
 
     client.run(graph(name="inside", steps=9))
-    told = client.run(graph(name="outside", steps=9, where="separate process"))
-    assert [e.data["value"] for e in told.events if is_step(e, of=9)][-1] == 9
+    first = client.run(graph(name="outside", steps=9, where="separate process"))
+    assert [e.data["value"] for e in first.events if is_step(e, of=9)][-1] == 9
     inside, outside = result("inside"), result("outside")
     assert inside.keys() == outside.keys()
     for name, delta in inside.items():
@@ -450,10 +450,10 @@ def test_one_mistake_is_one_error_on_the_input_that_is_wrong(server):
     graph["3"]["inputs"].update(targets=["4", 0], resume="no such run")
     with pytest.raises(PromptRejected) as caught:
         server.client.post(graph)
-    told = {
+    wrong_inputs = {
         node: [error["extra_info"]["input_name"] for error in of["errors"]] for node, of in caught.value.node_errors.items()
     }
-    assert told == {"2": ["folder"], "3": ["resume"], "4": ["rules"]}
+    assert wrong_inputs == {"2": ["folder"], "3": ["resume"], "4": ["rules"]}
 
 
 def test_a_folder_without_pictures_is_refused_before_anything_runs(server):

@@ -66,9 +66,9 @@ def numbers(comfy):
 def test_every_number_of_a_node_has_the_bounds_of_its_setting(comfy):
     seen = 0
     for node, given in numbers(comfy):
-        found = field_of(node, given.id)
-        assert found is not None, f"{node}.{given.id} becomes no setting"
-        kind, name = found
+        field = field_of(node, given.id)
+        assert field is not None, f"{node}.{given.id} becomes no setting"
+        kind, name = field
         bound = bounds(kind)[name]
         assert (given.min, given.max) == (pytest.approx(bound.low), pytest.approx(bound.high)), f"{node}.{given.id}"
         seen += 1

@@ -22,10 +22,10 @@ def pictures(server):
 
 def judged(**changes):
     """Nodes that judge what `graphs.render` draws; ids from 30."""
-    told = {"prompts": "a photo of sks robot", "trigger": "sks", "judges": "small world", "folder": "krona_judges"}
+    inputs = {"prompts": "a photo of sks robot", "trigger": "sks", "judges": "small world", "folder": "krona_judges"}
     return {
         "30": node("LoadImage", image="small-robot.png"),
-        "31": node("KronaEvaluate", images=link(23), references=link(30), **{**told, **changes}),
+        "31": node("KronaEvaluate", images=link(23), references=link(30), **{**inputs, **changes}),
         "32": node("PreviewAny", source=link(31, 0)),
         "33": node("PreviewImage", images=link(31, 1)),
         "34": node("PreviewAny", source=link(31, 2)),

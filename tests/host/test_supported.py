@@ -27,8 +27,8 @@ def test_the_oldest_promised_and_newer_ones_are_taken(supported, version):
 def test_an_older_one_is_refused_in_one_sentence(supported, version, features):
     with pytest.raises(supported.ComfyUITooOld) as caught:
         supported.require_supported(version, features)
-    said = str(caught.value)
-    assert said == f"KronA needs ComfyUI 0.20.1 or newer and this is ComfyUI {version}: update ComfyUI, then start it again."
+    sentence = str(caught.value)
+    assert sentence == f"KronA needs ComfyUI 0.20.1 or newer and this is ComfyUI {version}: update ComfyUI, then start it again."
 
 
 @pytest.mark.parametrize("version", ["", "unknown", "main-3f2a"])

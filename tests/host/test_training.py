@@ -276,17 +276,17 @@ def test_sdxl_is_told_the_size_and_the_cut_of_each_picture(comfy):
             )
             for size in sizes
         ]
-    backbone, told = ComfyBackbone(model), []
+    backbone, received = ComfyBackbone(model), []
     assert backbone.family == "sdxl_base_v1-0"
     with backbone.ready():
         batch = backbone.collate(data)
         assert_close(batch.x0, torch.stack([e.latent for e in data]).clone() * 0.13025)
         hook = backbone.module("diffusion_model").register_forward_pre_hook(
-            lambda module, args, kwargs: told.append(kwargs["y"]), with_kwargs=True
+            lambda module, args, kwargs: received.append(kwargs["y"]), with_kwargs=True
         )
         denoising(backbone, batch, draw(backbone, batch.x0, 0, range(2)))
         hook.remove()
-    for row, example, size in zip(told[0], data, sizes, strict=True):
+    for row, example, size in zip(received[0], data, sizes, strict=True):
         numbers = [size.height, size.width, size.crop_top, size.crop_left, size.target_height, size.target_width]
         # The sinusoidal embedding of SDXL (Podell et al. 2023, section 2.2), written out.
         frequencies = torch.exp(-torch.log(torch.tensor(10000.0)) * torch.arange(128) / 128)

@@ -45,14 +45,14 @@ DESCRIBED = [name for name, kind in vars(types).items() if inspect.isclass(kind)
 
 def missing(description, thing):
     """The members of a description that a thing has not, or that cannot be called as described."""
-    members = {name for kind in description.__mro__ if kind.__module__ == description.__module__ for name in own_members(kind)}
-    return [name for name in sorted(members) if not (has(thing, name) and takes(getattr(description, name, None), thing, name))]
+    kinds = [kind for kind in description.__mro__ if kind.__module__ == description.__module__]
+    members = sorted({name for kind in kinds for name in own_members(kind)})
+    return [name for name in members if not (has(thing, name) and takes(getattr(description, name, None), thing, name))]
 
 
 def own_members(kind):
-    return {*kind.__annotations__, *(name for name, value in vars(kind).items() if callable(value) or isinstance(value, property))} - {
-        "__init__", "__subclasshook__",
-    }  # fmt: skip
+    functions = {name for name, value in vars(kind).items() if callable(value) or isinstance(value, property)}
+    return {*kind.__annotations__, *functions} - {"__init__", "__subclasshook__"}
 
 
 def has(thing, name):
@@ -64,9 +64,10 @@ def takes(described, thing, name):
     if not inspect.isfunction(described):
         return True
     _, *parameters = inspect.signature(described).parameters.values()
+    by_place = [p.name for p in parameters if p.kind is p.POSITIONAL_ONLY]
     by_name = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
     try:
-        inspect.signature(getattr(thing, name)).bind(*[0 for p in parameters if p.kind is p.POSITIONAL_ONLY], **dict.fromkeys(by_name))
+        inspect.signature(getattr(thing, name)).bind(*by_place, **dict.fromkeys(by_name))
     except TypeError:
         return False
     return True

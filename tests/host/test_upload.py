@@ -263,8 +263,8 @@ KINDS = (
 @pytest.mark.parametrize("what", KINDS)
 def test_what_is_no_adapter_is_refused_with_a_reason_and_leaves_nothing(folder, upload, adapter, tmp_path, what):
     status, reason, data = no_adapters(tmp_path, adapter)[what]
-    found, answer = upload(data)
-    assert found == status, answer
+    code, answer = upload(data)
+    assert code == status, answer
     assert reason in answer["error"]["message"]
     assert listing(folder) == []
 

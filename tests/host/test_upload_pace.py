@@ -73,7 +73,7 @@ def test_the_one_that_has_been_idle_for_longest_gives_up_its_place_and_no_busy_o
     from krona_pack.nodes.server.routes.answers import Refused
 
     async def story():
-        clock, told = Clock(), {}
+        clock, refused_with = Clock(), {}
         places = pace.Places(2, clock)
 
         async def idle(name):
@@ -81,7 +81,7 @@ def test_the_one_that_has_been_idle_for_longest_gives_up_its_place_and_no_busy_o
                 try:
                     await place.next(never)
                 except Refused as error:
-                    told[name] = error.status
+                    refused_with[name] = error.status
 
         async def rest():
             for _ in range(5):
@@ -99,11 +99,11 @@ def test_the_one_that_has_been_idle_for_longest_gives_up_its_place_and_no_busy_o
         clock.at = 1.0 + pace.SECONDS_UNTIL_IDLE
         with places.one(7):
             await rest()
-            assert told == {"first": 408}
+            assert refused_with == {"first": 408}
             assert places.announced() == 12
             with places.one(1):
                 await rest()
-                assert told == {"first": 408, "second": 408}
+                assert refused_with == {"first": 408, "second": 408}
                 with pytest.raises(Refused), places.one(1):  # these two wait for nothing: they are at work
                     pass
         assert places.announced() == 0
@@ -192,7 +192,7 @@ def test_what_the_owner_has_opened_to_other_sites_is_open(comfy, monkeypatch, co
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("/srv/a/robot.safetensors: This is no adapter.", "robot.safetensors: This is no adapter."),
         ("C:\\Users\\Anna\\x.safetensors is damaged.", "x.safetensors is damaged."),
@@ -201,10 +201,10 @@ def test_what_the_owner_has_opened_to_other_sites_is_open(comfy, monkeypatch, co
         ("'/a/b': no", "'b': no"),
     ],
 )
-def test_texts_for_others_have_no_folders_of_this_computer(comfy, text, told):
+def test_texts_for_others_have_no_folders_of_this_computer(comfy, text, expected):
     from krona_pack.nodes.server.public import without_folders
 
-    assert without_folders(text) == told
+    assert without_folders(text) == expected
 
 
 def test_folders_of_the_host_may_have_blanks_in_their_names(comfy, monkeypatch, tmp_path):
