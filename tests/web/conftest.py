@@ -142,6 +142,9 @@ def editor(request, server, chromium, kept, mode, settings):
     before = {path for folder in folders for path in folder.rglob("*")}
     wanted = json.dumps([server.url, told])
     before_this, opened = kept.popitem() if kept else ("", None)
+    if opened is not None and opened.server is not server:  # the newest editor has one of its own
+        opened.page.context.close()
+        opened = None
     if opened is None:
         opened = Editor(chromium.new_context(viewport=VIEWPORT).new_page(), server)
         opened.open()
