@@ -33,7 +33,8 @@ check:  ## lint, types, and the tests that need neither ComfyUI nor Chromium (CH
 	@$(MAKE) --no-print-directory types
 	$(TESTS) $(CHECK) -m pytest -n 2 -q $(QUICK) $(ARGS)
 
-types:  ## TypeScript's look at the browser's modules; checkers of Python go here
+types:  ## mypy, and TypeScript's look at the browser's modules
+	$(CHECK) -m mypy
 	npx -y -p typescript@5.9 tsc -p jsconfig.json
 
 coverage: setup browser  ## all tests once more, counting which lines and branches of the four packages they reach (ARGS= for pytest)
