@@ -89,5 +89,5 @@ serve: setup  ## ComfyUI with this pack in the foreground (ARGS="--port 8190 --b
 	@$(HOST) run tools/comfyui/server.py serve $(ARGS)
 
 clean:  ## remove what the demo and the tests left here (not the installed ComfyUI)
-	rm -rf demo-output coverage-work .pytest_cache .hypothesis .ruff_cache
+	rm -rf demo-output coverage-work .pytest_cache .hypothesis .ruff_cache .mypy_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
