@@ -93,16 +93,19 @@ def _read(header: Header) -> tuple[str, Adapter]:
     return module.NAME, module.read(header.placeholders(), header)
 
 
+_Facts = tuple[str, tuple[int, ...], tuple[tuple[int, ...], ...], int | None, int]
+"""The fields of `LayerFacts` after ``name``."""
+
+
 def _all_facts(adapter: Adapter) -> tuple[LayerFacts, ...]:
-    facts: dict[int, tuple] = {}
+    facts: dict[int, _Facts] = {}
     for delta in adapter.layers.values():  # of layers that are alike the reader makes one value
         if id(delta) not in facts:
             facts[id(delta)] = _facts(delta)
     return tuple(LayerFacts(name, *facts[id(delta)]) for name, delta in adapter.layers.items())
 
 
-def _facts(delta: Delta) -> tuple:
-    """The fields of `LayerFacts` after ``name``."""
+def _facts(delta: Delta) -> _Facts:
     outer, delta = delta, written(delta)
     inner = delta.delta if isinstance(delta, Dora) else delta
     method = _method(inner) + ("+DoRA" if isinstance(delta, Dora) else "")

@@ -119,7 +119,7 @@ class _Alike:
     100,000 of them are read like ten."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple, list[tuple[str, Delta]] | LayerError] = {}
+        self._known: dict[tuple[object, ...], list[tuple[str, Delta]] | LayerError] = {}
 
     def updates(self, layer: StoredLayer, is_enlarged: bool) -> list[tuple[str, Delta]]:
         """As `_updates`; placeholders of one shape and type are one tensor

@@ -159,7 +159,7 @@ def _with_scale(term: Delta, scale: float) -> Delta:
     return replace(term, scale=scale)
 
 
-def _memory(term: Delta) -> tuple:
+def _memory(term: Delta) -> tuple[object, ...]:
     """Where the tensors lie, and all else but the scale:
     equal for terms that are one and the same, nothing is compared."""
     places = tuple((t.data_ptr(), t.shape, t.stride(), t.dtype) for t in tensors(term))

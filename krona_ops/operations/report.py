@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -27,6 +27,7 @@ from ..updates.delta import Delta, Dora, Kron, Matrix, Sum
 from ..updates.factor import Factor, Full, LowRank, Tucker
 from ..updates.rows import Rows
 
+Key = TypeVar("Key")
 Measure = Literal["rms", "norm"]
 """``rms``: how far a weight of this part moves on average; ``norm``: how much all its weights move together."""
 By = Literal["layer", "block", "role"]
@@ -290,8 +291,8 @@ def _looks_like_a_number(text: str) -> bool:
     return text in ("", "–") or text.replace(",", "").replace(".", "").replace("e-", "").replace("e+", "").isdigit()
 
 
-def _groups(layers: Iterable[LayerReport], key: Callable[[LayerReport], object]) -> dict:
-    groups: dict[object, list[LayerReport]] = {}
+def _groups(layers: Iterable[LayerReport], key: Callable[[LayerReport], Key]) -> dict[Key, list[LayerReport]]:
+    groups: dict[Key, list[LayerReport]] = {}
     for layer in layers:
         groups.setdefault(key(layer), []).append(layer)
     return groups

@@ -160,7 +160,7 @@ def _generating(weights: Iterable[str]) -> Callable[[str], bool]:
 
 def describe_adjustments(targets: tuple[Target, ...]) -> tuple[str, ...]:
     """A line for each kind of layer whose width the wanted factors do not divide; empty when all of them do."""
-    kinds: dict[tuple, int] = {}
+    kinds: dict[tuple[tuple[int, ...], KronShape], int] = {}
     for target in targets:
         if target.is_adjusted:
             key = (target.wanted, target.sizes)

@@ -24,7 +24,9 @@ from ..errors import KronaError, ShapeError
 from ..room import require_room
 from .delta import Delta, Dora, Kron, Matrix, Part, Sum, map_tensors
 from .factor import Factor, Full, LowRank, Tucker
+from .kron import Layout
 from .rows import Rows
+from .shapes import KronShape
 
 Leg = str
 """``r0, r1, …`` row digits, ``c0, …`` column digits, ``w`` the kernel window, ``b…`` a bond inside one term."""
@@ -144,7 +146,7 @@ def networks(terms: Sequence[Delta], digits: Digits) -> list[Network]:
 
     Ten Kronecker products with equal factors become one with a bond of ten; LoRAs become one of their summed rank.
     """
-    krons: dict[tuple, list[Kron]] = defaultdict(list)
+    krons: dict[tuple[Layout, KronShape], list[Kron]] = defaultdict(list)
     pairs: list[tuple[Tensor, Tensor]] = []
     result: list[Network] = []
     dense: Tensor | None = None
