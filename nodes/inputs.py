@@ -24,8 +24,9 @@ def number_input(
 ) -> io.Float.Input:
     """A number that keeps every value with so many decimals, typed, loaded or imported.
 
-    The editor rounds a number to the decimals of its ``step``, which is also what its arrows add: with a comfortable step
-    a learning rate of 5e-6 becomes 0. So the step is the finest difference, and what the arrows add is given beside it.
+    The editor rounds a number to the decimals of its ``step``, which is also what its arrows add: with a comfortable
+    step a learning rate of 5e-6 becomes 0. So the step is the finest difference, and what the arrows add is given beside
+    it.
 
     Args:
         decimals: Of the smallest difference that anybody uses; the default, ``low`` and ``high`` have no more.

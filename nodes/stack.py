@@ -127,7 +127,7 @@ class KronaStack(Node):
 
     @staticmethod
     def _with(rows: Rows, file: str, part: Part, strength_clip: float) -> tuple[Rows, str]:
-        """The stack with one more file, as a row where other packs can find it; else a sentence for the user says so."""
+        """The stack with one more file, as a row where other packs find it; else a sentence for the user says so."""
         name = lora_name(paths.adapter_path(file))
         if name is not None:
             return Rows([*rows, (name, part[1], strength_clip)], rows.beside), ""

@@ -28,8 +28,8 @@ def family_of(model: Model) -> str:
 def embeds_guidance(net: DiffusionNet) -> bool:
     """Whether the host's network was distilled with guidance, and takes its strength as an input of its own.
 
-    So do Flux dev, Flux 2 dev and HunyuanVideo. Chroma has such an input too, but was distilled at 0, which ComfyUI gives
-    it by itself.
+    So do Flux dev, Flux 2 dev and HunyuanVideo. Chroma has such an input too, but was distilled at 0, which ComfyUI
+    gives it by itself.
     """
     return bool(getattr(getattr(net.diffusion_model, "params", None), "guidance_embed", False))
 

@@ -114,8 +114,8 @@ class Residual(nn.Module):
 class WorldAutoencoder(nn.Module):
     """Patches of 4 × 4 pixels to eight numbers and back, four neighbours packed into one latent.
 
-    Almost all of it computes at the patches' size. The UNet sees 8 × 8 latents and not 16 × 16: three times as many steps
-    in the same time, and better ones (docs/LOG.md).
+    Almost all of it computes at the patches' size. The UNet sees 8 × 8 latents and not 16 × 16: three times as many
+    steps in the same time, and better ones (docs/LOG.md).
 
     Without normalisation: the host's own autoencoder normalises in 32 groups, and narrow groups forget a picture's
     colours. It was five times as slow, too (docs/LOG.md).
@@ -182,7 +182,7 @@ def build_clip() -> comfy.sd.CLIP:
 
 
 def token_table(rows: Tensor, ids: Tensor) -> Tensor:
-    """Embeddings of all of CLIP's tokens ``(49408, width)``: the rows that were trained, and noise of their size elsewhere.
+    """Embeddings of all of CLIP's tokens ``(49408, width)``: the trained rows, and noise of their size for the rest.
 
     So a word that the model has never seen means nothing to it, but the same on every computer.
 

@@ -36,7 +36,7 @@ class NameIndex:
 
     @classmethod
     def of_model(cls, model: nn.Module, host_names: Mapping[str, Site]) -> NameIndex:
-        """Of a diffusion model: its module paths, the host's names with any prefix, and other tools' names of its layers."""
+        """Of a diffusion model: its module paths, the host's names with any prefix, other tools' names of its layers."""
         index = cls()
         layers = _layers(model, _ROOT)
         for path in layers:

@@ -25,8 +25,8 @@ class Site:
     """As in the model's state dict, ``.weight`` included."""
     offset: Offset | None = None
     function: Callable[[Tensor], Tensor] | None = None
-    """What the host does to an update before it adds it, ``None`` for nothing: diffusers keeps the halves of a modulation
-    the other way round."""
+    """What the host does to an update before it adds it, ``None`` for nothing: diffusers keeps the halves of a
+    modulation the other way round."""
 
     @property
     def module(self) -> str:
@@ -51,9 +51,9 @@ def key_map(make: Callable[[nn.Module, dict], Mapping[str, str | tuple]], model:
     """The host's own names of a model's weights, from one of ``comfy.lora.model_lora_keys_*``.
 
     Left out are weights that this model does not have (for SD3.5 ComfyUI names a second attention in every block), and
-    parts that reach beyond their weight: for Lumina 2, whose q is wider than its k and v, ComfyUI 0.30 counts all as wide
-    as q. Put right is the last block of SD3, whose modulation of the text has two halves only, and in diffusers the other
-    way round.
+    parts that reach beyond their weight: for Lumina 2, whose q is wider than its k and v, ComfyUI 0.30 counts all as
+    wide as q. Put right is the last block of SD3, whose modulation of the text has two halves only, and in diffusers the
+    other way round.
     """
     sites, present = {}, model.state_dict().keys()
     for name, target in make(model, {}).items():

@@ -59,8 +59,8 @@ def apply_adapter(
         clip: The host's ``CLIP``, or ``None``.
         mode: ``merge`` adds into the weights once; ``bypass`` computes the update beside each layer, which keeps it
             exact on quantised weights; ``auto`` bypasses quantised layers and merges the rest.
-        tell: Shows a text where the user looks, later too: while the model runs it may turn out that bypassed layers are
-            never called.
+        tell: Shows a text where the user looks, later too: while the model runs it may turn out that bypassed layers
+            are never called.
 
     Raises:
         ShapeError, CoverageError: The adapter is for another base model (see `krona_ops.errors`).
@@ -110,7 +110,7 @@ class _Ways:
 def _apply(
     patcher: Patcher, updates: Mapping[Site, list[Delta]], strength: float, mode: Mode, tell: Tell | None
 ) -> _Ways:
-    # First, second, ... updates of each weight: a call of the host takes one for each, and goes through the whole model.
+    # First, second, ... updates of each weight: a call of the host takes one for each, and goes through the model.
     merged: list[dict[PatchKey, KronaWeightAdapter]] = []
     bypassed: list[Entry] = []
     kept_from = 0

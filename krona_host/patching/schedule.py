@@ -81,7 +81,7 @@ def scheduled_hooks(
 
 
 def _rounded(resolution: Resolution, model: Model, clip: Clip | None) -> str:
-    """A sentence on what is lost where weights are quantised: the host has no other way than to merge hooks into them."""
+    """A sentence on what is lost where weights are quantised: the host can only merge hooks into them."""
     parts = with_networks(resolution, model, clip)
     layers = {(id(net), site.module): net.get_submodule(site.module) for pairs, net in parts for site, _ in pairs}
     count = sum(is_quantised(weight_of(layer)) for layer in layers.values())

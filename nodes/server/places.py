@@ -24,8 +24,8 @@ def allowed(path: Path, typed: str, error: type[KronaError]) -> Path:
     """The path, if a graph may name it.
 
     On a server that only this computer can reach, it may name all of them. Elsewhere the folder has to lie, links
-    followed, below the host's input, output or models, below this pack's samples, or below a folder that the owner of the
-    server has listed. Nothing is said about the folder itself.
+    followed, below the host's input, output or models, below this pack's samples, or below a folder that the owner of
+    the server has listed. Nothing is said about the folder itself.
 
     Args:
         typed: What was typed in, for the error.
