@@ -49,12 +49,12 @@ TESTS = (
     "tests/tools/test_host.py",
     "tests/tools/test_server.py",
     "tests/tools/test_workflow.py",
-    "tests/train/test_cache.py",
-    "tests/train/test_claim.py",
-    "tests/train/test_launch.py",
-    "tests/train/test_litter.py",
-    "tests/train/test_processes.py",
-    "tests/train/test_state.py",
+    "tests/train/data/test_cache.py",
+    "tests/train/run/test_claim.py",
+    "tests/train/processes/test_launch.py",
+    "tests/train/run/test_litter.py",
+    "tests/train/processes/test_processes.py",
+    "tests/train/run/test_state.py",
     "tests/web",
 )
 """What waits for something: servers, the browser, processes, threads."""

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
         ("tests/host/test_patch.py", (), ["host"]),
         ("tests/web/test_page.py", ("chromium",), ["host", "browser"]),
         ("tests/train/test_loop.py", ("tmp_path",), []),
-        ("tests/train/test_processes.py", ("two",), ["long"]),
+        ("tests/train/processes/test_processes.py", ("two",), ["long"]),
         ("tests/train/test_loop.py", ("two",), []),
     ],
 )

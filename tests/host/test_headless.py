@@ -245,7 +245,7 @@ def test_two_processes_are_one_with_the_batch_of_both(inside, place, tmp_path):
 
     AdamW divides each gradient by its own size, so where a layer has nearly none, rounding is all that is left of it and moves
     the factors as far as a gradient would: with eps 1e-8 the worst layer is off by 2e-5. An eps of the gradients' size keeps
-    the step in proportion to the gradient. The law itself, with every eps, is held in float64 by tests/train/test_processes.py.
+    the step in proportion to the gradient. The law itself, with every eps, is held in float64 by tests/train/processes/test_processes.py.
     """
     material, train, job = inside
     encoded, folder = material.save(tmp_path / "encoded.safetensors"), place / "two"

@@ -2,7 +2,7 @@
 
     python3 tools/host.py run tools/generate/settings_table.py
 
-tests/train/test_docs.py fails when the document is out of date.
+tests/train/settings/test_docs.py fails when the document is out of date.
 """
 
 from __future__ import annotations

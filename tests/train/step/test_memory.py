@@ -17,7 +17,7 @@ from krona_train.config import MemoryConfig
 from krona_train.run.events import Noted, Stepped
 from krona_train.step.plan import Plan, is_out_of_memory
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 class Tight(ToyBackbone):

@@ -11,7 +11,7 @@ from krona_train.config import from_yaml
 from krona_train.run.job import Job
 from tools.generate.settings_table import DOCUMENT, docstrings, make, sections
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 HELP = {
     "KronaTrain": "train.py",
     "KronaTargets": "targets.py",

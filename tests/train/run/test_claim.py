@@ -19,7 +19,7 @@ from krona_train.run.claim import LOCK, claim, claim_new, join
 from krona_train.run.events import Stepped
 from krona_train.run.folder import Run
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 HOLDER = """
 import sys
 import threading
@@ -166,7 +166,7 @@ def test_while_a_run_trains_another_of_its_folder_is_refused_and_it_goes_on_undi
 
 TRAINING = """
 import sys
-sys.path[:0] = ["tests/train", "."]
+sys.path[:0] = ["tests/train", "tests/train/run", "."]
 import torch
 from pathlib import Path
 from krona_ops.errors import ConfigError

@@ -27,7 +27,7 @@ from krona_train.run.events import Ended, Noted, Saved, Stepped
 from krona_train.run.folder import Run
 from krona_train.run.state import AS_THEN, TrainState, newest, newest_whole, same_run, states
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def settings(**changes):
@@ -477,7 +477,7 @@ def test_lost_or_damaged_metrics_do_not_keep_a_run_from_going_on(tmp_path, damag
 
 PROGRAM = """
 import sys
-sys.path[:0] = ["tests/train", "."]
+sys.path[:0] = ["tests/train", "tests/train/run", "."]
 from pathlib import Path
 from test_state import settings
 from test_loop import examples
@@ -525,7 +525,7 @@ def test_killed_again_and_again_the_finished_adapter_is_bitwise_that_of_a_run_in
 
 FULL = """
 import resource, signal, sys
-sys.path[:0] = ["tests/train", "."]
+sys.path[:0] = ["tests/train", "tests/train/run", "."]
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 from pathlib import Path
 from test_state import settings

@@ -26,7 +26,7 @@ from krona_train.run.events import Ended, Noted, Saved, Stepped, Validated
 from krona_train.run.requests import Ask
 from krona_train.run.state import TrainState
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 LAUNCH = (
     *(sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2", "--num_machines", "1"),
     *("--main_process_port", "0", "--mixed_precision", "no", "--dynamo_backend", "no", "--multi_gpu"),

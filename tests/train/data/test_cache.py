@@ -262,7 +262,7 @@ for turn in range(15):
 
 
 def test_runs_that_share_a_folder_do_not_break_each_other(tmp_path):
-    root = str(Path(__file__).resolve().parents[2])
+    root = str(Path(__file__).resolve().parents[3])
     env = {**os.environ, "PYTHONPATH": root}
     runs = [subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], env=env, stderr=subprocess.PIPE) for _ in range(3)]
     for run in runs:

@@ -58,7 +58,7 @@ def test_the_folder_that_the_shell_is_in_counts_only_where_it_leads_to_this_pack
     monkeypatch.setenv("PWD", str(theirs / "deeper"))
     with pytest.raises(ConfigError, match="ComfyUI is not found"):
         find_comfyui("")
-    pack = Path(__file__).resolve().parents[2]
+    pack = Path(__file__).resolve().parents[3]
     (mine / "custom_nodes").mkdir()
     (mine / "custom_nodes" / "krona").symlink_to(pack, target_is_directory=True)
     monkeypatch.setenv("PWD", str(mine / "custom_nodes" / "krona" / "docs"))

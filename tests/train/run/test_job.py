@@ -16,7 +16,7 @@ from krona_train.data.source import read_pictures
 from krona_train.run.job import Job, ModelFiles, load_job, to_text
 from krona_train.settings.typed_in import typed_path
 
-ROBOTS = Path(__file__).resolve().parents[2] / "samples" / "krobot"
+ROBOTS = Path(__file__).resolve().parents[3] / "samples" / "krobot"
 
 
 def load(text, folder):
