@@ -10,7 +10,19 @@ from graphs import checkpoint, dataset, link, save, train
 from PIL import Image
 
 from tools.comfyui.server import PACK
-from tools.generate.workflows import ADAPTER, COMPARE, DREAMBOOTH, FOLDER, LIGHT, MADE, RESUME, STYLE, TRAIN, WORLD, world_train
+from tools.generate.workflows import (
+    ADAPTER,
+    COMPARE,
+    DREAMBOOTH,
+    FOLDER,
+    LIGHT,
+    MADE,
+    RESUME,
+    STYLE,
+    TRAIN,
+    WORLD,
+    world_train,
+)
 
 NAMES = [name.removesuffix(".json") for name in MADE]
 MODULE = "comfyui-krona"
