@@ -264,11 +264,11 @@ def require_a_format(targets: Sequence[Target], config: AdapterConfig) -> None:
             expected="kronecker alone",
             remedy="Train with the layout kron.",
         )
-    other = next((t.name for t in targets if t.sizes.kernel or not _OFFICIAL.fullmatch(_official(t.name))), None)
-    if other is not None:
+    name = next((t.name for t in targets if t.sizes.kernel or not _OFFICIAL.fullmatch(_official(t.name))), None)
+    if name is not None:
         raise ConfigError(
             "The layout shuffled fits into official DiffuseKronA files alone, which hold attention's to_q, to_k, to_v and to_out.",
-            layer=other,
+            layer=name,
             found="another layer",
             expected="layers such as transformer_blocks.0.attn1.to_q",
             remedy="Train with the layout kron, or narrow the targets to those layers.",
