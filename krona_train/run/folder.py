@@ -268,7 +268,7 @@ def require_a_format(targets: Sequence[Target], config: AdapterConfig) -> None:
     if name is not None:
         raise ConfigError(
             "The layout shuffled fits into official DiffuseKronA files alone, which hold attention's to_q, to_k, to_v and to_out.",
-            layer=name,
+            where=str(name),
             found="another layer",
             expected="layers such as transformer_blocks.0.attn1.to_q",
             remedy="Train with the layout kron, or narrow the targets to those layers.",
