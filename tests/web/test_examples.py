@@ -41,7 +41,11 @@ SMALL = {
 
 @pytest.fixture(scope="module")
 def files(server):
-    """What a user has who opens the examples: an adapter for each loader, and ComfyUI's example picture; removed afterwards."""
+    """What a user has who opens the examples: an adapter for each loader, and ComfyUI's example picture.
+
+    Adapters and runs are removed afterwards; pictures that the examples draw stay, because the page, which the next file gets,
+    may still ask for them.
+    """
     folder = server.base / "output" / "krona"
     before = set(folder.iterdir()) if folder.exists() else set()
     picture = server.base / "input" / "example.png"
@@ -67,7 +71,10 @@ def files(server):
         made[f"world-{kind}_00001_.safetensors"] = outputs[key]["files"][0]["filename"]
     yield made
     for path in set(folder.iterdir()) - before:
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.suffix != ".png":
+            path.unlink()
 
 
 def open_example(editor, name):
