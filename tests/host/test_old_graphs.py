@@ -97,8 +97,9 @@ def test_values_of_an_old_workflow_fall_into_the_inputs_that_they_were_for(objec
 
 @pytest.fixture(scope="module")
 def adapters(server):
-    """The adapter that the examples' loaders name, under all of its names."""
+    """The adapter that the examples' loaders name, under all of its names. What is made here goes again: others count runs and pictures."""
     folder = server.base / "output" / "krona"
+    before = set(folder.rglob("*"))
     graph = {
         "1": graphs.checkpoint(graphs.CHECKPOINT),
         "2": graphs.dataset(folder="krobot"),
@@ -107,7 +108,9 @@ def adapters(server):
     server.client.run(graph)
     for name in ADAPTERS:
         shutil.copy(folder / "for old graphs" / "adapter.safetensors", folder / name)
-    return folder
+    yield folder
+    for path in sorted(set(folder.rglob("*")) - before, reverse=True):  # what is in a folder before the folder
+        path.rmdir() if path.is_dir() else path.unlink()
 
 
 @pytest.mark.parametrize("path", GRAPHS, ids=lambda path: f"{path.parts[-3]}-{path.stem}")
