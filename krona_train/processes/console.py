@@ -24,8 +24,8 @@ class Requests:
     A second signal of a kind ends the process at once; but a launcher passes on what its processes have got already.
 
     Args:
-        folder: Of the run, in the one process that looks at it: files that come and go between the looks of several would
-            be obeyed twice.
+        folder: Of the run, in the one process that looks at it: files that come and go between the looks of several
+            would be obeyed twice.
     """
 
     def __init__(self, folder: Path | None) -> None:
@@ -46,7 +46,8 @@ class Requests:
 
 
 def as_lines(requests: Requests) -> Sink:
-    """A line of JSON for each event, for whoever has started this process; where nobody reads them any more, the training shall stop."""
+    """A line of JSON for each event, for whoever has started this process; where nobody reads them any more, the
+    training shall stop."""
 
     def show(event: Event) -> None:
         line = to_line(event)

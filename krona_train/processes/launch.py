@@ -74,8 +74,8 @@ def follow(
     """Run a training to its end and hand on its events. What it prints otherwise goes into ``log.txt`` of its folder.
 
     Args:
-        poll: Called several times a second; an exception that it raises (an interrupt) stops the training, which saves its
-            state first, and is raised again.
+        poll: Called several times a second; an exception that it raises (an interrupt) stops the training, which saves
+            its state first, and is raised again.
         seconds_to_stop: How long a training that was asked to stop may take before it is ended.
 
     Raises:
@@ -83,7 +83,10 @@ def follow(
     """
     folder.mkdir(parents=True, exist_ok=True)
     forget(folder)  # what is left of an earlier training
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
+    }
     with (folder / LOG).open("ab") as log:
         process = subprocess.Popen(
             list(arguments),
@@ -175,7 +178,9 @@ def _kill_group(process: subprocess.Popen) -> None:
 def _tail(log: Path, lines: int = 8) -> str:
     """What a log ends with, or its last traceback: what the process printed before may have been written after it."""
     text = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() if log.exists() else []
-    traces = [number for number, line in enumerate(text) if line.lstrip().startswith("Traceback (most recent call last)")]
+    traces = [
+        number for number, line in enumerate(text) if line.lstrip().startswith("Traceback (most recent call last)")
+    ]
     if traces:
         ends = (n for n in range(traces[-1] + 1, len(text)) if text[n].strip() and not text[n][0].isspace())
         text = text[traces[-1] : next(ends, len(text)) + 1]

@@ -1,10 +1,11 @@
 """A run's folder, held by the one training that writes into it, from before its first byte.
 
-Two trainings of one name get two folders; whoever wants a folder that another training holds is refused by name. The lock is the
-operating system's (`krona_ops.locks`): a training that was killed holds nothing, whatever it left in its folder.
+Two trainings of one name get two folders; whoever wants a folder that another training holds is refused by name. The
+lock is the operating system's (`krona_ops.locks`): a training that was killed holds nothing, whatever it left in its
+folder.
 
-filelock, which comes with PyTorch, empties the file that it locks before it knows whether it may have it, so that it could not say who
-holds it; its file for systems without locks stays when its owner dies.
+filelock, which comes with PyTorch, empties the file that it locks before it knows whether it may have it, so that it
+could not say who holds it; its file for systems without locks stays when its owner dies.
 """
 
 from __future__ import annotations
@@ -61,7 +62,9 @@ class Claim:
     def __enter__(self) -> Claim:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.release()
 
     def __del__(self) -> None:
@@ -108,7 +111,8 @@ def join(folder: Path, token: str) -> Claim:
 
 
 def claim_new(wanted: Path) -> Claim:
-    """Hold a folder for a new run: the wanted one, or with a number the first that is not there yet, or is empty and free.
+    """Hold a folder for a new run: the wanted one, or with a number the first that is not there yet, or is empty and
+    free.
 
     Raises:
         AdapterFileError: It cannot be made or written.
@@ -152,7 +156,9 @@ def _locked(folder: Path, name: str) -> Claim:
                 os.close(descriptor)
                 raise _taken(folder, said)
             if is_ours is None:
-                log.warning("KronA: %s keeps no locks; two trainings in it would not notice each other.", shown(str(folder)))
+                log.warning(
+                    "KronA: %s keeps no locks; two trainings in it would not notice each other.", shown(str(folder))
+                )
             if is_at(descriptor, path):
                 held = Claim(folder, descriptor, name, secrets.token_hex(8), is_new=is_new)
                 try:

@@ -1,7 +1,8 @@
-"""A file that TensorBoard reads: its records and the few messages that a training has for it, without a package of their own.
+"""A file that TensorBoard reads: its records and the few messages that a training has for it, without a package of
+their own.
 
-The format is TensorFlow's: records of a length, its checksum, a protocol buffer (``event.proto``, ``summary.proto``) and its checksum.
-tensorboardX writes the same, and brings protobuf along, which other packs pin.
+The format is TensorFlow's: records of a length, its checksum, a protocol buffer (``event.proto``, ``summary.proto``)
+and its checksum. tensorboardX writes the same, and brings protobuf along, which other packs pin.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ class EventFile:
     """
 
     def __init__(self, folder: Path) -> None:
-        # Parts of a run are read in the order of their names, and two may start in one second: so the time to the nanosecond.
+        # Parts of a run are read in the order of their names, and two may start in one second: so the time to the
+        # nanosecond.
         now = time.time_ns()
         name = f"events.out.tfevents.{now // 10**9}.{socket.gethostname()}.{now}"
         self._file = (folder / name).open("xb")

@@ -277,7 +277,8 @@ class Ended(Event):
     """The adapters that the objective trains besides, by name."""
 
     def row(self) -> Row:
-        """The error in words; interrupts, the host's too, are no `Exception`: nothing has failed, and it was ``stopped``."""
+        """The error in words; interrupts, the host's too, are no `Exception`: nothing has failed, and it was
+        ``stopped``."""
         is_stopped = self.error is not None and not isinstance(self.error, Exception)
         error = None if is_stopped or self.error is None else _in_words(self.error)
         return {

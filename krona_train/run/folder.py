@@ -29,13 +29,14 @@ log = logging.getLogger(__name__)
 class Run(Watcher):
     """Writes what happens into a folder of its own; a sink for `krona_train.loop.fit`.
 
-    ``run.yaml`` holds the settings, ``metrics.jsonl`` one line per event, ``state-<step>.safetensors`` the newest states,
-    ``previews/`` the pictures, ``adapter-best.safetensors`` the adapter of the lowest validation loss, and
-    ``adapter.safetensors`` the result. A training that was stopped leaves ``adapter-stopped-at-<step>.safetensors`` instead,
-    and one that was asked to save ``adapter-step-<step>.safetensors``. Requests that are obeyed are forgotten.
+    ``run.yaml`` holds the settings, ``metrics.jsonl`` one line per event, ``state-<step>.safetensors`` the newest
+    states, ``previews/`` the pictures, ``adapter-best.safetensors`` the adapter of the lowest validation loss, and
+    ``adapter.safetensors`` the result. A training that was stopped leaves ``adapter-stopped-at-<step>.safetensors``
+    instead, and one that was asked to save ``adapter-step-<step>.safetensors``. Requests that are obeyed are forgotten.
 
     Args:
-        folder: Created; a folder that is there already must hold a run that goes on, or one that was killed before its first state.
+        folder: Created; a folder that is there already must hold a run that goes on, or one that was killed before its
+            first state.
         metadata: Goes into the adapters' files.
         settings: The text of ``run.yaml``; those of the training alone when not given.
         start: The adapter that the training begins at, in the form that is trained; the folder keeps a copy.
@@ -147,7 +148,8 @@ class Run(Watcher):
             self._claim.release()
 
     def _require_nothing_to_lose(self) -> None:
-        """A new training may begin where one was killed before its first state, or where a process of its own finds its folder made.
+        """A new training may begin where one was killed before its first state, or where a process of its own finds its
+        folder made.
 
         Raises:
             ConfigError: There is a run that can go on, or has an adapter.
@@ -223,7 +225,8 @@ class Run(Watcher):
 
 
 def save_start(adapter: Adapter, path: Path, config: AdapterConfig) -> Path:
-    """Save the adapter that a training begins at, so that reading it gives the same numbers: each LoRA with its own alpha.
+    """Save the adapter that a training begins at, so that reading it gives the same numbers: each LoRA with its own
+    alpha.
 
     Raises:
         AdapterFileError: The folder cannot be written, or the disk is full.

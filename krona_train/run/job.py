@@ -53,12 +53,14 @@ class Job:
     output: str = ""
     """The folder in which the run gets its own; empty takes the one with this file."""
     comfyui: str = ""
-    """The ComfyUI whose code loads the model; empty takes the one that this pack is installed in. Another one must be named at the prompt
-    (``--comfyui``) or by ``COMFYUI_PATH`` too: a file may be a stranger's, and must not say whose code is run."""
+    """The ComfyUI whose code loads the model; empty takes the one that this pack is installed in. Another one must be
+    named at the prompt (``--comfyui``) or by ``COMFYUI_PATH`` too: a file may be a stranger's, and must not say whose
+    code is run."""
     model: ModelFiles = field(default_factory=ModelFiles)
     pictures: PictureFiles = field(default_factory=PictureFiles)
     start: str = ""
-    """A file with an adapter of any form: the training begins at it instead of at nothing. A run keeps a copy of its own."""
+    """A file with an adapter of any form: the training begins at it instead of at nothing. A run keeps a copy of its
+    own."""
     training: TrainConfig = field(default_factory=TrainConfig)
 
     def __post_init__(self) -> None:
@@ -112,7 +114,8 @@ def _text(path: Path) -> str:
     """
     try:
         with path.open("rb") as file:
-            content = file.read(plain_yaml.MOST_CHARACTERS * 4 + 1)  # one more than can be right, whatever stands behind it
+            # One more than can be right, whatever stands behind it.
+            content = file.read(plain_yaml.MOST_CHARACTERS * 4 + 1)
     except OSError as error:
         raise ConfigError(
             f"The file cannot be read: {error.strerror or error}.",
@@ -147,8 +150,8 @@ def _parsed(text: str, path: Path) -> Job:
 
 
 def _with_prior(job: Job, values: Mapping[str, object]) -> Job:
-    """The job with the prior that it means: a file that names class pictures, and says nothing of the prior or nothing of its source,
-    is for training with them, as in the node. Files that a run has written always say all of it."""
+    """The job with the prior that it means: a file that names class pictures, and says nothing of the prior or nothing
+    of its source, is for training with them, as in the node. Files that a run has written always say all of it."""
     training = values.get("training")
     given = training.get("prior") if isinstance(training, Mapping) else None
     prior = job.training.prior

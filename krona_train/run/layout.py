@@ -1,4 +1,5 @@
-"""The names of what a run's folder keeps. Nobody else spells them; locks and requests, which come and go, have theirs in claim.py and requests.py."""
+"""The names of what a run's folder keeps. Nobody else spells them; locks and requests, which come and go, have theirs
+in claim.py and requests.py."""
 
 SETTINGS = "run.yaml"
 """The job: all that the training is made of."""
@@ -26,7 +27,8 @@ def state_at(step: int) -> str:
 
 
 def adapter_at(step: int, name: str = "") -> str:
-    """The adapter as it was after this step, kept beside its state; of one that an objective trains besides, with its name."""
+    """The adapter as it was after this step, kept beside its state; of one that an objective trains besides, with its
+    name."""
     return f"adapter-step-{step:06}{f'-{name}' if name else ''}{SUFFIX}"
 
 

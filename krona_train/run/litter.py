@@ -1,4 +1,5 @@
-"""What processes that died have left in the folders of all runs, swept when a program starts: nobody may use those folders again."""
+"""What processes that died have left in the folders of all runs, swept when a program starts: nobody may use those
+folders again."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ _DEEPEST = 2
 
 
 def sweep_below(parents: Iterable[Path]) -> int:
-    """Sweep folders and the folders below them; returns how many files were removed. What cannot be searched is left."""
+    """Sweep folders and the folders below them; returns how many files were removed. What cannot be searched is
+    left."""
     removed = 0
     level = list(parents)
     for depth in range(_DEEPEST + 1):

@@ -13,8 +13,11 @@ from ..config import TrainConfig, to_dict
 SCHEMA = "1"
 
 
-def describe(config: TrainConfig, *, name: str, family: str, captions: Sequence[str], resolution: int) -> dict[str, str]:
-    """Metadata of a training: ``krona.*`` is complete, ``ss_*`` and ``modelspec.*`` are what managers and loaders show."""
+def describe(
+    config: TrainConfig, *, name: str, family: str, captions: Sequence[str], resolution: int
+) -> dict[str, str]:
+    """Metadata of a training: ``krona.*`` is complete, ``ss_*`` and ``modelspec.*`` are what managers and loaders
+    show."""
     return {
         "krona.schema": SCHEMA,
         "krona.config": json.dumps(to_dict(config)),

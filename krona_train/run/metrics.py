@@ -1,7 +1,7 @@
 """The rows of ``metrics.jsonl``: what each event leaves there, and how they are read again.
 
-docs/training.md lists them. Every row has ``event``, ``step`` and ``time``; one that lacks what its kind must have, or that
-cannot be read at all, is no row: nobody counts it.
+docs/training.md lists them. Every row has ``event``, ``step`` and ``time``; one that lacks what its kind must have, or
+that cannot be read at all, is no row: nobody counts it.
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ _BORDER = Border(METRICS, limits=Limits(size=4_000_000, depth=4, values=100_000,
 MOST_BYTES = 2**29
 """Of the rows of one run: those of more than two million steps, at 223 bytes each."""
 BUFFER = 2**20
-"""Bytes that are read at once. A thread that waits for the interpreter's lock asks for it when nobody has released it for 5 ms;
-one that reads a little, looks at it and reads again releases it more often than that, and takes it back each time before another has woken up."""
+"""Bytes that are read at once. A thread that waits for the interpreter's lock asks for it when nobody has released it
+for 5 ms; one that reads a little, looks at it and reads again releases it more often than that, and takes it back each
+time before another has woken up."""
 log = logging.getLogger(__name__)
 
 
@@ -74,8 +75,8 @@ def read(path: Path) -> list[Row]:
 def lines(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
     """Each line from where an open file stands, and where it ends there; never more than the longest row is in memory.
 
-    The last one may be without its end. What follows in a line that is longer than a row can be is passed over, and nothing
-    beyond `MOST_BYTES` is read.
+    The last one may be without its end. What follows in a line that is longer than a row can be is passed over, and
+    nothing beyond `MOST_BYTES` is read.
     """
     at, is_start = file.tell(), True
     while at < MOST_BYTES and (piece := file.readline(_BORDER.limits.size + 1)):
@@ -95,7 +96,8 @@ def parsed(line: bytes) -> Row | None:
 
 
 def is_whole(row: Mapping[str, object]) -> bool:
-    """Whether a line of the metrics has all that its kind of event has, and a value that is known to have a type has that one."""
+    """Whether a line of the metrics has all that its kind of event has, and a value that is known to have a type has
+    that one."""
     kind = row.get("event", "")
     needed = _NEEDED.get(kind) if isinstance(kind, str) else None
     if needed is None or not has_fields(row, needed):
@@ -105,7 +107,9 @@ def is_whole(row: Mapping[str, object]) -> bool:
     known = cast(Row, row)
     if known["step"] < 0:
         return False
-    return kind != Previewed.NAME or all(isinstance(name, str) and _PICTURE.fullmatch(name) for name in known["pictures"])
+    return kind != Previewed.NAME or all(
+        isinstance(name, str) and _PICTURE.fullmatch(name) for name in known["pictures"]
+    )
 
 
 def history(path: Path, done: int) -> list[Row]:

@@ -1,7 +1,8 @@
-"""The runs in a folder at a glance: ten thousand of them within a second, and within a tenth of one when they are asked for again.
+"""The runs in a folder at a glance: ten thousand of them within a second, and within a tenth of one when they are asked
+for again.
 
-A run is looked at through the names in its folder and the two ends of its rows. What that came to, a few plain values, is kept until
-the folder or the rows have changed.
+A run is looked at through the names in its folder and the two ends of its rows. What that came to, a few plain values,
+is kept until the folder or the rows have changed.
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ from .reading import Standing, leads_away, own, standing_of
 from .row import Row
 
 _HEAD, _TAIL, _FAR = 4096, 16_384, 1 << 20
-"""Bytes of the rows that are read: at the start, at the end, and at the end where the last of them do not say when their part began."""
+"""Bytes of the rows that are read: at the start, at the end, and at the end where the last of them do not say when
+their part began."""
 _FEW, _TURNS = 1000, 8
-"""Of more folders than these, not each look asks each folder for its time, but every eighth one. What a training leaves there is followed by a
-row, so only what somebody takes away by hand is noticed later."""
+"""Of more folders than these, not each look asks each folder for its time, but every eighth one. What a training leaves
+there is followed by a row, so only what somebody takes away by hand is noticed later."""
 _SETTLED = 100_000_000
-"""Nanoseconds: what is younger may change once more without its time changing, for clocks of disks are coarse; it is not kept."""
+"""Nanoseconds: what is younger may change once more without its time changing, for clocks of disks are coarse; it is
+not kept."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,8 @@ def glance_at(folder: Path) -> Glance:
 
 
 def _written(folder: str) -> _Key:
-    """When the rows were written last and how many bytes they are; empty where there is no such file in the folder itself."""
+    """When the rows were written last and how many bytes they are; empty where there is no such file in the folder
+    itself."""
     try:
         status = os.lstat(f"{folder}{os.sep}{METRICS}")
     except OSError:

@@ -21,7 +21,8 @@ from .row import Row
 
 MOST_BYTES_OF_SETTINGS = 1_000_000
 _NAME_SURROGATE = 0x2000_0000
-"""In the tag of a reparse point on Windows: it stands for something elsewhere, as junctions do and files in a cloud do not."""
+"""In the tag of a reparse point on Windows: it stands for something elsewhere, as junctions do and files in a cloud do
+not."""
 End = Literal["finished", "stopped", "failed"]
 
 
@@ -75,7 +76,8 @@ def run_folders(parent: Path) -> list[Path]:
 
 
 def run_named(parent: Path, name: str) -> Path | None:
-    """The run of exactly this name, which is looked for among those that there are and never part of a path before it is found."""
+    """The run of exactly this name, which is looked for among those that there are and never part of a path before it
+    is found."""
     try:
         is_there = name in os.listdir(parent)
     except OSError:

@@ -1,4 +1,5 @@
-"""What a training can be asked while it runs: by a file in its folder, which works on every system and between processes."""
+"""What a training can be asked while it runs: by a file in its folder, which works on every system and between
+processes."""
 
 from __future__ import annotations
 

@@ -10,7 +10,8 @@ Fields = Mapping[str, type | tuple[type, ...]]
 
 
 class Row(TypedDict, total=False):
-    """Every row has ``event`` and ``step``, all but the oldest ``time``; the others are those of its kind (`krona_train.run.events`)."""
+    """Every row has ``event`` and ``step``, all but the oldest ``time``; the others are those of its kind
+    (`krona_train.run.events`)."""
 
     event: str
     step: int

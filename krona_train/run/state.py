@@ -37,7 +37,8 @@ class TrainState:
     step: int
     """Optimizer steps done."""
     tensors: Mapping[str, Tensor]
-    """``factors.<layer>.<factor>``, ``optimizer.<index>.<name>`` in the order of the factors, ``ema.<layer>.<factor>``."""
+    """``factors.<layer>.<factor>``, ``optimizer.<index>.<name>`` in the order of the factors,
+    ``ema.<layer>.<factor>``."""
     numbers: Mapping[str, Any]
     """Plain numbers of the optimizer, the average, and of the loop itself, as JSON holds them."""
     config: TrainConfig
@@ -64,10 +65,11 @@ class TrainState:
             )
 
     def adopted(self, config: TrainConfig) -> TrainConfig:
-        """The settings with which this training goes on: those that did not exist when it began stay as trainings were then.
+        """The settings with which this training goes on: those that did not exist when it began stay as trainings were
+        then.
 
-        A graph or file of that time does not name them, and their defaults would make another training of it. A value other
-        than the default was set on purpose and stays: `difference` will tell of it.
+        A graph or file of that time does not name them, and their defaults would make another training of it. A value
+        other than the default was set on purpose and stays: `difference` will tell of it.
         """
         for place in self.numbers.get(AS_THEN, ()):
             section, name = place.split(".")
@@ -76,12 +78,16 @@ class TrainState:
                 continue
             if getattr(theirs, name) == getattr(type(theirs)(), name) != getattr(mine, name):
                 log.info(
-                    "KronA: this run is older than the setting %s, and goes on without it (%s).", place, getattr(mine, name)
+                    "KronA: this run is older than the setting %s, and goes on without it (%s).",
+                    place,
+                    getattr(mine, name),
                 )
                 config = replace(config, **{section: replace(theirs, **{name: getattr(mine, name)})})
         return config
 
-    def difference(self, config: TrainConfig, base: str, data: str, processes: int = 1, start: str = "") -> ConfigError | None:
+    def difference(
+        self, config: TrainConfig, base: str, data: str, processes: int = 1, start: str = ""
+    ) -> ConfigError | None:
         """What keeps this training from being that one, as the error to raise; ``None`` where nothing does.
 
         Args:
@@ -123,7 +129,8 @@ class TrainState:
 
     @property
     def _start(self) -> str:
-        """The fingerprint of what it began at; empty where that was nothing, as in states from before there was a choice."""
+        """The fingerprint of what it began at; empty where that was nothing, as in states from before there was a
+        choice."""
         return str(self.numbers.get("start", ""))
 
     def save(self, path: str | os.PathLike[str]) -> Path:
@@ -217,7 +224,8 @@ def newest_whole(folder: Path, *, peek: bool = False) -> TrainState | None:
 def same_run(
     folders: Iterable[Path], config: TrainConfig, base: str, data: str, processes: int = 1, start: str = ""
 ) -> tuple[Path, TrainState] | None:
-    """The first run that is this training, as far as it has come: its folder, and its newest whole state without tensors.
+    """The first run that is this training, as far as it has come: its folder, and its newest whole state without
+    tensors.
 
     Runs that went further than is asked for, and folders whose states cannot be read, are passed over.
     """

@@ -49,12 +49,17 @@ def read_metadata(metadata: Mapping[str, str], where: str) -> StateMetadata:
             remedy="Choose a file named state-….safetensors from a run's folder.",
         )
     border = Border(where, AdapterFileError, "The state is damaged; go on from an older one.", _LIMITS)
-    missing = next((key for key in ("step", "config", "numbers", "base", "data") if f"krona.{key}" not in metadata), None)
+    missing = next(
+        (key for key in ("step", "config", "numbers", "base", "data") if f"krona.{key}" not in metadata), None
+    )
     if missing is not None:
         raise border.refused(f"krona.{missing}", "missing", "a text")
     digits = metadata["krona.step"]
     step = border.integer(
-        int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 10 else digits, "krona.step", 0, _MOST_STEPS
+        int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 10 else digits,
+        "krona.step",
+        0,
+        _MOST_STEPS,
     )
     stored = border.mapping(border.json(metadata["krona.config"], "krona.config", allow_nan=True), "krona.config")
     config = from_dict(TrainConfig, _as_then(stored, border))

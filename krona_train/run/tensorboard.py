@@ -19,8 +19,8 @@ SECONDS_BETWEEN_FLUSHES = 10.0
 class TensorBoardLog(Watcher):
     """Writes losses, learning rate, previews and settings into a folder; a sink for `krona_train.loop.fit`.
 
-    Each part of a run that goes on is a file of its own. It begins with the order to forget the steps that are done again,
-    so that no step is shown twice after a crash.
+    Each part of a run that goes on is a file of its own. It begins with the order to forget the steps that are done
+    again, so that no step is shown twice after a crash.
 
     Args:
         folder: Created when the training starts; TensorBoard is pointed at it or at a folder above it.
@@ -90,7 +90,9 @@ class TensorBoardLog(Watcher):
         if self._file is None:
             return
         if event.error is not None:
-            self._add(event.step, text("notes", f"stopped at step {event.step}: {type(event.error).__name__}: {event.error}"))
+            self._add(
+                event.step, text("notes", f"stopped at step {event.step}: {type(event.error).__name__}: {event.error}")
+            )
         self._file.close()
         self._file = None
 

@@ -1,4 +1,5 @@
-"""What the command line does: a training from its file, to its end or until it is stopped. Imported when ComfyUI can be."""
+"""What the command line does: a training from its file, to its end or until it is stopped. Imported when ComfyUI can
+be."""
 
 from __future__ import annotations
 
@@ -66,7 +67,13 @@ def _train_in(folder: Path, job: Job, options: argparse.Namespace, runtime: Runt
         clip, vae = load_clip(job.model), load_vae(job.model)
         begun = start_of(job, model, clip)
         prepared = prepare(
-            model, clip, vae, read_pictures(job.pictures, job.training.data), config, places, _tell_preparation(options.events)
+            model,
+            clip,
+            vae,
+            read_pictures(job.pictures, job.training.data),
+            config,
+            places,
+            _tell_preparation(options.events),
         )
         # Tried together before anything is written.
         HostTraining(model, clip, vae, prepared, config, "", begun).fingerprints()
@@ -146,7 +153,9 @@ def _claimed(job: Job, options: argparse.Namespace) -> Claim:
     name = safe_name(job.name)
     wanted = Path(job.output) / name
     # The file of a finished run starts the next one beside it, not inside it.
-    return claim_new(options.file.resolve().parent.with_name(name) if (wanted.parent / layout.METRICS).exists() else wanted)
+    return claim_new(
+        options.file.resolve().parent.with_name(name) if (wanted.parent / layout.METRICS).exists() else wanted
+    )
 
 
 def _state(folder: Path) -> TrainState:

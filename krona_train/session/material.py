@@ -115,7 +115,11 @@ def prepare(
     class_items: tuple[Item, ...] = ()
     if config.prior.weight > 0 and config.prior.source == "pictures":
         whole = with_drawn_class_pictures(model, clip, vae, dataset, resolution, config, places, progress)
-        log.info("KronA: prior preservation with %d class pictures, weight %g.", len(whole.class_pictures), config.prior.weight)
+        log.info(
+            "KronA: prior preservation with %d class pictures, weight %g.",
+            len(whole.class_pictures),
+            config.prior.weight,
+        )
         class_items = encoding.encode_class_pictures(whole, resolution, encoder, cache, progress)
     notes = tuple(notice.text() for notice in (*dataset.notices, *unused_class_pictures(dataset, config.prior)))
     needs = objective_of(config.objective, config.prior).needs
@@ -151,15 +155,26 @@ def with_drawn_class_pictures(
     places: Places,
     progress: Progress,
 ) -> Dataset:
-    """The data set with as many class pictures as it wants: the model draws what is missing, and keeps it for next time."""
+    """The data set with as many class pictures as it wants: the model draws what is missing, and keeps it for next
+    time."""
     missing, caption = dataset.missing_class_pictures, dataset.class_caption if dataset.missing_class_pictures else ""
     if not missing:
         return dataset
     prompt, negative = encode_prompts(clip, (caption, config.preview.negative))
     draw = class_painter(model, vae, prompt, negative, config.preview, (resolution, resolution))
     drawing = config.preview
-    how: tuple[object, ...] = (resolution, drawing.width, drawing.height, drawing.steps, drawing.guidance, drawing.sampler, drawing.scheduler)
-    how += (drawing.embedded_guidance,) if drawing.embedded_guidance else ()  # folders from before it existed keep their names
+    how: tuple[object, ...] = (
+        resolution,
+        drawing.width,
+        drawing.height,
+        drawing.steps,
+        drawing.guidance,
+        drawing.sampler,
+        drawing.scheduler,
+    )
+    how += (
+        (drawing.embedded_guidance,) if drawing.embedded_guidance else ()
+    )  # folders from before it existed keep their names
     backbone = ComfyBackbone(model)
     with backbone.ready():
         identity = backbone.fingerprint()

@@ -48,7 +48,8 @@ class HostTraining:
         start: The adapter to begin at, by the model's own names; of any form.
 
     Raises:
-        ConfigError, CoverageError, NonFiniteError: It cannot be begun at, see `krona_train.adapters.start.begin_at`; or every rate is zero.
+        ConfigError, CoverageError, NonFiniteError: It cannot be begun at, see `krona_train.adapters.start.begin_at`; or
+            every rate is zero.
     """
 
     def __init__(
@@ -118,8 +119,10 @@ class HostTraining:
         Args:
             folder: The run's folder; new, or that of the run that goes on.
             sinks: Get every event after the run's folder has.
-            asked: What the training is asked, see `krona_train.loop.fit`; the run's folder forgets the files that asked.
-            held: The folder is held by whoever calls (`krona_train.run.claim`); otherwise it is from the first event to the last.
+            asked: What the training is asked, see `krona_train.loop.fit`; the run's folder forgets the files that
+                asked.
+            held: The folder is held by whoever calls (`krona_train.run.claim`); otherwise it is from the first event to
+                the last.
 
         Raises:
             KronaError: See `krona_train.loop.fit`; its text says where what was trained is.

@@ -76,16 +76,16 @@ def train(
 
     Args:
         name: Of the run's folder.
-        resume: The name of a run to go on with, `NEW`, or `SAME`: the run of this name that is the same training, if there is
-            one; a finished one is not trained again.
+        resume: The name of a run to go on with, `NEW`, or `SAME`: the run of this name that is the same training, if
+            there is one; a finished one is not trained again.
         where: `HERE`, `PROCESS` or `ALL_GPUS`.
         progress: Gets every event after the run's folder has.
         node: The id of the node that trains.
         start: The adapter that the training begins at, of any form and dialect.
 
     Raises:
-        ConfigError: A part is missing or another family's, or the run to go on with belongs to something else, or is trained by another
-            server or process now; a package is missing.
+        ConfigError: A part is missing or another family's, or the run to go on with belongs to something else, or is
+            trained by another server or process now; a package is missing.
         InterruptProcessingException: The user cancelled; what was trained so far is in the folder.
     """
     processes = max(1, torch.cuda.device_count()) if where == ALL_GPUS else 1
@@ -93,7 +93,9 @@ def train(
         load_package("accelerate", SEVERAL, ALONE)  # before pictures are encoded
     require_parts(model, clip, vae)
     begun = None if start is None else canonical(start, model, clip if config.adapter.text_encoder else None)
-    job = _job(model, clip, vae, dataset, config, name, "" if begun is None else layout.START, needs_files=where != HERE)
+    job = _job(
+        model, clip, vae, dataset, config, name, "" if begun is None else layout.START, needs_files=where != HERE
+    )
     material = prepare(model, clip, vae, dataset, config, places(), tell_preparation())
     training = HostTraining(model, clip, vae, material, config, to_text(job), begun)
     earlier = _earlier(training, name, resume, config, processes)
@@ -132,7 +134,12 @@ def train(
             host_arguments=sys.argv[1:],
         )
         with live.watched(folder, node) as show:
-            follow(arguments, folder, to_all(show, progress), comfy.model_management.throw_exception_if_processing_interrupted)
+            follow(
+                arguments,
+                folder,
+                to_all(show, progress),
+                comfy.model_management.throw_exception_if_processing_interrupted,
+            )
     run = Run.recall(folder, config)
     if run.adapter_file is None:
         raise TrainingError(
@@ -158,7 +165,8 @@ def _asked(folder: Path) -> Callable[[], Ask]:
 
 
 def places() -> Places:
-    """Folders that all runs share: encodings in the user's folder, because every safetensors file below output is listed."""
+    """Folders that all runs share: encodings in the user's folder, because every safetensors file below output is
+    listed."""
     return Places(Path(folder_paths.get_user_directory()) / "krona" / "cache", paths.runs_folder() / "class pictures")
 
 
@@ -204,7 +212,15 @@ def _finished(folder: Path, state: TrainState, config: TrainConfig) -> tuple[Ada
 
 
 def _job(
-    model: Model, clip: Clip, vae: Vae, dataset: Dataset, config: TrainConfig, name: str, start: str, *, needs_files: bool
+    model: Model,
+    clip: Clip,
+    vae: Vae,
+    dataset: Dataset,
+    config: TrainConfig,
+    name: str,
+    start: str,
+    *,
+    needs_files: bool,
 ) -> Job:
     """The training as a file; without the model's files where they are not known and not needed."""
     try:
