@@ -62,6 +62,9 @@ class Sampling(Protocol):
     sigmas: Tensor
     """Noise levels ``(T,)``, rising: of discrete models, of each timestep that they were trained at."""
 
+    def calculate_input(self, sigma: Tensor, noise: Tensor, /) -> Tensor:
+        """What the network is given for a noisy latent ``(B, C, *space)`` at noise levels ``sigma (B,)``."""
+
     def percent_to_sigma(self, percent: float, /) -> float | Tensor:
         """The noise level at a part of the way from pure noise (0) to the finished picture (1)."""
 
@@ -189,6 +192,15 @@ class Patcher(Protocol):
 
     def remove_callbacks_with_key(self, call_type: str, key: str, /) -> None:
         """Forget the functions under a key."""
+
+    def set_model_attn1_patch(self, patch: Callable[..., object], /) -> None:
+        """Call ``patch(n, context, value, options)`` before each self-attention of a UNet; it gives all three."""
+
+    def set_model_attn1_output_patch(self, patch: Callable[..., object], /) -> None:
+        """Call ``patch(out, options)`` after each self-attention of a UNet."""
+
+    def add_wrapper_with_key(self, wrapper_type: str, key: str, wrapper: Callable[..., object], /) -> None:
+        """Put a function around a step of sampling; it gets an executor that goes on, and the step's arguments."""
 
     def pre_run(self) -> None:
         """Call before sampling: runs the callbacks for its beginning."""

@@ -118,6 +118,7 @@ ROOMS = {
         "atomic": {"errors", "locks", "shown"},
         "border": {"errors", "shown"},
         "bounds": {"errors"},
+        "branches": {"errors", "names", "shown", "updates"},
         "checksum": set(),
         "errors": {"shown"},
         "files": {"atomic", "errors", "formats", "updates"},
@@ -136,6 +137,7 @@ ROOMS = {
         "__main__": {"errors", "files", "formats", "nearest", "operations", "shown", "targets", "updates"},
     },
     "krona_host": {
+        "branches": {"model", "types"},
         "model": {"types"},
         "names": {"model", "types"},
         "patching": {"model", "names", "types"},

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..errors import FormatError, ShapeError
 from ..left_out import LeftOut, gathered
+from ..names.branches import place_of
 from ..names.families import whole_model
 from ..names.spellings import LayerName
 from ..updates.adapter import Adapter
@@ -329,6 +330,8 @@ def write(adapter: Adapter, rename: Rename = str, *, norms: bool = False) -> dic
 def _write_layer(adapter: Adapter, name: LayerName, delta: Delta, rename: Rename, norms: bool) -> dict[str, Tensor]:
     if isinstance(delta, Replacement):
         return {f"{rename(name)}.set_weight": delta.value} if delta.strength else {}
+    if len(delta.shape) == 1 and place_of(name) is not None:
+        return {rename(name): exactly(name, delta)}
     if len(delta.shape) == 1:
         weight = LayerName(name.removesuffix(BIAS))
         is_norm = norms and weight in adapter.layers and len(adapter.layers[weight].shape) == 1

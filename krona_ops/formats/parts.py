@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+from ..names.branches import GATE, place_of
 from .header import Header
 
 SUM_PARTS = tuple(f"lokr_sum_{number}_{which}" for number in range(16) for which in ("w1", "w2"))
@@ -102,6 +103,8 @@ def split(key: str) -> LayerPart | None:
     layer, _, last = key.rpartition(".")
     if layer and (part := _OF_ONE_WORD.get(last)):
         return layer, part
+    if last == GATE and place_of(key) is not None:
+        return key, "diff"
     before, _, word = layer.rpartition(".")
     if before and (part := _OF_TWO_WORDS.get((word, last))):
         return before, part

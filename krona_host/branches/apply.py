@@ -1,0 +1,110 @@
+"""Put the branches of an adapter on the host's model."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from krona_ops import Adapter
+from krona_ops.branches.branch import Branch, branches_of
+from krona_ops.errors import ConfigError, ShapeError
+from krona_ops.names.branches import Mode
+
+from ..types import Model
+from .patch import BranchPatch
+from .places import matched, require_spots, unmatched
+from .sampling import Rows
+
+if TYPE_CHECKING:
+    from ..types import ModelOptions
+
+log = logging.getLogger(__name__)
+_JOINS = {"comfy_extras.nodes_hypertile": "HyperTile", "comfy_extras.nodes_tomesd": "Token Merging (ToMe)"}
+"""Modules whose patches join or cut the tokens of self-attentions."""
+
+
+@dataclass(frozen=True)
+class Use:
+    """How a branch is used."""
+
+    strength: float = 1.0
+    reference: Tensor | None = None
+    """``(R, C, *space)`` latents as the VAE gives them."""
+    views: int = 0
+    """Samples of a group; 0 takes the whole batch."""
+    rows: Rows = "positive"
+    start: float = 0.0
+    end: float = 1.0
+
+
+def apply_branches(adapter: Adapter, model: Model, use: Use) -> tuple[Model, str]:
+    """A clone of the model with the adapter's branches on it, and a report; at strength 0 they are left out.
+
+    Raises:
+        FormatError: The adapter is no branch.
+        CoverageError, ShapeError: It is for another model, see `krona_host.branches.places.matched`.
+        ConfigError: A branch wants a reference and there is none, or a patch that the model has makes it impossible.
+    """
+    branches = branches_of(adapter)
+    sites = require_spots(model)
+    _require_whole_tokens(model.model_options)
+    lines = []
+    for branch in branches:
+        parts = matched(branch, model)
+        _require_reference(branch.mode, use, model)
+        left = unmatched(branch, parts)
+        beside = f"; {left} of the branch's {len(branch.sites)} places are not in this model" if left else ""
+        lines.append(f"{branch.mode}: beside {len(parts)} of {len(sites)} self-attentions{beside}.")
+        if use.strength != 0:
+            patch = BranchPatch(
+                branch.mode, parts, sites, use.strength, use.reference, use.views, use.rows, use.start, use.end
+            )
+            model = patch.attach(model)
+    report = " ".join(lines) + (" Strength 0: left out." if use.strength == 0 else "")
+    log.info("KronA: %s", report)
+    return model if use.strength != 0 else model.clone(), report
+
+
+def _require_reference(mode: Mode, use: Use, model: Model) -> None:
+    channels = model.get_model_object("latent_format").latent_channels
+    if use.reference is not None and (use.reference.ndim != 4 or use.reference.shape[1] != channels):
+        raise ShapeError(
+            "The reference is a latent of another kind of model.",
+            found=tuple(use.reference.shape),
+            expected=f"(pictures, {channels}, height, width)",
+            remedy="Encode the picture with the VAE of this model.",
+        )
+    if mode == "reference" and use.reference is None:
+        raise ConfigError(
+            "This branch attends to reference pictures, and there are none.",
+            found="nothing in 'reference'",
+            expected="a latent",
+            remedy="Encode a picture with VAE Encode and connect it.",
+        )
+
+
+def _require_whole_tokens(options: ModelOptions) -> None:
+    """Refuse a model on which something joins tokens before the branch sees them."""
+    patches = options.get("transformer_options", {}).get("patches", {})
+    before = patches.get("attn1_patch", []) if isinstance(patches, dict) else []
+    name = next((_JOINS[each.__module__] for each in before if getattr(each, "__module__", "") in _JOINS), None)
+    if name is not None:
+        raise ConfigError(
+            f"{name} is on the model, which joins or cuts the tokens that a branch attends to.",
+            found=name,
+            expected="a model without it",
+            remedy=f"Take {name} out of the graph.",
+        )
+
+
+def modes_of(adapter: Adapter) -> tuple[Mode, ...]:
+    """The modes of an adapter's branches; empty where it is none.
+
+    Raises:
+        FormatError: It holds other updates beside them.
+    """
+    branches: tuple[Branch, ...] = branches_of(adapter)
+    return tuple(branch.mode for branch in branches)

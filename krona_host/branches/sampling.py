@@ -1,0 +1,91 @@
+"""What a branch knows while one picture, or one batch, is sampled; forgotten with the sampling."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from krona_ops.branches.projections import SiteBranch
+
+from ..types import DiffusionNet
+from .places import Spot
+
+Rows = Literal["positive", "both"]
+"""Which conditions a branch counts for: the prompts alone, or what is unwanted too."""
+NEGATIVE = frozenset({"negative", "empty_negative_prompt"})
+"""What the host's guiders call conditions that guidance leads away from."""
+Tokens = Mapping[Spot, Tensor]
+"""What each self-attention read of the references, ``(R, M, d)``."""
+
+
+class Guider(Protocol):
+    """What is used of the host's ``CFGGuider`` while it samples."""
+
+    inner_model: DiffusionNet
+    conds: Mapping[str, Sequence[dict[str, object]]]
+    """By what the guider calls them; each has an id of its own under ``uuid``."""
+
+
+@dataclass(eq=False)
+class Sampling:
+    """One sampling with one branch."""
+
+    unwanted: frozenset[object]
+    """Ids of the conditions that guidance leads away from."""
+    size: torch.Size
+    """Of the latents that are sampled, ``(B, C, *space)``."""
+    reference: Tensor | None
+    """``(R, C, *space)`` clean latents in the model's own scale, on its device."""
+    tokens: dict[tuple[object, str], Tokens] = field(default_factory=dict)
+    """By the condition's id and the device."""
+    parts: dict[tuple[str, torch.dtype], Mapping[Spot, SiteBranch]] = field(default_factory=dict)
+    """The branch where it is needed, in the dtype in which it is."""
+
+    def parts_like(self, x: Tensor, parts: Mapping[Spot, SiteBranch]) -> Mapping[Spot, SiteBranch]:
+        """The parts of the branch where ``x`` is, in its dtype; moved once in a sampling."""
+        key = str(x.device), x.dtype
+        if key not in self.parts:
+            self.parts[key] = {spot: part.like(x) for spot, part in parts.items()}
+        return self.parts[key]
+
+
+def unwanted_ids(guider: Guider) -> frozenset[object]:
+    """Ids of the conditions that guidance leads away from.
+
+    Where a condition has an area, the host gives the other side a copy of it with the same id; each gets its own here.
+    """
+    seen: set[object] = set()
+    for conditions in guider.conds.values():
+        for condition in conditions:
+            if condition["uuid"] in seen:
+                condition["uuid"] = uuid.uuid4()
+            seen.add(condition["uuid"])
+    return frozenset(c["uuid"] for name, conditions in guider.conds.items() if name in NEGATIVE for c in conditions)
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """A pass in which the tokens of the references are taken."""
+
+    tokens: dict[Spot, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Pass:
+    """One forward pass with a branch."""
+
+    sampling: Sampling
+    net: DiffusionNet
+    chunks: tuple[object, ...]
+    """Ids of the conditions in the batch, each with as many rows as there are samples."""
+    counted: tuple[int, ...]
+    """Which of them the branch counts for."""
+    rows: int
+    """Of the whole batch."""
+    space: tuple[int, int]
+    """Height and width of the latents."""

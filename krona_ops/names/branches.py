@@ -1,0 +1,51 @@
+"""What the layers of a parallel branch are called: the site that it stands beside, its mode, and which part it is.
+
+``<site>.krona_<mode>.to_q``, ``to_k``, ``to_v`` and ``to_out`` are updates of the projections of the attention at that
+site, and ``<site>.krona_<mode>.gate`` is the one number that its output is multiplied by.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple, get_args
+
+from .spellings import LayerName
+
+Mode = Literal["reference", "first", "views", "row", "row+col"]
+"""What a branch attends to: clean references, the first frame of the group, all views of it, or those of its tokens
+that lie in the same row (or column)."""
+MODES: tuple[Mode, ...] = get_args(Mode)
+PROJECTIONS = ("to_q", "to_k", "to_v", "to_out")
+GATE = "gate"
+_BEFORE = ".krona_"
+
+
+class Place(NamedTuple):
+    """Where in a branch a layer belongs."""
+
+    site: str
+    """The attention that the branch stands beside."""
+    mode: Mode
+    part: str
+    """One of `PROJECTIONS`, or `GATE`."""
+
+
+def layer_name(site: str, mode: Mode, part: str) -> LayerName:
+    """What a layer of a branch is called.
+
+    >>> layer_name("mid.attn1", "row", "to_q")
+    'mid.attn1.krona_row.to_q'
+    """
+    return LayerName(f"{site}{_BEFORE}{mode}.{part}")
+
+
+def place_of(name: str) -> Place | None:
+    """Where in a branch a layer belongs; ``None`` for a layer of no branch.
+
+    >>> place_of("mid.attn1.krona_row.to_q")
+    Place(site='mid.attn1', mode='row', part='to_q')
+    """
+    site, found, rest = name.rpartition(_BEFORE)
+    mode, _, part = rest.partition(".")
+    if not found or not site or (part not in PROJECTIONS and part != GATE):
+        return None
+    return next((Place(site, each, part) for each in MODES if each == mode), None)
