@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
-from PIL.Image import Image
-
 from krona_ops import Adapter
+from krona_ops.errors import ConfigError
 from krona_ops.live.reach import Reach
 from krona_ops.targets.rules import describe_adjustments
 
@@ -18,9 +17,9 @@ from .adapters.trainee import Recipe
 from .backbone.protocol import Backbone
 from .batches.examples import Example, Group, Item
 from .batches.fingerprint import fingerprint
-from .batches.samples import Samples, as_items
+from .batches.samples import Samples, as_items, taking
 from .config import TrainConfig
-from .monitor.look import Look
+from .monitor.look import Draw, Look
 from .monitor.validation import keep_out
 from .objectives.kinds import objective_of
 from .objectives.needs import require_needs
@@ -48,7 +47,7 @@ def fit(
     resume: TrainState | None = None,
     *,
     class_data: Sequence[Item | Group | Example] = (),
-    preview: Callable[[], Sequence[Image]] | None = None,
+    preview: Draw | None = None,
     runtime: Runtime | None = None,
     asked: Callable[[], Ask] = lambda: Ask.NOTHING,
     late: bool | None = None,
@@ -67,7 +66,7 @@ def fit(
         resume: Go on from here: the result is, bit for bit, that of a training that never stopped. A state after the
             last step is the result.
         class_data: Encoded pictures of the subject's class, for prior preservation with pictures.
-        preview: Draws pictures with the adapter as it stands.
+        preview: Draws pictures with the adapter as it stands, which it may also ask for.
         runtime: The processes that train together; each calls ``fit`` with the same arguments.
         asked: What the training is asked to do, looked up before each step; the largest that one of the processes is
             asked counts. Whoever obeys has it forgotten: a saved state and adapter come as `Saved`, a finished training
@@ -89,10 +88,18 @@ def fit(
     """
     runtime = runtime or OneProcess()
     objective = objective_of(config.objective, config.prior)
-    everything = as_items(data)
+    everything = taking(as_items(data), objective.take)
     require_needs(objective, backbone, everything)
     classes = prior_items(config.prior, everything, class_data)
     items, held_out = keep_out(everything, config)
+    if held_out and objective.beside is not None:
+        raise ConfigError(
+            "Pictures cannot be kept out of the training of a parallel branch yet.",
+            where="validation.every",
+            found=config.validation.every,
+            expected=0,
+            remedy="Set validation.every to 0, and look at the previews.",
+        )
     samples: dict[Source, Samples] = {"data": Samples(items, config, runtime.number, runtime.count)}
     if classes:
         samples["class data"] = Samples(classes, config, runtime.number, runtime.count, "class order")
@@ -187,9 +194,11 @@ def choose_all(
         ConfigError, CoverageError: See `krona_train.adapters.bank.choose`.
     """
     is_scaled = config.memory.compute == "fp16"
-    main = Recipe(config.adapter, config.optimizer, config.ema, config.steps, config.seed, is_scaled=is_scaled)
+    how = config.adapter, config.optimizer, config.ema, config.steps, config.seed
+    main = Recipe(*how, beside=objective.beside, is_scaled=is_scaled)
     chosen = {MAIN: choose(backbone, main, start)}
     for number, (name, other) in enumerate(objective.others.items(), 1):
-        recipe = Recipe(other.adapter, other.optimizer, other.ema, config.steps, config.seed, number, is_scaled)
+        how = other.adapter, other.optimizer, other.ema, config.steps, config.seed
+        recipe = Recipe(*how, number, is_scaled=is_scaled)
         chosen[name] = choose(backbone, recipe)
     return chosen

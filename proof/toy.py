@@ -80,7 +80,7 @@ def train(parent: Path, watch: Callable[[Event], object] = lambda event: None, c
         return Trained(held.folder, fit(ToyBackbone(), data, config, sink, state, preview=draw).layers)
 
 
-def draw() -> list[Image.Image]:
+def draw(adapter: object) -> list[Image.Image]:
     """A preview."""
     return [Image.new("RGB", (64, 64), "red")]
 

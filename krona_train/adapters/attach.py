@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from functools import partial
-from types import MappingProxyType
-from typing import TypeAlias
 
 from torch import Tensor, nn
 
@@ -14,60 +12,15 @@ from krona_ops import LayerName
 from krona_ops.errors import TrainingError
 from krona_ops.live.attach import ForwardPatch, every
 from krona_ops.live.reach import Reach
+from krona_ops.names.branches import place_of
 
 from ..backbone.protocol import Backbone
 from ..settings.groups import MAIN
+from .branches import branch_patches
+from .gates import Gate, Gates
 from .layers.protocol import BIAS, Call, IsPlain, Layer
 
 Layers = Mapping[LayerName, Layer]
-Gate: TypeAlias = Tensor | None
-"""``(B,)``, what each sample's update is multiplied by; ``None`` for all of it."""
-_ALONE: Mapping[str, Gate] = MappingProxyType({MAIN: None})
-
-
-class Gates:
-    """Which adapters the model computes with right now, and how much: a value, not a second copy of the model.
-
-    Args:
-        rows: Which samples of the batch are being computed, `Backbone.rows`.
-    """
-
-    def __init__(self, rows: Callable[[], Tensor | None] = lambda: None) -> None:
-        self._now, self._rows = _ALONE, rows
-
-    @property
-    def now(self) -> Mapping[str, Gate]:
-        """The adapters that count, by name."""
-        return self._now
-
-    def only(self, gates: Mapping[str, Gate]) -> AbstractContextManager[None]:
-        """Inside, these adapters count and no others; none at all where there are none. It can be entered again."""
-        return _Only(self, MappingProxyType(dict(gates)))
-
-    def pinned(self) -> AbstractContextManager[None]:
-        """What a backward pass must enter to compute again what is computed now: by then other adapters may count."""
-        return _Only(self, self._now)
-
-    def gate(self, adapter: str) -> Gate:
-        """The gate of an adapter that counts, for the samples that are being computed."""
-        gate = self._now[adapter]
-        rows = None if gate is None else self._rows()
-        return gate if gate is None or rows is None else gate[rows]
-
-
-class _Only(AbstractContextManager[None]):
-    """Some gates, for the length of a block."""
-
-    def __init__(self, gates: Gates, wanted: Mapping[str, Gate]) -> None:
-        self._gates, self._wanted = gates, wanted
-        self._before: list[Mapping[str, Gate]] = []
-
-    def __enter__(self) -> None:
-        self._before.append(self._gates._now)
-        self._gates._now = self._wanted
-
-    def __exit__(self, *exception: object) -> None:
-        self._gates._now = self._before.pop()
 
 
 def forward_with(
@@ -152,12 +105,16 @@ def all_attached(
     held: dict[str, dict[LayerName, list[tuple[str, Layer]]]] = {}
     for adapter, layers in adapters.items():
         for name, layer in layers.items():
+            if place_of(name) is not None:
+                continue
             path = name.removesuffix(BIAS) if layer.changes_bias else name
             held.setdefault(path, {}).setdefault(name, []).append((adapter, layer))
     patches: dict[str, ForwardPatch] = {}
     for path, names in held.items():
         of_module = {name: tuple(pairs) for name, pairs in names.items()}
         patches[path] = patch_of(of_module, backbone.module(LayerName(path)), gates, backbone.is_plain)
+
+    patches |= branch_patches(backbone, adapters, gates)
 
     def again() -> None:
         for patch in patches.values():

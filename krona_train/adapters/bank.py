@@ -15,7 +15,8 @@ from krona_ops.updates.delta import Delta
 
 from ..backbone.protocol import Backbone
 from ..settings.groups import MAIN
-from .attach import Gate, Gates, all_attached
+from .attach import all_attached
+from .gates import Beside, Gate, Gates
 from .layers import layer_type_of
 from .layers.protocol import BIAS, Role, base_of
 from .rates import learning_rates, require_movement
@@ -44,7 +45,7 @@ def choose(backbone: Backbone, recipe: Recipe, start: Start | None = None) -> Ch
         CoverageError: No layer of the backbone is a target.
     """
     begun = start.adapter.layers if start is not None else {}
-    targets = targets_of(backbone, recipe.adapter)
+    targets = targets_of(backbone, recipe.adapter, recipe.beside)
     rates = learning_rates(backbone, targets, recipe.optimizer)
     roles: dict[str, frozenset[Role]] = {each.name: layer_type_of(each, recipe.adapter).roles for each in targets}
     require_movement(rates, roles, recipe.optimizer, recipe.steps, begun)
@@ -94,6 +95,10 @@ class Bank:
     def none(self) -> AbstractContextManager[None]:
         """Inside, the model computes as it was before the training."""
         return self.gates.only({})
+
+    def attending(self, beside: Beside | None) -> AbstractContextManager[None]:
+        """Inside, parallel branches do this; outside they do nothing."""
+        return self.gates.attending(beside)
 
     @contextmanager
     def attached(self, reach: Reach | None = None) -> Iterator[None]:
@@ -164,4 +169,3 @@ ADAPTERS = "adapters"
 PREFIX = "adapters."
 """Before the names of their tensors."""
 _NOTHING: Mapping[str, object] = {"scaler": {}, "optimizer": {}, "groups": []}
-

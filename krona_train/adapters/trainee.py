@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from krona_ops import Adapter, LayerName
 from krona_ops.errors import ConfigError
+from krona_ops.names.branches import Mode
 from krona_ops.shown import printable, shown
 from krona_ops.targets.rules import Target
 from krona_ops.updates.delta import Delta
@@ -40,6 +41,8 @@ class Recipe:
     seed: int
     number: int = 0
     """Of the adapter among those of the training: those after the first one start at other random factors."""
+    beside: Mode | None = None
+    """Where it is a parallel branch: what that attends to."""
     is_scaled: bool = False
     """Whether the loss is scaled up, so that gradients in fp16 do not vanish."""
 

@@ -95,6 +95,12 @@ class Backbone(Protocol):
     def add_noise(self, x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
         """``x_t`` from clean latents, noise of unit variance, and ``σ (B,)``."""
 
+    def as_input(self, x0: Tensor, sigma: Tensor) -> Tensor:
+        """The ``x_t`` that the network itself sees as the clean latents at ``σ (B,)``.
+
+        The network is told the noise level, and shown none.
+        """
+
     def levels(self, steps: int) -> Tensor:
         """``σ (steps + 1,)`` of a sampler of so many steps, falling to 0 at the end."""
 

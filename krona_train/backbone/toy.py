@@ -142,6 +142,9 @@ class ToyBackbone:
     def add_noise(self, x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
         return torch.lerp(x0, noise, sigma.to(x0)[:, None, None, None])
 
+    def as_input(self, x0: Tensor, sigma: Tensor) -> Tensor:
+        return x0
+
     def predict(self, x_t: Tensor, sigma: Tensor, conditions: Sequence[object]) -> Tensor:
         sigma = sigma.to(x_t)
         return x_t - sigma[:, None, None, None] * self.net(x_t, sigma, torch.stack(_contexts(conditions)).to(x_t))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -123,6 +123,23 @@ def _bucket(item: Item | Group) -> tuple[int, ...]:
             remedy="Cut them to one size, or turn buckets off.",
         )
     return (item.size, *shapes.pop())
+
+
+def taking(items: Sequence[Item | Group], count: int) -> tuple[Item | Group, ...]:
+    """The items with so many members drawn from each group every time; 0 leaves them as they are.
+
+    Raises:
+        DataError: A group has fewer.
+    """
+    small = next((each for each in items if isinstance(each, Group) and len(each.members) < count), None)
+    if small is not None:
+        raise DataError(
+            f"A group of {len(small.members)} pictures is too small: {count} are taken from each.",
+            found=len(small.members),
+            expected=f"at least {count}",
+            remedy="Add pictures to the group, leave it out, or take fewer targets.",
+        )
+    return tuple(replace(each, take=count) if isinstance(each, Group) and count else each for each in items)
 
 
 def as_items(data: Sequence[Item | Group | Example]) -> tuple[Item | Group, ...]:

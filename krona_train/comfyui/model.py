@@ -221,9 +221,7 @@ class ComfyBackbone:
             self._without_of[size] = TextCondition(embedding, extras, size, "")
         return self._without_of[size]
 
-    def _condition(
-        self, text: TextCondition, latent: Tensor, caption: str | None = None
-    ) -> Conditions | _Later:
+    def _condition(self, text: TextCondition, latent: Tensor, caption: str | None = None) -> Conditions | _Later:
         """What the model is told about one sample; made once per picture, or in each step where the text encoder
         learns."""
         if self._text is not None:
@@ -249,9 +247,7 @@ class ComfyBackbone:
             return
         self._conditions[id(text)] = text, condition  # kept together: the id would be another's once the text is gone
 
-    def _made(
-        self, embedding: Tensor, extras: Mapping[str, object], text: TextCondition, latent: Tensor
-    ) -> Conditions:
+    def _made(self, embedding: Tensor, extras: Mapping[str, object], text: TextCondition, latent: Tensor) -> Conditions:
         """An encoded caption as the host's condition objects."""
         usable = {**{key: _usable(value) for key, value in extras.items()}, **self._guidance}
         [entry] = comfy.sampler_helpers.convert_cond([[_usable(embedding), usable]])
@@ -318,6 +314,12 @@ class ComfyBackbone:
 
     def add_noise(self, x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
         return self._net.model_sampling.noise_scaling(sigma, noise, x0, False)
+
+    def as_input(self, x0: Tensor, sigma: Tensor) -> Tensor:
+        # What the host makes of ``x_t`` for the network is a multiple of it.
+        return x0 / self._net.model_sampling.calculate_input(sigma, torch.ones_like(sigma)).reshape(
+            -1, *[1] * (x0.ndim - 1)
+        )
 
     def predict(self, x_t: Tensor, sigma: Tensor, conditions: Sequence[object]) -> Tensor:
         ready = self._now(conditions)

@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from krona_host.types import Clip, Model, ModelOptions, Vae
+from krona_ops import Adapter
 from krona_ops.errors import ConfigError, NonFiniteError
 
 from ..settings.groups import PreviewConfig
@@ -138,9 +139,11 @@ def sample(
     return decode_picture(vae, sample_latent(model, positive, negative, drawing, seed))
 
 
-def sample_latent(model: Model, positive: Encoded, negative: Encoded, drawing: Drawing, seed: int) -> Tensor:
-    """One sampled latent, in the VAE's scale: ``(1, C, height, width)``, or ``(1, C, 1, height, width)`` of a video
-    model.
+def sample_latent(
+    model: Model, positive: Encoded, negative: Encoded, drawing: Drawing, seed: int, count: int = 1
+) -> Tensor:
+    """Sampled latents, in the VAE's scale: ``(count, C, height, width)``, or ``(count, C, 1, height, width)`` of a
+    video model.
 
     Every random number comes from the seed; the process's own generators are as before afterwards.
 
@@ -148,7 +151,7 @@ def sample_latent(model: Model, positive: Encoded, negative: Encoded, drawing: D
         ConfigError: The model draws no pictures.
         InterruptProcessingException: The user has pressed cancel.
     """
-    shape = latent_shape(model, drawing.width, drawing.height)
+    shape = (count, *latent_shape(model, drawing.width, drawing.height)[1:])
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
     guider = comfy.samplers.CFGGuider(model)
     guider.model_options = _with_steady_attention(model.model_options)
@@ -224,13 +227,20 @@ class ComfyPreviewer:
     encode: Callable[[], tuple[Sequence[Encoded], Encoded]] | None = None
     """Where the text encoder learns too: gives conditions and negative as it encodes them now, in place of those
     above."""
+    with_adapter: Callable[[Adapter], Model] | None = None
+    """Gives the model with an adapter that is not attached to its layers, such as a parallel branch."""
+    together: int = 1
+    """So many pictures are drawn in one batch under each prompt, and shown side by side."""
 
     def __post_init__(self) -> None:
         Drawing.of(self.config, self.size)
         latent_shape(self.model, *self.size)
 
-    def __call__(self) -> tuple[Image.Image, ...]:
+    def __call__(self, adapter: Callable[[], Adapter] | None = None) -> tuple[Image.Image, ...]:
         """One picture per prompt; prompt ``n`` starts from the noise of seed ``config.seed + n``.
+
+        Args:
+            adapter: See `krona_train.monitor.preview.Previewer`; needed where there is `with_adapter`.
 
         Raises:
             InterruptProcessingException: The user has pressed cancel.
@@ -240,11 +250,18 @@ class ComfyPreviewer:
             with torch.inference_mode():
                 conditions, negative = (self.conditions, self.negative) if self.encode is None else self.encode()
             # All latents first: on a small GPU the VAE takes the model's place, once instead of once per picture.
+            model = self.model
+            if self.with_adapter is not None and adapter is not None:
+                with torch.inference_mode():
+                    model = self.with_adapter(adapter())
             latents = [
-                sample_latent(self.model, text, negative, drawing, self.config.seed + number)
+                sample_latent(model, text, negative, drawing, self.config.seed + number, self.together)
                 for number, text in enumerate(conditions)
             ]
-            return tuple(_decode_or_black(self.vae, latent, drawing) for latent in latents)
+            return tuple(
+                _side_by_side([_decode_or_black(self.vae, each, drawing) for each in group.split(1)])
+                for group in latents
+            )
 
 
 def class_painter(
@@ -275,6 +292,17 @@ def _decode_or_black(vae: Vae, latent: Tensor, drawing: Drawing) -> Image.Image:
     except NonFiniteError as error:
         log.warning("KronA: a preview is black, because it is no picture: %s", error)
         return Image.new("RGB", (drawing.width, drawing.height))
+
+
+def _side_by_side(pictures: Sequence[Image.Image]) -> Image.Image:
+    """Pictures of one size as one."""
+    if len(pictures) == 1:
+        return pictures[0]
+    width, height = pictures[0].size
+    row = Image.new("RGB", (width * len(pictures), height))
+    for number, picture in enumerate(pictures):
+        row.paste(picture, (number * width, 0))
+    return row
 
 
 @contextmanager

@@ -7,12 +7,17 @@ from dataclasses import dataclass
 
 from PIL.Image import Image
 
+from krona_ops import Adapter
+
 from ..adapters.trainee import collect
 from ..batches.examples import Group, Item
 from ..run.events import Previewed, Validated
 from ..step.progress import Progress
 from ..step.scene import Scene
 from .validation import validation_loss
+
+Draw = Callable[[Callable[[], Adapter]], Sequence[Image]]
+"""Draws pictures with the model as it stands; what it is given makes the adapter of that moment, where it is wanted."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +26,7 @@ class Look:
 
     scene: Scene
     held_out: Sequence[Item | Group]
-    preview: Callable[[], Sequence[Image]] | None
+    preview: Draw | None
     catch_up: Callable[[], None]
     """Called before each look: what comes before it is told first."""
 
@@ -40,7 +45,7 @@ class Look:
                 is_best = done > 0 and progress.best.improves(loss)
                 scene.sink(Validated(done, loss, is_best, collect(layers)))
             if self.preview is not None and previews:
-                scene.sink(Previewed(done, tuple(self.preview())))
+                scene.sink(Previewed(done, tuple(self.preview(lambda: collect(layers)))))
         progress.looked = done
         return not self._has_stalled(progress)
 

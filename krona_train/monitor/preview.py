@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from PIL import Image
+
+from krona_ops import Adapter
 
 from ..settings.groups import PreviewConfig
 
@@ -13,8 +15,12 @@ from ..settings.groups import PreviewConfig
 class Previewer(Protocol):
     """Draws with the model as it stands; equal weights give equal pictures, bit for bit, and nothing random moves."""
 
-    def __call__(self) -> tuple[Image.Image, ...]:
-        """One RGB picture per prompt."""
+    def __call__(self, adapter: Callable[[], Adapter], /) -> tuple[Image.Image, ...]:
+        """One RGB picture per prompt.
+
+        Args:
+            adapter: Makes the adapter as it stands, for who does not draw with the model that it is attached to.
+        """
 
 
 def preview_prompts(config: PreviewConfig, captions: Sequence[str]) -> tuple[str, ...]:

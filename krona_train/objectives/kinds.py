@@ -9,11 +9,12 @@ from krona_ops.errors import ConfigError
 
 from ..settings.codec import OfKind
 from ..settings.groups import PriorConfig
+from .branch import BranchDenoising
 from .denoising import Denoising
 from .preservation import PriorPreservation
 from .protocol import Objective
 
-OBJECTIVES: tuple[type[Objective], ...] = (Denoising, PriorPreservation)
+OBJECTIVES: tuple[type[Objective], ...] = (Denoising, BranchDenoising, PriorPreservation)
 """Those that settings choose by ``objective.kind`` have a ``kind`` in their settings; where none is named, the first
 one is meant."""
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from krona_ops.errors import ConfigError, DataError
+from krona_ops.names.branches import Mode
 
 from ..backbone.protocol import Backbone
 from ..batches.examples import Batch, Example, Group, Item
@@ -40,6 +41,8 @@ class PriorPreservation:
     needs: frozenset[Need]
     turns: tuple[Turn, ...]
     others: Mapping[str, Other]
+    beside: Mode | None = None
+    take: int = 0
     config: PriorConfig
     _inner: Denoising
 

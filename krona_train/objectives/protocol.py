@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Protocol
 
 from torch import Tensor
 
+from krona_ops.names.branches import Mode
+
 from ..settings.groups import MAIN, AdapterConfig, EmaConfig, OptimizerConfig
 
 if TYPE_CHECKING:
@@ -96,6 +98,10 @@ class Objective(Protocol):
     """The moves of a step, in order; the last one's loss is what is told."""
     others: Mapping[str, Other]
     """The adapters that it needs besides `MAIN`, by name; a training begins them fresh."""
+    beside: Mode | None
+    """Where `MAIN` is a parallel branch instead of updates of the model's own layers: what it attends to."""
+    take: int
+    """So many members of each group are drawn every time; 0 takes all, in their order."""
 
     def __init__(self, config: object) -> None:
         """Only with settings of its own `config_type`."""
@@ -130,6 +136,8 @@ class Stateless:
 
     turns: tuple[Turn, ...] = (Turn(),)
     others: Mapping[str, Other] = MappingProxyType({})
+    beside: Mode | None = None
+    take: int = 0
 
     def capture(self) -> Captured:
         """An empty state."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from krona_host.branches.apply import Use, apply_branches
 from krona_host.model.families import family_of
 from krona_host.types import Clip, Model, Vae
 from krona_ops import Adapter
@@ -74,7 +75,8 @@ class HostTraining:
             material.empty_prompt,
             vae if "decoder" in objective.needs else None,
         )
-        targets = targets_of(self.backbone, config.adapter)
+        self._beside = objective.beside
+        targets = targets_of(self.backbone, config.adapter, objective.beside)
         self.start: Start | None = None if start is None else begin_at(start, targets, config.adapter)
         require_a_format(targets, config.adapter)
         choose_all(self.backbone, objective, config, self.start)
@@ -184,7 +186,22 @@ class HostTraining:
             size,
             backbone.paused,
             encode if self.config.adapter.text_encoder else None,
+            self._with_branch if self._beside is not None else None,
+            self._drawn_together(),
         )
+
+    def _with_branch(self, adapter: Adapter) -> Model:
+        """The model with a parallel branch as it stands; it looks at the first picture of the first group."""
+        member = members_of(self.material.items[0])[0]
+        reference = member.forms[0].latent_or_zeros()[None]
+        looks = self._beside in ("reference", "first")
+        return apply_branches(adapter, self.backbone.patcher, Use(reference=reference if looks else None))[0]
+
+    def _drawn_together(self) -> int:
+        """Pictures of one preview: those of a group that is drawn at once, the first frame and the next one, or one."""
+        if self._beside in (None, "reference"):
+            return 1
+        return 2 if self._beside == "first" else len(members_of(self.material.items[0]))
 
 
 def _into(folder: Path, *sinks: Sink) -> Sink:

@@ -44,12 +44,15 @@ def make(text: str) -> str:
 
 @cache
 def docstrings(kind: type) -> Mapping[str, str]:
-    """What the literal below each field of a dataclass says, on one line."""
-    [body] = [node.body for node in ast.parse(inspect.getsource(kind)).body if isinstance(node, ast.ClassDef)]
+    """What the literal below each field of a dataclass says, on one line; of an inherited one, in the class it is
+    from."""
     texts: dict[str, str] = {}
-    for field, below in pairwise(body):
-        if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
-            texts[ast.unparse(field.target)] = " ".join(str(below.value.value).split())
+    for each in reversed([base for base in kind.__mro__ if dataclasses.is_dataclass(base)]):
+        [body] = [node.body for node in ast.parse(inspect.getsource(each)).body if isinstance(node, ast.ClassDef)]
+        for field, below in pairwise(body):
+            has_text = isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
+            if isinstance(field, ast.AnnAssign) and has_text:
+                texts[ast.unparse(field.target)] = " ".join(str(below.value.value).split())
     return texts
 
 

@@ -138,9 +138,7 @@ class KronConvolution(torch.autograd.Function):
     """``ΔW ∗ x``; what lies between the factors is computed again in the backward pass."""
 
     @staticmethod
-    def forward(
-        ctx: Context, x: Tensor, a: Tensor, b: Tensor, layout: Layout, options: ConvolutionOptions
-    ) -> Tensor:
+    def forward(ctx: Context, x: Tensor, a: Tensor, b: Tensor, layout: Layout, options: ConvolutionOptions) -> Tensor:
         """``x (N, in, *space)``, ``A (out_a, in_a)``, ``B (out_b, in_b, *kernel)`` to ``(N, out, *space')``."""
         ctx.layout, ctx.options = layout, options
         ctx.save_for_backward(x, a, b)

@@ -36,9 +36,7 @@ class SumLayer(Layer):
         self.parts = nn.ModuleList(products)  # by this name in states: factors.<layer>.parts.0.a
 
     @classmethod
-    def build(
-        cls, target: Target, config: AdapterConfig, rng: torch.Generator, base: Callable[[], Tensor]
-    ) -> SumLayer:
+    def build(cls, target: Target, config: AdapterConfig, rng: torch.Generator, base: Callable[[], Tensor]) -> SumLayer:
         return cls([KronLayer(sizes, config.layout, rng, config.init_std) for sizes in sizes_of(target)])
 
     def by_role(self) -> Mapping[Role, tuple[nn.Parameter, ...]]:

@@ -27,6 +27,7 @@ class CriticConfig:
 class Critic:
     config_type = CriticConfig
     name = "critic"
+    beside, take = None, 0
     needs = frozenset({"pictures", "unconditional", "decoder"})
     turns = (Turn(CRITIC, "critic's"), Turn(MAIN, "main"))
     others: ClassVar = {

@@ -30,7 +30,7 @@ class Painter:
     def __init__(self, backbone):
         self.backbone = backbone
 
-    def __call__(self):
+    def __call__(self, adapter):
         x = torch.ones(1, 3, 48)
         with torch.no_grad():
             value = self.backbone.net.attn1.to_q(x).abs().mean().item()

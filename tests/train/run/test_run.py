@@ -45,7 +45,7 @@ def test_previews_validations_and_the_best_adapter_are_kept(tmp_path):
     )
     run, events = Run(tmp_path / "run", settings, {"krona.layout": "kron"}), []
 
-    def draw():
+    def draw(adapter):
         return [Image.new("RGB", (6, 4), color) for color in ("red", "blue")]
 
     fit(ToyBackbone(), examples(), settings, to_all(run, events.append), preview=draw)
