@@ -13,6 +13,7 @@ from PIL import Image
 from krona_host.patching.apply import apply_adapter
 from krona_host.patching.lora_model import to_lora_model
 from krona_ops import Adapter, TargetRule
+from krona_ops.branches.branch import is_branch
 from krona_ops.errors import KronaError
 from krona_ops.files import write_atomically
 from krona_train import AdapterConfig, OptimizerConfig, TrainConfig
@@ -244,16 +245,17 @@ class KronaTrain(Node):
             start=start,
         )
         curve, sheet = draw(result)
-        applied = apply_adapter(result.adapter, model, clip)
+        # A branch is put on a model by its own node, which knows what it shall look at.
+        applied = None if is_branch(result.adapter) else apply_adapter(result.adapter, model, clip)
         return io.NodeOutput(
             result.adapter,
-            applied.model,
+            model if applied is None else applied.model,
             curve,
             str(result.run.folder),
             to_lora_model(result.adapter),
             {"loss": result.run.losses},
             curve if sheet is None else sheet,
-            applied.clip,
+            clip if applied is None else applied.clip,
             ui={**ui.PreviewImage(curve, cls=cls).as_dict(), "krona_run": [result.run.folder.name]},
         )
 
