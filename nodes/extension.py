@@ -10,6 +10,7 @@ from krona_train.run.litter import sweep_below
 
 from .apply import KronaApply, KronaLoadApply
 from .blend import KronaBlend
+from .branch_settings import KronaBranchSettings
 from .compress import KronaCompress, KronaConvert, KronaExtract
 from .dataset import KronaDataset
 from .evaluate import KronaEvaluate
@@ -42,6 +43,7 @@ NODES = (
     KronaTargets,
     KronaDataset,
     KronaTrainSettings,
+    KronaBranchSettings,
     KronaTrain,
     KronaEvaluate,
     KronaWorldLoader,

@@ -18,6 +18,7 @@ from krona_train.config import (
     from_yaml,
 )
 from krona_train.data.choices import PictureFiles
+from krona_train.objectives.branch_config import BranchConfig
 from krona_train.run.job import Job
 
 OTHERWISE = {
@@ -36,6 +37,7 @@ OTHERWISE = {
 """Inputs that are called otherwise than their fields, or whose field is in another group than most."""
 GROUPS = {
     "KronaTrainSettings": (OptimizerConfig, DenoisingConfig),
+    "KronaBranchSettings": (BranchConfig,),
     "KronaDataset": (DataConfig,),
     "KronaTargets": (AdapterConfig,),
     "KronaTrain": (TrainConfig,),
