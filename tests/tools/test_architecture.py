@@ -43,6 +43,8 @@ def test_a_file_more_an_arrow_more_and_a_file_that_says_nothing_are_seen(tmp_pat
     assert file_tables.make(made) == made
     (folder / "b.mjs").write_text("// @ts-check\n/**\n * A module\n * of two lines. Else. */\nexport const a = 1;\n")
     assert "| A module of two lines. |" in file_tables.make(made)
+    (folder / "__main__.py").write_text('"""A command."""\n')
+    assert "| [\\_\\_main\\_\\_.py](" in file_tables.make(made)  # else Markdown shows a bold main.py
     (folder / "c.py").write_text("x = 1\n")
     with pytest.raises(ValueError, match=r"c\.py does not say what it is"):
         file_tables.make(made)

@@ -77,7 +77,8 @@ def _rows(folder: Path) -> Iterator[str]:
         inside = path / "__init__.py"
         if inside.exists() or (path.suffix in _SUFFIXES and path.name != inside.name):
             named, says = (f"{path.name}/", inside) if inside.exists() else (path.name, path)
-            yield f"| [{named}]({os.path.relpath(path, PAGES).replace(os.sep, '/')}) | {summary(says)} |"
+            shown = named.replace("__", r"\_\_")  # two of them would make bold what is between
+            yield f"| [{shown}]({os.path.relpath(path, PAGES).replace(os.sep, '/')}) | {summary(says)} |"
 
 
 def main() -> None:

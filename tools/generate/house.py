@@ -27,12 +27,12 @@ Sets = dict[str, set[str]]
 WIDTH, HEIGHT, GAP, STEP, MARGIN, LANE = 136, 40, 14, 74, 20, 18
 """Pixels: of a box, between two, from one row to the next, around all, and for an arrow that passes a row."""
 SWEEPS = 24
-OUTSIDE = {"comfy", "ComfyUI's server", "torch, safetensors"}
+OUTSIDE = {"comfy", "ComfyUI's server", "torch"}
 """Boxes that are not the pack's."""
 WORDS = {
     "web": "the page", "nodes": "thin V3 nodes", "krona_train": "the trainer",
     "krona_host": "ComfyUI, no server", "krona_ops": "mathematics, files", "comfy": "its models",
-    "ComfyUI's server": "aiohttp, comfy_api", "torch, safetensors": "", "proof": "attacks, kills",
+    "ComfyUI's server": "aiohttp, comfy_api", "torch": "and safetensors", "proof": "attacks, kills",
     "benchmarks": "one per claim", "tools": "host, demo, generate", "tests": "mirror the packages",
     "adapters": "what moves", "backbone": "what is trained on", "batches": "pictures to batches",
     "config": "every setting", "data": "files to pixels", "drawing": "pictures for people",
@@ -70,9 +70,9 @@ def packages() -> tuple[Arrows, list[Edge]]:
     outside = {
         "comfy": {"comfy"},
         "ComfyUI's server": {"server", "aiohttp"},
-        "torch, safetensors": {"torch", "safetensors"},
+        "torch": {"torch", "safetensors"},
     }
-    arrows: dict[str, set[str]] = {"web": {"nodes"}, "comfy": {"torch, safetensors"}, "ComfyUI's server": {"comfy"}}
+    arrows: dict[str, set[str]] = {"web": {"nodes"}, "comfy": {"torch"}, "ComfyUI's server": {"comfy"}}
     for package, modules in taken.items():
         arrows[package] = modules.intersection(may_import) - {package}
         arrows[package] |= {box for box, names in outside.items() if modules & names}
