@@ -41,10 +41,11 @@ export function layers(count, t) {
 
 /** What it is and how large. @param {Facts} facts @param {Translate} t @returns {string[]} */
 export function numbers(facts, t) {
-  const others = facts.factors.length - 1;
+  const count = facts.factors.length - 1;
+  const others = count === 1 ? t("oneOther") : t("others", { count });
   return [
     product(facts.factors),
-    others > 0 ? t("others", { count: others }) : "",
+    count > 0 ? others : "",
     facts.rank ? t("rank", { rank: facts.rank }) : "",
     layers(facts.layers, t),
     t("size", { size: megabytes(facts.bytes) }),

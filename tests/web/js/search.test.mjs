@@ -34,7 +34,8 @@ test("files are told apart by their names", () => {
 test("numbers in few words", () => {
   const t = (key, values = {}) => [key, ...Object.values(values)].join(":");
   const facts = { factors: [{ a: [64, 4], b: [20, 320], layers: 3 }, { a: [2, 2], b: [5, 5, 3, 3], layers: 1 }], rank: 8, layers: 4, bytes: 7_749_120 };
-  assert.deepEqual(numbers(facts, t), ["64×4 ⊗ 20×320", "others:1", "rank:8", "layers:4", "size:7.7"]);
+  assert.deepEqual(numbers(facts, t), ["64×4 ⊗ 20×320", "oneOther", "rank:8", "layers:4", "size:7.7"]);
+  assert.equal(numbers({ ...facts, factors: [...facts.factors, facts.factors[0]] }, t)[1], "others:2");
   assert.equal(products(facts.factors, t), "64×4 ⊗ 20×320: layers:3\n2×2 ⊗ 5×5×3×3: oneLayer");
   assert.deepEqual(numbers({ factors: [], rank: null, layers: 1, bytes: 1234 }, t), ["oneLayer", "size:0.001"]);
 });
