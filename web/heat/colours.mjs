@@ -51,8 +51,21 @@ export function cellColours(part, isDark) {
  * @param {number | null | undefined} value
  */
 export function short(value) {
+  return inDigits(value, 3);
+}
+
+/**
+ * A number in the two digits that a cell has room for; whole numbers below a thousand keep theirs.
+ * @param {number | null | undefined} value
+ */
+export function brief(value) {
+  return typeof value === "number" && value >= 10 && value < 1000 ? value.toFixed(0) : inDigits(value, 2);
+}
+
+/** @param {number | null | undefined} value @param {number} digits */
+function inDigits(value, digits) {
   if (value === null || value === undefined || !Number.isFinite(value)) return "–";
   if (value === 0) return "0";
   const size = Math.abs(value);
-  return size >= 0.01 && size < 1000 ? String(Number(value.toPrecision(3))) : value.toExponential(2);
+  return size >= 0.01 && size < 1000 ? String(Number(value.toPrecision(digits))) : value.toExponential(digits - 1);
 }

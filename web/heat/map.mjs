@@ -1,7 +1,7 @@
 // @ts-check
 /** The heat map as a table that can be read, pointed at and walked through with the arrow keys. */
 import { element } from "../dom.mjs";
-import { cellColours, scale, short } from "./colours.mjs";
+import { brief, cellColours, scale, short } from "./colours.mjs";
 
 /**
  * @typedef {{name: string, block: string, role: string, form: string, parameters: number, norm: number | null,
@@ -82,7 +82,7 @@ function cell(value, part, isDark, choose, tell) {
   return element(
     "td",
     { style: { background: ground, color: ink }, onclick: choose, onmouseenter: tell },
-    short(value),
+    brief(value),
   );
 }
 

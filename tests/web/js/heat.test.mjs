@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import test from "node:test";
-import { cellColours, scale, short } from "../../../web/heat/colours.mjs";
+import { brief, cellColours, scale, short } from "../../../web/heat/colours.mjs";
 import { entries, strengthOf, withStrength } from "../../../web/heat/rules.mjs";
 import { couldTakeWeights, users, weightsNodes } from "../../../web/heat/wiring.mjs";
 
@@ -56,6 +56,7 @@ test("colours run from the least to the most over three decades at most", () => 
 
 test("numbers are three digits long", () => {
   assert.deepEqual([0, 1, 0.012345, 123.456, 1234567, 1e-6, null, NaN].map(short), ["0", "1", "0.0123", "123", "1.23e+6", "1.00e-6", "–", "–"]);
+  assert.deepEqual([0, 1, 0.012345, 1.26, 99.6, 123.456, 1234567, 0.00153, null].map(brief), ["0", "1", "0.012", "1.3", "100", "123", "1.2e+6", "1.5e-3", "–"]);
 });
 
 /** A graph as LiteGraph has it, as far as wiring looks. */
