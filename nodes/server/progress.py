@@ -7,10 +7,11 @@ import time
 
 import comfy.model_management
 import comfy.utils
-from server import PromptServer
 from tqdm import tqdm
 
 from krona_train.run.events import Ended, Noted, Previewed, Started, Stepped, Validated, Watcher
+
+from .text import tell
 
 log = logging.getLogger(__name__)
 
@@ -59,8 +60,7 @@ class Progress(Watcher):
     def noted(self, event: Noted) -> None:
         """Write its text into the log and on the node."""
         log.warning("KronA: %s", event.text)
-        if self._node_id is not None:
-            PromptServer.instance.send_progress_text(event.text, self._node_id)
+        tell(event.text, self._node_id)
 
     def validated(self, event: Validated) -> None:
         """Write its loss into the log."""
@@ -82,5 +82,5 @@ class Progress(Watcher):
             return
         self._shown = now
         left = event.seconds / (event.step - self._done_before) * (event.steps - event.step)
-        text = f"step {event.step} of {event.steps}, loss {event.loss:.4f}, {left:.0f} s left"
-        PromptServer.instance.send_progress_text(text, self._node_id)
+        rest = f", {left:.0f} s left" if event.step < event.steps else ""  # the last text stays on the node
+        tell(f"step {event.step} of {event.steps}, loss {event.loss:.4f}{rest}", self._node_id)

@@ -123,6 +123,14 @@ def test_progress_reaches_the_browser_step_by_step(trained):
     assert values == sorted(values)
 
 
+def test_texts_on_nodes_name_no_folder_of_this_computer(server, trained):
+    result, file = trained
+    texts = [event.data["text"] for event in result.events if event.type == "progress_text"]
+    below = file.relative_to(server.base / "output").as_posix()
+    assert any(text.startswith(f"Saved as {below}") for text in texts)
+    assert not [text for text in texts if str(server.base) in text]
+
+
 def test_the_same_graph_queued_again_does_not_train_again(server, trained):
     graph = {"1": graphs.checkpoint(CHECKPOINT), "2": graphs.dataset(folder="krobot"), "3": graphs.train()}
     runs = set((server.base / "output" / "krona").glob("*/run.yaml"))
