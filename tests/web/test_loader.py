@@ -227,6 +227,28 @@ def test_after_a_run_the_nodes_say_how_many_layers_fit(opened, files):
     expect(lines).to_have_count(1)  # what was said about another file is gone
 
 
+@pytest.mark.parametrize("mode", ["vue"], indirect=True)  # menus are the same however nodes are drawn
+def test_a_graph_that_names_what_another_has_just_saved_opens_without_an_error(opened, files, server):
+    load = opened.add("KronaLoad", (100, 150), file=files[0])
+    save = opened.add("KronaSave", (600, 150), filename_prefix="krona/fresh")
+    opened.connect(load, "krona", save, "krona")
+    opened.queue()
+    known = "LiteGraph.createNode('KronaLoad').widgets[0].options.values"
+    name = opened.wait_for(f"() => {known}.find((name) => name.startsWith('fresh_'))")
+    try:
+        graph = opened.page.evaluate("app.graph.serialize()")
+        graph["nodes"] = [node for node in graph["nodes"] if node["type"] == "KronaLoad"]
+        graph["links"] = graph["nodes"][0]["outputs"][0]["links"] = []
+        graph["nodes"][0]["widgets_values"][0] = name
+        opened.load(graph)
+        expect(opened.page.locator(".krona-loader .krona-title")).to_have_text("The robot")
+        opened.page.wait_for_timeout(1000)  # the editor looks for what is missing after it has shown the graph
+        expect(opened.page.get_by_text("Resolve them before running")).to_have_count(0)
+        expect(opened.page.get_by_text("Error", exact=True)).to_have_count(0)
+    finally:
+        (server.base / "output" / "krona" / name).unlink()
+
+
 def test_nothing_of_the_card_is_saved_or_sent(opened, files):
     node = opened.add("KronaLoadApply", (300, 150), file=files[0], strength_model=0.5)
     saved = opened.page.evaluate("(id) => app.graph.getNodeById(id).serialize()", node)

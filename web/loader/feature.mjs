@@ -6,7 +6,7 @@
 import { element } from "../dom.mjs";
 import { LOADERS } from "../drop/place.mjs";
 import { chain } from "../graph.mjs";
-import { api, locale } from "../host.mjs";
+import { api, app, locale } from "../host.mjs";
 import { translator } from "../texts.mjs";
 import { coverageLine, note } from "./card.mjs";
 import { Holder } from "./holder.mjs";
@@ -29,6 +29,7 @@ export const loader = {
   setup() {
     // Values that nobody announces, such as those of a subgraph's promoted widgets.
     api.addEventListener("graphChanged", () => holders.forEach((holder) => holder.check()));
+    knowSavedFiles();
   },
   /** @param {any} node */
   nodeCreated(node) {
@@ -42,6 +43,29 @@ export const loader = {
     if (coverage) showCoverage(node, coverage);
   },
 };
+
+/**
+ * Once a graph that saves adapters has run, have the menus know them: a graph that is opened next and names one, as
+ * the example that applies what the one before has trained, would have errors for the editor, and "Error" on its nodes.
+ */
+function knowSavedFiles() {
+  let isAnySaved = false;
+  api.addEventListener("executed", (/** @type {CustomEvent} */ event) => {
+    const files = event.detail?.output?.files ?? [];
+    isAnySaved ||= files.some((/** @type {{filename?: string}} */ file) => file.filename?.endsWith(".safetensors"));
+  });
+  for (const end of ["execution_success", "execution_error", "execution_interrupted"]) {
+    api.addEventListener(end, () => {
+      if (isAnySaved) renewMenus().catch((error) => console.warn("KronA: the menus could not be renewed.", error));
+      isAnySaved = false;
+    });
+  }
+}
+
+/** As R does; without its messages, where the editor can. */
+async function renewMenus() {
+  await (app.reloadNodeDefs ?? app.refreshComboInNodes).call(app);
+}
 
 /** @param {any} node @param {HTMLElement | null} coverage */
 function attachLoader(node, coverage) {
