@@ -395,7 +395,7 @@ def world_train() -> Example:
         data, trainer, file, look = (str(2 + 4 * number + n) for n in range(4))
         graph |= {
             data: dataset(prompt=world_prompt(kind), folder=f"world/{kind}", resolution=64),  # so that the sheet says it
-            trainer: training(dataset=[data, 0], name=f"small world, {kind}"),
+            trainer: training(dataset=[data, 0], name=f"small world {kind}"),
             file: node("KronaSave", krona=[trainer, 0], filename_prefix=f"loras/world-{kind}"),
             look: node("PreviewImage", images=[data, 1]),
         }
