@@ -4,6 +4,7 @@
 PYTHON ?= python3
 HOST = $(PYTHON) tools/host.py
 CHECK ?= $(HOST) run
+COUNT = KRONA_ROOT=$(CURDIR) $(HOST) run -m coverage
 
 # One thread for each process, because there are two; and compiled files are kept, also where the shell says otherwise: pytest alone takes 7 s
 # of each process to read the tests without them.
@@ -38,11 +39,12 @@ types:  ## mypy, and TypeScript's look at the browser's modules
 	npx -y -p typescript@5.9 tsc -p jsconfig.json
 
 coverage: setup browser  ## all tests once more, counting which lines and branches of the four packages they reach (ARGS= for pytest)
-	rm -rf coverage-work
-	KRONA_ROOT=$(CURDIR) $(TESTS) $(HOST) run -m coverage run -m pytest -n 2 -q $(ARGS)
-	KRONA_ROOT=$(CURDIR) $(HOST) run -m coverage combine -q
-	KRONA_ROOT=$(CURDIR) $(HOST) run -m coverage report > coverage-work/report.txt; tail -1 coverage-work/report.txt
-	KRONA_ROOT=$(CURDIR) $(HOST) run -m coverage html -q
+	rm -rf coverage-work; mkdir coverage-work
+	$(TESTS) $(COUNT) run -m pytest -n 2 -q $(ARGS) || touch coverage-work/failed  # what they reach is told all the same
+	$(COUNT) combine -q
+	$(COUNT) report > coverage-work/report.txt; tail -1 coverage-work/report.txt
+	$(COUNT) html -q
+	@test ! -e coverage-work/failed || { echo "tests have failed: see above"; exit 1; }
 
 test-slow: setup  ## the standing proof and other ComfyUIs, hours; goes on where it stopped (ARGS="--parts kills,disk --cases 50"), then docs/reliability.md
 	OMP_NUM_THREADS=1 $(HOST) run -m proof $(ARGS)
