@@ -1,11 +1,12 @@
 """Do tests race with a busy machine? Runs those with servers,
 browsers and processes many times while other processes keep every core busy.
 
-    python3 tools/host.py run proof/flakes.py [--rounds 20] [--only tests/web,tests/host/test_upload.py] [--lanes 3] [--anew]
+    python3 tools/host.py run proof/flakes.py [--rounds 20] [--only tests/web,tests/host/test_upload.py] [--lanes 3] [--anew] [--keep]
 
 With more than one lane, files run side by side and are each other's load, so that fewer processes need to compute for
 nothing. A line of JSON for each file and round goes to proof-work/flakes.jsonl; a run that was stopped goes on there.
-Ends with what failed, and how often.
+Ends with what failed, and how often. ``--keep`` runs nothing and adds what has been run to the tally below
+``benchmarks/results``: rounds in it count, wherever the next ones are run.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ if __name__ == "__main__":
 from benchmarks.contest import commit, machine  # noqa: E402
 
 WORK = PACK / "proof-work" / "flakes.jsonl"
+TALLY = PACK / "benchmarks" / "results" / f"flakes-{machine()}.json"
 TESTS = (
     "tests/host/test_attacks.py",
     "tests/host/test_dataset_lists.py",
@@ -121,6 +123,26 @@ def rows() -> list[dict]:
     return [json.loads(line) for line in WORK.read_text(encoding="utf-8").splitlines()] if WORK.exists() else []
 
 
+def tally() -> dict[str, dict]:
+    """What was kept, by file: rounds, tests, seconds, how often which test failed, and at which commits."""
+    return json.loads(TALLY.read_text(encoding="utf-8")) if TALLY.exists() else {}
+
+
+def keep() -> None:
+    """Add what has been run to the tally, and forget it."""
+    kept = tally()
+    for row in rows():
+        entry = kept.setdefault(row["file"], {"rounds": 0, "tests": 0, "seconds": 0, "failed": {}, "commits": []})
+        entry["rounds"] += 1
+        entry["tests"] += row["tests"]
+        entry["seconds"] += row["seconds"]
+        for test in row["failed"]:
+            entry["failed"][test] = entry["failed"].get(test, 0) + 1
+        entry["commits"] = sorted({*entry["commits"], row["commit"]})
+    TALLY.write_text(json.dumps(dict(sorted(kept.items())), indent=1) + "\n", encoding="utf-8")
+    WORK.unlink(missing_ok=True)
+
+
 def main(argv: list[str]) -> int:
     """The command line; 1 where something failed even once."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -130,13 +152,19 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--lanes", type=int, default=1, help="files that are run side by side")
     parser.add_argument("--anew", action="store_true", help="forget what has been run")
+    parser.add_argument("--keep", action="store_true", help="add what has been run to the tally, and run nothing")
     options = parser.parse_args(argv)
+    if options.keep:
+        keep()
+        return 0
     cores = os.cpu_count() or 1
     files = files_of(options.only.split(",") if options.only else TESTS)
     WORK.parent.mkdir(exist_ok=True)
     if options.anew:
         WORK.unlink(missing_ok=True)
     done = {(row["file"], row["round"]) for row in rows()}
+    before = {file: entry["rounds"] for file, entry in tally().items()}
+    done |= {(file, number + 1) for file, count in before.items() for number in range(count)}
     wanted = [(file, number) for number in range(1, options.rounds + 1) for file in files if (file, number) not in done]
 
     def row_of(work: tuple[str, int]) -> dict[str, object]:
@@ -152,10 +180,11 @@ def main(argv: list[str]) -> int:
                 flush=True,
             )
     asked = [row for row in rows() if row["file"] in files and row["round"] <= options.rounds]
+    kept = [entry for file, entry in tally().items() if file in files]
     failed = Counter(test for row in asked for test in row["failed"])
-    print(
-        f"{sum(row['tests'] for row in asked):,} tests in {options.rounds} rounds with {cores} cores kept busy: {sum(failed.values())} failures"
-    )
+    failed.update(Counter({test: count for entry in kept for test, count in entry["failed"].items()}))
+    tests = sum(each["tests"] for each in (*asked, *kept))
+    print(f"{tests:,} tests in {options.rounds} rounds with {cores} cores kept busy: {sum(failed.values())} failures")
     for test, count in failed.most_common():
         print(f"  {count} × {test}")
     return int(bool(failed))

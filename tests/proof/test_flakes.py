@@ -24,6 +24,7 @@ def test_always():
 def racing(tmp_path, monkeypatch):
     (tmp_path / "test_racing.py").write_text(SOMETIMES)
     monkeypatch.setattr(flakes, "WORK", tmp_path / "flakes.jsonl")
+    monkeypatch.setattr(flakes, "TALLY", tmp_path / "tally.json")
     monkeypatch.setattr(flakes, "PACK", tmp_path)
     monkeypatch.setattr(flakes, "busy", lambda cores: nullcontext())  # other tests run beside this one
     return tmp_path
@@ -38,6 +39,21 @@ def test_what_fails_once_is_named_and_a_second_run_goes_on(racing, capsys):
     assert flakes.main(["--rounds", "3", "--only", "test_racing.py"]) == 1
     assert capsys.readouterr().out.count("round ") == 1  # the third alone
     assert (racing / "seen").read_text() == "xxx"
+
+
+def test_rounds_that_were_kept_count(racing, capsys):
+    assert flakes.main(["--rounds", "2", "--only", "test_racing.py"]) == 1
+    assert flakes.main(["--keep"]) == 0
+    assert not flakes.WORK.exists()
+    entry = flakes.tally()["test_racing.py"]
+    assert (entry["rounds"], entry["tests"], entry["failed"]) == (2, 4, {"test_racing::test_sometimes": 1})
+    capsys.readouterr()
+    assert flakes.main(["--rounds", "3", "--only", "test_racing.py"]) == 1
+    said = capsys.readouterr().out
+    assert said.count("round 3 of 3") == 1
+    assert "6 tests in 3 rounds" in said
+    assert flakes.main(["--keep"]) == 0
+    assert flakes.tally()["test_racing.py"]["rounds"] == 3
 
 
 def test_files_of_a_folder_run_side_by_side_each_once_a_round(racing, capsys):
