@@ -55,7 +55,7 @@ def main() -> None:
             for _ in range(REPEATS):
                 train(entry, x, dy)
 
-        times = take_turns({name: lambda e=entry: repeat(e) for name, entry in field.items()}, options.rounds)
+        times = take_turns({name: partial(repeat, entry) for name, entry in field.items()}, options.rounds)
         counts = {name: operations(partial(train, entry, x, dy)) for name, entry in field.items()}
         for name in field:
             t = times[name]

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +24,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import host
 from benchmarks.contest import arguments, finish, require_close, table, take_turns
-from krona_ops import LayerName
-from krona_ops.targets.rules import Target
 from krona_ops.updates import kron
 from krona_ops.updates.shapes import KronShape, nearest_divisor, split
 from krona_train.adapters.attach import forward_with
@@ -49,9 +49,7 @@ def contestants(base: nn.Linear, a: Tensor, b: Tensor) -> dict[str, tuple[Run, t
 
 
 def _ours(base: nn.Linear, a: Tensor, b: Tensor) -> tuple[Run, tuple[Tensor, ...]]:
-    sizes = KronShape(*a.shape, *b.shape)
-    target = Target(LayerName("layer"), sizes, (sizes.out_a, sizes.in_a))
-    layer = KronLayer(target, "kron", torch.Generator())
+    layer = KronLayer(KronShape(*a.shape, *b.shape), "kron", torch.Generator())
     layer.a, layer.b = nn.Parameter(a.clone()), nn.Parameter(b.clone())
     forward = forward_with(layer, base, "layer")
     return lambda x: forward(base.forward, x), (layer.a, layer.b)
@@ -88,7 +86,8 @@ def _peft(base: nn.Linear, a: Tensor, b: Tensor) -> dict[str, tuple[Run, tuple[T
     from peft import LoKrConfig, get_peft_model
 
     config = LoKrConfig(r=10**6, alpha=10**6, target_modules=["0"], decompose_factor=8)
-    layer = get_peft_model(nn.Sequential(base), config).base_model.model[0]
+    model: Any = get_peft_model(nn.Sequential(base), config)
+    layer = model.base_model.model[0]
     layer.lokr_w1["default"], layer.lokr_w2["default"] = nn.Parameter(a.clone()), nn.Parameter(b.clone())
     base.requires_grad_(False)
     return {"peft": (layer, (layer.lokr_w1["default"], layer.lokr_w2["default"]))}
@@ -164,9 +163,7 @@ def main() -> None:
             def one(run: Run, factors: tuple[Tensor, ...], x: Tensor = x, dy: Tensor = dy) -> object:
                 return torch.autograd.grad(run(x), (x, *factors), dy)
 
-            times = take_turns(
-                {name: lambda e=entry: one(*e) for name, entry in field.items()}, options.rounds, warm_up=0
-            )
+            times = take_turns({name: partial(one, *entry) for name, entry in field.items()}, options.rounds, warm_up=0)
             kept = {name: bytes_saved(run, x, base) for name, (run, _) in field.items()}
             frozen, least = times["frozen"].median, 4 * (x.numel() + a.numel() + b.numel())
             is_dear = sizes.apply_cost("b first") > 2 * sizes.apply_cost("a first")

@@ -17,14 +17,16 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 from unittest import mock
 
 import torch
+from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -32,6 +34,14 @@ from benchmarks import host
 from benchmarks.claims import CORE
 from benchmarks.contest import Times, arguments, finish, require_close, table
 from benchmarks.memory import tensor_peak
+from krona_ops import select
+from krona_ops.live.attach import Forward, patched
+from krona_ops.updates import kron
+from krona_train.adapters.attach import attached
+from krona_train.adapters.layers import KronLayer
+from krona_train.adapters.trainee import build_layers
+from krona_train.batches.examples import Example
+from krona_train.config import AdapterConfig, MemoryConfig, TrainConfig
 
 BATCHES = (1, 2, 4)
 Train = Callable[[int], object]
@@ -52,7 +62,6 @@ class Contest:
         import comfy.model_management
 
         from krona_train.comfyui.model import ComfyBackbone
-        from krona_train.config import MemoryConfig
 
         self.model = model
         with torch.inference_mode():
@@ -69,7 +78,6 @@ class Contest:
         self.base_bytes = sum(p.numel() * p.element_size() for p in self.model.model.parameters())
 
     def _examples(self) -> list:
-        from krona_train.batches.examples import Example
         from krona_train.comfyui.encode import PictureSize, TextCondition
 
         side = 8 * self.latents.shape[-1]
@@ -80,7 +88,7 @@ class Contest:
 
     def ours(self, steps: int) -> object:
         """The trainer with its defaults: attention layers, 64 × 4."""
-        from krona_train import TrainConfig, fit
+        from krona_train import fit
 
         config = TrainConfig(steps=steps, save_every=0, batch_size=self.batch, memory=self.memory)
         return fit(self.backbone, self._examples(), config)
@@ -118,32 +126,39 @@ class Contest:
     def check(self) -> None:
         """One step's gradients by the trainer's own operation,
         against the same update composed of PyTorch's operations."""
-        from krona_ops import select
-        from krona_ops.updates import kron
-        from krona_train.adapters.attach import attached
-        from krona_train.adapters.trainee import build_layers
-        from krona_train.config import AdapterConfig
-
         layers = build_layers(select(self.backbone.weights()), AdapterConfig(), 0, self.backbone.device)
-        for layer in layers.values():
+        forwards = {}
+        for name, layer in layers.items():
+            assert isinstance(layer, KronLayer)  # the default kind
             torch.nn.init.normal_(layer.b, std=0.02, generator=torch.Generator().manual_seed(1))
-        composed = {n: lambda x, y, _, layer=layer: y + kron.apply(layer.a, layer.b, x) for n, layer in layers.items()}
+            forwards[self.backbone.module(name)] = composed(layer)
         factors = [p for layer in layers.values() for p in layer.parameters()]
-        losses = []
-        for one in (layers, composed):
-            with self.backbone.ready(), attached(self.backbone, one):
-                batch = self.backbone.collate(self._examples())
-                sigma = torch.full((self.batch,), 1.0, device=self.backbone.device)
-                loss = self.backbone.predict(batch.x0, sigma, batch.conditions).square().mean()
-                losses.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, factors)]))
+        with self.backbone.ready(), attached(self.backbone, layers):
+            ours = self._gradient(factors)
+        with self.backbone.ready(), patched(forwards):
+            expected = self._gradient(factors)
         # Half precision rounds what lies between the factors, in each way at other places.
         tolerance = 1e-4 if self.backbone.device.type == "cpu" else 3e-2
-        require_close(f"the gradient of a batch of {self.batch}", *losses, tolerance)
+        require_close(f"the gradient of a batch of {self.batch}", ours, expected, tolerance)
+
+    def _gradient(self, factors: Sequence[Tensor]) -> Tensor:
+        """All factors' gradients of one prediction, one after the other."""
+        batch = self.backbone.collate(self._examples())
+        sigma = torch.full((self.batch,), 1.0, device=self.backbone.device)
+        loss = self.backbone.predict(batch.x0, sigma, batch.conditions).square().mean()
+        return torch.cat([g.flatten() for g in torch.autograd.grad(loss, factors)])
 
     def _names(self) -> set[str]:
-        from krona_ops import select
-
         return {target.name for target in select(self.backbone.weights())}
+
+
+def composed(layer: KronLayer) -> Forward:
+    """A layer's update beside its module by PyTorch's operations; gradients flow to the layer's own factors."""
+
+    def forward(original: Callable[..., Tensor], x: Tensor, *args: object, **kwargs: object) -> Tensor:
+        return original(x, *args, **kwargs) + kron.apply(layer.a.to(x.dtype), layer.b.to(x.dtype), x)
+
+    return forward
 
 
 @contextmanager
@@ -232,17 +247,17 @@ def main() -> None:
         field: dict[str, Train] = {
             "frozen": contest.frozen,
             "KronA": contest.ours,
-            "core weight": lambda n, c=contest: c.core(n, bypass=False),
-            "core bypass": lambda n, c=contest: c.core(n, bypass=True),
+            "core weight": partial(contest.core, bypass=False),
+            "core bypass": partial(contest.core, bypass=True),
         }
         if options.sdxl:
             field["KronA, compiled"] = Contest(model, options.size, batch, compile=True).ours
         else:
             for name, mode in zip(CORE, (False, True), strict=True):
-                field[f"{name}, every layer"] = lambda n, c=contest, m=mode: c.core(n, bypass=m, same_layers=False)
+                field[f"{name}, every layer"] = partial(contest.core, bypass=mode, same_layers=False)
         # Core's node computes batch² samples in each step: at 4 one of its steps takes as long as five of ours.
         times = measure(field, options.rounds if batch <= 2 else max(1, options.rounds // 2), options.steps)
-        peaks = {name: peak(lambda train=train: train(2), contest.backbone.device) for name, train in field.items()}
+        peaks = {name: peak(partial(train, 2), contest.backbone.device) for name, train in field.items()}
         frozen = times["frozen"].median
         for name in field:
             t = times[name]

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,8 @@ SHAPES = ((1024, 1280, 1280), (4096, 640, 640), (77, 2048, 1280), (4096, 3072, 3
 FACTORS = ((64, 4), (4, 64), (8, 8), (16, 16))
 Way = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 """``(x, A, B, W) -> W x + ΔW x``, differentiable."""
+Leaves = tuple[Tensor, Tensor, Tensor]
+"""``x (N, in)``, ``A`` and ``B``, of which gradients are wanted."""
 
 
 def each(x: Tensor, a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
@@ -152,17 +155,17 @@ def ways(device: torch.device) -> dict[str, Way]:
     return by_name
 
 
-def train(way: Way, leaves: tuple[Tensor, ...], weight: Tensor, dy: Tensor) -> tuple[Tensor, ...]:
+def train(way: Way, leaves: Leaves, weight: Tensor, dy: Tensor) -> tuple[Tensor, ...]:
     """Output and gradients."""
     y = way(*leaves, weight)
     return (y, *torch.autograd.grad(y, leaves, dy))
 
 
-def check(field: dict[str, Way], leaves: tuple[Tensor, ...], weight: Tensor, dy: Tensor) -> None:
+def check(field: dict[str, Way], leaves: Leaves, weight: Tensor, dy: Tensor) -> None:
     """Everybody's output and gradients against the dense formula in float64."""
-    wide = tuple(t.detach().double().requires_grad_() for t in leaves)
-    y = F.linear(wide[0], weight.double() + kron.materialise(*wide[1:]))
-    expected = (y, *torch.autograd.grad(y, wide, dy.double()))
+    x, a, b = (t.detach().double().requires_grad_() for t in leaves)
+    y = F.linear(x, weight.double() + kron.materialise(a, b))
+    expected = (y, *torch.autograd.grad(y, (x, a, b), dy.double()))
     # Roundings of n additions walk √n far; a factor's gradient has as many as tokens times rows of the other factor.
     added = [len(dy) * other.shape[0] for other in (leaves[2], leaves[1])]
     eps = torch.finfo(dy.dtype).eps
@@ -195,7 +198,7 @@ def main() -> None:
                 return torch.autograd.grad(F.linear(x, weight), x, dy)
 
             field: dict[str, Callable[[], object]] = {"frozen": frozen}
-            field |= {n: lambda w=way, at=leaves, m=weight, d=dy: train(w, at, m, d) for n, way in candidates.items()}
+            field |= {n: partial(train, way, leaves, weight, dy) for n, way in candidates.items()}
             wait = torch.cuda.synchronize if device.type == "cuda" else None
             times = take_turns(field, options.rounds, warm_up=2, wait=wait)
             key = f"{tokens} × {width} → {out}, {sizes.out_a} × {sizes.in_a}"
