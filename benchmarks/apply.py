@@ -24,7 +24,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -39,6 +39,9 @@ from krona_ops import Adapter, Full, Kron, LayerName, load, save  # noqa: E402
 from krona_ops.updates.shapes import split  # noqa: E402
 
 STACKS = (1, 3, 10)
+REHEARSED = (1, 2)
+Mode = Literal["merge", "bypass"]
+MODES: tuple[Mode, ...] = get_args(Mode)
 BEFORE, AFTER = 1.0, 0.7
 """The first adapter's strength, before and after the change."""
 OTHERS = 0.3
@@ -54,9 +57,9 @@ Build = Callable[[float], Any]
 class Stage:
     """One model, its input, and what is on it at the moment; everybody works on the same weights."""
 
-    def __init__(self, comfy: Any, size: int) -> None:
+    def __init__(self, comfy: Any, size: int, *, tiny: bool = False) -> None:
         self._load = comfy.model_management.load_models_gpu
-        self.base = host.small_sd15()
+        self.base = host.small_sd15(tiny=tiny)
         rng = torch.Generator().manual_seed(0)
         self._latent, self._text = torch.randn(2, 4, size, size, generator=rng), torch.randn(2, 77, 768, generator=rng)
         self._sigma = torch.full((2,), 1.5)
@@ -92,7 +95,7 @@ def strengths(first: float, count: int, others: float = OTHERS) -> list[float]:
     return [first, *[others] * (count - 1)]
 
 
-def ours(stage: Stage, stack: Sequence[Adapter], mode: str, first: float, others: float = OTHERS) -> Any:
+def ours(stage: Stage, stack: Sequence[Adapter], mode: Mode, first: float, others: float = OTHERS) -> Any:
     """Our nodes in a row."""
     from krona_host.patching.apply import apply_adapter
 
@@ -102,7 +105,7 @@ def ours(stage: Stage, stack: Sequence[Adapter], mode: str, first: float, others
     return model
 
 
-def ours_reading(stage: Stage, files: Sequence[Path], mode: str, first: float) -> Any:
+def ours_reading(stage: Stage, files: Sequence[Path], mode: Mode, first: float) -> Any:
     """The same, each with its file."""
     return ours(stage, [load(file) for file in files], mode, first)
 
@@ -123,7 +126,8 @@ def idle(stage: Stage, keys: Sequence[str], count: int, first: float) -> Any:
         name = "nothing"
 
         def __init__(self) -> None:
-            self.loaded_keys, self.weights = set(), ()
+            self.loaded_keys: set[str] = set()
+            self.weights = ()
 
         def calculate_weight(self, weight: Tensor, *args: Any, **kwargs: Any) -> Tensor:
             return weight
@@ -180,7 +184,7 @@ def check(stage: Stage, builds: dict[str, Build], merged: Build, at_zero: Any, b
 
 
 def contestants(
-    stage: Stage, comfy: Any, stack: Sequence[Adapter], files: Sequence[Path], mode: str, keys: Sequence[str]
+    stage: Stage, comfy: Any, stack: Sequence[Adapter], files: Sequence[Path], mode: Mode, keys: Sequence[str]
 ) -> dict[str, Build]:
     """Name to what makes the patched model."""
     loader = "load_lora_for_models" if mode == "merge" else "load_bypass_lora_for_models"
@@ -201,8 +205,11 @@ def contestants(
 def main() -> None:
     """Measure, check, print, write."""
     given = arguments("Time from a changed strength to the next sampling step.", rounds=5, size=32)
+    stacks: tuple[int, ...] = STACKS
+    if given.rehearse:
+        given.size, stacks = 8, REHEARSED
     comfy = host.start()
-    stage = Stage(comfy, given.size)
+    stage = Stage(comfy, given.size, tiny=given.rehearse)
     layers = host.attention_layers(stage.base)
     keys = [f"{name}.weight" for name in layers]
     results: dict[str, Any] = {}
@@ -210,10 +217,10 @@ def main() -> None:
     with torch.inference_mode(), tempfile.TemporaryDirectory() as folder:  # as nodes run
         stage.put(stage.base)
         base = stage.step()
-        made = adapters(layers, max(STACKS))
+        made = adapters(layers, max(stacks))
         written = [save(adapter, Path(folder) / f"{n}.safetensors") for n, adapter in enumerate(made)]
-        for mode in ("merge", "bypass"):
-            for count in STACKS:
+        for mode in MODES:
+            for count in stacks:
                 what = f"{mode}, {count} adapter{'s' * (count > 1)}"
                 builds = contestants(stage, comfy, made[:count], written[:count], mode, keys)
                 same = [
@@ -232,7 +239,7 @@ def main() -> None:
                     )
     print(table(("", "", "patching, ms", "with one step, ms"), rows))
     context = {"threads": given.threads, "latent": given.size, "layers": len(layers), "factors": FACTORS}
-    finish("apply", results, unit="seconds", **context)
+    finish("apply", results, given, unit="seconds", **context)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from benchmarks.operations import operations
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 REPEATS = 200
+"""Of the layer in one run; 1 in a rehearsal."""
 Entry = tuple[Run, tuple[Tensor, ...]]
 
 
@@ -40,7 +41,7 @@ def main() -> None:
     options = arguments(__doc__.partition("\n")[0], threads=1, rounds=9)
     host.start()
     torch.manual_seed(0)
-    rows, cells = [], {}
+    rows, cells, repeats = [], {}, 1 if options.rehearse else REPEATS
     for kind, dtype in DTYPES.items():
         base = nn.Linear(64, 64).requires_grad_(False)
         field = contestants(base, torch.randn(16, 4), torch.randn(4, 16))
@@ -52,7 +53,7 @@ def main() -> None:
         field = {name: entry for name, entry in field.items() if takes(entry, x, dy)}
 
         def repeat(entry: Entry, x: Tensor = x, dy: Tensor = dy) -> None:
-            for _ in range(REPEATS):
+            for _ in range(repeats):
                 train(entry, x, dy)
 
         times = take_turns({name: partial(repeat, entry) for name, entry in field.items()}, options.rounds)
@@ -60,11 +61,11 @@ def main() -> None:
         for name in field:
             t = times[name]
             rows.append(
-                (f"{kind}: {name}", counts[name], *(f"{1e6 * s / REPEATS:.1f}" for s in (t.median, t.low, t.high)))
+                (f"{kind}: {name}", counts[name], *(f"{1e6 * s / repeats:.1f}" for s in (t.median, t.low, t.high)))
             )
-        cells[kind] = {"operations": counts, f"seconds of {REPEATS}": {name: t.as_row() for name, t in times.items()}}
+        cells[kind] = {"operations": counts, f"seconds of {repeats}": {name: t.as_row() for name, t in times.items()}}
     print("\n" + table(("layer", "operations", "µs", "least", "most"), rows))
-    finish("calls", cells, threads=options.threads, rounds=options.rounds)
+    finish("calls", cells, options, threads=options.threads, rounds=options.rounds)
 
 
 def takes(entry: Entry, x: Tensor, dy: Tensor) -> bool:

@@ -25,9 +25,8 @@ from typing import Any
 import torch
 
 from benchmarks.claims import Claim, judge
+from benchmarks.command import ROOT, parsed, parser_of
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "results"
 VERSIONS = ("torch", "numpy", "safetensors", "lycoris-lora", "peft", "diffusers")
 
 
@@ -111,15 +110,18 @@ def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
 
 
 def arguments(description: str, **more: Any) -> argparse.Namespace:
-    """The command line of a benchmark: ``--threads``, ``--rounds`` and its own, as name to default."""
-    parser = argparse.ArgumentParser(description=description)
+    """The command line of a benchmark: ``--results``, ``--rehearse``, ``--threads``, ``--rounds`` and its own,
+    as name to default. A rehearsal takes one round on one thread."""
+    parser = parser_of(description)
     for name, default in {"threads": 2, "rounds": 7, **more}.items():
         option = f"--{name.replace('_', '-')}"
         if isinstance(default, bool):
             parser.add_argument(option, action="store_true")
         else:
             parser.add_argument(option, type=type(default), default=default)
-    chosen = parser.parse_args()
+    chosen = parsed(parser)
+    if chosen.rehearse:
+        chosen.threads = chosen.rounds = 1
     torch.set_num_threads(chosen.threads)
     return chosen
 
@@ -150,32 +152,36 @@ def commit() -> str:
     return head + ("+" if dirty else "")
 
 
-def finish(name: str, results: Mapping[str, Any], **context: Any) -> None:
-    """Write ``results/<name>-<machine>.json``; print what is claimed and what is told beside its limit,
+def finish(name: str, results: Mapping[str, Any], options: argparse.Namespace, **context: Any) -> None:
+    """Write ``<name>-<machine>.json``; print what is claimed and what is measured beside its limit,
     and last one JSON line with all of it.
 
     Args:
         results: Everything that was measured.
+        options: ``results``, the folder to write to, and whether to ``rehearse``, which the file says.
         context: What else belongs to the machine or the command: threads, sizes.
     """
+    if options.rehearse:
+        context = {"rehearsal": True, **context}
     rows = judge(name, results)
     claims = [row for row in rows if isinstance(row, Claim)]
     judged = {
         "bars": [{**asdict(claim), "holds": claim.holds} for claim in claims],
         "measured": [asdict(row) for row in rows if not isinstance(row, Claim)],
     }
-    path = RESULTS / f"{name}-{machine()}.json"
+    path = options.results / f"{name}-{machine()}.json"
     keep(path, {**circumstances(name), **context, **judged, "results": results})
     if claims:
+        verdicts = ("rehearsed",) * 2 if options.rehearse else ("MISSED", "holds")
         lines = (
-            (claim.name, f"{claim.value:.3f}", f"{claim.wanted} {claim.bar:g}", "holds" if claim.holds else "MISSED")
+            (claim.name, f"{claim.value:.3f}", f"{claim.wanted} {claim.bar:g}", verdicts[claim.holds])
             for claim in claims
         )
         print("\n" + table(("claim", "value", "wanted", ""), lines))
     if judged["measured"]:
         beside = ((m["name"], f"{m['value']:.3f}", f"{m['limit']:.3f}", m["limited_by"]) for m in judged["measured"])
         print("\n" + table(("measured", "value", "limit", "limited by"), beside))
-    print(f"written to {path.relative_to(ROOT)}")
+    print(f"written to {path}")
     print(json.dumps({"benchmark": name, **judged}, ensure_ascii=False))
 
 

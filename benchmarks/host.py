@@ -47,11 +47,16 @@ def start(*, cpu: bool = True, its_attention: bool = False) -> Any:
     return sys.modules["comfy"]
 
 
-def small_sd15() -> Any:
-    """A ``MODEL`` of SD1.5's class with few layers and random weights, loaded as a loader node does it."""
+def small_sd15(*, tiny: bool = False) -> Any:
+    """A ``MODEL`` of SD1.5's class with few layers and random weights, loaded as a loader node does it.
+
+    Args:
+        tiny: Whether it has as few layers as the host takes, for a rehearsal.
+    """
     from tools import tiny_models
 
-    file = str(tiny_models.cached("sd15", layout="shaped", clip=False, vae=False))
+    layout = "minimal" if tiny else "shaped"
+    file = str(tiny_models.cached("sd15", layout=layout, clip=False, vae=False))
     load = sys.modules["comfy.sd"].load_checkpoint_guess_config
     with torch.inference_mode():
         return load(file, output_vae=False, output_clip=False)[0]

@@ -33,6 +33,7 @@ from krona_train.adapters.layers.scheme import choose
 SDXL = ((1024, 1280, 1280), (4096, 640, 640), (77, 2048, 1280), (1024, 1280, 5120))
 """Tokens, in, out: self-attention at both depths, keys and values of a prompt, feed-forward."""
 FLUX = ((4096, 3072, 3072), (4608, 3072, 21504))
+REHEARSAL = ((8, 128, 192),)
 FACTORS = ((64, 4), (4, 64), (64, 8), (8, 64), (8, 8), (16, 16), (0, 0))
 """``(out_a, in_a)``; zeros: as square as the sizes allow."""
 RANKS = (4, 64)
@@ -150,7 +151,7 @@ def main() -> None:
     host.start()
     torch.manual_seed(0)
     rows, cells = [], {}
-    for tokens, width, out in FLUX if options.flux else SDXL:
+    for tokens, width, out in REHEARSAL if options.rehearse else FLUX if options.flux else SDXL:
         for wanted in FACTORS:
             square = (nearest_divisor(out, round(out**0.5)), nearest_divisor(width, round(width**0.5)))
             sizes = split((out, width), wanted if any(wanted) else square)
@@ -181,7 +182,7 @@ def main() -> None:
     print(
         "\n" + table(("layer", "scheme", "frozen ms", *(n for n in field if n != "frozen"), "MB kept", "x + f"), rows)
     )
-    finish("layer-flux" if options.flux else "layer", cells, threads=options.threads, rounds=options.rounds)
+    finish("layer-flux" if options.flux else "layer", cells, options, threads=options.threads, rounds=options.rounds)
 
 
 if __name__ == "__main__":

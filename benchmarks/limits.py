@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -38,6 +38,7 @@ from krona_train.run.job import load_job  # noqa: E402
 from krona_train.run.overview import RunList, glance_at  # noqa: E402
 
 TENSORS, RUNS = 100_000, 10_000
+"""What is measured, and what the names of the results say; 1,000 and 10 in a rehearsal."""
 MEGABYTE = 2**20
 
 
@@ -59,12 +60,15 @@ def of_many(count: int, shapes: tuple[tuple[int, ...], ...], name: Callable[[int
 
 
 LORA = ("lora_up.weight", "lora_down.weight", "alpha")
-LARGE = {
-    "LoRA": partial(
-        of_many, TENSORS - 1, ((8, 4), (4, 6), ()), lambda n: f"lora_unet_block_{n // 3}_attn.{LORA[n % 3]}"
-    ),
-    "LoKr, short names": partial(of_many, TENSORS, ((1, 1),), lambda n: f"{n // 2:x}.lokr_w{n % 2 + 1}"),
-}
+
+
+def large(tensors: int) -> dict[str, bytes]:
+    """Files with about so many tensors, by kind."""
+    lora = tensors // 3 * 3
+    return {
+        "LoRA": of_many(lora, ((8, 4), (4, 6), ()), lambda n: f"lora_unet_block_{n // 3}_attn.{LORA[n % 3]}"),
+        "LoKr, short names": of_many(tensors, ((1, 1),), lambda n: f"{n // 2:x}.lokr_w{n % 2 + 1}"),
+    }
 
 
 def tensor(*shape: int, of: str = "F32", size: int = 4) -> dict[str, Any]:
@@ -97,8 +101,10 @@ def aliases() -> bytes:
     return "\n".join(lines).encode()
 
 
+MILLION = "a million tensors"
+"""Takes seconds to make, so that a rehearsal goes without."""
 SAFETENSORS: dict[str, Callable[[], bytes]] = {
-    "a million tensors": partial(of_many, 1_000_000, ((1, 1),), lambda n: f"{n:x}.diff"),
+    MILLION: partial(of_many, 1_000_000, ((1, 1),), lambda n: f"{n:x}.diff"),
     "a header of 90 MB": lambda: stored(b" " * 90_000_000 + b"{}"),
     "lists within lists": lambda: stored(b'{"a":' + b"[" * 5_000_000 + b"]" * 5_000_000 + b"}"),
     "many empty mappings": lambda: stored(b'{"a":[' + b"{}," * 5_000_000 + b"{}]}"),
@@ -165,11 +171,11 @@ def peak() -> int:
     return 1024 * int(line.split()[1])
 
 
-def refusals(folder: Path, rounds: int) -> dict[str, dict[str, float]]:
+def refusals(folder: Path, rounds: int, left_out: Collection[str] = ()) -> dict[str, dict[str, float]]:
     """Seconds and megabytes of each kind."""
     rows = {}
     for name, kinds, read in KINDS:
-        for kind, make in kinds.items():
+        for kind, make in ((kind, make) for kind, make in kinds.items() if kind not in left_out):
             path = folder / name
             path.write_bytes(make())
             seconds = take_turns({kind: partial(refused, read, path)}, rounds)[kind].median
@@ -179,18 +185,18 @@ def refusals(folder: Path, rounds: int) -> dict[str, dict[str, float]]:
     return rows
 
 
-def headers(folder: Path, rounds: int) -> dict[str, Times]:
+def headers(folder: Path, rounds: int, tensors: int) -> dict[str, Times]:
     """Large headers, and how long the library of the language takes for the same text."""
     contestants: dict[str, Callable[[], object]] = {}
-    for number, (kind, make) in enumerate(LARGE.items()):
-        path, data = folder / f"{number}.safetensors", make()
+    for number, (kind, data) in enumerate(large(tensors).items()):
+        path = folder / f"{number}.safetensors"
         path.write_bytes(data)
         contestants[kind] = partial(inspect_header, path)
         contestants[f"{kind}: json.loads"] = partial(json.loads, data[8 : 8 + int.from_bytes(data[:8], "little")])
     return take_turns(contestants, rounds)
 
 
-def runs(folder: Path, rounds: int) -> dict[str, Times]:
+def runs(folder: Path, rounds: int, count: int) -> dict[str, Times]:
     """Lists of many runs."""
     step = {"event": "step", "loss": 0.5, "learning_rate": 1e-3}
     started = {"event": "started", "step": 0, "steps": 400, "layers": 1, "parameters": 2, "notes": []}
@@ -205,7 +211,7 @@ def runs(folder: Path, rounds: int) -> dict[str, Times]:
         (folder / name / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in events))
         (folder / name / "run.yaml").write_text("name: x\n")
     parent, models = folder / "runs", [folder / name for name in rows]
-    for number in range(RUNS):
+    for number in range(count):
         run = parent / f"run-{number}"
         run.mkdir(parents=True)
         for name in ("metrics.jsonl", "run.yaml"):
@@ -226,17 +232,18 @@ def runs(folder: Path, rounds: int) -> dict[str, Times]:
 def main() -> None:
     """Measure, print, write."""
     chosen = arguments("What files and folders from strangers may cost.", rounds=5)
+    tensors, count = (1_000, 10) if chosen.rehearse else (TENSORS, RUNS)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        large = headers(folder, chosen.rounds)
-        no = refusals(folder, chosen.rounds)
-        listed = runs(folder, chosen.rounds)
+        read = headers(folder, chosen.rounds, tensors)
+        no = refusals(folder, chosen.rounds, left_out=(MILLION,) if chosen.rehearse else ())
+        listed = runs(folder, chosen.rounds, count)
     print(table(("", "ms", "lowest", "highest"), (
-        (what, *(f"{1e3 * s:.1f}" for s in (t.median, t.low, t.high))) for what, t in {**large, **listed}.items()
+        (what, *(f"{1e3 * s:.1f}" for s in (t.median, t.low, t.high))) for what, t in {**read, **listed}.items()
     )))  # fmt: skip
     print("\n" + table(("refused", "ms", "MB"), ((what, f"{t['ms']:.1f}", f"{t['MB']:.1f}") for what, t in no.items())))
-    results = {"s": {what: t.as_row() for what, t in {**large, **listed}.items()}, "refused": no}
-    finish("limits", results, threads=chosen.threads, rounds=chosen.rounds, kinds=sum(len(kinds) for _, kinds, _ in KINDS),
+    results = {"s": {what: t.as_row() for what, t in {**read, **listed}.items()}, "refused": no}
+    finish("limits", results, chosen, threads=chosen.threads, rounds=chosen.rounds, kinds=sum(len(kinds) for _, kinds, _ in KINDS),
            median_of_kinds_ms=median(row["ms"] for row in no.values()))  # fmt: skip
 
 

@@ -21,7 +21,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -57,18 +57,18 @@ sys.path.insert(0, os.environ["COMFYUI_PATH"])
 import comfy.cli_args
 comfy.cli_args.args.cpu = True
 import nodes, server, execution, folder_paths, comfy.sd, comfy.samplers, comfy_api.latest  # what main.py has before custom nodes
-folder = sys.argv[1]
-before = set(sys.modules)
-print("the pack begins", file=sys.stderr, flush=True)
-began = time.perf_counter()
-spec = importlib.util.spec_from_file_location("pack", folder + "/__init__.py", submodule_search_locations=[folder])
-module = importlib.util.module_from_spec(spec)
-sys.modules["pack"] = module
-spec.loader.exec_module(module)
 async def take():
     return await (await module.comfy_entrypoint()).get_node_list()
-found = asyncio.run(take())
-print(1e3 * (time.perf_counter() - began), len(found), len(set(sys.modules) - before))
+for folder in sys.argv[1:]:
+    before = set(sys.modules)
+    print("the pack begins", file=sys.stderr, flush=True)
+    began = time.perf_counter()
+    spec = importlib.util.spec_from_file_location("pack", folder + "/__init__.py", submodule_search_locations=[folder])
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["pack"] = module
+    spec.loader.exec_module(module)
+    nodes_of_it = asyncio.run(take())
+    print(1e3 * (time.perf_counter() - began), len(nodes_of_it), len(set(sys.modules) - before))
 """
 
 
@@ -163,28 +163,37 @@ def reading(chosen_files: int, rounds: int) -> dict[str, Times]:
         return take_turns(contestants, rounds)
 
 
-def one_start(folder: Path, *options: str) -> tuple[float, str]:
-    """Milliseconds that a pack adds to a start, and what Python has told on the way."""
-    command = [sys.executable, *options, "-c", START, str(folder)]
+def one_start(*packs: Path, options: Sequence[str] = ()) -> tuple[list[float], str]:
+    """Milliseconds that each pack adds to a start, and what Python says on the way of the last one."""
+    command = [sys.executable, *options, "-c", START, *map(str, packs)]
     # Compiled modules are kept, as a user's Python keeps them: the second start is the one that counts.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT.parent, env=environment)
     if done.returncode:
         raise SystemExit(f"The host did not start:\n{done.stderr[-2000:]}")
-    milliseconds, nodes, modules = done.stdout.split()[-3:]
-    return float(milliseconds), f"{nodes} nodes, {modules} modules\n{done.stderr}"
+    lines = [line.split() for line in done.stdout.splitlines()[-len(packs) :]]
+    _, nodes, modules = lines[-1]
+    return [float(milliseconds) for milliseconds, *_ in lines], f"{nodes} nodes, {modules} modules\n{done.stderr}"
 
 
 def starts(times: int) -> dict[str, Any]:
-    """The pack and an empty one in turns, each in processes of its own; milliseconds."""
+    """The pack and an empty one in turns, each in processes of its own; milliseconds.
+
+    Args:
+        times: Of each; with 0 the start that is looked at takes both packs, and there is no other.
+    """
     seconds: dict[str, list[float]] = {"KronA": [], "an empty pack": []}
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "__init__.py").write_text(EMPTY_PACK, encoding="utf-8")
-        one_start(ROOT)  # Python keeps what it has compiled; a first start after an update takes longer
+        empty = Path(folder)
+        (empty / "__init__.py").write_text(EMPTY_PACK, encoding="utf-8")
+        if times:
+            one_start(ROOT)  # Python keeps what it has compiled; a first start after an update takes longer
         for _ in range(times):
-            for name, pack in (("KronA", ROOT), ("an empty pack", Path(folder))):
-                seconds[name].append(one_start(pack)[0])
-    output = one_start(ROOT, "-X", "importtime")[1]
+            for name, pack in (("KronA", ROOT), ("an empty pack", empty)):
+                seconds[name] += one_start(pack)[0]
+        looked_at, output = one_start(*([ROOT] if times else [empty, ROOT]), options=("-X", "importtime"))
+        if not times:
+            seconds = {"KronA": looked_at[1:], "an empty pack": looked_at[:1]}
     return {**seconds, "most of it": heaviest(output), "holds": output.splitlines()[0]}
 
 
@@ -192,7 +201,7 @@ def heaviest(output: str, lines: int = 12) -> list[tuple[str, float]]:
     """The modules that took longest by themselves since the pack began, in milliseconds under ``-X importtime``."""
     rows = [
         line.split("|")
-        for line in output.partition("the pack begins")[2].splitlines()
+        for line in output.rpartition("the pack begins")[2].splitlines()
         if line.startswith("import time:")
     ]
     own = [(name.strip(), int(own.removeprefix("import time:")) / 1e3) for own, _, name in rows]
@@ -204,6 +213,8 @@ def main() -> None:
     chosen = arguments(
         "Reading and resolving adapters, and the pack's part in ComfyUI's start.", rounds=5, starts=7, files=100
     )
+    if chosen.rehearse:
+        chosen.starts, chosen.files = 0, 1
     begun = starts(chosen.starts)
     print(table(("start", "ms", "lowest", "highest"), (
         (name, *(f"{ms:.1f}" for ms in (median(begun[name]), min(begun[name]), max(begun[name]))))
@@ -217,6 +228,7 @@ def main() -> None:
     finish(
         "load",
         {"start, ms": begun, "reading, s": {name: t.as_row() for name, t in times.items()}},
+        chosen,
         threads=chosen.threads,
         rounds=chosen.rounds,
         bytes_of_a_file=4 * sdxl_adapter(0).parameters,

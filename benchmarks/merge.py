@@ -198,7 +198,8 @@ def whole_path(model: Model, rounds: int) -> dict[str, Times]:
         name = "nothing"
 
         def __init__(self) -> None:
-            self.loaded_keys, self.weights = set(), ()
+            self.loaded_keys: set[str] = set()
+            self.weights = ()
 
         def calculate_weight(self, weight: Tensor, *others: object, **more: object) -> Tensor:
             return weight
@@ -228,9 +229,8 @@ def whole_path(model: Model, rounds: int) -> dict[str, Times]:
     return take_turns({name: load(patcher) for name, patcher in patchers.items()}, rounds)
 
 
-def other_factors(rounds: int, layers: int) -> dict[str, dict[str, Times]]:
+def other_factors(rounds: int, shapes: Mapping[str, Shape]) -> dict[str, dict[str, Times]]:
     """*In place*, float32, for other choices of factors."""
-    shapes = {f"layer_{n}": (1280, 1280) for n in range(layers)}
     times = {}
     for factors in OTHERS:
         times[f"{factors[0]} × {factors[1]}"] = in_place(Model(shapes, torch.float32, factors), rounds)
@@ -277,6 +277,11 @@ def shapes_for(dtype: torch.dtype, every: int, flux_layers: int) -> dict[str, di
     return {"SDXL": dict(list(sdxl_attention().items())[::step]), "Flux": flux}
 
 
+def narrow(shapes: Mapping[str, Shape]) -> dict[str, Shape]:
+    """The same layers with a sixteenth of their width, for a rehearsal."""
+    return {name: (out // 16, width // 16) for name, (out, width) in shapes.items()}
+
+
 def main() -> None:
     """Measure, print, write."""
     chosen = arguments(
@@ -286,6 +291,8 @@ def main() -> None:
         every=1,
         more_layers=56,
     )
+    if chosen.rehearse:
+        chosen.flux_layers, chosen.every, chosen.more_layers = 1, 280, 1
     host.start()
     results: dict[str, Any] = {}
     printed: list[tuple[str, ...]] = []
@@ -294,14 +301,15 @@ def main() -> None:
     with torch.inference_mode():  # as the host loads models
         for dtype, precision in NAMES.items():
             for name, shapes in shapes_for(dtype, chosen.every, chosen.flux_layers).items():
-                model = Model(shapes, dtype, FACTORS)
+                model = Model(narrow(shapes) if chosen.rehearse else shapes, dtype, FACTORS)
                 layers[f"{name}, {precision}"] = len(model.layers)
                 if dtype.itemsize > 1:
                     measured[name, "in place", precision] = in_place(model, chosen.rounds)
                 measured[name, "whole path", precision] = whole_path(model, chosen.rounds)
                 del model
                 gc.collect()
-        for factors, times in other_factors(chosen.rounds, chosen.more_layers).items():
+        more = {f"layer_{n}": (1280, 1280) for n in range(chosen.more_layers)}
+        for factors, times in other_factors(chosen.rounds, narrow(more) if chosen.rehearse else more).items():
             measured[f"1280 × 1280 by {factors}", "in place", "fp32"] = times
     for (name, path, precision), times in measured.items():
         printed += rows(name, path, precision, times)
@@ -310,6 +318,7 @@ def main() -> None:
     finish(
         "merge",
         results,
+        chosen,
         threads=chosen.threads,
         rounds=chosen.rounds,
         layers=layers,

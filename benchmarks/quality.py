@@ -34,7 +34,8 @@ if __name__ in ("__main__", "__mp_main__"):
     sys.path[0] = str(ROOT)  # instead of benchmarks/, so that `benchmarks` is a package
 
 from benchmarks import host  # noqa: E402
-from benchmarks.contest import RESULTS, circumstances, commit, keep, machine  # noqa: E402
+from benchmarks.command import RESULTS  # noqa: E402
+from benchmarks.contest import circumstances, commit, keep, machine  # noqa: E402
 from benchmarks.world.command import say  # noqa: E402
 from benchmarks.world.contenders import PAPER, SETTINGS  # noqa: E402
 from benchmarks.world.plan import CORE, KRONA, PARTS, missing, trials  # noqa: E402

@@ -142,7 +142,7 @@ def pictures() -> tuple[Picture, ...]:
         Picture("tokens", "tokens", "one layer of 1280 × 1280, more tokens", (
             Curve("the layer itself", tokens, lambda n: base_forward(1280, n), 1),
             *(
-                Curve(f"factored forward, {f[0]} × {f[1]}", tokens, lambda n, f=f: forward(1, 1280, n, factors=f), 1)
+                Curve(f"factored forward, {f[0]} × {f[1]}", tokens, partial(forward, 1, 1280, factors=f), 1)
                 for f in (FACTORS, (8, 8), (16, 16))
             ),
         )),
@@ -185,7 +185,7 @@ def check() -> None:
     parts = [_adapter(1, 640, seed) for seed in (1, 2, 3)]
     total = sum(w * p.layers[LayerName("layer.0")].dense() for w, p in zip((0.5, -1.0, 2.0), parts, strict=True))
     exact = blend(list(zip(parts, (0.5, -1.0, 2.0), strict=True)))
-    require_close("blend", exact.layers[LayerName("layer.0")].dense(), total, 1e-5)
+    require_close("blend", exact.layers[LayerName("layer.0")].dense(), torch.as_tensor(total), 1e-5)
 
 
 def repeated(work: Work) -> tuple[Work, int]:
@@ -212,8 +212,8 @@ def measure(picture: Picture, rounds: int, points: int) -> dict[str, dict[int, T
             contestants[name], repeats[name] = repeated(curve.make(size))
     times_of: dict[str, dict[int, Times]] = {curve.name: {} for curve in picture.curves}
     for name, times in take_turns(contestants, rounds).items():
-        curve, _, size = name.rpartition("|")
-        times_of[curve][int(size)] = Times(tuple(seconds / repeats[name] for seconds in times.seconds))
+        work, _, at = name.rpartition("|")
+        times_of[work][int(at)] = Times(tuple(seconds / repeats[name] for seconds in times.seconds))
     return times_of
 
 
@@ -308,6 +308,9 @@ def draw(name: str, result: Mapping[str, Any], folder: Path) -> Path:
 def main() -> None:
     """Measure, print, draw, write."""
     given = arguments("How cost grows.", rounds=5, points=0, pictures="docs/images")
+    folder = None if given.points else ROOT / given.pictures
+    if given.rehearse:
+        given.points, folder = 2, given.results
     check()
     results: dict[str, Any] = {}
     rows = []
@@ -329,12 +332,11 @@ def main() -> None:
                     formula,
                 )
             )
-        if not given.points:
-            folder = ROOT / given.pictures
+        if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
             draw(picture.name, results_of, folder)
     print(table(("over", "work", "first, ms", "last, ms", "exponent", "formula"), rows))
-    finish("scale", results, unit="seconds", threads=given.threads)
+    finish("scale", results, given, unit="seconds", threads=given.threads)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """One whole training step on the host's model: KronA, ComfyUI's trainer in both modes, and the frozen base, in turns.
 
     python3 tools/host.py run benchmarks/step.py [--threads 2] [--rounds 5] [--size 32] [--steps 3]
-    python3 tools/host.py run benchmarks/step.py --sdxl --size 128 [--narrow]      on a GPU; --narrow tries it on a CPU
+    python3 tools/host.py run benchmarks/step.py --sdxl --size 128 [--narrow]      on a GPU; --narrow tries it on a CPU,
+                                                                                   and so does a rehearsal
 
 The model is of SD1.5's class with few layers (``tools/tiny_models.py``), or SDXL's with random weights; pictures of 8 ×
 ``--size`` pixels. ComfyUI's trainer runs as its node runs it, LoKr, AdamW, float32; it adapts every weight of the
@@ -37,11 +38,12 @@ from benchmarks.memory import tensor_peak
 from krona_ops import select
 from krona_ops.live.attach import Forward, patched
 from krona_ops.updates import kron
+from krona_train import AdapterConfig, TrainConfig, fit
 from krona_train.adapters.attach import attached
 from krona_train.adapters.layers import KronLayer
 from krona_train.adapters.trainee import build_layers
 from krona_train.batches.examples import Example
-from krona_train.config import AdapterConfig, MemoryConfig, TrainConfig
+from krona_train.config import MemoryConfig
 
 BATCHES = (1, 2, 4)
 Train = Callable[[int], object]
@@ -88,8 +90,6 @@ class Contest:
 
     def ours(self, steps: int) -> object:
         """The trainer with its defaults: attention layers, 64 × 4."""
-        from krona_train import fit
-
         config = TrainConfig(steps=steps, save_every=0, batch_size=self.batch, memory=self.memory)
         return fit(self.backbone, self._examples(), config)
 
@@ -204,10 +204,14 @@ def _only(names: set[str]) -> Iterator[None]:
         yield
 
 
-def measure(field: dict[str, Train], rounds: int, steps: int) -> dict[str, Times]:
-    """Seconds per step: a training of ``1 + steps`` steps less one of a single step, in turns."""
+def measure(field: dict[str, Train], rounds: int, steps: int, warm_up: int) -> dict[str, Times]:
+    """Seconds per step: a training of ``1 + steps`` steps less one of a single step, in turns.
+
+    Args:
+        warm_up: Rounds that do not count.
+    """
     durations: dict[str, list[float]] = {name: [] for name in field}
-    for number in range(rounds + 1):
+    for number in range(warm_up + rounds):
         for name, train in field.items():
             seconds = []
             for count in (1, 1 + steps):
@@ -216,7 +220,7 @@ def measure(field: dict[str, Train], rounds: int, steps: int) -> dict[str, Times
                 if torch.cuda.is_available():
                     torch.cuda.synchronize()
                 seconds.append(time.perf_counter() - began)
-            if number:  # the first round warms up
+            if number >= warm_up:
                 durations[name].append((seconds[1] - seconds[0]) / steps)
     return {name: Times(tuple(values)) for name, values in durations.items()}
 
@@ -236,12 +240,15 @@ def peak(train: Callable[[], object], device: torch.device) -> float:
 def main() -> None:
     """Measure all batches, print, write."""
     options = arguments(__doc__.partition("\n")[0], rounds=5, size=32, steps=3, sdxl=False, narrow=False)
+    warm_up = 1
+    if options.rehearse:
+        options.size, options.steps, options.narrow, warm_up = 8, 1, options.sdxl, 0
     host.start(cpu=not options.sdxl or options.narrow, its_attention=True)
     logging.disable(logging.INFO)
     cells, rows = {}, []
     with torch.inference_mode():  # as a loader node runs
-        model = host.sdxl(options.narrow) if options.sdxl else host.small_sd15()
-    for batch in (1,) if options.sdxl else BATCHES:
+        model = host.sdxl(options.narrow) if options.sdxl else host.small_sd15(tiny=options.rehearse)
+    for batch in (1,) if options.sdxl or options.rehearse else BATCHES:
         contest = Contest(model, options.size, batch)
         contest.check()
         field: dict[str, Train] = {
@@ -256,7 +263,8 @@ def main() -> None:
             for name, mode in zip(CORE, (False, True), strict=True):
                 field[f"{name}, every layer"] = partial(contest.core, bypass=mode, same_layers=False)
         # Core's node computes batch² samples in each step: at 4 one of its steps takes as long as five of ours.
-        times = measure(field, options.rounds if batch <= 2 else max(1, options.rounds // 2), options.steps)
+        rounds = options.rounds if batch <= 2 else max(1, options.rounds // 2)
+        times = measure(field, rounds, options.steps, warm_up)
         peaks = {name: peak(partial(train, 2), contest.backbone.device) for name, train in field.items()}
         frozen = times["frozen"].median
         for name in field:
@@ -273,7 +281,8 @@ def main() -> None:
         }  # fmt: skip
     print("\n" + table(("step", "ms", "least", "most", "× frozen", "MB"), rows))
     name = "step-sdxl-narrow" if options.narrow else "step-sdxl" if options.sdxl else "step"
-    finish(name, cells, threads=options.threads, rounds=options.rounds, size=options.size, steps=options.steps)
+    sizes = {"size": options.size, "steps": options.steps}
+    finish(name, cells, options, threads=options.threads, rounds=options.rounds, **sizes)
 
 
 if __name__ == "__main__":

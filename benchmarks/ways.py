@@ -37,6 +37,7 @@ from krona_train.adapters.layers.kron_linear import KronLinear
 
 SHAPES = ((1024, 1280, 1280), (4096, 640, 640), (77, 2048, 1280), (4096, 3072, 3072))
 """Tokens, in, out: SDXL's, and Flux's."""
+REHEARSAL = ((8, 128, 192),)
 FACTORS = ((64, 4), (4, 64), (8, 8), (16, 16))
 Way = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 """``(x, A, B, W) -> W x + ΔW x``, differentiable."""
@@ -183,7 +184,7 @@ def main() -> None:
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     torch.manual_seed(0)
     rows, cells = [], {}
-    for tokens, width, out in SHAPES:
+    for tokens, width, out in REHEARSAL if options.rehearse else SHAPES:
         weight = torch.randn(out, width, device=device, dtype=dtype) * width**-0.5
         for factors in FACTORS:
             sizes = split((out, width), factors)
@@ -209,7 +210,7 @@ def main() -> None:
             print(*rows[-1], sep="  ", flush=True)
             cells[key] = {"seconds": {name: t.as_row() for name, t in times.items()}}
     print("\n" + table(("layer", "frozen ms", *candidates), rows))
-    finish("ways", cells, threads=options.threads, rounds=options.rounds, dtype=str(dtype))
+    finish("ways", cells, options, threads=options.threads, rounds=options.rounds, dtype=str(dtype))
 
 
 if __name__ == "__main__":

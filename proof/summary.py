@@ -6,7 +6,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contest import RESULTS, circumstances, keep, machine
+from benchmarks.command import RESULTS
+from benchmarks.contest import circumstances, keep, machine
 
 from .ledger import Ledger
 from .table import DRIVERS

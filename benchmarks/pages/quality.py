@@ -24,6 +24,7 @@ if __name__ == "__main__":
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
+from benchmarks.command import RESULTS  # noqa: E402
 from benchmarks.pages.scaling import table  # noqa: E402
 from benchmarks.quality import judged_by, of_all_machines, sums  # noqa: E402
 from benchmarks.shapes import Shape, sdxl_attention  # noqa: E402
@@ -48,7 +49,6 @@ from krona_ops.targets.rules import PAPER_FACTORS  # noqa: E402
 from krona_ops.updates.shapes import split  # noqa: E402
 
 DOCUMENT, README = PACK / "docs" / "quality.md", PACK / "README.md"
-RESULTS = PACK / "benchmarks" / "results"
 JUDGES = PACK / "samples" / "world" / "judges.safetensors"
 IMAGES = PACK / "docs" / "images"
 NOTHING = "Not measured yet."
@@ -210,6 +210,8 @@ def grid(rows: Sequence[Row], layout: str = "") -> tuple[dict[tuple[int, int], d
     Means are over those subjects that all factors have been tried on; of none there is no grid.
     """
     rate, references = best_rate(rows, PAPER), References(rows)
+    if rate is None:
+        return {}, 0
     own = {
         (a, b): {
             r["subject"]: r

@@ -20,9 +20,9 @@ if __name__ == "__main__":
     sys.path[0] = str(PACK)  # instead of benchmarks/pages/, so that `benchmarks` is a package
 
 from benchmarks.claims import Claim, Measurement, judge  # noqa: E402
+from benchmarks.command import RESULTS, parsed, parser_of  # noqa: E402
 
 DOCUMENT, README = PACK / "docs" / "speed.md", PACK / "README.md"
-RESULTS = PACK / "benchmarks" / "results"
 BEGIN, END = "<!-- benchmarks -->", "<!-- /benchmarks -->"
 NOTHING = "Speed: no benchmark with a claim has been run yet (`make bench`)."
 _BAR = "\\|"
@@ -160,11 +160,13 @@ def make(text: str, what: str) -> str:
 
 
 def main() -> None:
-    """Write page and sentence anew."""
-    results = read()
-    for page, what in ((DOCUMENT, table(results)), (README, in_short(results))):
-        page.write_text(make(page.read_text(encoding="utf-8"), what), encoding="utf-8")
-        sys.stdout.write(f"wrote {page.relative_to(PACK)}\n")
+    """Write page and sentence anew; in a rehearsal, copies of them beside the results."""
+    options = parsed(parser_of("Write docs/speed.md and the README's sentence from the results."))
+    results = read(options.results)
+    for document, what in ((DOCUMENT, table(results)), (README, in_short(results))):
+        page = options.results / document.name if options.rehearse else document
+        page.write_text(make(document.read_text(encoding="utf-8"), what), encoding="utf-8")
+        sys.stdout.write(f"wrote {page}\n")
 
 
 if __name__ == "__main__":

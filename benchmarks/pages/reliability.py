@@ -17,8 +17,9 @@ PACK = Path(__file__).absolute().parents[2]
 if __name__ == "__main__":
     sys.path[0] = str(PACK)  # instead of this file's folder, so that `tools` is one package for scripts and for tests
 
+from benchmarks.command import RESULTS  # noqa: E402
+
 DOCUMENT = PACK / "docs" / "reliability.md"
-RESULTS = PACK / "benchmarks" / "results"
 BEGIN, END = "<!-- reliability -->", "<!-- /reliability -->"
 PARTS = {
     "hostile": "Files and texts from strangers",

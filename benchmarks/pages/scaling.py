@@ -19,12 +19,12 @@ PACK = Path(__file__).absolute().parents[2]
 if __name__ == "__main__":
     sys.path[0] = str(PACK)  # instead of this file's folder, so that `tools` is one package for scripts and for tests
 
+from benchmarks.command import RESULTS, parsed, parser_of  # noqa: E402
 from benchmarks.models import MODELS, WAN, Model, kron_sizes, lora_parameters, ring_seconds, training_cost  # noqa: E402
 from benchmarks.shapes import Shape, sdxl_attention  # noqa: E402
 from krona_ops.updates.shapes import split  # noqa: E402
 
 DOCUMENT = PACK / "docs" / "scaling.md"
-RESULTS = PACK / "benchmarks" / "results"
 
 FACTORS = ((64, 4), (64, 8), (128, 8), (16, 16), (8, 8))
 RANKS = (4, 64)
@@ -331,9 +331,12 @@ def make(text: str, results: Sequence[Mapping[str, Any]]) -> str:
 
 
 def main() -> None:
-    """Write the page anew."""
-    DOCUMENT.write_text(make(DOCUMENT.read_text(encoding="utf-8"), read_results()), encoding="utf-8")
-    print(f"wrote {DOCUMENT.relative_to(PACK)}")
+    """Write the page anew; in a rehearsal, a copy of it beside the results."""
+    options = parsed(parser_of("Write docs/scaling.md from the results of benchmarks/scale.py."))
+    text = make(DOCUMENT.read_text(encoding="utf-8"), read_results(options.results))
+    page = options.results / DOCUMENT.name if options.rehearse else DOCUMENT
+    page.write_text(text, encoding="utf-8")
+    print(f"wrote {page}")
 
 
 if __name__ == "__main__":

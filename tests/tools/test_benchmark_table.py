@@ -1,12 +1,14 @@
 """docs/speed.md and its sentence in the README: made from the results in the repository, and honest about those that miss."""
 
+import argparse
 import json
 
 import pytest
 
 from benchmarks.claims import BENCHMARKS, Claim, Measurement, judge, times_faster
+from benchmarks.command import RESULTS
 from benchmarks.contest import finish
-from benchmarks.pages.readme_table import BEGIN, DOCUMENT, END, README, RESULTS, Judged, in_short, make, read, table
+from benchmarks.pages.readme_table import BEGIN, DOCUMENT, END, README, Judged, in_short, make, read, table
 
 RENAMED = {"the same where not even the frozen layer reaches it, least"}
 """A name that recorded files have and that is another one now."""
@@ -110,10 +112,8 @@ def test_a_readme_without_a_place_is_refused():
 
 
 def test_what_a_benchmark_writes_is_what_the_table_reads(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("benchmarks.contest.ROOT", tmp_path)
-    monkeypatch.setattr("benchmarks.contest.RESULTS", tmp_path)
     monkeypatch.setattr("benchmarks.contest.commit", lambda: "abc1234")
-    finish("step", recorded()["results"])
+    finish("step", recorded()["results"], argparse.Namespace(results=tmp_path, rehearse=False))
     last = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert [bar["holds"] for bar in last["bars"]] == [False, True, True, True]
     assert [row["limit"] for row in last["measured"]] == [1.5]
