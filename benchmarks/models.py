@@ -19,6 +19,8 @@ Tokens = Literal["image", "text", "both", "once"]
 
 WAN_WIDTH, WAN_MLP, WAN_DEPTH = 5120, 13824, 40
 QWEN_WIDTH, QWEN_MLP, QWEN_DEPTH = 3072, 12288, 60
+STREAMS: tuple[tuple[str, Tokens], ...] = (("img", "image"), ("txt", "text"))
+"""Of blocks that compute picture and text side by side, with the tokens of each."""
 
 
 @dataclass(frozen=True)
@@ -105,16 +107,17 @@ class Model:
 
 def _flux() -> Model:
     d, mlp = FLUX_WIDTH, FLUX_MLP
+    parts: tuple[tuple[str, Shape, Tokens | None, str], ...] = (
+        ("attn.qkv", (3 * d, d), None, "norm"),
+        ("attn.proj", (d, d), None, "heads"),
+        ("mlp.0", (mlp, d), None, ""),
+        ("mlp.2", (d, mlp), None, ""),
+        ("mod.lin", (6 * d, d), "once", ""),
+    )
     double = [
-        Layer(f"{stream}_{name}", shape, tokens if tokens == "once" else kind, reads and f"{stream} {reads}")  # type: ignore[arg-type]
-        for stream, kind in (("img", "image"), ("txt", "text"))
-        for name, shape, tokens, reads in (
-            ("attn.qkv", (3 * d, d), "", "norm"),
-            ("attn.proj", (d, d), "", "heads"),
-            ("mlp.0", (mlp, d), "", ""),
-            ("mlp.2", (d, mlp), "", ""),
-            ("mod.lin", (6 * d, d), "once", ""),
-        )
+        Layer(f"{stream}_{name}", shape, tokens or kind, reads and f"{stream} {reads}")
+        for stream, kind in STREAMS
+        for name, shape, tokens, reads in parts
     ]
     single = (
         Layer("linear1", (3 * d + mlp, d), "both", "norm"),
@@ -140,12 +143,15 @@ def _wan() -> Model:
         Layer("ffn.0", (mlp, d), "image"),
         Layer("ffn.2", (d, mlp), "image"),
     )
-    attention = ((WAN_DEPTH, "image", "image", d), (WAN_DEPTH, "image", "text", d))
+    attention: tuple[tuple[int, Tokens, Tokens, int], ...] = (
+        (WAN_DEPTH, "image", "image", d),
+        (WAN_DEPTH, "image", "text", d),
+    )
     clip = 21 * (480 // 16) * (832 // 16)  # the VAE's 8 × 8 × 4 and patches of 2 × 2: 1 + 80 / 4 frames
     return Model(
         "Wan 2.x (14B)",
         (("blocks", WAN_DEPTH, layers),),
-        attention,  # type: ignore[arg-type]
+        attention,
         *(clip, 512, "one clip of 832 × 480, 81 frames"),
     )
 
@@ -154,19 +160,20 @@ def _qwen() -> Model:
     d, mlp = QWEN_WIDTH, QWEN_MLP
     image = (*(f"to_{leaf}" for leaf in "qkv"),)
     text = (*(f"add_{leaf}_proj" for leaf in "qkv"),)
+    parts: tuple[tuple[str, Shape, Tokens | None], ...] = (
+        ("mlp.net.0.proj", (mlp, d), None),
+        ("mlp.net.2", (d, mlp), None),
+        ("mod.1", (6 * d, d), "once"),
+    )
     layers = (
         *(Layer(f"attn.{leaf}", (d, d), "image", "img norm") for leaf in image),
         *(Layer(f"attn.{leaf}", (d, d), "text", "txt norm") for leaf in text),
         Layer("attn.to_out.0", (d, d), "image", "img heads"),
         Layer("attn.to_add_out", (d, d), "text", "txt heads"),
         *(
-            Layer(f"{stream}_{name}", shape, tokens)  # type: ignore[arg-type]
-            for stream, kind in (("img", "image"), ("txt", "text"))
-            for name, shape, tokens in (
-                ("mlp.net.0.proj", (mlp, d), kind),
-                ("mlp.net.2", (d, mlp), kind),
-                ("mod.1", (6 * d, d), "once"),
-            )
+            Layer(f"{stream}_{name}", shape, tokens or kind)
+            for stream, kind in STREAMS
+            for name, shape, tokens in parts
         ),
     )
     return Model(

@@ -8,7 +8,7 @@ which nothing is ever trained on but the adapters.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 
@@ -68,7 +68,7 @@ def character(number: int, kind: Kind | None = None) -> Character:
     """
     rng = np.random.default_rng([20_26, number])
 
-    def one(literal: object) -> str:
+    def one(literal: object) -> Any:
         values = get_args(literal)
         return values[rng.integers(len(values))]
 
@@ -76,14 +76,14 @@ def character(number: int, kind: Kind | None = None) -> Character:
         return float(rng.uniform(low, high))
 
     drawn, paint = one(Kind), one(Paint)
-    shade = tuple(float(np.clip(c + rng.normal(0, 0.035), 0, 1)) for c in RGB[paint])  # type: ignore[index]
+    r, g, b = (float(np.clip(c + rng.normal(0, 0.035), 0, 1)) for c in RGB[paint])
     second = RGB[[p for p in get_args(Paint) if p != paint][rng.integers(len(get_args(Paint)) - 1)]]
     return Character(
-        kind=kind or drawn,  # type: ignore[arg-type]
-        paint=paint,  # type: ignore[arg-type]
-        colour=shade,  # type: ignore[arg-type]
+        kind=kind or drawn,
+        paint=paint,
+        colour=(r, g, b),
         second=second,
-        pattern=one(Pattern),  # type: ignore[arg-type]
+        pattern=one(Pattern),
         frequency=between(1.6, 3.2),
         phase=between(0, 1),
         body=(between(0.14, 0.21), between(0.13, 0.17)),
@@ -93,5 +93,5 @@ def character(number: int, kind: Kind | None = None) -> Character:
         ear=between(0.07, 0.11),
         eye=between(0.022, 0.038),
         eye_gap=between(0.34, 0.58),
-        mouth=one(Mouth),  # type: ignore[arg-type]
+        mouth=one(Mouth),
     )

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from krona_ops.targets.rules import PAPER_FACTORS, TargetRule
+from krona_ops.updates.kron import Layout
 from krona_train.config import AdapterConfig, OptimizerConfig
 
 from . import ideas, training
@@ -26,14 +27,14 @@ RECIPE = 0.0
 """``init_std`` of everybody but the pack's default settings: the released code's start."""
 
 
-def krona(out: int, into: int, layout: str = "kron") -> Contender:
+def krona(out: int, into: int, layout: Layout = "kron") -> Contender:
     """Kronecker adapter of these factors, started as in the released code, by the pack's trainer."""
-    return Contender(AdapterConfig(targets=(TargetRule((out, into)),), layout=layout, init_std=RECIPE))  # type: ignore[arg-type]
+    return Contender(AdapterConfig(targets=(TargetRule((out, into)),), layout=layout, init_std=RECIPE))
 
 
 def of_projections(**factors: tuple[int, int]) -> AdapterConfig:
     """Factors of their own for some projections (``q``, ``k``, ``v``, ``out``); the others are left alone."""
-    rules = tuple(TargetRule(pair, projections=(name,)) for name, pair in factors.items())  # type: ignore[arg-type]
+    rules = tuple(TargetRule(pair, projections=(name,)) for name, pair in factors.items())  # type: ignore[arg-type]  # keywords
     return AdapterConfig(targets=rules, init_std=RECIPE)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 
@@ -63,8 +63,8 @@ def vocabulary() -> tuple[str, ...]:
 def draw_scene(rng: np.random.Generator) -> Scene:
     """Any scene, all equally likely."""
 
-    def one(literal: object) -> str:
+    def one(literal: object) -> Any:
         values = get_args(literal)
         return values[rng.integers(len(values))]
 
-    return Scene(one(Pose), one(Accessory), one(Background), one(Light))  # type: ignore[arg-type]
+    return Scene(one(Pose), one(Accessory), one(Background), one(Light))

@@ -15,7 +15,7 @@ from krona_ops.nearest.forms import KronForm
 from krona_ops.nearest.kronecker import nearest_kron
 from krona_ops.operations.compress import forms_within
 from krona_ops.targets.rules import Target
-from krona_ops.updates.delta import Matrix
+from krona_ops.updates.delta import Delta, Kron, Matrix
 from krona_ops.updates.factor import Full
 from krona_train import AdapterConfig, TrainConfig, fit
 from krona_train.adapters.attach import attached
@@ -23,6 +23,7 @@ from krona_train.adapters.layers.difference import DifferenceLayer
 from krona_train.backbone.protocol import Backbone
 from krona_train.batches.samples import Samples
 from krona_train.objectives.denoising import denoising
+from krona_train.objectives.denoising_config import DenoisingConfig
 from krona_train.objectives.noise import draw
 from krona_train.randomness import generator
 
@@ -41,15 +42,22 @@ def gradients(material: Material, targets: Sequence[Target]) -> dict[LayerName, 
     with attached(backbone, probes):
         for number in range(LOOKS):
             (loss_of(backbone, samples, config, number) / LOOKS).backward()
-    return {name: probe.value.grad.cpu() for name, probe in probes.items()}
+    return {name: _gradient(probe).cpu() for name, probe in probes.items()}
+
+
+def _gradient(probe: DifferenceLayer) -> Tensor:
+    assert probe.value.grad is not None  # all batches have gone back through it
+    return probe.value.grad
 
 
 def loss_of(backbone: Backbone, samples: Samples, config: TrainConfig, number: int) -> Tensor:
     """The mean loss of a batch, as the trainer takes it."""
     piece = samples.batch(number)
     batch = backbone.collate([sample.example for sample in piece])
-    drawn = draw(backbone, batch.x0, config.seed, [sample.number for sample in piece], config.objective, "noise")
-    return denoising(backbone, batch, drawn, config.objective).mean()
+    objective = config.objective
+    assert isinstance(objective, DenoisingConfig)  # contenders have no other
+    drawn = draw(backbone, batch.x0, config.seed, [sample.number for sample in piece], objective, "noise")
+    return denoising(backbone, batch, drawn, objective).mean()
 
 
 @torch.no_grad()
@@ -87,6 +95,7 @@ def by_gradient(layers: Layers, material: Material) -> None:
     for name, gradient in gradients(material, targets).items():
         layer = layers[name]
         nearest = nearest_kron(Matrix(Full(gradient)), tuple(layer.a.shape), layout=layer.layout).delta
+        assert isinstance(nearest, Kron)  # of one term
         with torch.no_grad():
             layer.a.copy_(_as_long(nearest.a.dense(), layer.a))
 
@@ -119,6 +128,11 @@ def _rules(factors: Mapping[LayerName, tuple[int, int]]) -> tuple[TargetRule, ..
     return tuple(TargetRule(pair, projections=(), pattern=f"^{re.escape(name)}$") for name, pair in factors.items())
 
 
+def _factors(delta: Delta) -> tuple[int, int]:
+    assert isinstance(delta, Kron)  # what was trained
+    return delta.sizes.out_a, delta.sizes.in_a
+
+
 def by_budget(material: Material) -> Trained:
     """Factors of each layer chosen by how much of its first gradient they hold,
     for the parameters that the rule would have."""
@@ -142,7 +156,7 @@ def half_of_the_layers(material: Material) -> Trained:
     first = fit(material.backbone, material.items, dataclasses.replace(config, steps=config.steps // 5))
     moved = {name: float(delta.dense().square().mean()) for name, delta in first.layers.items()}
     kept = sorted(moved, key=moved.__getitem__, reverse=True)[: len(moved) // 2]
-    rules = _rules({name: tuple(first.layers[name].a.shape) for name in kept})
+    rules = _rules({name: _factors(first.layers[name]) for name in kept})
     rest = replace(config, steps=config.steps - config.steps // 5, adapter=replace(config.adapter, targets=rules))
     adapter = fit(material.backbone, material.items, rest)
     return Trained(adapter, adapter.parameters)

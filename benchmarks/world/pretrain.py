@@ -175,7 +175,9 @@ def train_base(world: Any, vae: Any, folder: Path, scale: float) -> tuple[Base, 
         silent = torch.rand(stage.batch, generator=rng) < NO_CAPTION
         prompts = torch.where(silent[:, None], tokens[-1], tokens[chosen])
         with fast():
-            return base(*(t.to(device()) for t in (x0, torch.randn(x0.shape, generator=rng), (u * 1000).long(), prompts)))
+            return base(
+                *(t.to(device()) for t in (x0, torch.randn(x0.shape, generator=rng), (u * 1000).long(), prompts))
+            )
 
     optimise(stage, base, loss, folder, say)
     return base.cpu(), ids

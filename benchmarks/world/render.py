@@ -202,7 +202,8 @@ class _Figure:
             for n in (-1, 0, 1):
                 self._line((x, y - 0.8 * h), (x + 0.05 * n, y - h - who.ear * (1 - 0.25 * abs(n))), who.second, 0.018)
         shape = canvas.box((x, y), (w, h), 0.022) if who.kind == "robot" else canvas.ellipse((x, y), (w, h))
-        self.paint(shape, tuple(min(1.0, 1.1 * c) for c in who.colour))  # type: ignore[arg-type]
+        r, g, b = (min(1.0, 1.1 * c) for c in who.colour)
+        self.paint(shape, (r, g, b))
         self._face()
 
     def _face(self) -> None:

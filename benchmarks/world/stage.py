@@ -86,7 +86,8 @@ class Movers:
     def step(self) -> None:
         """Move every parameter by its gradient."""
         for parameter, view in self._views:
-            view.grad = parameter.grad.flatten(1)  # type: ignore[union-attr]
+            assert parameter.grad is not None  # of a step's loss
+            view.grad = parameter.grad.flatten(1)
         for each in self.all:
             each.step()
 
@@ -181,7 +182,7 @@ def _averaged(decay: float, means: list[Tensor], values: list[Tensor], n: Tensor
 
 
 def _state(module: nn.Module, average: AveragedModel, movers: Movers) -> Mapping[str, Tensor]:
-    tensors = {f"weights.{name}": p for name, p in module.named_parameters()}
+    tensors: dict[str, Tensor] = {f"weights.{name}": p for name, p in module.named_parameters()}
     tensors |= {f"average.{name}": p for name, p in average.named_parameters()}
     tensors["average.n"] = average.n_averaged
     for place, each in enumerate(movers.all):
@@ -190,8 +191,8 @@ def _state(module: nn.Module, average: AveragedModel, movers: Movers) -> Mapping
     return tensors
 
 
-def _save(file: Path, stage: Stage, done: int, *parts: object) -> None:
-    tensors = {name: tensor.detach().contiguous() for name, tensor in _state(*parts).items()}  # type: ignore[arg-type]
+def _save(file: Path, stage: Stage, done: int, module: nn.Module, average: AveragedModel, movers: Movers) -> None:
+    tensors = {name: tensor.detach().contiguous() for name, tensor in _state(module, average, movers).items()}
     metadata = {"step": str(done), "stage": json.dumps(stage.__dict__)}
     waiting = file.with_suffix(".part")
     save_file(tensors, waiting, metadata=metadata)

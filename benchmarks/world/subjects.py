@@ -60,7 +60,8 @@ class Subject:
         rng = np.random.default_rng([20_27, self.number])
         poses, places, things = (rng.permutation(get_args(values)) for values in (Pose, Background, Accessory))
         lights = rng.permutation(("day", "day", "sunset", "night"))
-        scenes = [Scene(*map(str, words)) for words in zip(poses, things, places, lights, strict=False)]  # type: ignore[arg-type]
+        drawn = zip(poses, things, places, lights, strict=False)
+        scenes = [Scene(*map(str, words)) for words in drawn]  # type: ignore[arg-type]  # numpy knows no literals
         return np.stack([self._picture(scene, n) for n, scene in enumerate(scenes[:count])])
 
     def real_pictures(self, count: int) -> NDArray[np.uint8]:

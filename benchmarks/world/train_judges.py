@@ -95,6 +95,7 @@ def train(folder: Path, scale: float) -> dict[str, torch.nn.Module]:
                 x = seen(chosen, rng)
                 if isinstance(judge, ImageText):
                     return image_text_loss(judge, x, words[chosen].to(device()))
+                assert isinstance(judge, Attributes)
                 return attributes_loss(judge, x, {key: values[chosen].to(device()) for key, values in truth.items()})
 
         optimise(stage, judge.to(device()), loss, folder, say)

@@ -188,7 +188,7 @@ def _rounded(**values: float) -> dict[str, float]:
     return {name: round(value, 6) for name, value in values.items()}
 
 
-def key(row: dict[str, Any] | Trial) -> tuple:
+def key(row: Mapping[str, Any] | Trial) -> tuple:
     """What makes two rows the same trial."""
     names = [field.name for field in dataclasses.fields(Trial)]
     return tuple(getattr(row, name) if isinstance(row, Trial) else row[name] for name in names)
