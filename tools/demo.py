@@ -91,7 +91,11 @@ class Clock:
         print(f"    done in {self.seconds[what]:.1f} s", flush=True)
 
 
-def graph_of(name: str, client: Client, changes: Mapping[str, Mapping[str, object]]) -> Graph:
+Changes = dict[str, Mapping[str, object]]
+"""Inputs by the class of the node."""
+
+
+def graph_of(name: str, client: Client, changes: Changes) -> Graph:
     """One of the shipped workflows with some inputs changed, by the class of the node."""
     workflow = json.loads((FOLDER / name).read_text(encoding="utf-8"))
     graph = to_api(workflow, client.object_info())
@@ -165,10 +169,10 @@ def saved_by(result: Result, graph: Graph, base: Path) -> list[Path]:
 def of_your_own(client: Client, settings: Settings, base: Path, clock: Clock) -> dict[str, list[Image.Image]]:
     """Train on a checkpoint, load, apply; pictures before and after."""
     assert settings.checkpoint is not None
-    loader = {"CheckpointLoaderSimple": {"ckpt_name": settings.checkpoint.name}}
+    loader: Changes = {"CheckpointLoaderSimple": {"ckpt_name": settings.checkpoint.name}}
     training = {"steps": settings.steps, "learning_rate": settings.learning_rate, "seed": settings.seed, "name": "demo"}
     with clock.step(f"training on {settings.images.name}, {settings.steps} steps, and saving"):
-        changes = {
+        changes: Changes = {
             "KronaDataset": {"prompt": settings.prompt, "folder": str(settings.images)},
             "KronaTrain": training,
             "KronaSave": {"filename_prefix": "loras/demo"},

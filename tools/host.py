@@ -158,7 +158,7 @@ def _install_into_own(overlay: Overlay, steps: Steps) -> None:
     with steps.step(f"installing requirements.txt into ComfyUI's Python {overlay.host_python}"):
         log = overlay.cache / "own-python.log"
         pins = overlay.write_pins(overlay.cache / "own-python-pins.txt")  # it is the user's: nothing in it is replaced
-        wanted = ["-r", REQUIREMENTS[0], "-c", pins]
+        wanted: list[str | Path] = ["-r", REQUIREMENTS[0], "-c", pins]
         command.pip(overlay.host_python, ["install", *wanted], log, "Installing requirements.txt")
 
 

@@ -16,7 +16,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -230,7 +230,12 @@ def build_sd3(path: Path, *, depth: int = 1, vae: bool = True, dtype: DType = "b
     return _save(path, _drawn(mmdit, "model.diffusion_model.", dtype, seed), "sd3", vae, dtype)
 
 
-BUILDERS = {"sd15": build_sd15, "sdxl": build_sdxl, "flux": build_flux, "sd3": build_sd3}
+BUILDERS: Mapping[Kind, Callable[..., Path]] = {
+    "sd15": build_sd15,
+    "sdxl": build_sdxl,
+    "flux": build_flux,
+    "sd3": build_sd3,
+}
 
 
 def conditioning(kind: Kind, captions: Sequence[str], seed: int = 0) -> list[list]:

@@ -65,14 +65,15 @@ def install() -> Path:
     if apt is None or (rights and not shutil.which("sudo")):
         raise NoBrowser(_advice("this system has no apt-get that this user may use"))
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    done = None
+    output = ""
     for arguments in (["update"], ["install", "-y", "--no-install-recommends", "chromium"]):
         command = [*rights, apt, *arguments]
         print(f"installing Chromium for the browser tests: {' '.join(command)}", flush=True)
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        output = done.stdout + done.stderr
     there = find()
     if there is None:
-        raise NoBrowser(_advice(" | ".join((done.stdout + done.stderr).strip().splitlines()[-5:])))
+        raise NoBrowser(_advice(" | ".join(output.strip().splitlines()[-5:])))
     return there
 
 

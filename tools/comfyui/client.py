@@ -24,6 +24,8 @@ _TEXT = 3
 """The server's number for a text among its binary messages."""
 Graph = dict[str, dict]
 """A graph in ComfyUI's API format: node id to ``class_type`` and ``inputs``."""
+Status = Literal["success", "error", "interrupted"]
+"""How a run has ended."""
 
 
 class ClientError(Exception):
@@ -86,7 +88,7 @@ class Result:
     """A finished run."""
 
     prompt_id: str
-    status: Literal["success", "error", "interrupted"]
+    status: Status
     outputs: dict[str, dict]
     """Per node id what it showed: ``images``, ``text`` …"""
     seconds: float
@@ -199,7 +201,11 @@ class Client:
         return self._result(graph, prompt_id, tuple(events), time.monotonic() - start)
 
     def _result(self, graph: Graph, prompt_id: str, events: tuple[Event, ...], seconds: float) -> Result:
-        ends = {"execution_success": "success", "execution_interrupted": "interrupted", "execution_error": "error"}
+        ends: dict[str, Status] = {
+            "execution_success": "success",
+            "execution_interrupted": "interrupted",
+            "execution_error": "error",
+        }
         last = next((event for event in reversed(events) if event.type in ends), None)
         cached = {node for event in events if event.type == "execution_cached" for node in event.data["nodes"]}
         outputs = self.history(prompt_id).get("outputs", {})
@@ -332,7 +338,7 @@ def _events_of(messages: queue.Queue, prompt_id: str, deadline: float) -> Iterat
 
 
 def _where(graph: Graph, events: list[Event]) -> str:
-    running = [event.data.get("node") for event in events if event.type == "executing"]
+    running = [node for event in events if event.type == "executing" and (node := event.data.get("node"))]
     if not running:
         return "still waiting in the queue"
     return f"at node {running[-1]} ({graph.get(running[-1], {}).get('class_type')})"

@@ -35,7 +35,8 @@ def install() -> Path:
             part = root / f"frontend-{VERSION}.part"
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir()
-            wanted = ["install", "--no-deps", "--target", part, f"comfyui-frontend-package=={VERSION}"]
+            wanted: list[str | Path] = ["install", "--no-deps", "--target", part]
+            wanted.append(f"comfyui-frontend-package=={VERSION}")
             command.pip(Path(sys.executable), wanted, root / "frontend.log", f"Downloading ComfyUI's editor {VERSION}")
             shutil.rmtree(folder, ignore_errors=True)
             part.rename(folder)

@@ -92,7 +92,8 @@ class Server:
         """
         self.base = Path(base).absolute()
         self.log_file = self.base / "server.log"
-        self.port: int | None = None
+        self.port = 0
+        """Where it listens; 0 until it is started."""
         self._packs = dict(packs or {})
         self._cpu = cpu
         self._wanted_port = port
@@ -108,6 +109,17 @@ class Server:
     def url(self) -> str:
         """Where it answers."""
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        """Of its process.
+
+        Raises:
+            ServerFailed: It is not running.
+        """
+        if self.process is None:
+            raise ServerFailed("ComfyUI is not running.")
+        return self.process.pid
 
     @property
     def client(self) -> Client:
@@ -140,8 +152,7 @@ class Server:
         for remaining in reversed(range(1 if self._wanted_port else PORT_TRIES)):
             self.port = self._wanted_port or free_port()
             try:
-                self._launch(comfyui, cpu)
-                self._wait()
+                self._wait(self._launch(comfyui, cpu))
                 return
             except BaseException as error:
                 self.stop()
@@ -150,7 +161,7 @@ class Server:
                     continue
                 raise
 
-    def _launch(self, comfyui: Path, cpu: bool) -> None:
+    def _launch(self, comfyui: Path, cpu: bool) -> subprocess.Popen:
         argv = [
             *(self._python, comfyui / "main.py", *arguments(self.base, self.port, cpu)),
             # No calls to the outside, and the same attention on every machine.
@@ -169,12 +180,13 @@ class Server:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # a group of its own, so that what it starts ends with it
             )
+        return self.process
 
-    def _wait(self) -> None:
+    def _wait(self, process: subprocess.Popen) -> None:
         deadline = time.monotonic() + self._ready_seconds
         while not self._answers():
             try:
-                code = self.process.wait(0.1)
+                code = process.wait(0.1)
                 raise ServerFailed(f"ComfyUI ended with code {code} while starting.\n{self._log_end()}")
             except subprocess.TimeoutExpired:
                 pass
@@ -206,11 +218,9 @@ class Server:
     def _signal(self, name: str) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS: EPERM for a group of zombies
             if sys.platform == "win32":
-                subprocess.run(
-                    ["taskkill", "/F", "/T", "/PID", str(self.process.pid)], capture_output=True, check=False
-                )
+                subprocess.run(["taskkill", "/F", "/T", "/PID", str(self.pid)], capture_output=True, check=False)
             else:
-                os.killpg(self.process.pid, getattr(signal, name))
+                os.killpg(self.pid, getattr(signal, name))
 
 
 def free_port() -> int:

@@ -44,6 +44,8 @@ def main() -> None:
     spec = importlib.util.spec_from_file_location(
         "krona_pack", PACK / "__init__.py", submodule_search_locations=[str(PACK)]
     )
+    assert spec is not None  # of a file
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules["krona_pack"] = module
     spec.loader.exec_module(module)

@@ -326,10 +326,10 @@ _BOX = """(ids) => {
 def thumbnail(studio: Studio, name: str) -> None:
     """A square card beside an example."""
     workflow = json.loads((examples.FOLDER / name).read_text(encoding="utf-8"))
-    for entry, picture in zip(
+    for entry, place in zip(
         (n for n in workflow["nodes"] if n["type"] == "LoadImage"), ("beach", "grass", "table"), strict=False
     ):
-        entry["widgets_values"][0] = f"{picture}.jpg"
+        entry["widgets_values"][0] = f"{place}.jpg"
     studio.show(workflow, runs=True)
     left, top, right, bottom = studio.box(FOCUS[name])
     side = max(right - left, bottom - top) + 40

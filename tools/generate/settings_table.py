@@ -81,7 +81,8 @@ def _inside(hint: Any) -> Iterator[tuple[type, str]]:
     if choice is not None:
         yield from ((each, f" of kind {each.kind}") for each in choice.choices())
     elif dataclasses.is_dataclass(hint):
-        yield hint, ""  # type: ignore[misc]
+        assert isinstance(hint, type)  # no field holds an object in the place of a type
+        yield hint, ""
     elif get_origin(hint) is tuple and dataclasses.is_dataclass(get_args(hint)[0]):
         yield get_args(hint)[0], "[]"
 
@@ -90,10 +91,9 @@ def _sections(kind: type) -> Iterator[str]:
     for where, about, section, fields in sections(kind):
         title = f"### `{where}`" if where else "### At the top"
         rows = ["| setting | value | default | meaning |", "| --- | --- | --- | --- |"]
-        if KIND not in {field.name for field in fields} and hasattr(section, KIND):
-            rows.append(
-                f"| `{KIND}` | {section.kind} | `{section.kind}` | Which of the objectives these are the settings of. |"
-            )
+        own = None if KIND in {field.name for field in fields} else getattr(section, KIND, None)
+        if own is not None:
+            rows.append(f"| `{KIND}` | {own} | `{own}` | Which of the objectives these are the settings of. |")
         rows += [_row(section, field) for field in fields]
         yield f"{title}\n\n{_plain(about)}\n\n" + "\n".join(rows)
 

@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tools.install.diagnose import diagnose, last_words
 from tools.install.errors import HostError
@@ -45,7 +46,7 @@ def pip(python: Path, args: Sequence[str | Path], log: Path, doing: str) -> str:
     raise _failure(output, log, doing)
 
 
-def ask(python: Path, code: str) -> object | None:
+def ask(python: Path, code: str) -> Any:
     """What ``code`` prints as JSON under ``python``; None if that Python does not run or the code fails."""
     try:
         done = subprocess.run([python, "-E", "-c", code], capture_output=True, text=True, check=False)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
+if sys.platform == "win32":
     import msvcrt
+else:
+    import fcntl
 
 
 @contextlib.contextmanager
@@ -36,29 +37,29 @@ def locked(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
             _unlock(file)
 
 
-def _try_lock(file) -> bool:
+def _try_lock(file: IO[bytes]) -> bool:
     try:
-        if fcntl:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        else:
+        if sys.platform == "win32":
             file.seek(0)
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         return False
     return True
 
 
-def _lock(file) -> None:
-    if fcntl:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        return
-    while not _try_lock(file):  # LK_LOCK gives up after ten tries
-        time.sleep(0.5)
-
-
-def _unlock(file) -> None:
-    if fcntl:
-        fcntl.flock(file, fcntl.LOCK_UN)
+def _lock(file: IO[bytes]) -> None:
+    if sys.platform == "win32":
+        while not _try_lock(file):  # LK_LOCK gives up after ten tries
+            time.sleep(0.5)
     else:
+        fcntl.flock(file, fcntl.LOCK_EX)
+
+
+def _unlock(file: IO[bytes]) -> None:
+    if sys.platform == "win32":
         file.seek(0)
         msvcrt.locking(file.fileno(), msvcrt.LK_UNLCK, 1)
+    else:
+        fcntl.flock(file, fcntl.LOCK_UN)

@@ -111,7 +111,7 @@ class Managed:
         with steps.step("installing what ComfyUI requires (about 0.5 GB to download, 1 minute)"):
             pins = self.folder / "torch-pins.txt"
             pins.write_text("\n".join(self.recipe.torch) + "\n", "utf-8")
-            wanted = ["-r", self.comfyui / "requirements.txt", "-c", pins]
+            wanted: list[str | Path] = ["-r", self.comfyui / "requirements.txt", "-c", pins]
             command.pip(self.python, ["install", *wanted], self.log, "Installing what ComfyUI requires")
             check = "import torch, torchvision, torchaudio, aiohttp, transformers"
             command.run([self.python, "-E", "-c", check], self.log, "Checking the installed packages")

@@ -89,7 +89,7 @@ class Overlay:
         making.replace(self.log)
         self._show_host_packages()
         pins = self.write_pins(self.folder / "host-pins.txt")
-        wanted = ["install", "-c", pins]
+        wanted: list[str | Path] = ["install", "-c", pins]
         for name, text in self.requirements.items():
             (self.folder / name).write_text(text, "utf-8")
             wanted += ["-r", self.folder / name]

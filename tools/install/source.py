@@ -100,5 +100,7 @@ def _below(name: str, subfolder: str) -> PurePosixPath | None:
 
 def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    with tar.extractfile(member) as source, open(file, "wb") as target:
+    source = tar.extractfile(member)
+    assert source is not None  # it is a file
+    with source, open(file, "wb") as target:
         shutil.copyfileobj(source, target)

@@ -37,7 +37,7 @@ def create(python: Path, venv: Path, log: Path) -> None:
         HostError: ``python`` cannot make one.
     """
     doing = f"Creating the Python environment {venv}"
-    make = [python, "-E", "-m", "venv", "--clear"]
+    make: list[str | Path] = [python, "-E", "-m", "venv", "--clear"]
     if _lends_pip(python):
         command.run([*make, "--without-pip", venv], log, doing)
         command.pip(python, ["--python", python_of(venv), "install", "pip"], log, doing)

@@ -75,7 +75,8 @@ def develop(light: Frame, size: int, *, exposure: float, tint, bloom: float, vig
     width = light.shape[1]
     scattered = glow(np.minimum(light, 12.0), width * 0.012) * 0.6 + glow(np.minimum(light, 12.0), width * 0.05) * 0.4
     light = light * (1.0 - bloom) + scattered * bloom
-    y, x = np.mgrid[-1.0 : 1.0 : complex(0, width), -1.0 : 1.0 : complex(0, width)]
+    count = complex(0, width)  # numpy's way to say how many points a slice has
+    y, x = np.mgrid[-1.0:1.0:count, -1.0:1.0:count]  # type: ignore[misc]  # steps are whole numbers elsewhere
     light = light * (1.0 - vignette * np.clip((x * x + y * y) / 2.0, 0.0, 1.0) ** 1.3)[..., None]
     shown = _tone(light * exposure * np.asarray(tint, np.float32)) ** (1.0 / 2.2)
     large = Image.fromarray(np.round(shown * 255.0).astype(np.uint8))

@@ -150,21 +150,21 @@ class Scene:
         """Render, photograph and shrink; with 3 × 3 rays a pixel the result looked the same and took twice as long."""
         wide = size * supersampling
         origin, rays = vec(*self.camera.eye), self.camera.rays(wide)
-        behind, depth = np.empty_like(rays), np.empty(wide * wide, np.float32)
+        behind, depths = np.empty_like(rays), np.empty(wide * wide, np.float32)
         figure, cover = np.zeros_like(rays), np.zeros(wide * wide, bool)
         forward = self.camera.axes()[2].reshape(3, 1)
         for start in range(0, wide * wide, BAND):
             band = slice(start, start + BAND)
             view = rays[:, band]
             behind[:, band], far = self.background(origin, view)
-            depth[band] = far * dot(view, forward)
+            depths[band] = far * dot(view, forward)
             near = march(self.robot, origin, view)
             hit = near < far
             if hit.any():
                 lit = self.robot_light(origin + view[:, hit] * near[hit], view[:, hit])
                 figure[:, start : start + BAND][:, hit] = lit
                 cover[band] = hit
-        frame, depth = _frame(behind, wide), depth.reshape(wide, wide)
+        frame, depth = _frame(behind, wide), depths.reshape(wide, wide)
         if self.behind:
             self.behind(self, frame, depth)
         focus = float(dot(self.robot.to_world(vec(0.0, 1.0, 0.25)) - origin, forward)[0])
