@@ -4,6 +4,7 @@ so that its models and the process's state can be looked at."""
 from __future__ import annotations
 
 import asyncio
+import importlib
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,8 +49,7 @@ class Inside:
         import execution
         from server import PromptServer
 
-        import nodes
-
+        nodes = host_nodes()
         self._loop = asyncio.new_event_loop()
         self.server = getattr(PromptServer, "instance", None) or PromptServer(self._loop)
         self._execution, self._nodes = execution, nodes
@@ -78,11 +78,14 @@ class Inside:
         return End("success")
 
 
+def host_nodes() -> Any:
+    """The host's module `nodes`, which has its name in common with a package of this pack."""
+    return importlib.import_module("nodes")
+
+
 def _defaults(kind: str) -> dict[str, Any]:
     """What the editor puts into a new node."""
-    import nodes
-
-    known = nodes.NODE_CLASS_MAPPINGS[kind].INPUT_TYPES()
+    known = host_nodes().NODE_CLASS_MAPPINGS[kind].INPUT_TYPES()
     values = {}
     for name, spec in {**known.get("required", {}), **known.get("optional", {})}.items():
         options = spec[1] if len(spec) > 1 else {}

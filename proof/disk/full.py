@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from PIL import Image
 
-from krona_ops import Adapter, Full, Kron, load, save
+from krona_ops import Adapter, Full, Kron, LayerName, load, save
 from krona_ops.errors import KronaError
 from krona_train.data.cache import Cache, entry_key
 from krona_train.data.class_pictures import make_class_pictures
@@ -21,6 +22,20 @@ from .small import small_disk
 
 PAGE = 4096
 FORMATS = ("lokr", "kohya", "peft", "lora", "kohya-lora")
+
+
+class Writer(Protocol):
+    """Something that is written to a folder, and can be written there again."""
+
+    def write(self, folder: Path) -> object:
+        """All of it; a second time goes on, or replaces."""
+
+    def wrong(self, folder: Path, whole: bool) -> list[str]:
+        """What must not be there.
+
+        Args:
+            whole: Whether all of it must be there.
+        """
 
 
 class Training:
@@ -47,8 +62,12 @@ class Saving:
 
     def __init__(self, bench: Bench) -> None:
         rng = torch.Generator().manual_seed(2)
-        factor = lambda *shape: Full(torch.randn(*shape, generator=rng))  # noqa: E731
-        self.adapter = Adapter({f"unet.down.{n}.attn1.to_q": Kron(factor(8, 8), factor(40, 24)) for n in range(4)})
+
+        def factor(*shape: int) -> Full:
+            return Full(torch.randn(*shape, generator=rng))
+
+        names = [LayerName(f"unet.down.{n}.attn1.to_q") for n in range(4)]
+        self.adapter = Adapter({name: Kron(factor(8, 8), factor(40, 24)) for name in names})
 
     def write(self, folder: Path) -> object:
         for name in FORMATS:
@@ -64,7 +83,7 @@ class Caching:
     """Encoded pictures: a full disk costs a warning, never an error, and no entry is half."""
 
     def __init__(self, bench: Bench) -> None:
-        self.tensors = {"latent": torch.randn(4, 16, 16, generator=torch.Generator().manual_seed(3))}
+        self.tensors = encoded()
 
     def write(self, folder: Path) -> object:
         cache = Cache(folder / "cache")
@@ -76,6 +95,11 @@ class Caching:
         wrong = toy.wrong_in_cache(folder / "cache")
         count = len(list(folder.rglob("*.safetensors")))
         return wrong + ([f"{count} entries of 40"] if whole and count != 40 else [])
+
+
+def encoded() -> dict[str, torch.Tensor]:
+    """What stands for a picture in the cache."""
+    return {"latent": torch.randn(4, 16, 16, generator=torch.Generator().manual_seed(3))}
 
 
 class ClassPictures:
@@ -97,7 +121,7 @@ def _noise(number: int) -> Image.Image:
     return Image.fromarray(pixels.numpy())
 
 
-WRITERS: dict[str, Callable] = {
+WRITERS: dict[str, Callable[[Bench], Writer]] = {
     "training": Training,
     "saving": Saving,
     "caching": Caching,
@@ -117,13 +141,13 @@ def run(bench: Bench, numbers: Iterable[int]) -> Iterator[Outcome]:
             yield _one(number, name, what, writer, bench.folder / f"{number}", grow)
 
 
-def _pages(writer: object, folder: Path) -> int:
+def _pages(writer: Writer, folder: Path) -> int:
     """How many pages of a disk its files and folders take."""
     writer.write(folder)
     return sum(-(-path.stat().st_size // PAGE) if path.is_file() else 1 for path in folder.rglob("*"))
 
 
-def _one(number: int, name: str, what: str, writer: object, folder: Path, grow: Callable[[], None]) -> Outcome:
+def _one(number: int, name: str, what: str, writer: Writer, folder: Path, grow: Callable[[], None]) -> Outcome:
     violations = []
     if wrong := foreign(lambda: writer.write(folder)):
         violations.append(wrong)

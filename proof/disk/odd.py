@@ -15,26 +15,32 @@ from krona_train.run.events import Event, Stepped
 from .. import toy
 from ..driver import Bench, Outcome
 from ..forks import Fork
-from .full import Caching, ClassPictures, Saving
+from .full import Caching, ClassPictures, Saving, Writer, encoded
 
 Wanted = dict
+Write = Callable[[Path], object]
 DAYS = 86400.0
 
 
 def run(bench: Bench, numbers: Iterable[int]) -> Iterator[Outcome]:
     """The faults in turn."""
     wanted = dict(toy.train(bench.folder / "in peace").layers)
-    writers = {"a training": toy.train, **{name: kind(bench).write for name, kind in WRITERS.items()}}
+    writers: dict[str, Write] = {"a training": toy.train}
+    writers |= {name: kind(bench).write for name, kind in WRITERS.items()}
     for number in numbers:
         fault = FAULTS[number % len(FAULTS)]
         name, violations = fault(bench.place(number), bench.rng(number), wanted, writers)
         yield Outcome(number, name, tuple(violations))
 
 
-WRITERS = {"an adapter": Saving, "the cache": Caching, "class pictures": ClassPictures}
+WRITERS: dict[str, Callable[[Bench], Writer]] = {
+    "an adapter": Saving,
+    "the cache": Caching,
+    "class pictures": ClassPictures,
+}
 
 
-def read_only(folder: Path, rng: Random, wanted: Wanted, writers: dict[str, Callable]) -> tuple[str, list[str]]:
+def read_only(folder: Path, rng: Random, wanted: Wanted, writers: dict[str, Write]) -> tuple[str, list[str]]:
     """Somebody without root's rights in a folder without the right to write."""
     name = rng.choice(sorted(writers))
     for above in (folder, folder.parent):
@@ -50,7 +56,7 @@ def read_only(folder: Path, rng: Random, wanted: Wanted, writers: dict[str, Call
     return f"{name} in a read-only folder", violations
 
 
-def vanish(folder: Path, rng: Random, wanted: Wanted, writers: dict[str, Callable]) -> tuple[str, list[str]]:
+def vanish(folder: Path, rng: Random, wanted: Wanted, writers: dict[str, Write]) -> tuple[str, list[str]]:
     """Something of the run's folder is taken away at some step; afterwards the same training gives the same result."""
     what = rng.choice(("run*", "run*/state-*", "run*/metrics.jsonl", "run*/run.yaml", "run*/previews", "run*/*"))
     moment = rng.randint(1, toy.CONFIG.steps)
@@ -67,9 +73,9 @@ def vanish(folder: Path, rng: Random, wanted: Wanted, writers: dict[str, Callabl
     return f"{what} taken away in a training", [*violations, *_again(folder, wanted)]
 
 
-def vanishing_entries(folder: Path, rng: Random, wanted: Wanted, writers: dict[str, Callable]) -> tuple[str, list[str]]:
+def vanishing_entries(folder: Path, rng: Random, wanted: Wanted, writers: dict[str, Write]) -> tuple[str, list[str]]:
     """Two runs with one cache: what one prunes is missing to the other, which reads and writes all the time."""
-    tensors = writers["the cache"].__self__.tensors
+    tensors = encoded()
 
     def use() -> None:
         cache = Cache(folder)
@@ -88,7 +94,7 @@ def vanishing_entries(folder: Path, rng: Random, wanted: Wanted, writers: dict[s
     )
 
 
-def clock(folder: Path, rng: Random, wanted: Wanted, writers: dict[str, Callable]) -> tuple[str, list[str]]:
+def clock(folder: Path, rng: Random, wanted: Wanted, writers: dict[str, Write]) -> tuple[str, list[str]]:
     """A run that stopped in the middle, with files of tomorrow, as a clock leaves them that was set back;
     or of long ago."""
     moment, days = rng.randint(1, toy.CONFIG.steps - 1), rng.choice((-20000, -1, 1, 400))

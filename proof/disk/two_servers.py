@@ -86,7 +86,7 @@ def _train(server: Server, prompt: dict) -> tuple[str, dict | str]:
     return "fine", dict(load(folder / toy.RESULT).layers)
 
 
-def _wrong(output: Path, name: str, ends: list, right: dict, steps: int) -> list[str]:
+def _wrong(output: Path, name: str, ends: list, right: object, steps: int) -> list[str]:
     wrong = []
     for how, what in ends:
         if how == "fine":

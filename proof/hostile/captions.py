@@ -6,6 +6,7 @@ import csv
 import io
 import shutil
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -70,8 +71,12 @@ def _wrong(folder: Path, rng: Random) -> Iterator[str | None]:
     for reading in readings:
         yield from (unfit(notice.text()) for notice in reading.notices)
         for picture in reading.pictures:
-            yield foreign(lambda p=picture: (tags(p.caption), orders(p.caption, 8, keep=1), p.caption.encode()))
-            yield foreign(lambda p=picture: class_caption(p.caption, trigger, ""))
+            yield foreign(partial(_read, picture.caption))
+            yield foreign(partial(class_caption, picture.caption, trigger, ""))
+
+
+def _read(caption: str) -> object:
+    return tags(caption), orders(caption, 8, keep=1), caption.encode()
 
 
 def _file(rng: Random) -> tuple[str, str, bytes]:

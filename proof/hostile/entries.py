@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import Any
 
 import torch
 
@@ -29,7 +33,7 @@ def run(bench: Bench, numbers: Iterable[int]) -> Iterator[Outcome]:
     for number in numbers:
         rng = bench.rng(number)
 
-        def with_a_hole(header: dict, rng=rng) -> str | None:
+        def with_a_hole(header: dict, rng: Random = rng) -> str | None:
             metadata = header["__metadata__"]
             name = rng.choice(sorted(metadata))
             metadata[name] = json_with_a_hole(VALUES, rng) if name == "krona.values" else json_token(rng)
@@ -41,13 +45,16 @@ def run(bench: Bench, numbers: Iterable[int]) -> Iterator[Outcome]:
             else ("other values", safetensors(raw, with_a_hole))
         )
         path.write_bytes(made)
-        entries: list = []
-        violations = (
-            [wrong] if (wrong := foreign(lambda entries=entries: entries.append(Cache(cache.folder).get(key)))) else []
-        )
+        entries: list[Any] = []
+        violations = [wrong] if (wrong := foreign(partial(_get, cache.folder, key, entries))) else []
         if entries and entries[0] is not None:
             kept, values = entries[0]
             same = kept.keys() == tensors.keys() and all(torch.equal(kept[name], tensors[name]) for name in tensors)
             if not same or json.dumps(values) != json.dumps(VALUES):
                 violations.append(f"other values came out: {str(values)[:100]}")
         yield Outcome(number, fault, tuple(violations))
+
+
+def _get(folder: Path, key: str, entries: list[Any]) -> None:
+    """Add what the cache has under a key."""
+    entries.append(Cache(folder).get(key))

@@ -12,6 +12,7 @@ from krona_train.run.folder import Run
 from krona_train.run.layout import METRICS
 from krona_train.run.metrics import history
 from krona_train.run.reading import Tail, rows_of, standing
+from krona_train.run.row import Row
 
 from ..driver import Bench, Outcome
 from ..judge import foreign
@@ -58,7 +59,7 @@ def run(bench: Bench, numbers: Iterable[int]) -> Iterator[Outcome]:
 
 
 def _wrong(folder: Path, path: Path, at: int) -> Iterator[str]:
-    rows: list[dict] = []
+    rows: list[Row] = []
     runs: list[Run] = []
     for what in (
         lambda: rows.extend(rows_of(folder)),

@@ -4,6 +4,7 @@ and the page shows its settings, or none."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -100,7 +101,7 @@ def run(bench: Bench, numbers: Iterable[int]) -> Iterator[Outcome]:
         folder = bench.place(number)
         path = folder / "run.yaml"
         path.write_bytes(text)
-        yield Outcome(number, fault, tuple(filter(None, (foreign(lambda p=path: load_job(p)), _shown(folder)))))
+        yield Outcome(number, fault, tuple(filter(None, (foreign(partial(load_job, path)), _shown(folder)))))
         path.unlink()
         folder.rmdir()
 

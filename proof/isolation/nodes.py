@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from krona_ops import Adapter, Full, Kron, TargetRule, save, select
+from krona_ops import Adapter, Full, Kron, LayerName, TargetRule, save, select
 from tools.comfyui.server import PACK
 
 from ..inside import MODELS, Graph, Models
@@ -47,12 +47,8 @@ def lay_out(folder: Path, models: Models) -> None:
     adapters = folder / "models" / "krona"
     save(adapter_for(models), adapters / ADAPTER)
     rng = torch.Generator().manual_seed(1)
-    save(
-        Adapter(
-            {"nobody.knows.this": Kron(Full(torch.randn(3, 3, generator=rng)), Full(torch.randn(5, 7, generator=rng)))}
-        ),
-        adapters / OTHER,
-    )
+    update = Kron(Full(torch.randn(3, 3, generator=rng)), Full(torch.randn(5, 7, generator=rng)))
+    save(Adapter({LayerName("nobody.knows.this"): update}), adapters / OTHER)
     (adapters / DAMAGED).write_bytes((adapters / ADAPTER).read_bytes()[:-100])
     shutil.copytree(PACK / "samples" / "krobot", folder / "input" / "krobot")
 

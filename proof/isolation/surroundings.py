@@ -152,7 +152,7 @@ def _prediction(model: Any) -> str:
 
 def _values(tensors: Mapping[str, torch.Tensor]) -> dict[str, int]:
     return {
-        name: zlib.crc32(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        name: zlib.crc32(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         if tensor.numel()
         else 0
         for name, tensor in tensors.items()

@@ -12,6 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tools.comfyui.server import PACK
 
+from ..inside import host_nodes
+
 Act = Callable[[], None]
 _OURS = tuple(str(PACK / package) for package in ("krona_ops", "krona_host", "krona_train", "nodes"))
 
@@ -75,9 +77,7 @@ def executing() -> str | None:
 
 def interrupt() -> None:
     """What the host's cancel button does."""
-    import nodes
-
-    nodes.interrupt_processing()
+    host_nodes().interrupt_processing()
 
 
 def out_of_memory() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from random import Random
@@ -14,7 +14,7 @@ from krona_ops import load, save
 from krona_ops.__main__ import main as convert
 
 from .. import toy
-from ..disk.full import WRITERS, Saving
+from ..disk.full import WRITERS, Saving, Writer
 from ..driver import Bench, Outcome
 from ..forks import Fork
 
@@ -47,7 +47,7 @@ class Converting(Saving):
         return toy.wrong_in(folder) + missing
 
 
-KINDS = {**WRITERS, "converting": Converting}
+KINDS: dict[str, Callable[[Bench], Writer]] = {**WRITERS, "converting": Converting}
 
 
 def run(bench: Bench, numbers: Iterable[int]) -> Iterator[Outcome]:
@@ -60,13 +60,13 @@ def run(bench: Bench, numbers: Iterable[int]) -> Iterator[Outcome]:
         yield Outcome(number, f"{name}, killed {kills} times", tuple(violations))
 
 
-def _seconds(writer: object, folder: Path) -> float:
+def _seconds(writer: Writer, folder: Path) -> float:
     start = time.monotonic()
     Fork(lambda: writer.write(folder)).end()
     return time.monotonic() - start
 
 
-def _one(writer: object, folder: Path, rng: Random, seconds: float) -> tuple[int, list[str]]:
+def _one(writer: Writer, folder: Path, rng: Random, seconds: float) -> tuple[int, list[str]]:
     kills, violations = 0, []
     for _ in range(rng.randint(1, MOST_KILLS)):
         fork = Fork(lambda: writer.write(folder))

@@ -17,7 +17,7 @@ from random import Random
 
 import torch
 
-from krona_ops import Adapter, Full, Kron, load, save
+from krona_ops import Adapter, Full, Kron, LayerName, load, save
 from tools.comfyui.server import PACK, Server
 
 from ..driver import Bench, Outcome
@@ -44,7 +44,7 @@ def _one(base: Path, data: bytes, rng: Random, name: str) -> list[str]:
     with Server(base, packs={"krona": PACK}, cpu=True) as server:
         with suppress(OSError):
             _part_of_an_upload(server, data, name, rng)
-        os.kill(server.process.pid, signal.SIGKILL)
+        os.kill(server.pid, signal.SIGKILL)
     violations = _not_whole(folder)
     for path in folder.iterdir() if folder.exists() else ():
         if path.name.startswith("."):
@@ -93,7 +93,7 @@ def _adapter(folder: Path, number: int) -> bytes:
     other ones each time, for what is there already is not taken twice."""
     rng = torch.Generator().manual_seed(number)
     layers = {
-        f"diffusion_model.{n}.to_q": Kron(
+        LayerName(f"diffusion_model.{n}.to_q"): Kron(
             Full(torch.randn(8, 8, generator=rng)), Full(torch.randn(512, 512, generator=rng))
         )
         for n in range(8)

@@ -17,7 +17,7 @@ import psutil
 import torch
 from PIL import Image
 
-from krona_ops import Adapter, Full, Kron, load, save
+from krona_ops import Adapter, Full, Kron, LayerName, load, save
 from krona_train.run.layout import METRICS
 from krona_train.run.metrics import read
 from tools import tiny_models
@@ -89,11 +89,12 @@ def adapter(number: int) -> Adapter:
                 and "diffusion_model" in name
             ):
                 out, into = file.get_slice(name).get_shape()
-                layers[name.removeprefix("model.").removesuffix(".weight")] = _update(number, out, into, rng)
+                layer = LayerName(name.removeprefix("model.").removesuffix(".weight"))
+                layers[layer] = _update(number, out, into, rng)
     return Adapter(layers)
 
 
-def _update(number: int, out: int, into: int, rng: torch.Generator) -> object:
+def _update(number: int, out: int, into: int, rng: torch.Generator) -> Kron:
     def draw(*shape: int, size: float = 1.0) -> torch.Tensor:
         return torch.randn(*shape, generator=rng) * size
 
@@ -227,5 +228,5 @@ def _training(server: Server, base: Path, number: int) -> list[str]:
 
 def _memory(server: Server) -> int:
     """Resident bytes of the server and whatever it has started."""
-    process = psutil.Process(server.process.pid)
+    process = psutil.Process(server.pid)
     return sum(each.memory_info().rss for each in (process, *process.children(recursive=True)))

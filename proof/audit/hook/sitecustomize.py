@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import threading
+from types import FrameType
 
 PACKS = os.environ["KRONA_AUDIT_PACK"].split(os.pathsep)
 """Where the pack is, by its own name and by the link that leads to it."""
@@ -88,7 +89,7 @@ def address(event, args):
 
 def ours():
     """The pack's innermost frame on the stack, or nothing."""
-    frame = sys._getframe(2)
+    frame: FrameType | None = sys._getframe(2)
     while frame is not None:
         if frame.f_code.co_filename.startswith(OURS):
             return place(frame)
@@ -103,7 +104,7 @@ def maker():
     Nothing for what the host and other libraries make on their way, for imports, for class statements of modules, and
     for typing, which evaluates annotations: the pack's own text.
     """
-    frame = sys._getframe(2)
+    frame: FrameType | None = sys._getframe(2)
     while frame is not None:
         name = frame.f_code.co_filename
         if name == TYPING or name.startswith("<frozen importlib"):
