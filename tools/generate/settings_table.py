@@ -50,9 +50,9 @@ def docstrings(kind: type) -> Mapping[str, str]:
     for each in reversed([base for base in kind.__mro__ if dataclasses.is_dataclass(base)]):
         [body] = [node.body for node in ast.parse(inspect.getsource(each)).body if isinstance(node, ast.ClassDef)]
         for field, below in pairwise(body):
-            has_text = isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
-            if isinstance(field, ast.AnnAssign) and has_text:
-                texts[ast.unparse(field.target)] = " ".join(str(below.value.value).split())
+            text = below.value if isinstance(below, ast.Expr) else None
+            if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Constant):
+                texts[ast.unparse(field.target)] = " ".join(str(text.value).split())
     return texts
 
 
