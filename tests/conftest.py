@@ -43,6 +43,19 @@ def marks_of(place, name, fixtures):
         yield "long"
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session):
+    """Under `make coverage`, what a worker has reached is written now.
+
+    xdist kills one that takes longer than ten seconds from its last test to its exit, and with it what it has counted.
+    """
+    coverage = sys.modules.get("coverage") if hasattr(session.config, "workerinput") else None
+    counting = coverage and coverage.Coverage.current()
+    if counting:
+        counting.stop()  # so that nothing is left to be written at the exit
+        counting.save()
+
+
 def pytest_itemcollected(item):
     """Markers that nobody has to remember."""
     name = getattr(item, "originalname", item.name)
