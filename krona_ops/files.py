@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -52,14 +53,17 @@ def load(path: str | os.PathLike[str], scale_rule: ScaleRule = "auto") -> Adapte
         ) from error
 
 
-def _tensors_of(path: Path, header: Header) -> dict[str, Tensor]:
+def _tensors_of(path: Path, header: Header, *, whole: bool = True) -> dict[str, Tensor]:
     """The tensors of a file that PyTorch can hold; readers report the others as left out.
+
+    Args:
+        whole: Whether the header speaks of all that is in the file.
 
     Raises:
         AdapterFileError: The library does not take it, or it has gone meanwhile.
     """
     try:
-        if all(dtype in DTYPES for dtype in header.dtypes.values()):
+        if whole and all(dtype in DTYPES for dtype in header.dtypes.values()):
             return load_file(path)
         with safe_open(path, framework="pt") as file:
             tensors = {key: file.get_tensor(key) for key in header.dtypes.keys() - header.unreadable()}
@@ -185,10 +189,17 @@ def save_tensors(tensors: Mapping[str, Tensor], path: str | os.PathLike[str], me
     return write_atomically(path, lambda file: file.write(payload))
 
 
-def load_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+def load_tensors(path: str | os.PathLike[str], names: Iterable[str] | None = None) -> dict[str, Tensor]:
     """The tensors of a safetensors file, checked first.
+
+    Args:
+        names: Of the tensors that are read, all of which the file has; all of them without it.
 
     Raises:
         AdapterFileError: The file cannot be read (see `read_header`).
     """
-    return _tensors_of(Path(path), read_header(path))
+    header = read_header(path)
+    if names is None:
+        return _tensors_of(Path(path), header)
+    some = replace(header, dtypes={name: header.dtypes[name] for name in names})
+    return _tensors_of(Path(path), some, whole=False)

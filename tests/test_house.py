@@ -143,6 +143,7 @@ ROOMS = {
         "names": {"model", "types"},
         "patching": {"model", "names", "types"},
         "types": set(),
+        "views": {"types"},
         "__init__": set(),
     },
     "krona_train": {
