@@ -86,13 +86,19 @@ class KronaDataset(Node):
                     "one text for all, or one with a line per picture. An empty one takes the prompt.",
                     advanced=True,
                 ),
+                optional_switch(
+                    "groups",
+                    Choices.groups,
+                    "Each subfolder, and each batch of 'images', is one subject, one clip, or the views of one thing: its pictures become "
+                    "one size and stay together in a step, and batch_size counts groups. A cameras.json tells the views' cameras.",
+                ),
             ],
             outputs=[
                 DatasetSocket.Output(display_name="dataset"),
                 io.Image.Output(
                     display_name="preview",
-                    tooltip="Every picture with its cut, mask, size and caption: dark is cut off, red is not learnt, blue is a class picture. "
-                    "Below: the files of the folder that are not used, and why.",
+                    tooltip="Every picture with its cut, mask, size and caption: dark is cut off, red is not learnt, blue is a class picture, "
+                    "a frame is a group. Below: the files of the folder that are not used, and why.",
                 ),
             ],
         )
@@ -112,10 +118,17 @@ class KronaDataset(Node):
         return mistake(folder) or True
 
     @classmethod
-    def fingerprint_inputs(cls, folder: str | None = "", class_folder: str | None = "", **kwargs: object) -> object:
+    def fingerprint_inputs(
+        cls,
+        folder: str | None = "",
+        class_folder: str | None = "",
+        groups: bool | list[bool] = Choices.groups,
+        **kwargs: object,
+    ) -> object:
         from .server.data_set import fingerprint
 
-        return fingerprint(one(name, "folder", NODE) for name in (folder, class_folder))
+        folders = (one(folder, "folder", NODE), one(class_folder, "class_folder", NODE))
+        return fingerprint(*folders, groups=one(groups, "groups", NODE))
 
     @classmethod
     def execute(

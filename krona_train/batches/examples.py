@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, device
 
 from krona_ops.errors import DataError
 
+from .camera import Camera
 from .transfer import send
 
 
@@ -28,6 +29,8 @@ class Example:
     """As ``condition``, for the caption that names the subject's class alone: prior preservation without pictures."""
     shape: tuple[int, ...] = ()
     """``(C, *space)`` of the latent that is to be drawn, where there is no picture."""
+    camera: Camera | None = None
+    """Where the picture was taken from; ``None`` where that is not known."""
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
@@ -64,6 +67,9 @@ class Group:
     """How often per epoch."""
     weight: float | None = None
     """As that of an `Item`."""
+    cuts: int = 1
+    """In so many ways all members are cut alike, such as straight and mirrored; one is drawn for the whole group. The
+    forms of each member are so many parts of one length, in this order."""
 
     def __post_init__(self) -> None:
         if not self.members or not 0 <= self.take <= len(self.members):
@@ -73,11 +79,33 @@ class Group:
                 expected=f"at most {len(self.members)}, and a group that is not empty",
                 remedy="Add pictures to the group, or take fewer.",
             )
+        odd = next((n for n in map(_forms_of, self.members) if any(count % self.cuts for count in n)), None)
+        if odd is not None:
+            raise DataError(
+                f"The forms of a group's picture cannot be shared out among {self.cuts} cuts.",
+                found=odd,
+                expected=f"multiples of {self.cuts}",
+                remedy="Make the same cuts of each picture of the group.",
+            )
 
     @property
     def size(self) -> int:
         """Samples that it gives each time."""
         return self.take or len(self.members)
+
+    def cut_alike(self, number: int) -> tuple[Item, ...]:
+        """The members in the forms of one cut, counted from 0."""
+
+        def part(forms: tuple[Example, ...]) -> tuple[Example, ...]:
+            length = len(forms) // self.cuts
+            return forms[number * length : (number + 1) * length]
+
+        return tuple(replace(m, forms=part(m.forms), uncaptioned=part(m.uncaptioned)) for m in self.members)
+
+
+def _forms_of(item: Item) -> tuple[int, int]:
+    """How many forms an item has, with its caption and without."""
+    return len(item.forms), len(item.uncaptioned)
 
 
 @dataclass(frozen=True)

@@ -26,12 +26,14 @@ def sampled_fingerprint(weights: Iterable[tuple[str, Tensor]]) -> str:
 
 
 def fingerprint(items: Sequence[Item | Group]) -> str:
-    """A hash of all that is trained on: pictures and captions in their order, masks, repeats, weights and groups."""
+    """A hash of all that is trained on: pictures and captions in their order, masks, cameras, repeats, weights and
+    groups."""
 
     def entries() -> Iterator[tuple[str, Tensor]]:
         for item in items:
             if isinstance(item, Group):
-                yield f"group {item.repeats} {item.take}{_weight(item)}", torch.zeros(0)
+                cuts = f" cuts {item.cuts}" if item.cuts > 1 else ""
+                yield f"group {item.repeats} {item.take}{_weight(item)}{cuts}", torch.zeros(0)
                 for member in item.members:
                     yield from of_item(member)
             else:
@@ -42,6 +44,9 @@ def fingerprint(items: Sequence[Item | Group]) -> str:
             yield f"{item.repeats} {example.caption}{_weight(item)}", example.latent_or_zeros()
             if example.mask is not None:
                 yield "mask", example.mask
+            if example.camera is not None:
+                angles = (float(example.camera.azimuth), float(example.camera.elevation))
+                yield f"camera {angles}", torch.zeros(0)
 
     return sampled_fingerprint(entries())
 

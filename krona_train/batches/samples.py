@@ -94,6 +94,9 @@ class Samples:
         if isinstance(item, Item):
             return [Sample(number, self._form(item, number))]
         members = item.members
+        if item.cuts > 1:
+            cut = torch.randint(item.cuts, (), generator=generator(self._config.seed, "cuts", number))
+            members = item.cut_alike(int(cut))
         if item.take:
             drawn = torch.randperm(len(members), generator=generator(self._config.seed, "members", number))[: item.take]
             members = tuple(members[i] for i in drawn.tolist())

@@ -40,7 +40,8 @@ class TrainConfig:
     steps: Annotated[int, Within(1, 1_000_000)] = 1000
     """Optimizer steps. Paper: 500 are enough for a simple subject, 1000 and more for a complex one or long prompts."""
     batch_size: Annotated[int, Within(1, 1024)] = 1
-    """Pictures per step, each with its own caption, noise and noise level."""
+    """Pictures per step, each with its own caption, noise and noise level; so many groups where pictures are in
+    groups."""
     accumulate: Annotated[int, Within(1, 1024)] = 1
     """Batches per step: their gradients are averaged. The effect of a larger batch without its memory."""
     seed: Annotated[int, SEED] = 0

@@ -10,13 +10,19 @@ from torch import Tensor
 
 from krona_ops.errors import DataError
 
-from .pictures import Picture, from_tensor, require_prompt
+from .pictures import Picture, PictureGroup, from_tensor, require_prompt
 
-_WHERE = "the pictures from the graph"
+WHERE = "the pictures from the graph"
 
 
 def from_batches(
-    images: Sequence[Tensor], prompt: str, masks: Sequence[Tensor] = (), texts: Sequence[str] = (), repeats: int = 1
+    images: Sequence[Tensor],
+    prompt: str,
+    masks: Sequence[Tensor] = (),
+    texts: Sequence[str] = (),
+    repeats: int = 1,
+    *,
+    groups: bool = False,
 ) -> tuple[Picture, ...]:
     """The pictures of a list of ``IMAGE`` batches, numbered through.
 
@@ -27,6 +33,7 @@ def from_batches(
             axis.
         texts: One for each picture or for each batch, or one for all; of a single text its lines count where there are
             as many as pictures. An empty one takes the prompt.
+        groups: Each batch is a group, also one of a single picture.
 
     Raises:
         DataError: The masks or texts are not as many as the pictures, or do not fit; or a picture has neither text nor
@@ -36,13 +43,14 @@ def from_batches(
     counts = [len(batch) for batch in batches]
     captions = _captions(texts, counts)
     pictures: list[Picture] = []
-    for batch, mask in zip(batches, _masks(masks, counts), strict=True):
+    for number, (batch, mask) in enumerate(zip(batches, _masks(masks, counts), strict=True), 1):
+        group = PictureGroup(f"batch {number}") if groups else None
         # Any text stands for the prompt, which is only needed where a picture has none of its own.
         for picture in from_tensor(batch, prompt if prompt.strip() else "…", mask, repeats):
             name, text = f"picture {len(pictures) + 1}", captions[len(pictures)].strip()
             if not text:
-                require_prompt(prompt, f"{_WHERE}: {name}" if texts else _WHERE)
-            pictures.append(replace(picture, name=name, caption=text or prompt))
+                require_prompt(prompt, f"{WHERE}: {name}" if texts else WHERE)
+            pictures.append(replace(picture, name=name, caption=text or prompt, group=group))
     return tuple(pictures)
 
 
@@ -55,7 +63,7 @@ def _in_colour(batch: Tensor) -> Tensor:
     if batch.ndim != 4 or batch.shape[-1] not in (1, 3, 4) or 0 in batch.shape[1:3]:
         raise DataError(
             f"What is connected as pictures has the shape {tuple(batch.shape)}.",
-            where=_WHERE,
+            where=WHERE,
             found=tuple(batch.shape),
             expected="(count, height, width, 3)",
             remedy="Connect an IMAGE, a list of them, or a batch.",
@@ -94,7 +102,7 @@ def _together(masks: Sequence[Tensor]) -> Tensor:
     if len(sizes) > 1:
         raise DataError(
             "The masks for one batch of pictures differ in size.",
-            where=_WHERE,
+            where=WHERE,
             found=sorted(sizes),
             expected="one size, that of the pictures",
             remedy="Connect one mask per picture, in the order of the pictures.",
@@ -126,7 +134,7 @@ def _other_count(what: str, count: int, counts: Sequence[int]) -> DataError:
     batches = f" in {len(counts)} batches" if len(counts) not in (1, sum(counts)) else ""
     return DataError(
         f"{count} {what} are connected for {sum(counts)} pictures{batches}.",
-        where=_WHERE,
+        where=WHERE,
         found=count,
         expected=sum(counts),
         remedy="Connect one per picture, in their order, or one for all.",

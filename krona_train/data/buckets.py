@@ -5,9 +5,10 @@ Aspect-ratio buckets as NovelAI introduced them and SDXL was trained with (Podel
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from math import log
+from math import exp, log
 
 STEP = 8
 """Pixels per side of what one value of a latent covers; every size is a multiple of it."""
@@ -86,9 +87,27 @@ def square_side(resolution: int) -> int:
     return max(STEP, resolution // STEP * STEP)
 
 
-def nearest_size(width: int, height: int, sizes: tuple[Size, ...]) -> Size:
+def nearest_size(width: float, height: float, sizes: tuple[Size, ...]) -> Size:
     """The size whose shape is nearest to a picture's, so that least is cut off; of two equally near, the larger."""
     return min(sizes, key=lambda size: (round(abs(log(width * size[1] / (height * size[0]))), 9), -size[0] * size[1]))
+
+
+def common_size(pictures: Sequence[Size], resolution: int, *, buckets: bool = True, step: int = 64) -> Size:
+    """The one size to which all pictures of a group are cut: the one nearest to the mean of their shapes.
+
+    The mean is that of the logarithms of width over height, so an upright and a wide picture of the same proportions
+    meet in the square. Pictures of one shape get the size that each would have alone.
+
+    Args:
+        pictures: Their widths and heights, in their own pixels.
+        resolution: Side in pixels of a square of the same area.
+        buckets: Whether to keep the shape; else the size is the square.
+        step: The sides of buckets are multiples of this many pixels.
+    """
+    if not buckets:
+        return square_side(resolution), square_side(resolution)
+    shape = exp(sum(log(width / height) for width, height in pictures) / len(pictures))
+    return nearest_size(shape, 1.0, bucket_sizes(resolution, step))
 
 
 def views(
@@ -100,6 +119,7 @@ def views(
     step: int = 64,
     crops: int = 1,
     flip: bool = False,
+    size: Size | None = None,
 ) -> tuple[View, ...]:
     """How a picture is cut, all cuts of one size: spread evenly over what does not fit, one cut from the middle.
 
@@ -112,9 +132,11 @@ def views(
         buckets: Whether to keep the picture's shape; else the cuts are squares.
         step: The sides of buckets are multiples of this many pixels.
         crops: Cuts at most, mirror images not counted.
+        size: Of the cuts, where it is not the picture's shape that decides it: `common_size` of its group.
     """
     side = square_side(resolution)
-    wide, high = nearest_size(width, height, bucket_sizes(resolution, step)) if buckets else (side, side)
+    own = nearest_size(width, height, bucket_sizes(resolution, step)) if buckets else (side, side)
+    wide, high = size or own
     scale = max(wide / width, high / height)
     scaled = (max(wide, round(width * scale)), max(high, round(height * scale)))
     count = min(crops, max(scaled[0] - wide, scaled[1] - high) + 1)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
 
 from torch import Tensor
 
 from krona_ops.errors import DataError
 
-from ..batches.examples import Example, Item
-from .buckets import PictureSize, View, views
+from ..batches.examples import Example, Group, Item
+from .buckets import PictureSize, Size, View, views
 from .cache import Cache
 from .captions import class_caption, orders
-from .pictures import Dataset, Picture
+from .grouping import size_of_group
+from .pictures import Dataset, Picture, PictureGroup
 from .pixels import Content, cut, to_grid
 from .store import Encoder, Store
 
@@ -33,8 +35,11 @@ def encode(
     *,
     seed: int = 0,
     with_class: bool = False,
-) -> tuple[Item, ...]:
-    """The items of a data set's pictures, in their order.
+) -> tuple[Item | Group, ...]:
+    """The items of a data set's pictures, in their order; those of a group are one `Group`.
+
+    All pictures of a group become one size, the bucket that is nearest to the mean of their shapes, and are cut to it
+    from the middle. Where mirrored pictures are trained on too, a group is mirrored as a whole.
 
     Args:
         resolution: Side in pixels of a square of the same area.
@@ -46,6 +51,10 @@ def encode(
         DataError: A picture or mask has gone, does not fit, or becomes NaN; or the class is wanted and not known.
     """
     settings = dataset.settings
+    sizes: dict[PictureGroup | None, Size] = {}
+    for group in dataset.groups:
+        progress(0, len(dataset.pictures), group[0].name)
+        sizes[group[0].group] = size_of_group(group, resolution, settings)
     jobs = [
         _Job(
             picture,
@@ -53,11 +62,29 @@ def encode(
             settings.caption_dropout > 0,
             crops=settings.crops,
             flip=settings.flip,
+            size=sizes.get(picture.group),
         )
         for picture in dataset.pictures
     ]
     name_class = (lambda c: class_caption(c, dataset.trigger, dataset.class_prompt)) if with_class else None
-    return _encode(jobs, dataset, resolution, Store(encoder, cache), progress, name_class)
+    items = _encode(jobs, dataset, resolution, Store(encoder, cache), progress, name_class)
+    return tuple(_grouped(dataset.pictures, items, 2 if settings.flip else 1))
+
+
+def _grouped(pictures: Sequence[Picture], items: Sequence[Item], cuts: int) -> Iterator[Item | Group]:
+    """The items of some pictures, those of a group as one.
+
+    Args:
+        cuts: Of each picture of a group.
+    """
+    for group, pairs in groupby(zip(pictures, items, strict=True), key=lambda pair: pair[0].group):
+        members = tuple(item for _, item in pairs)
+        if group is None:
+            yield from members
+        else:
+            # A group comes as often as each of its members would.
+            alone = tuple(replace(item, repeats=1) for item in members)
+            yield Group(alone, repeats=members[0].repeats, cuts=cuts)
 
 
 def encode_class_pictures(
@@ -93,6 +120,8 @@ class _Job:
     """Also with an empty caption."""
     crops: int = 1
     flip: bool = False
+    size: Size | None = None
+    """Of the cuts, where the picture's group decides it."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +170,7 @@ def _views(content: Content, job: _Job, dataset: Dataset, resolution: int) -> tu
         step=settings.bucket_step,
         crops=job.crops,
         flip=job.flip,
+        size=job.size,
     )
     if cuts[0].scaled_width > 2 * content.size[0]:
         log.warning(
@@ -186,7 +216,8 @@ def _item(job: _Job, seen: Sequence[_Seen], classes: Mapping[str, str], store: S
 
     def example(view: _Seen, caption: str, described: str) -> Example:
         of_class = condition(classes[described], view) if described in classes else None
-        return Example(view.latent, condition(caption, view), caption, view.mask, of_class)
+        camera = job.picture.camera
+        return Example(view.latent, condition(caption, view), caption, view.mask, of_class, camera=camera)
 
     forms = tuple(example(view, caption, caption) for view in seen for caption in job.captions)
     uncaptioned = tuple(example(view, "", job.captions[0]) for view in seen) if job.dropped else ()

@@ -11,13 +11,16 @@ from pathlib import Path
 from krona_ops.errors import DataError
 from krona_ops.shown import shown
 
+from .cameras import FILE as CAMERAS
 from .captions import MOST_CHARACTERS, require_usable
 from .choices import Captions
+from .group_folders import list_groups
+from .grouping import without_single_pictures
 from .kinds import HIDDEN, USUAL
 from .listing import ListedPicture, Listing, list_folder
 from .notices import Notice, left_out, printable
 from .opening import UNREADABLE, Facts, look, require_whole, why
-from .pictures import Picture, require_prompt
+from .pictures import Picture, PictureGroup, require_prompt
 from .pixels import check_mask_size
 
 log = logging.getLogger(__name__)
@@ -44,17 +47,17 @@ def find_pictures(folder: str | os.PathLike[str]) -> tuple[ListedPicture, ...]:
     return _listed(folder).pictures
 
 
-def files_of(folder: str | os.PathLike[str]) -> Iterator[Path]:
-    """Every file that decides what a folder gives: pictures, captions, masks.
+def files_of(folder: str | os.PathLike[str], *, groups: bool = False) -> Iterator[Path]:
+    """Every file that decides what a folder gives: pictures, captions, masks, cameras.
 
     Raises:
-        DataError: The folder does not exist or has no pictures.
+        DataError: The folder does not exist, has no pictures, or none that are in groups.
     """
-    listing = _listed(folder)
+    listing = _listed(folder, groups=groups)
     for picture in listing.pictures:
         files = (picture.path, picture.caption_file, picture.mask_file)
         yield from (path for path in files if path is not None and path.is_file())
-    yield from listing.others
+    yield from (*listing.others, *listing.cameras)
 
 
 def from_folder(
@@ -79,6 +82,7 @@ def read_folder(
     captions: Captions = "files",
     masks: bool = False,
     repeats: int = 1,
+    groups: bool = False,
     progress: Progress = lambda done, total, what: None,
 ) -> Reading:
     """The readable pictures of a folder with their captions, and what is left out.
@@ -86,12 +90,15 @@ def read_folder(
     Args:
         masks: Learn only what is white in ``NAME-mask.png``, or what is opaque where there is none.
         repeats: How often per epoch, times the number in a subfolder's name.
+        groups: Each subfolder is a group, see `krona_train.data.group_folders.list_groups`; those with one picture are
+            left out.
 
     Raises:
         DataError: The folder does not exist, has no readable pictures, a caption file is no text, a picture without
-            caption file meets an empty prompt, or a mask does not fit its picture.
+            caption file meets an empty prompt, or a mask does not fit its picture; or it holds no groups, or pictures
+            beside them, or cameras that do not fit.
     """
-    listing = _listed(folder)
+    listing = _listed(folder, groups=groups)
     readable: list[tuple[ListedPicture, Facts]] = []
     unreadable: list[tuple[str, str]] = []
     for done, picture in enumerate(listing.pictures):
@@ -100,12 +107,15 @@ def read_folder(
             facts = look(picture.path)
             require_whole(picture.path)
         except UNREADABLE as error:
+            _require_no_view(picture, error)
             unreadable.append((picture.name, f"it cannot be read: {why(error)}"))
         else:
             readable.append((picture, facts))
     progress(len(listing.pictures), len(listing.pictures), "")
     if not readable:
         raise _none_readable(folder, unreadable)
+    names = {picture.path.parent: picture.name.rpartition("/")[0] for picture, _ in readable} if groups else {}
+    group = {place: PictureGroup(name) for place, name in names.items()}
     pictures = tuple(
         Picture(
             picture.path,
@@ -113,14 +123,19 @@ def read_folder(
             picture.name,
             _mask(picture, facts) if masks else None,
             repeats * picture.repeats,
+            group.get(picture.path.parent),
+            picture.camera,
         )
         for picture, facts in readable
     )
+    pictures, alone = without_single_pictures(pictures, str(folder)) if groups else (pictures, ())
     notices = (
         *left_out(unreadable),
+        *alone,
         *listing.notices,
         *_unused(readable, listing.others, captions, masks),
         *_remarks(readable, masks),
+        *(_more_often(pictures) if groups else ()),
     )
     return Reading(pictures, notices)
 
@@ -149,17 +164,25 @@ def check_folder(
         _mask(picture, facts)
 
 
-def _listed(folder: str | os.PathLike[str]) -> Listing:
+def _listed(folder: str | os.PathLike[str], *, groups: bool = False) -> Listing:
     """
     Raises:
-        DataError: The folder does not exist or has no pictures.
+        DataError: The folder does not exist or has no pictures; or see `list_groups`.
     """
     place = Path(os.path.expanduser(folder))
-    listing = list_folder(place)
+    listing = list_groups(place) if groups else list_folder(place)
     if listing.pictures:
         return listing
     number = sum(len(notice.names) for notice in listing.notices)
     reasons = "".join(f" {notice.text(5)}." for notice in listing.notices[:5])
+    if groups:
+        raise DataError(
+            "There are no pictures in the subfolders.",
+            where=str(folder),
+            found=f"{number} other files and folders",
+            expected=f"subfolders with pictures, such as {USUAL}",
+            remedy=f"Put the pictures of each subject or clip into a subfolder, or turn groups off.{reasons}",
+        )
     raise DataError(
         "There are no pictures in the folder.",
         where=str(folder),
@@ -178,6 +201,30 @@ def _none_readable(folder: str | os.PathLike[str], files: Sequence[tuple[str, st
         expected=USUAL,
         remedy=f"Open them in a picture viewer and save them again.{reasons}",
     )
+
+
+def _require_no_view(picture: ListedPicture, error: Exception) -> None:
+    """
+    Raises:
+        DataError: The picture that cannot be read is one of several views with cameras, which would lack one.
+    """
+    if picture.camera is not None:
+        raise DataError(
+            f"It cannot be read, and {CAMERAS} names it: {why(error)}.",
+            where=picture.name,
+            found="a damaged picture",
+            expected="every view that has a camera",
+            remedy=f"Save it again, or take it out of {CAMERAS}.",
+        ) from error
+
+
+def _more_often(pictures: Sequence[Picture]) -> tuple[Notice, ...]:
+    """A notice of groups that come more often than others, because their folders' names begin with a number: it may
+    have been meant to count them."""
+    repeats = {picture.group.name: picture.repeats for picture in pictures if picture.group is not None}
+    least = min(repeats.values())
+    names = tuple(f"{name} (×{times})" for name, times in repeats.items() if times > least)
+    return (Notice("Come more often", "their folders' names begin with a number and _", names),) if names else ()
 
 
 def _mask(picture: ListedPicture, facts: Facts) -> Path | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from krona_ops.errors import DataError
 from krona_ops.shown import shown
 
+from ..batches.camera import Camera
 from .described import NAMES, read_described
 from .kinds import HIDDEN, is_hidden, is_picture, looks_like_a_picture, why_not
 from .notices import Notice, left_out, printable
@@ -20,7 +21,9 @@ MASK_ENDINGS = ("-mask", "-masklabel", "_mask", ".mask")
 _CONDITIONS = ("-condlabel",)
 """OneTrainer's second picture of a picture, which is neither a mask nor to be learnt."""
 _CAPTION_SUFFIXES = (".txt", ".caption")
-_NUMBERED = re.compile(r"(\d+)_(.*)")
+NUMBERED = re.compile(r"(\d+)_(.*)")
+"""The name of a subfolder with a number of repeats."""
+ZERO_TIMES = "a subfolder that comes 0 times"
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,8 @@ class ListedPicture:
     mask_file: Path | None = None
     described: str = ""
     """Its caption in ``metadata.jsonl``."""
+    camera: Camera | None = None
+    """Its camera in ``cameras.json``."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,9 @@ class Listing:
     notices: tuple[Notice, ...]
     """Which files are not used, and why."""
     others: tuple[Path, ...] = ()
-    """Further files that decide what is read, such as ``metadata.jsonl``."""
+    """Further files with captions, such as ``metadata.jsonl``."""
+    cameras: tuple[Path, ...] = ()
+    """Files with cameras."""
 
 
 def list_folder(folder: Path) -> Listing:
@@ -56,6 +63,50 @@ def list_folder(folder: Path) -> Listing:
 
     Raises:
         DataError: There is no such folder, or it may not be read.
+    """
+    require_folder(folder)
+    whole = entries_of(folder, "")
+    listings, plain = [whole], []
+    for child in whole.folders:
+        match = NUMBERED.fullmatch(child.name)
+        if match and int(match[1]):
+            inside = entries_of(child, f"{printable(child.name)}/", int(match[1]), match[2].strip())
+            listings.append(inside)
+            plain += inside.folders
+        else:
+            plain.append(child)
+    pictures = [picture for listing in listings for picture in listing.pictures]
+    pictures, aside = with_described(pictures, [*listings], folder)
+    taken = {picture.path for picture in pictures}
+    for child in plain:
+        unsearched = _unsearched(child, taken)
+        if unsearched is not None:
+            count, reason = unsearched
+            aside.append((f"{below(folder, child)}/{count}", reason))
+    return listing_of(pictures, listings, aside)
+
+
+def listing_of(
+    pictures: Sequence[ListedPicture], folders: Sequence[Entries], aside: Sequence[tuple[str, str]]
+) -> Listing:
+    """The listing of some pictures and of the folders that were searched.
+
+    Args:
+        aside: What is not used besides, with the reasons.
+    """
+    everything = [*(pair for entries in folders for pair in entries.aside), *aside]
+    return Listing(
+        tuple(pictures),
+        left_out(sorted(everything, key=lambda pair: pair[1] == HIDDEN)),  # what matters least comes last
+        tuple(path for entries in folders for path in entries.described),
+    )
+
+
+def require_folder(folder: Path) -> None:
+    """See whether there is such a folder.
+
+    Raises:
+        DataError: There is none.
     """
     if not os.path.isdir(folder):  # which a name that no folder can have does not trouble
         raise DataError(
@@ -65,51 +116,33 @@ def list_folder(folder: Path) -> Listing:
             expected="a folder with pictures",
             remedy="Give its full path, or the name of a folder inside ComfyUI's input folder.",
         )
-    whole = _sorted(folder, "")
-    listings, plain = [whole], []
-    for child in whole.folders:
-        match = _NUMBERED.fullmatch(child.name)
-        if match and int(match[1]):
-            inside = _sorted(child, f"{printable(child.name)}/", int(match[1]), match[2].strip())
-            listings.append(inside)
-            plain += inside.folders
-        else:
-            plain.append(child)
-    pictures = [picture for listing in listings for picture in listing.pictures]
-    pictures, aside = _with_described(pictures, [*listings], folder)
-    taken = {picture.path for picture in pictures}
-    for child in plain:
-        unsearched = _unsearched(child, taken)
-        if unsearched is not None:
-            count, reason = unsearched
-            aside.append((f"{_below(folder, child)}/{count}", reason))
-    everything = [*(pair for listing in listings for pair in listing.aside), *aside]
-    return Listing(
-        tuple(pictures),
-        left_out(sorted(everything, key=lambda pair: pair[1] == HIDDEN)),  # what matters least comes last
-        tuple(path for listing in listings for path in listing.described),
-    )
 
 
 @dataclass
-class _Sorted:
+class Entries:
     """The entries of one folder by what they are; captions and masks are with their pictures."""
 
     pictures: list[ListedPicture] = field(default_factory=list)
     folders: list[Path] = field(default_factory=list)
     described: list[Path] = field(default_factory=list)
+    cameras: list[Path] = field(default_factory=list)
     aside: list[tuple[str, str]] = field(default_factory=list)
     """Names, and why they are not used."""
 
 
-def _sorted(folder: Path, prefix: str, repeats: int = 1, text: str = "") -> _Sorted:
-    """
+def entries_of(folder: Path, prefix: str, repeats: int = 1, text: str = "", cameras: str = "") -> Entries:
+    """The entries of a folder, sorted; nothing is opened.
+
     Args:
         prefix: Goes before each name.
         repeats: Of each picture.
         text: Of each picture.
+        cameras: What a file with cameras is called; empty where none is read.
+
+    Raises:
+        DataError: The folder may not be read.
     """
-    result = _Sorted()
+    result = Entries()
     pictures, texts, unread = [], [], []
     for path in _entries(folder):
         name, suffix = f"{prefix}{printable(path.name)}", path.suffix.lower()
@@ -121,6 +154,8 @@ def _sorted(folder: Path, prefix: str, repeats: int = 1, text: str = "") -> _Sor
             result.aside.append((name, "a link to nothing, or no file"))
         elif path.name.lower() in NAMES:
             result.described.append(path)
+        elif path.name.lower() == cameras:
+            result.cameras.append(path)
         elif suffix in _CAPTION_SUFFIXES:
             texts.append(path)
         elif is_picture(suffix):
@@ -226,18 +261,19 @@ def _why_no_caption(path: Path, pictures: Iterable[Path]) -> str:
     return "its picture has another caption" if has_picture else "no picture of this name is read"
 
 
-def _with_described(
-    pictures: list[ListedPicture], listings: Sequence[_Sorted], folder: Path
+def with_described(
+    pictures: list[ListedPicture], listings: Sequence[Entries], folder: Path, *, adds: bool = True
 ) -> tuple[list[ListedPicture], list[tuple[str, str]]]:
     """The pictures with captions from metadata files, and the names that are not used, with the reasons.
 
-    Pictures in further subfolders that a metadata file names are added.
+    Args:
+        adds: Whether pictures in further subfolders are added where a metadata file names them.
     """
     result, aside = {picture.path: picture for picture in pictures}, []
     searched = {folder, *(picture.path.parent for picture in pictures)}
     for path in (path for listing in listings for path in listing.described):
         described = read_described(path)
-        own = f"{_below(folder, path.parent)}/" if path.parent != folder else ""
+        own = f"{below(folder, path.parent)}/" if path.parent != folder else ""
         aside += [(f"{own}{line}", reason) for line, reason in described.refused]
         alike = {
             picture.path.relative_to(path.parent).as_posix().casefold(): picture
@@ -248,18 +284,21 @@ def _with_described(
             place = path.parent / name
             picture = result.get(place) or alike.get(name.casefold())
             is_elsewhere = place.is_file() and place.parent not in searched
-            if picture is None and is_elsewhere and is_picture(place.suffix) and not is_hidden(place.name):
-                picture = ListedPicture(place, _below(folder, place))
+            can_be_read = is_elsewhere and is_picture(place.suffix) and not is_hidden(place.name)
+            if picture is None and can_be_read and adds:
+                picture = ListedPicture(place, below(folder, place))
             if picture is not None:
                 result[picture.path] = replace(picture, described=picture.described or caption)
+            elif can_be_read:
+                aside.append((below(folder, place), f"{path.name} names it, but its folder is left out"))
             elif is_elsewhere:
-                aside.append((_below(folder, place), HIDDEN if is_hidden(place.name) else why_not(place.suffix)))
+                aside.append((below(folder, place), HIDDEN if is_hidden(place.name) else why_not(place.suffix)))
             elif not place.is_file():
                 aside.append((f"{own}{printable(name)}", f"{path.name} names it, but there is no such file"))
     return list(result.values()), aside
 
 
-def _below(folder: Path, path: Path) -> str:
+def below(folder: Path, path: Path) -> str:
     """The path below the folder, for messages."""
     return printable(path.relative_to(folder).as_posix())
 
@@ -277,5 +316,5 @@ def _unsearched(folder: Path, taken: set[Path]) -> tuple[str, str] | None:
         return None
     count = f" ({len(pictures)} picture{'s' if len(pictures) != 1 else ''})" if pictures else ""
     if re.fullmatch(r"0+_.*", folder.name):
-        return count, "a subfolder that comes 0 times"
+        return count, ZERO_TIMES
     return count, "a subfolder; those with a number and _ before their name are read, as in 1_dog"

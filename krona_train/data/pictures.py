@@ -4,19 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from krona_ops.errors import DataError
+from krona_ops.errors import ConfigError, DataError
 
+from ..batches.camera import Camera
 from ..settings.groups import DataConfig
 from .captions import class_caption, require_usable
 from .notices import Notice
 
 if TYPE_CHECKING:
     from .choices import PictureFiles
+
+
+@dataclass(frozen=True, eq=False)
+class PictureGroup:
+    """What the pictures of one group have in common: each of them carries this very object."""
+
+    name: str
+    """In messages: the subfolder, or the batch."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,11 +43,20 @@ class Picture:
     ``(height, width)`` in [0, 1]. ``None`` counts everything."""
     repeats: int = 1
     """How often per epoch."""
+    group: PictureGroup | None = None
+    """Its group, whose pictures follow one another; ``None`` where it stands alone."""
+    camera: Camera | None = None
+    """Where it was taken from; ``None`` where that is not known."""
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """What an adapter is trained on. It carries the settings that `krona_train.TrainConfig.data` gets."""
+    """What an adapter is trained on. It carries the settings that `krona_train.TrainConfig.data` gets.
+
+    Raises:
+        ConfigError: The settings would tear its groups apart.
+        DataError: Its groups have cameras, and not all the same number of views.
+    """
 
     pictures: tuple[Picture, ...]
     resolution: int = 0
@@ -61,6 +80,13 @@ class Dataset:
         resolution = self.resolution or self.settings.resolution
         object.__setattr__(self, "resolution", resolution)
         object.__setattr__(self, "settings", replace(self.settings, resolution=resolution))
+        _require_whole_groups(self.groups, self.settings)
+
+    @property
+    def groups(self) -> tuple[tuple[Picture, ...], ...]:
+        """The pictures of each group, in their order; those that stand alone are in none."""
+        runs = groupby(self.pictures, key=lambda picture: picture.group)
+        return tuple(tuple(pictures) for group, pictures in runs if group is not None)
 
     @property
     def captions(self) -> tuple[str, ...]:
@@ -84,6 +110,43 @@ class Dataset:
     def with_class_pictures(self, pictures: Sequence[Picture], notices: Sequence[Notice] = ()) -> Dataset:
         """The data set with further class pictures, from a folder or made by the model."""
         return replace(self, class_pictures=(*self.class_pictures, *pictures), notices=(*self.notices, *notices))
+
+
+def _require_whole_groups(groups: Sequence[Sequence[Picture]], settings: DataConfig) -> None:
+    """See whether groups can be cut as the settings say.
+
+    Raises:
+        ConfigError: Each picture would be cut in a way of its own, or the mirror images of views have other cameras.
+        DataError: The groups with cameras differ in their number of views.
+    """
+    if not groups:
+        return
+    if settings.crops > 1:
+        raise ConfigError(
+            "The pictures of a group cannot be cut in several places: each would show another part.",
+            where="crops",
+            found=settings.crops,
+            expected="1, with groups",
+            remedy="Set crops to 1, or turn groups off.",
+        )
+    views = [(len(group), group[0].group.name) for group in groups if group[0].group and group[0].camera]
+    if views and settings.flip:
+        raise ConfigError(
+            "Views with cameras cannot be mirrored: the mirror image of a left side is no right side.",
+            where="flip",
+            found="on",
+            expected="off, with cameras",
+            remedy="Turn flip off, or take cameras.json away.",
+        )
+    if views and min(views)[0] < max(views)[0]:
+        numbers = f"{min(views)[1]} has {min(views)[0]}, {max(views)[1]} has {max(views)[0]}"
+        raise DataError(
+            f"The groups with cameras have different numbers of views: {numbers}.",
+            where="cameras.json",
+            found=numbers,
+            expected="one number for all groups",
+            remedy="Add the missing views, or take the groups out that lack some.",
+        )
 
 
 def from_tensor(images: Tensor, prompt: str, masks: Tensor | None = None, repeats: int = 1) -> tuple[Picture, ...]:

@@ -185,6 +185,21 @@ def to_grid(mask: Tensor, space: tuple[int, ...]) -> Tensor:
     return means.expand(space).contiguous()
 
 
+def size_of(picture: Picture) -> Size:
+    """Width and height, upright, by the file's header.
+
+    Raises:
+        DataError: The file has gone or changed since the folder was read.
+    """
+    source = picture.source
+    if isinstance(source, Tensor):
+        return source.shape[1], source.shape[0]
+    try:
+        return look(source).size
+    except UNREADABLE as error:
+        raise _gone(picture, error) from error
+
+
 def is_readable(path: Path) -> bool:
     """Whether the file holds a whole picture; the log says why it does not."""
     try:

@@ -37,6 +37,7 @@ def read_pictures(
         captions=pictures.captions,
         masks=settings.masks,
         repeats=pictures.repeats,
+        groups=pictures.groups,
         progress=progress,
     )
     log_notices(reading.notices)

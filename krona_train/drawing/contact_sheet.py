@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from PIL import Image, ImageChops, ImageDraw, ImageFont
 
-from ..data.buckets import View, views
+from ..data.buckets import Size, View, views
 from ..data.captions import orders
 from ..data.folder import Progress
+from ..data.grouping import size_of_group
 from ..data.notices import Notice
 from ..data.pictures import Dataset, Picture
 from ..data.pixels import Content
@@ -47,6 +49,26 @@ class _Style:
         return font(self.text)
 
 
+@dataclass(frozen=True)
+class _Band:
+    """Tiles in rows of their own; those of a group have a frame and its name above them."""
+
+    label: str
+    """Empty for pictures that stand alone."""
+    tiles: list[Image.Image]
+
+    def rows(self, across: int) -> int:
+        return -(-len(self.tiles) // across)
+
+    def top(self, style: _Style) -> int:
+        """Height of what stands above the tiles."""
+        return style.text + 4 + style.gap if self.label else 0
+
+    def height(self, across: int, style: _Style) -> int:
+        """Without the gap below it."""
+        return self.top(style) + self.rows(across) * (style.height + style.gap)
+
+
 def contact_sheet(
     dataset: Dataset,
     side: int = 256,
@@ -55,6 +77,8 @@ def contact_sheet(
     progress: Progress = lambda done, total, what: None,
 ) -> Image.Image:
     """A tile for each picture that will be trained on; class pictures come last, in blue, and below all the notices.
+
+    Groups stand in frames, with their names.
 
     Args:
         side: Of the square that holds one picture, in pixels.
@@ -68,24 +92,51 @@ def contact_sheet(
     pictures = [(picture, False) for picture in dataset.pictures]
     pictures += [(picture, True) for picture in dataset.class_pictures]
     shown = pictures if len(pictures) <= limit else pictures[: limit - 1]
-    tiles: list[Image.Image] = []
-    for picture, is_class in shown:
-        progress(len(tiles), len(shown), picture.name)
-        tiles.append(_tile(picture, dataset, style, is_class))
-    progress(len(tiles), len(shown), "")
+    whole = {pictures[0].group: pictures for pictures in dataset.groups}
+    bands: list[_Band] = []
+    done = 0
+    for group, pairs in groupby(shown, key=lambda pair: pair[0].group):
+        size = None if group is None else size_of_group(whole[group], dataset.resolution or ASSUMED, dataset.settings)
+        bands.append(_Band("" if group is None else f"{group.name} · {len(whole[group])} pictures", []))
+        for picture, is_class in pairs:
+            progress(done, len(shown), picture.name)
+            bands[-1].tiles.append(_tile(picture, dataset, style, is_class, size))
+            done += 1
+    progress(done, len(shown), "")
+    if not bands or bands[-1].label:
+        bands.append(_Band("", []))
     if len(shown) < len(pictures):
-        tiles.append(_message(f"and {len(pictures) - len(shown)} more", style))
+        bands[-1].tiles.append(_message(f"and {len(pictures) - len(shown)} more", style))
     if dataset.missing_class_pictures:
-        tiles.append(_message(f"{dataset.missing_class_pictures} class pictures\nare made before the training", style))
-    across = max(1, min(columns, len(tiles)))
-    rows = -(-len(tiles) // across)
-    width, height = across * (side + style.gap) + style.gap, rows * (style.height + style.gap) + style.gap
-    strip = _notice_strip(dataset.notices, max(width, 2 * side) if dataset.notices else width, style)
+        message = f"{dataset.missing_class_pictures} class pictures\nare made before the training"
+        bands[-1].tiles.append(_message(message, style))
+    return _laid_out(bands, columns, dataset.notices, style)
+
+
+def _laid_out(bands: Sequence[_Band], columns: int, notices: Sequence[Notice], style: _Style) -> Image.Image:
+    """The bands one below the other, and below them the notices.
+
+    Args:
+        columns: Tiles beside one another at most.
+    """
+    across = max(1, min(columns, max(len(band.tiles) for band in bands)))
+    width = across * (style.side + style.gap) + style.gap
+    height = sum(band.height(across, style) for band in bands) + style.gap
+    strip = _notice_strip(notices, max(width, 2 * style.side) if notices else width, style)
     sheet = Image.new("RGB", (max(width, strip.width), height + strip.height), GROUND)
     sheet.paste(strip, (0, height))
-    for number, tile in enumerate(tiles):
-        row, column = divmod(number, across)
-        sheet.paste(tile, (style.gap + column * (side + style.gap), style.gap + row * (style.height + style.gap)))
+    pen, edge, top = ImageDraw.Draw(sheet), style.gap // 2, style.gap
+    for band in bands:
+        bottom = top + band.height(across, style)
+        if band.label:
+            label = wrapped(band.label, pen, style.font, width - 2 * style.gap, 1)
+            pen.rectangle((edge, top - edge, width - edge - 1, bottom - edge - 1), outline=FAINT)
+            pen.text((style.gap, top), label, fill=BRIGHT, font=style.font)
+        for number, tile in enumerate(band.tiles):
+            row, column = divmod(number, across)
+            left = style.gap + column * (style.side + style.gap)
+            sheet.paste(tile, (left, top + band.top(style) + row * (style.height + style.gap)))
+        top = bottom
     return sheet
 
 
@@ -111,13 +162,25 @@ def _notice_strip(notices: Sequence[Notice], width: int, style: _Style) -> Image
     return strip
 
 
-def _tile(picture: Picture, dataset: Dataset, style: _Style, is_class: bool) -> Image.Image:
-    """One picture with what is known of it (size, repeats, cuts, mask) and its caption."""
+def _tile(picture: Picture, dataset: Dataset, style: _Style, is_class: bool, size: Size | None) -> Image.Image:
+    """One picture with what is known of it (size, repeats, cuts, mask, camera) and its caption.
+
+    Args:
+        size: That its group is cut to; ``None`` where it stands alone.
+    """
     settings = dataset.settings
     content = Content(picture)
     resolution = dataset.resolution or ASSUMED
     crops, flip = (1, False) if is_class else (settings.crops, settings.flip)
-    cuts = views(*content.size, resolution, buckets=settings.buckets, step=settings.bucket_step, crops=crops, flip=flip)
+    cuts = views(
+        *content.size,
+        resolution,
+        buckets=settings.buckets,
+        step=settings.bucket_step,
+        crops=crops,
+        flip=flip,
+        size=size,
+    )
     straight = [view for view in cuts if not view.flip]
     tile = Image.new("RGB", (style.side, style.height), TILE)
     small = _drawn(content, straight, style.side, CLASS if is_class else CUT)
@@ -129,6 +192,8 @@ def _tile(picture: Picture, dataset: Dataset, style: _Style, is_class: bool) -> 
     facts += [f"{len(straight)} cuts"] if len(straight) > 1 else []
     facts += ["mirrored"] if flip else []
     facts += ["masked"] if picture.mask is not None else []
+    if picture.camera is not None:
+        facts.append(f"azimuth {picture.camera.azimuth:g}°, elevation {picture.camera.elevation:g}°")
     left, top, width = style.gap, style.side + style.gap, style.side - 2 * style.gap
     about = wrapped(" · ".join(facts), pen, style.font, width, 2)
     pen.text((left, top), about, fill=CLASS if is_class else FAINT, font=style.font, spacing=2)

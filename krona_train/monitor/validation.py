@@ -20,7 +20,7 @@ from ..randomness import generator
 def keep_out(
     items: Sequence[Item | Group], config: TrainConfig
 ) -> tuple[Sequence[Item | Group], Sequence[Item | Group]]:
-    """The items to train on and those to validate on, drawn by the run's seed.
+    """The items to train on and those to validate on, drawn by the run's seed; a group is kept out as a whole.
 
     Raises:
         DataError: Nothing would be left to train on.
@@ -28,12 +28,13 @@ def keep_out(
     if not config.validation.every:
         return items, ()
     if config.validation.pictures >= len(items):
+        what = "groups" if any(isinstance(item, Group) for item in items) else "pictures"
         raise DataError(
-            f"Keeping {config.validation.pictures} of {len(items)} pictures out for the validation leaves none to "
+            f"Keeping {config.validation.pictures} of {len(items)} {what} out for the validation leaves none to "
             "train on.",
             found=len(items),
-            expected=f"more than {config.validation.pictures} pictures",
-            remedy="Add pictures, keep out fewer, or turn the validation off.",
+            expected=f"more than {config.validation.pictures} {what}",
+            remedy=f"Add {what}, keep out fewer, or turn the validation off.",
         )
     order = torch.randperm(len(items), generator=generator(config.seed, "validation")).tolist()
     held_out = set(order[: config.validation.pictures])

@@ -11,7 +11,8 @@ from pathlib import Path
 from krona_host.model.families import native_resolution
 from krona_host.types import Clip, Model, Vae
 
-from ..batches.examples import Example, Item
+from ..batches.camera import Camera
+from ..batches.examples import Example, Group, Item
 from ..comfyui.encode import ComfyEncoder, TextCondition
 from ..comfyui.model import ComfyBackbone
 from ..comfyui.parts import require_parts, require_text_encoder, usable_text
@@ -35,7 +36,7 @@ log = logging.getLogger(__name__)
 class Material:
     """What is trained on, ready for the loop."""
 
-    items: tuple[Item, ...]
+    items: tuple[Item | Group, ...]
     class_items: tuple[Item, ...]
     """Empty without a prior of pictures."""
     prompts: tuple[Prompt, ...]
@@ -50,7 +51,7 @@ class Material:
     empty_prompt: EncodedText | None = None
     """No prompt, encoded, for objectives that need what the model makes of it."""
 
-    _CLASSES = (Item, Example, TextCondition, PictureSize, Prompt)
+    _CLASSES = (Item, Group, Example, Camera, TextCondition, PictureSize, Prompt)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write it, for another process.

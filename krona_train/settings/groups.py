@@ -202,7 +202,7 @@ class ValidationConfig:
     every: Annotated[int, COUNT] = 0
     """Steps between validations; 0 makes none, and all pictures are trained on."""
     pictures: Annotated[int, Within(1, 1_000_000)] = 1
-    """How many pictures are kept out, drawn by the run's seed."""
+    """How many pictures are kept out, drawn by the run's seed; so many groups where pictures are in groups."""
     levels: Annotated[int, Within(1, 1000)] = 8
     """Fixed noise levels per picture, evenly spread."""
     patience: Annotated[int, COUNT] = 0

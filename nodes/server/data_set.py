@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 
 import torch
 
 from krona_ops.errors import DataError
 from krona_train.config import DataConfig
-from krona_train.data.batches import from_batches
+from krona_train.data.batches import WHERE, from_batches
 from krona_train.data.choices import PictureFiles
-from krona_train.data.folder import Progress, check_folder, files_of
+from krona_train.data.folder import Progress, check_folder, files_of, log_notices
+from krona_train.data.group_folders import list_groups, may_hold_groups
+from krona_train.data.grouping import without_single_pictures
 from krona_train.data.listing import list_folder
 from krona_train.data.notices import Notice
 from krona_train.data.pictures import Dataset, Picture
@@ -30,19 +31,33 @@ MOST_NAMES_ON_THE_NODE = 8
 
 
 def mistake(folder: str) -> str:
-    """What is wrong with a folder that is typed in, in words; empty if pictures can be read from it."""
+    """What is wrong with a folder that is typed in, in words; empty if pictures can be read from it.
+
+    The host does not say whether groups are wanted, so a folder of which only groups can be read is right here: reading
+    it says the rest.
+    """
     try:
-        check_folder(paths.picture_folder(folder), "…")
+        place = paths.picture_folder(folder)
     except DataError as error:
         return without_folders(str(error))
+    try:
+        check_folder(place, "…")
+    except DataError as error:
+        return "" if may_hold_groups(place) else without_folders(str(error))
     return ""
 
 
-def fingerprint(folders: Iterable[str | None]) -> list[object]:
-    """Values that change when a file of the folders changes, or what is left out of them."""
-    places = [paths.picture_folder(name) for name in folders if name and name.strip()]
-    files = [path for place in places for path in files_of(place)]
-    left_out = [notice.text() for place in places for notice in list_folder(place).notices]
+def fingerprint(folder: str | None, class_folder: str | None, *, groups: bool) -> list[object]:
+    """Values that change when a file of the folders changes, or what is left out of them.
+
+    Args:
+        groups: The first folder is read as one of groups.
+    """
+    wanted = [(name, together) for name, together in ((folder, groups), (class_folder, False)) if name and name.strip()]
+    places = [(paths.picture_folder(name), together) for name, together in wanted]
+    files = [path for place, together in places for path in files_of(place, groups=together)]
+    listings = [list_groups(place) if together else list_folder(place) for place, together in places]
+    left_out = [notice.text() for listing in listings for notice in listing.notices]
     return [*((str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in files), *left_out]
 
 
@@ -68,8 +83,13 @@ def read(
         DataError: There are no pictures, or some cannot be used.
     """
     prompt, captions = _prompt_and_texts(prompts, texts, has_folder=bool(choices.folder.strip()))
-    connected = from_batches(images, prompt, masks, captions, choices.repeats) if images else ()
+    connected = from_batches(images, prompt, masks, captions, choices.repeats, groups=choices.groups) if images else ()
+    alone: tuple[Notice, ...] = ()
+    if connected and choices.groups:
+        connected, alone = without_single_pictures(connected, WHERE)
+        log_notices(alone)
     dataset = _read(choices.files(prompt), choices.settings(), connected, tell_reading(node_id, "reading"))
+    dataset = replace(dataset, notices=(*dataset.notices, *alone))
     unused = tuple(name for name, values in (("images_mask", masks), ("texts", captions)) if values and not images)
     if unused:
         dataset = replace(dataset, notices=(*dataset.notices, Notice("Not used", "no pictures are connected", unused)))
@@ -82,7 +102,7 @@ def sheet_of(dataset: Dataset, node_id: str | None) -> torch.Tensor:
     """The contact sheet, as ``IMAGE`` ``(1, height, width, 3)``; the node itself gets a sentence about the data set."""
     sheet = contact_sheet(dataset, progress=tell_reading(node_id, "drawing"))
     notices = [notice.text(MOST_NAMES_ON_THE_NODE) for notice in dataset.notices]
-    tell(summary(len(dataset.pictures), len(dataset.class_pictures), notices), node_id)
+    tell(summary(len(dataset.pictures), len(dataset.class_pictures), notices, len(dataset.groups)), node_id)
     return as_image(sheet)
 
 

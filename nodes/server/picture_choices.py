@@ -34,6 +34,7 @@ class Choices:
     caption_dropout: float = DataConfig.caption_dropout
     shuffles: int = DataConfig.shuffles
     keep_tags: int = DataConfig.keep_tags
+    groups: bool = PictureFiles.groups
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Choices:
@@ -76,6 +77,7 @@ class Choices:
             class_folder=_path(self.class_folder),
             class_count=self.class_pictures,
             repeats=self.repeats,
+            groups=self.groups,
         )
 
 

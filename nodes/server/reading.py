@@ -36,11 +36,12 @@ def tell_reading(node_id: str | None, doing: str) -> Callable[[int, int, str], N
     return show
 
 
-def summary(pictures: int, class_pictures: int, notices: list[str]) -> str:
-    """A data set in words: its pictures, then what of the folder is not used.
+def summary(pictures: int, class_pictures: int, notices: list[str], groups: int = 0) -> str:
+    """A data set in words: its pictures and groups, then what of the folder is not used.
 
     Sentences, because the page may show them in one paragraph.
     """
     of_class = f", {class_pictures} class pictures" if class_pictures else ""
-    count = f"{pictures} picture{'s' if pictures != 1 else ''}{of_class}"
+    together = f" in {groups} group{'s' if groups != 1 else ''}" if groups else ""
+    count = f"{pictures} picture{'s' if pictures != 1 else ''}{together}{of_class}"
     return "\n".join(f"{sentence}." for sentence in (count, *notices))

@@ -93,6 +93,43 @@ def test_of_a_large_group_other_members_are_taken_each_time():
     assert {caption for pair in pairs for caption in pair} == {f"caption {n}" for n in range(5)}
 
 
+def cut_group(*counts, cuts=2, take=0):
+    """A group of pictures of so many forms each; the captions say which picture and which form."""
+    forms = [tuple(replace(examples(1)[0], caption=f"{n}.{form}") for form in range(count)) for n, count in enumerate(counts)]
+    return Group(tuple(Item(each, each[:cuts]) for each in forms), take, cuts=cuts)
+
+
+def test_all_of_a_group_are_cut_alike_each_time():
+    group = cut_group(4, 2, 6)
+    assert [[form.caption for form in member.forms] for member in group.cut_alike(1)] == [
+        ["0.2", "0.3"], ["1.1"], ["2.3", "2.4", "2.5"],
+    ]  # fmt: skip
+    assert [[form.caption for form in member.uncaptioned] for member in group.cut_alike(0)] == [["0.0"], ["1.0"], ["2.0"]]
+    samples = Samples([group], TrainConfig(batch_size=2))
+    halves = {4: 2, 2: 1, 6: 3}
+    seen = []
+    for number in range(30):
+        drawn = [sample.example.caption.split(".") for sample in samples.batch(number)]
+        for three in (drawn[:3], drawn[3:]):
+            cuts = {int(form) // halves[(4, 2, 6)[int(picture)]] for picture, form in three}
+            assert len(cuts) == 1
+            seen += cuts
+    assert 20 < seen.count(1) < 40
+    again = Samples([group], TrainConfig(batch_size=1), 1, 2)  # the second of two processes
+    for number in range(5):
+        assert again.batch(number) == samples.batch(number)[3:]
+
+
+def test_other_cuts_are_another_training_and_those_that_do_not_share_out_are_refused():
+    members = cut_group(2, 2).members
+    assert fingerprint([Group(members)]) != fingerprint([Group(members, cuts=2)])
+    assert fingerprint([Group(members)]) == fingerprint([Group(members, cuts=1)])
+    with pytest.raises(DataError, match="The forms of a group's picture cannot be shared out among 2 cuts"):
+        cut_group(2, 3)
+    with pytest.raises(DataError, match="cannot be shared out among 2 cuts"):
+        Group(tuple(replace(member, uncaptioned=member.forms[:1]) for member in members), cuts=2)
+
+
 def test_the_loss_of_groups_is_a_mean_over_all_their_samples():
     """Of one picture three times: the numbers of the samples, and so their noise, are the same alone and in a group."""
     [picture], losses = examples(1), []
