@@ -17,7 +17,7 @@ from krona_train.adapters.layers.kronecker import KronLayer
 from krona_train.adapters.start import Start
 from krona_train.adapters.targets import targets_of
 from krona_train.adapters.trainee import build_layers, collect
-from krona_train.batches.examples import Item
+from krona_train.batches.examples import Group, Item
 from krona_train.randomness import generator
 
 
@@ -27,7 +27,7 @@ class Material:
 
     backbone: Any
     """The host's model as a backbone, whose weights nobody else needs meanwhile."""
-    items: Sequence[Item]
+    items: Sequence[Item | Group]
     config: TrainConfig
     class_items: Sequence[Item] = ()
 
