@@ -5,8 +5,8 @@ browsers and processes many times while other processes keep every core busy.
 
 With more than one lane, files run side by side and are each other's load, so that fewer processes need to compute for
 nothing. A line of JSON for each file and round goes to proof-work/flakes.jsonl; a run that was stopped goes on there.
-Ends with what failed, and how often. ``--keep`` runs nothing and adds what has been run to the tally below
-``benchmarks/results``: rounds in it count, wherever the next ones are run.
+Ends with what failed, and how often. ``--keep`` runs nothing and adds what has been run to the tally beside this
+file: rounds in it count, wherever the next ones are run.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if __name__ == "__main__":
 from benchmarks.contest import commit, machine  # noqa: E402
 
 WORK = PACK / "proof-work" / "flakes.jsonl"
-TALLY = PACK / "benchmarks" / "results" / f"flakes-{machine()}.json"
+TALLY = PACK / "proof" / f"flakes-{machine()}.json"
 TESTS = (
     "tests/host/test_attacks.py",
     "tests/host/test_dataset_lists.py",
