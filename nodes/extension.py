@@ -11,9 +11,11 @@ from krona_train.run.litter import sweep_below
 from .apply import KronaApply, KronaLoadApply
 from .blend import KronaBlend
 from .branch_settings import KronaBranchSettings
+from .cameras import KronaCameras
 from .compress import KronaCompress, KronaConvert, KronaExtract
 from .dataset import KronaDataset
 from .evaluate import KronaEvaluate
+from .first_frame import KronaFirstFrame
 from .inspect import KronaInspect
 from .load import KronaLoad
 from .save import KronaSave
@@ -24,6 +26,7 @@ from .settings import KronaTrainSettings
 from .stack import KronaStack
 from .targets import KronaTargets
 from .train import KronaTrain
+from .view_condition import KronaViewCondition
 from .world import KronaWorldLoader
 
 NODES = (
@@ -46,6 +49,9 @@ NODES = (
     KronaBranchSettings,
     KronaTrain,
     KronaEvaluate,
+    KronaFirstFrame,
+    KronaCameras,
+    KronaViewCondition,
     KronaWorldLoader,
 )
 

@@ -12,6 +12,8 @@ KronaTargetsSocket = io.Custom("KRONA_TARGETS")
 """A `krona_train.AdapterConfig`."""
 KronaSettingsSocket = io.Custom("KRONA_SETTINGS")
 """A `krona_train.session.choices.Settings`."""
+KronaCamerasSocket = io.Custom("KRONA_CAMERAS")
+"""A `krona_ops.views.cameras.Cameras`."""
 
 CATEGORY = "KronA"
 LoraStack = io.Custom("LORA_STACK")

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from krona_ops import Adapter, Full, Kron, LayerName, TargetRule, save, select
+from krona_ops.files import save_tensors
 from tools.comfyui.server import PACK
 
 from ..inside import MODELS, Graph, Models
@@ -20,6 +21,7 @@ from graphs import node, render
 
 TARGET = "t"
 ADAPTER, OTHER, DAMAGED = "fits.safetensors", "of another model.safetensors", "damaged.safetensors"
+VIEWS = "views.safetensors"
 MODEL, CLIP, VAE = ["m", 0], ["m", 1], ["m", 2]
 DATASET = {"prompt": "a photo of sks robot", "folder": "krobot", "resolution": 64}
 TRAIN = {
@@ -44,11 +46,15 @@ STEPS = {
 
 def lay_out(folder: Path, models: Models) -> None:
     """The files that the graphs name, in the folders that `inside.places` makes."""
+    from krona_host.views.encoder import Layout
+
     adapters = folder / "models" / "krona"
     save(adapter_for(models), adapters / ADAPTER)
     rng = torch.Generator().manual_seed(1)
     update = Kron(Full(torch.randn(3, 3, generator=rng)), Full(torch.randn(5, 7, generator=rng)))
     save(Adapter({LayerName("nobody.knows.this"): update}), adapters / OTHER)
+    views = Layout(8, (8, 16, 32, 32), 1).shapes()
+    save_tensors({name: torch.zeros(shape) for name, shape in views.items()}, adapters / VIEWS, {})
     (adapters / DAMAGED).write_bytes((adapters / ADAPTER).read_bytes()[:-100])
     shutil.copytree(PACK / "samples" / "krobot", folder / "input" / "krobot")
 
@@ -83,6 +89,8 @@ def applied(mode: str) -> dict:
     return node("KronaApply", model=MODEL, krona=["k", 0], clip=CLIP, mode=mode)
 
 
+LATENT = node("EmptyLatentImage", width=64, height=64, batch_size=1)
+CAMERAS = {"where": "an orbit", "views": 2, "width": 64, "height": 64}
 IMAGES = node("EmptyImage", width=64, height=64, batch_size=2, color=0x336699)
 GRAPHS: dict[str, Callable[[], Graph]] = {
     "KronaLoadApply": lambda: graph(node("KronaLoadApply", model=MODEL, clip=CLIP, file=ADAPTER)),
@@ -112,6 +120,13 @@ GRAPHS: dict[str, Callable[[], Graph]] = {
     "KronaEvaluate": lambda: graph(
         node("KronaEvaluate", images=["i", 0], references=["i", 0], prompts="a robot", judges="small world"), i=IMAGES
     ),
+    "KronaFirstFrame": lambda: graph(node("KronaFirstFrame", image=["l", 0], frames=3), l=LATENT),
+    "KronaCameras": lambda: graph(node("KronaCameras", **CAMERAS)),
+    "KronaViewCondition": lambda: graph(
+        node("KronaViewCondition", positive=["c", 0], negative=["c", 0], file=VIEWS, cameras=["o", 0]),
+        c=node("CLIPTextEncode", clip=CLIP, text="a robot"),
+        o=node("KronaCameras", **CAMERAS),
+    ),
     "KronaWorldLoader": lambda: graph(node("KronaWorldLoader")),
     "sampling on a merged model": lambda: sampled(applied("merge")),
     "sampling on a bypassed model": lambda: sampled(applied("bypass")),
@@ -128,5 +143,8 @@ BAD: dict[str, tuple[str, dict[str, Any]]] = {
     "KronaTrain": ("a rate of zero", {"learning_rate": 0.0}),
     "KronaCompress": ("a size that is too small", {"how": "to a number of parameters", "parameters": 1}),
     "KronaBlend": ("strengths that are none", {"strengths": "one, two"}),
+    "KronaFirstFrame": ("a share above 1", {"p": 1.5}),
+    "KronaCameras": ("an elevation that is none", {"elevations": "high"}),
+    "KronaViewCondition": ("a file without an encoder", {"file": ADAPTER}),
 }
 """Inputs that a node refuses, beside the failures from outside."""

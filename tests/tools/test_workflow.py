@@ -50,6 +50,18 @@ def test_a_shipped_workflow_is_the_graph_that_is_written_down(object_info, name,
         assert None not in posted[key]["inputs"].values()
 
 
+def test_a_wire_into_a_number_that_can_be_typed_is_of_its_type(object_info):
+    graph = {
+        "1": {"class_type": "EmptyLatentImage", "inputs": {"width": 64, "height": 64, "batch_size": 1}},
+        "2": {"class_type": "KronaFirstFrame", "inputs": {"image": ["1", 0], "frames": ["3", 2]}},
+        "3": {"class_type": "KronaCameras", "inputs": {}},
+    }
+    workflow = to_workflow(graph, object_info, {"1": (0, 0), "2": (0, 0), "3": (0, 0)}, {})
+    [frames] = [slot for slot in workflow["nodes"][1]["inputs"] if slot["name"] == "frames"]
+    assert frames["type"] == "INT"
+    assert to_api(workflow, object_info)["2"]["inputs"]["frames"] == ["3", 2]
+
+
 def test_the_dreambooth_workflow_draws_previews_and_keeps_the_class(server):
     graph = graph_of(
         DREAMBOOTH,

@@ -99,6 +99,12 @@ def to_workflow(
     }  # fmt: skip
 
 
+def _kind(info: Mapping[str, Any], name: str) -> str:
+    """The type of an input's wires."""
+    kind = {**info["input"].get("required", {}), **info["input"].get("optional", {})}[name][0]
+    return "COMBO" if isinstance(kind, list) else kind
+
+
 def _default(info: Mapping[str, Any], name: str) -> Any:
     kind, *options = {**info["input"].get("required", {}), **info["input"].get("optional", {})}[name]
     settings = options[0] if options else {}
@@ -129,7 +135,7 @@ def _node(key: str, entry: Mapping[str, Any], info: Mapping[str, Any], place: tu
             values.append(_AFTER_GENERATE)
     inputs = [slot for name, kind, optional in sockets(info) for slot in _slots(name, kind, optional, entry, info)]
     inputs += [
-        {"name": name, "type": "STRING", "link": None, "widget": {"name": name}}
+        {"name": name, "type": _kind(info, name), "link": None, "widget": {"name": name}}
         for name, _ in widgets(info)
         if isinstance(entry["inputs"].get(name), list)
     ]

@@ -35,6 +35,7 @@ HELP = PACK / "web" / "docs" / "images"
 THUMBNAIL = 512
 LARGEST = 60_000
 """Bytes of a picture: the pack is cloned by everyone."""
+VIEWS = "mvadapter_t2mv_sdxl.safetensors"
 SETTINGS = {
     "Comfy.TutorialCompleted": True, "Comfy.VueNodes.Enabled": True, "Comfy.ColorPalette": "dark", "Comfy.Locale": "en",
     "Comfy.Minimap.Visible": False, "Comfy.Graph.CanvasMenu": False, "Comfy.Graph.CanvasInfo": False,
@@ -77,6 +78,12 @@ def _scenes() -> dict[str, Scene]:
 
     def saved(origin: str, name: str = "loras/robot") -> dict:
         return node("KronaSave", krona=[origin, 0], filename_prefix=name)
+
+    def prompt_of(origin: str) -> dict:
+        return node("CLIPTextEncode", clip=[origin, 1], text=SUBJECT)
+
+    def with_denoise(sampler: dict, denoise: list) -> dict:
+        return {**sampler, "inputs": {**sampler["inputs"], "denoise": denoise}}
 
     def report(origin: str, output: int) -> dict:
         return node("PreviewAny", source=[origin, output])
@@ -174,6 +181,31 @@ def _scenes() -> dict[str, Scene]:
                 "7": node("PreviewImage", images=["6", 0]),
             },
             (("1", "4"), ("2", "3"), ("5", "6"), ("7",)),
+        ),
+        "KronaFirstFrame": (
+            {
+                "1": base, "2": node("LoadImage", image="beach.jpg"), "3": node("VAEEncode", pixels=["2", 0], vae=["1", 2]),
+                "4": node("KronaFirstFrame", image=["3", 0]), "5": prompt_of("1"), "6": node("CLIPTextEncode", clip=["1", 1], text=""),
+                "7": with_denoise(examples.sampler(["1", 0], ["5", 0], ["6", 0], ["4", 0]), ["4", 1]),
+            },
+            (("2", "1"), ("3", "4"), ("5", "6"), ("7",)),
+        ),
+        "KronaCameras": (
+            {
+                "1": node("KronaCameras", width=768, height=768), "2": node("PreviewImage", images=["1", 1]),
+                "3": node("KronaCameras", where="an orbit", views=5, elevations="0, 30", projection="perspective"),
+                "4": node("PreviewImage", images=["3", 1]),
+            },
+            (("1", "3"), ("2", "4")),
+        ),
+        "KronaViewCondition": (
+            {
+                "1": base, "2": node("KronaCameras", width=768, height=768), "3": prompt_of("1"), "4": node("CLIPTextEncode", clip=["1", 1], text=""),
+                "5": node("KronaViewCondition", positive=["3", 0], negative=["4", 0], cameras=["2", 0], file=VIEWS),
+                "6": node("EmptyLatentImage", width=768, height=768, batch_size=6),
+                "7": examples.sampler(["1", 0], ["5", 0], ["5", 1], ["6", 0]),
+            },
+            (("1", "2"), ("3", "4"), ("5", "6"), ("7",)),
         ),
         "KronaEvaluate": (
             {
@@ -370,6 +402,9 @@ def _lay_out(base: Path) -> None:
     checkpoints.mkdir(parents=True)
     for name in (CHECKPOINT, "tuned.safetensors"):
         (checkpoints / name).symlink_to(tiny_models.cached("sd15", clip=True, vae=True))
+    views = base / "models" / "krona" / VIEWS
+    views.parent.mkdir()
+    views.write_bytes((2).to_bytes(8, "little") + b"{}")  # its name alone is shown
     shutil.copytree(PACK / "samples" / "krobot", base / "input")
     shutil.copy(PACK / "samples" / "world" / "robot" / "4.png", base / "input" / "robot.png")
 
