@@ -10,6 +10,7 @@ from krona_train.run.litter import sweep_below
 
 from .apply import KronaApply, KronaLoadApply
 from .blend import KronaBlend
+from .branch import KronaBranchApply
 from .branch_settings import KronaBranchSettings
 from .cameras import KronaCameras
 from .compress import KronaCompress, KronaConvert, KronaExtract
@@ -53,6 +54,7 @@ NODES = (
     KronaCameras,
     KronaViewCondition,
     KronaWorldLoader,
+    KronaBranchApply,
 )
 
 

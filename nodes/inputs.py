@@ -177,6 +177,15 @@ def file_input() -> io.Combo.Input:
     )
 
 
+NONE = "(none)"
+"""What a menu has for no file, where a node does without one."""
+
+
+def optional_file_input(tooltip: str) -> io.Combo.Input:
+    """The same for a node that does without a file: `NONE` stands first."""
+    return io.Combo.Input("file", options=[NONE, *paths.adapter_files()], default=NONE, tooltip=tooltip)
+
+
 def scale_input() -> io.Combo.Input:
     """How strong the update is, where a file does not say it clearly."""
     return optional_combo(

@@ -77,7 +77,7 @@ class KronaInspect(Node):
         heat = as_image(drawn("The heat map", lambda: _heat_map(grid, title, subtitle)))
         spectra = as_image(drawn("The picture of spectra", lambda: _spectra(measured, title)))
         facts = [
-            *krona.notes,
+            *measured.notes,
             *(f"{key}: {value[:200]}" for key, value in krona.metadata.items() if key not in ("prompt", "workflow")),
         ]
         shown = {"krona_grid": [{"title": title, "subtitle": subtitle, **for_browser(measured, grid)}]}

@@ -7,6 +7,7 @@ from comfy_api.latest import io
 from krona_ops import load
 from krona_ops.formats.metadata import trigger_words
 from krona_ops.formats.scale_rules import ScaleRule
+from krona_ops.names.branches import branches_in_words
 
 from .inputs import file_input, scale_input, trigger_output
 from .node import Node
@@ -43,5 +44,7 @@ class KronaLoad(Node):
     def execute(cls, file: str, scale: ScaleRule = "auto") -> io.NodeOutput:
         adapter = load(paths.adapter_path(file), scale)
         size = f"{len(adapter)} layers, {adapter.parameters:,} parameters."
-        tell("\n".join((size, *adapter.notes)), cls.hidden.unique_id)
+        branch = branches_in_words(adapter.layers)
+        lines = (size, f"{branch}: Apply KronA Branch applies it." if branch else "", *adapter.notes)
+        tell("\n".join(filter(None, lines)), cls.hidden.unique_id)
         return io.NodeOutput(adapter, ", ".join(trigger_words(adapter.metadata)))

@@ -12,7 +12,7 @@ from krona_host.patching.lora_model import from_lora_model, to_lora_model
 from krona_ops import Adapter, load
 from krona_ops.errors import ConfigError
 
-from .inputs import strength_input
+from .inputs import NONE, optional_file_input, strength_input
 from .node import Node
 from .server import paths
 from .server.lora_folders import lora_name, lora_path
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from krona_host.types import LoraModel
 
 log = logging.getLogger(__name__)
-NONE = "(none)"
 Row = tuple[str, float, float]
 """``(name relative to the LoRA folders, strength of the model, strength of the text encoder)``."""
 Part = tuple[Adapter, float]
@@ -53,12 +52,9 @@ class KronaStack(Node):
                 LoraStack.Input(
                     "lora_stack", optional=True, tooltip="From the stack nodes of other packs; the new row is added behind it."
                 ),
-                io.Combo.Input(
-                    "file",
-                    options=[NONE, *paths.adapter_files()],
-                    default=NONE,
-                    tooltip="A file to add. From models/loras or output/loras it becomes a row of the stack; other packs cannot find "
-                    "one from models/krona or output/krona: it is only in 'krona' and 'lora_model'.",
+                optional_file_input(
+                    "A file to add. From models/loras or output/loras it becomes a row of the stack; other packs cannot find "
+                    "one from models/krona or output/krona: it is only in 'krona' and 'lora_model'."
                 ),
                 strength_input("strength_model", "The new row's strength for the model."),
                 strength_input("strength_clip", "The new row's strength for the text encoder.", advanced=True),

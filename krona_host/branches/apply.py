@@ -11,7 +11,7 @@ from torch import Tensor
 from krona_ops import Adapter
 from krona_ops.branches.branch import Branch, branches_of
 from krona_ops.errors import ConfigError, ShapeError
-from krona_ops.names.branches import Mode
+from krona_ops.names.branches import Mode, place_of
 
 from ..types import Model
 from .patch import BranchPatch
@@ -28,7 +28,11 @@ _JOINS = {"comfy_extras.nodes_hypertile": "HyperTile", "comfy_extras.nodes_tomes
 
 @dataclass(frozen=True)
 class Use:
-    """How a branch is used."""
+    """How a branch is used.
+
+    Raises:
+        ConfigError: It would stop before it begins.
+    """
 
     strength: float = 1.0
     reference: Tensor | None = None
@@ -37,14 +41,27 @@ class Use:
     """Samples of a group; 0 takes the whole batch."""
     rows: Rows = "positive"
     start: float = 0.0
+    """The branch counts from this part of the way on: 0 is pure noise."""
     end: float = 1.0
+    """And up to this one: 1 is the finished picture."""
+
+    def __post_init__(self) -> None:
+        if not self.start <= self.end:
+            raise ConfigError(
+                f"The branch would begin to count at {self.start:g} and stop at {self.end:g}, which is before.",
+                found=(self.start, self.end),
+                expected="a start that is not behind the end",
+                remedy="Exchange them: 0 is pure noise, 1 the finished picture.",
+            )
 
 
 def apply_branches(adapter: Adapter, model: Model, use: Use) -> tuple[Model, str]:
     """A clone of the model with the adapter's branches on it, and a report; at strength 0 they are left out.
 
+    Updates of the model's own layers beside them are not applied, which the report says.
+
     Raises:
-        FormatError: The adapter is no branch.
+        FormatError: The adapter is no branch, or not all of one.
         CoverageError, ShapeError: It is for another model, see `krona_host.branches.places.matched`.
         ConfigError: A branch wants a reference and there is none, or a patch that the model has makes it impossible.
     """
@@ -63,7 +80,14 @@ def apply_branches(adapter: Adapter, model: Model, use: Use) -> tuple[Model, str
                 branch.mode, parts, sites, use.strength, use.reference, use.views, use.rows, use.start, use.end
             )
             model = patch.attach(model)
-    report = " ".join(lines) + (" Strength 0: left out." if use.strength == 0 else "")
+    if not use.strength:
+        lines.append("Strength 0: left out.")
+    if use.reference is not None and not {branch.mode for branch in branches} & {"reference", "first"}:
+        lines.append("The reference is not used: what is drawn together attends to itself.")
+    own = sum(place_of(name) is None for name in adapter.layers)
+    if own:
+        lines.append(f"{own} of the adapter's {len(adapter)} layers are updates of the model's own: Apply KronA applies them.")
+    report = " ".join(lines)
     log.info("KronA: %s", report)
     return model if use.strength != 0 else model.clone(), report
 
@@ -101,10 +125,10 @@ def _require_whole_tokens(options: ModelOptions) -> None:
 
 
 def modes_of(adapter: Adapter) -> tuple[Mode, ...]:
-    """The modes of an adapter's branches; empty where it is none.
+    """The modes of an adapter's branches.
 
     Raises:
-        FormatError: It holds other updates beside them.
+        FormatError: It holds none.
     """
     branches: tuple[Branch, ...] = branches_of(adapter)
     return tuple(branch.mode for branch in branches)

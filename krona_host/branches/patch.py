@@ -20,7 +20,7 @@ from krona_ops.names.branches import Mode
 
 from ..types import DiffusionNet
 from .places import Site, Spot
-from .sampling import Guider, Pass, Recording, Rows, Sampling, Tokens, unwanted_ids
+from .sampling import Guider, Pass, Recording, Rows, Sampling, Tokens, wanted_ids
 
 if TYPE_CHECKING:
     from ..types import Model
@@ -120,7 +120,7 @@ class BranchPatch:
         if self.mode == "first":
             latent = torch.zeros_like(noise) if not rest or rest[0] is None else rest[0]  # in the model's scale already
             reference = _first_frames(latent, reference, self._views(len(noise)))
-        sampling = Sampling(unwanted_ids(guider), noise.shape, reference)
+        sampling = Sampling(wanted_ids(guider), noise.shape, reference)
         options = extra_args["model_options"].setdefault("transformer_options", {})
         options[self.key] = sampling
         try:
@@ -151,7 +151,7 @@ class BranchPatch:
         self._require_whole(x, ids, sampling)
         each = len(x) // len(ids)
         wanted = (
-            range(len(ids)) if self.rows == "both" else [n for n, i in enumerate(ids) if i not in sampling.unwanted]
+            range(len(ids)) if self.rows == "both" else [n for n, i in enumerate(ids) if i in sampling.wanted]
         )
         counted = tuple(wanted) if self._is_on(net, t) else ()
         views = self._views(each)

@@ -35,8 +35,8 @@ class Guider(Protocol):
 class Sampling:
     """One sampling with one branch."""
 
-    unwanted: frozenset[object]
-    """Ids of the conditions that guidance leads away from."""
+    wanted: frozenset[object]
+    """Ids of the conditions that guidance leads to."""
     size: torch.Size
     """Of the latents that are sampled, ``(B, C, *space)``."""
     reference: Tensor | None
@@ -54,9 +54,10 @@ class Sampling:
         return self.parts[key]
 
 
-def unwanted_ids(guider: Guider) -> frozenset[object]:
-    """Ids of the conditions that guidance leads away from.
+def wanted_ids(guider: Guider) -> frozenset[object]:
+    """Ids of the conditions that guidance leads to.
 
+    Those that something makes up on the way, as the older PerpNeg does its empty prompt, are none of them.
     Where a condition has an area, the host gives the other side a copy of it with the same id; each gets its own here.
     """
     seen: set[object] = set()
@@ -65,7 +66,7 @@ def unwanted_ids(guider: Guider) -> frozenset[object]:
             if condition["uuid"] in seen:
                 condition["uuid"] = uuid.uuid4()
             seen.add(condition["uuid"])
-    return frozenset(c["uuid"] for name, conditions in guider.conds.items() if name in NEGATIVE for c in conditions)
+    return frozenset(c["uuid"] for name, conditions in guider.conds.items() if name not in NEGATIVE for c in conditions)
 
 
 @dataclass(frozen=True, eq=False)

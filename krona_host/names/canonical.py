@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from krona_ops import Adapter, LayerName, Matrix
+from krona_ops.names.branches import place_of
 from krona_ops.updates.delta import Delta
 from krona_ops.updates.embedded import embedded
 from krona_ops.updates.factor import Full
@@ -25,11 +26,14 @@ log = logging.getLogger(__name__)
 def canonical(adapter: Adapter, model: Model | None = None, clip: Clip | None = None) -> Adapter:
     """The same updates under the host's own names; parts of a fused weight become updates of the whole one.
 
-    Layers that the models do not have, or have in another shape, keep their names, and the log says which.
+    Layers that the models do not have, or have in another shape, keep their names, and the log says which. So do those
+    of parallel branches, which are called after the host's own names.
 
     Raises:
         ShapeError, CoverageError: The adapter is for another base model.
     """
+    if adapter.layers and all(place_of(name) is not None for name in adapter.layers):
+        return adapter
     resolution = resolve(adapter, model, clip)
     if resolution.unmatched:
         log.warning("KronA: %s", resolution.report())

@@ -18,6 +18,7 @@ from torch import nn
 
 from krona_ops import Adapter, LayerName
 from krona_ops.errors import CoverageError, ShapeError
+from krona_ops.names.branches import branches_in_words, place_of
 from krona_ops.names.families import guess
 from krona_ops.names.spellings import Spelling, spellings
 from krona_ops.updates.delta import Delta, Sum
@@ -38,6 +39,7 @@ Pairs = tuple[tuple[Site, Delta], ...]
 
 NO_CLIP = "it belongs to a text encoder; connect the CLIP"
 NO_MODEL = "it belongs to the diffusion model; connect the MODEL"
+BRANCH = "they are a parallel branch beside the model's layers; Apply KronA Branch applies it"
 UNKNOWN = ""
 """Nothing to say but that no weight has this name."""
 
@@ -85,7 +87,7 @@ def resolve(adapter: Adapter, model: Model | None = None, clip: Clip | None = No
         ShapeError: Fewer than half of the layers fit by name and shape, and some have another shape than their weight:
             the adapter is for another base model. Where most fit, those that do not are left out and reported, however
             their names are spelled.
-        CoverageError: Not one layer was found.
+        CoverageError: Not one layer was found; or the adapter is a parallel branch alone, which is no update of a layer.
     """
     parts = [_Part("model", model.model)] if model is not None else []
     parts += [_Part("text encoder", clip.cond_stage_model)] if clip is not None else []
@@ -93,7 +95,8 @@ def resolve(adapter: Adapter, model: Model | None = None, clip: Clip | None = No
     reasons: dict[str, str] = {}
     clip_layers = 0
     for name, delta in adapter.layers.items():
-        match = _by_host(name, delta, parts) or _by_name(name, delta, parts)
+        of_branch = BRANCH if place_of(name) is not None else None
+        match = of_branch or _by_host(name, delta, parts) or _by_name(name, delta, parts)
         if isinstance(match, str):
             reasons[str(name)] = match
         else:
@@ -247,7 +250,7 @@ def _check_model(adapter: Adapter, family: str, reasons: Mapping[str, str]) -> N
         ShapeError: Fewer fit, by name and shape.
     """
     misfits = {name: reason for name, reason in reasons.items() if isinstance(reason, _Misfit)}
-    asked = [name for name in map(str, adapter.layers) if reasons.get(name) not in (NO_CLIP, NO_MODEL)]
+    asked = [name for name in map(str, adapter.layers) if reasons.get(name) not in (NO_CLIP, NO_MODEL, BRANCH)]
     fitting = sum(name not in reasons for name in asked)
     # A handful of other shapes beside many names that nobody knows does not make it another model's.
     if not misfits or 2 * fitting >= len(asked) or 10 * len(misfits) < fitting:
@@ -265,6 +268,14 @@ def _check_model(adapter: Adapter, family: str, reasons: Mapping[str, str]) -> N
 
 
 def _nothing_found(adapter: Adapter, family: str, reasons: Mapping[str, str]) -> CoverageError:
+    if set(reasons.values()) == {BRANCH}:
+        return CoverageError(
+            "The adapter is no update of the model's layers but a parallel branch beside its self-attentions "
+            f"({branches_in_words(adapter.layers).partition(': ')[2]}).",
+            found="a parallel branch",
+            expected="updates of layers",
+            remedy="Apply it with Apply KronA Branch.",
+        )
     trained_on = adapter.metadata.get("ss_base_model_version")
     looks_like = guess({str(name): delta.shape for name, delta in adapter.layers.items()})
     hints = [f"the file says it was trained on {trained_on}"] if trained_on else []

@@ -32,33 +32,45 @@ def is_branch(adapter: Adapter) -> bool:
 
 
 def branches_of(adapter: Adapter) -> tuple[Branch, ...]:
-    """The branches that an adapter holds, one for each mode.
+    """The branches that an adapter holds, one for each mode; its updates of the model's own layers are passed over.
 
     A projection that it lacks is the base's own, and a gate that it lacks is 1.
 
     Raises:
-        FormatError: It holds updates of the model's own layers, or none at all; a gate is no single number; an update
-            needs the weight that it is added to (DoRA).
+        FormatError: It holds no branch; a part of one could not be read; a gate is no single number; an update needs the
+            weight that it is added to (DoRA).
     """
+    _require_whole(adapter)
     sites: dict[Mode, dict[str, dict[str, Delta]]] = {}
     for name, delta in adapter.layers.items():
-        place = place_of(name)
-        if place is None:
-            raise FormatError(
-                "The adapter is no parallel branch.",
-                layer=name,
-                found="an update of the model's own layer",
-                expected="layers such as …attn1.krona_reference.to_q",
-                remedy="Apply it with KronA Apply.",
-            )
-        sites.setdefault(place.mode, {}).setdefault(place.site, {})[place.part] = _usable(name, delta, place.part)
+        if place := place_of(name):
+            sites.setdefault(place.mode, {}).setdefault(place.site, {})[place.part] = _usable(name, delta, place.part)
     if not sites:
+        first = next(iter(adapter.layers), None)
         raise FormatError(
-            "The adapter holds nothing.", found=0, expected="a parallel branch", remedy="Choose another file."
+            "The adapter is no parallel branch." if first else "The adapter holds nothing.",
+            layer=first,
+            found="updates of the model's own layers" if first else 0,
+            expected="layers such as …attn1.krona_reference.to_q",
+            remedy="Apply it with Apply KronA." if first else "Choose another file.",
         )
     return tuple(
         Branch(mode, {site: _site(parts) for site, parts in of_mode.items()}) for mode, of_mode in sites.items()
     )
+
+
+def _require_whole(adapter: Adapter) -> None:
+    """Refuse a branch of which the reader had to leave something out: what is missing would count as the base's own."""
+    for entry in adapter.left_out:
+        part = next((name for name in entry.names if place_of(name) or place_of(name.rpartition(".")[0])), None)
+        if part is not None:
+            raise FormatError(
+                f"A part of the branch cannot be read. {entry.reason}",
+                layer=part,
+                found=entry.method,
+                expected="all of its parts",
+                remedy="Get the file again.",
+            )
 
 
 def _usable(name: str, delta: Delta, part: str) -> Delta:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..errors import ConfigError, FormatError, KronaError, SizeError
 from ..left_out import LeftOut
+from ..names.branches import place_of, places_by_mode
 from ..names.spellings import LayerName
 from ..nearest.low_rank import to_low_rank, without_core
 from ..room import layer_by_layer
@@ -16,14 +17,19 @@ from ..updates.adapter import Adapter
 from ..updates.control import Enlarged, Replacement
 from ..updates.delta import Delta, Dora, Matrix
 from ..updates.factor import LowRank, Tucker
+from ..updates.gates import is_gate
 from ..updates.joined import joined
-from . import diffusekrona, kohya, lora, peft
+from . import diffusekrona, kohya, lokr, lokr_sum, lora, peft
 from .layers import Rename
 from .metadata import MODELSPEC, network_facts
 from .registry import writers
 
 LORA = {"lora": lora, "kohya-lora": kohya}
 """The formats in which everything becomes a LoRA first."""
+WITH_BRANCHES = (lokr.NAME, lokr_sum.NAME)
+"""The formats that keep the names of parallel branches, whose parts may be of any form."""
+BRANCH = "krona.branch"
+"""The entry of the metadata that lists the modes of parallel branches in a file."""
 RECIPE = ("ss_network_module", "ss_network_args", "ss_network_dim", "ss_network_alpha")
 
 
@@ -57,7 +63,7 @@ def encode(adapter: Adapter, format: str = "lokr", *, rank: int | None = None, r
         rename: What a layer is called in the file; ``None`` keeps names, or makes kohya's.
 
     Raises:
-        FormatError: The format cannot hold one of the layers.
+        FormatError: The format cannot hold one of the layers, or no parallel branch.
         ConfigError: There is no such format, or it needs a rank.
     """
     if format not in writable():
@@ -67,6 +73,7 @@ def encode(adapter: Adapter, format: str = "lokr", *, rank: int | None = None, r
             expected=" or ".join(writable()),
             remedy='Take "lokr".',
         )
+    _require_place(adapter, format)
     adapter = replace(adapter, layers={name: _joined(name, delta) for name, delta in adapter.layers.items()})
     errors: dict[LayerName, float] = {}
     if format in LORA:
@@ -76,6 +83,19 @@ def encode(adapter: Adapter, format: str = "lokr", *, rank: int | None = None, r
     sidecar = peft.sidecar(adapter, **options) if module is peft else None
     tensors = module.write(adapter, **options)
     return Encoded(tensors, _metadata(adapter, sidecar), sidecar, errors, notes_on_file(tensors, format))
+
+
+def _require_place(adapter: Adapter, format: str) -> None:
+    """Refuse parallel branches in files for other programs, none of which knows them."""
+    part = next((name for name in adapter.layers if place_of(name) is not None), None)
+    if part is not None and format not in WITH_BRANCHES:
+        raise FormatError(
+            "A parallel branch has a place in ComfyUI's LoKr files alone.",
+            layer=part,
+            found=format,
+            expected=" or ".join(WITH_BRANCHES),
+            remedy="Save it as ComfyUI LoKr (lokr); LoRAs in it stay as they are.",
+        )
 
 
 def _joined(name: LayerName, delta: Delta) -> Delta:
@@ -94,7 +114,9 @@ def _metadata(adapter: Adapter, sidecar: str | None) -> dict[str, str]:
     A recipe that the file names is left whole."""
     facts = {} if any(key in adapter.metadata for key in RECIPE) else network_facts(adapter)
     standard = {"modelspec.sai_model_spec": MODELSPEC, "modelspec.implementation": "krona", **facts}
-    metadata = {**standard, **adapter.metadata}
+    metadata = {key: value for key, value in {**standard, **adapter.metadata}.items() if key != BRANCH}
+    if modes := places_by_mode(adapter.layers):
+        metadata[BRANCH] = ", ".join(modes)
     return metadata if sidecar is None else {**metadata, "adapter_config": sidecar}
 
 
@@ -142,7 +164,7 @@ def _require_matrices(adapter: Adapter) -> None:
 
 def without_vectors(adapter: Adapter) -> tuple[Adapter, tuple[LayerName, ...]]:
     """The adapter without the updates of norms and biases, and the names of those."""
-    vectors = tuple(name for name, delta in adapter.layers.items() if len(delta.shape) < 2)
+    vectors = tuple(name for name, delta in adapter.layers.items() if len(delta.shape) < 2 and not is_gate(name))
     return replace(adapter, layers={n: d for n, d in adapter.layers.items() if n not in set(vectors)}), vectors
 
 

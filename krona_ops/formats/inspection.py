@@ -6,16 +6,18 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import FormatError
 from ..left_out import LeftOut
+from ..names.branches import GATE, Mode, places_by_mode
 from ..names.spellings import LayerName
 from ..updates.adapter import Adapter
 from ..updates.control import Enlarged, Replacement
 from ..updates.delta import Delta, Dora, Kron, Matrix, Sum
 from ..updates.factor import Factor, Full, Hadamard, LowRank, Tucker
+from ..updates.gates import is_gate
 from ..updates.rows import Rows
 from .header import Header, read_header
 
@@ -26,7 +28,8 @@ class LayerFacts:
 
     name: LayerName
     method: str
-    """``LoKr``, ``DiffuseKronA``, ``LoRA``, ``LoHa``, ``diff``, ``sum``; with ``+DoRA`` where it has a norm."""
+    """``LoKr``, ``DiffuseKronA``, ``LoRA``, ``LoHa``, ``diff``, ``sum``; with ``+DoRA`` where it has a norm. ``gate`` of
+    a parallel branch."""
     shape: tuple[int, ...]
     """``(out, in, *kernel)`` of ``ΔW``; a decomposed convolution may be flattened."""
     factors: tuple[tuple[int, ...], ...]
@@ -54,6 +57,11 @@ class Inspection:
     def parameters(self) -> int:
         """Stored numbers of all layers."""
         return sum(layer.parameters for layer in self.layers)
+
+    @property
+    def branches(self) -> Mapping[Mode, int]:
+        """Modes of the parallel branches in it, with the number of places where each stands."""
+        return places_by_mode(layer.name for layer in self.layers)
 
 
 def inspect_header(path: str | os.PathLike[str]) -> Inspection:
@@ -102,7 +110,11 @@ def _all_facts(adapter: Adapter) -> tuple[LayerFacts, ...]:
     for delta in adapter.layers.values():  # of layers that are alike the reader makes one value
         if id(delta) not in facts:
             facts[id(delta)] = _facts(delta)
-    return tuple(LayerFacts(name, *facts[id(delta)]) for name, delta in adapter.layers.items())
+    return tuple(_named(LayerFacts(name, *facts[id(delta)])) for name, delta in adapter.layers.items())
+
+
+def _named(facts: LayerFacts) -> LayerFacts:
+    return replace(facts, method=GATE) if is_gate(facts.name) else facts
 
 
 def _facts(delta: Delta) -> _Facts:

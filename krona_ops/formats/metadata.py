@@ -18,6 +18,7 @@ from ..names.families import base_of
 from ..updates.adapter import Adapter
 from ..updates.delta import Delta, Dora, Kron, Sum
 from ..updates.factor import LowRank, Tucker
+from ..updates.gates import is_gate
 
 MODELSPEC = "1.0.1"
 MOST_TRIGGERS = 3
@@ -129,7 +130,7 @@ def manager_entry(
 def network_facts(adapter: Adapter) -> dict[str, str]:
     """kohya's words for the kind and size of a network. The scale is in the tensors;
     none of these changes it on reading."""
-    methods = sorted({_method(delta) for delta in adapter.layers.values()})
+    methods = sorted({_method(delta) for name, delta in adapter.layers.items() if not is_gate(name)})
     ranks = [rank for delta in adapter.layers.values() if (rank := _rank(delta))]
     facts = {"ss_network_module": "krona", "ss_network_args": json.dumps({"algo": "+".join(methods)})}
     if ranks:

@@ -6,6 +6,7 @@ site, and ``<site>.krona_<mode>.gate`` is the one number that its output is mult
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal, NamedTuple, get_args
 
 from .spellings import LayerName
@@ -49,3 +50,21 @@ def place_of(name: str) -> Place | None:
     if not found or not site or (part not in PROJECTIONS and part != GATE):
         return None
     return next((Place(site, each, part) for each in MODES if each == mode), None)
+
+
+def places_by_mode(names: Iterable[str]) -> dict[Mode, int]:
+    """In how many places the branch of each mode stands, of those that layers of these names are parts of."""
+    there = {(place.mode, place.site) for place in map(place_of, names) if place is not None}
+    counts = {mode: sum(each == mode for each, _ in there) for mode in MODES}
+    return {mode: count for mode, count in counts.items() if count}
+
+
+def branches_in_words(names: Iterable[str]) -> str:
+    """The branches that layers of these names are parts of; empty where there are none.
+
+    >>> branches_in_words(["mid.attn1.krona_row.gate", "mid.attn1.krona_row.to_q", "in.attn1.krona_first.to_q"])
+    'parallel branch: first in 1 place, row in 1 place'
+    """
+    counts = places_by_mode(names).items()
+    each = (f"{mode} in {count} place{'' if count == 1 else 's'}" for mode, count in counts)
+    return f"parallel branch: {', '.join(each)}" if counts else ""

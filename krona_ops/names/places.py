@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Literal
 
+from .branches import GATE, MODES, PROJECTIONS, place_of
 from .spellings import projection, unwrapped
 
 Attention = Literal["self", "cross", "joint"]
@@ -100,7 +101,12 @@ def block_of(name: str) -> str:
 
 
 def attention_of(name: str) -> Attention | None:
-    """What the attention of a layer looks at, as its name says; ``None`` where it is no projection of an attention."""
+    """What the attention of a layer looks at, as its name says; ``None`` where it is no projection of an attention.
+
+    A parallel branch goes by the self-attention that it stands beside.
+    """
+    if place_of(name) is not None:
+        return "self"
     if projection(name) is None:
         return None
     words = [
@@ -116,8 +122,10 @@ def attention_of(name: str) -> Attention | None:
 
 @lru_cache(maxsize=20_000)
 def role_of(name: str) -> str:
-    """What a layer does, in a word or two: ``self q``, ``cross out``, ``qkv``, ``text qkv``,
-    ``feed-forward``, ``other``."""
+    """What a layer does, in a word or two: ``self q``, ``cross out``, ``qkv``, ``text qkv``, ``feed-forward``,
+    ``reference q`` and ``reference gate`` of a parallel branch, ``other``."""
+    if branch := place_of(name):
+        return f"{branch.mode} {branch.part.removeprefix('to_')}"
     kind, attention, path = projection(name), attention_of(name), path_of(name)
     text = (
         "text "
@@ -140,11 +148,12 @@ def role_of(name: str) -> str:
 
 
 _ROLES = [f"{a}{p}" for a in ("self ", "cross ", "", "text ") for p in ("q", "k", "v", "qkv", "kv", "out")]
+_ROLES += [f"{mode} {part.removeprefix('to_')}" for mode in MODES for part in (*PROJECTIONS, GATE)]
 _ROLES += ["feed-forward", "text feed-forward", "in/out projection", "convolution", "modulation", "norm", "other"]
 
 
 def sorted_roles(roles: Iterable[str]) -> tuple[str, ...]:
-    """Roles in the order a reader expects: self, cross and joint attention, feed-forward, the rest."""
+    """Roles in the order a reader expects: self, cross and joint attention, branches, feed-forward, the rest."""
     return tuple(sorted(set(roles), key=lambda role: _ROLES.index(role) if role in _ROLES else len(_ROLES)))
 
 

@@ -8,13 +8,17 @@ The others work on one dense layer at a time:
 - ``"dare"`` (Yu et al. 2024, arXiv 2311.03099): of each update drop the part ``1 − density`` at random, divide the rest
   by ``density``, add.
 - ``"dare ties"``: drop at random, then elect and average.
+
+Parallel branches are blended place by place: the gates as all else, undiminished by a ``density``; the projections
+averaged, with the adapters' weights divided by their sum. So one branch of weight 0.5 is `Adapter.scaled` by 0.5, and
+two of weight 0.5 are the mean of both.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -31,6 +35,7 @@ from ..updates.contraction import require_plain
 from ..updates.control import Enlarged, Replacement
 from ..updates.delta import Delta, Dora, Kron, Matrix, Sum, skeleton, tensors
 from ..updates.factor import Full
+from ..updates.gates import acting, gates_unsaid, is_gate
 from ..updates.rows import Rows
 from .methods import METHODS, Method
 
@@ -60,7 +65,8 @@ def blend(
         An adapter with the layers of all; the metadata is what all of them agree on, and ``krona.blend``.
 
     Raises:
-        ConfigError: There is no adapter, the weights to normalise by add up to zero, or the density is not in (0, 1].
+        ConfigError: There is no adapter, the weights to normalise by add up to zero, or those of parallel branches at
+            one place; or the density is not in (0, 1].
         ShapeError: Two adapters have one layer in different shapes: they belong to different base models.
         KronaError: A DoRA update in another method than ``"sum"``, or with a ``form``.
     """
@@ -72,24 +78,30 @@ def blend(
     )
     ways: dict[Method, Callable[..., Delta | None]] = {
         "sum": _add,
-        "ties": partial(_ties, trim=_largest, normalise=normalise),
+        "ties": partial(_ties, trim=_largest),
         "dare": _dare,
-        "dare ties": partial(_ties, trim=_survivors, normalise=normalise),
+        "dare ties": partial(_ties, trim=_survivors),
     }
     combine = ways[method]
-    names = list(dict.fromkeys(name for adapter, _ in pairs for name in adapter.layers))
+    whole = [{**adapter.layers, **gates_unsaid(adapter.layers)} for adapter, _ in pairs]
+    names = list(dict.fromkeys(name for layers in whole for name in layers))
     layers: dict[LayerName, Delta] = {}
     for name in names:
+        is_averaged = acting(name) != name
+        among = _shares(acting(name), whole, weights) if is_averaged else weights
         parts = [
-            (n, adapter.layers[name], weight)
-            for n, ((adapter, _), weight) in enumerate(zip(pairs, weights, strict=True))
-            if name in adapter.layers and weight != 0
+            (n, layers_of[name], weight)
+            for n, (layers_of, weight) in enumerate(zip(whole, among, strict=True))
+            if name in layers_of and weight != 0
         ]
         _check_layer(name, [delta for _, delta, _ in parts], is_exact=method == "sum" and form is None)
+        how = {"density": 1.0 if is_gate(name) else density, "normalise": normalise or is_averaged}
         with layer_by_layer(name):
-            delta = combine(parts, name=name, density=density, seed=seed) if parts else None
+            delta = combine(parts, name=name, seed=seed, **how) if parts else None
             if delta is not None:
                 layers[name] = delta if form is None else fit(delta, form).delta
+    layers = {name: delta for name, delta in layers.items() if acting(name) in layers}  # a gate that is gone was 0
+    _require_means(layers, whole, weights)
     notes = dict.fromkeys(note for adapter, _ in pairs for note in adapter.notes)
     left_out = dict.fromkeys(entry for adapter, _ in pairs for entry in adapter.left_out)
     return Adapter(
@@ -106,6 +118,28 @@ def difference(adapter: Adapter, other: Adapter) -> Adapter:
     """``ΔW₁ − ΔW₂`` layer by layer, exactly; layers in which both hold the same
     tensors with the same scale are gone."""
     return blend([(adapter, 1.0), (other, -1.0)])
+
+
+def _shares(gate: LayerName, adapters: Sequence[Mapping[LayerName, Delta]], weights: Sequence[float]) -> list[float]:
+    """The weights of branches at one place divided by their sum; all 0 where that is 0."""
+    own = [weight if gate in layers else 0.0 for layers, weight in zip(adapters, weights, strict=True)]
+    total = sum(own)
+    has_mean = abs(total) > 1e-9 * sum(map(abs, own))
+    return [weight / total if has_mean else 0.0 for weight in own]
+
+
+def _require_means(
+    layers: Mapping[LayerName, Delta], adapters: Sequence[Mapping[LayerName, Delta]], weights: Sequence[float]
+) -> None:
+    for gate in layers:
+        if is_gate(gate) and not any(_shares(gate, adapters, weights)):
+            raise ConfigError(
+                "The strengths of the parallel branches add up to 0 here, so their projections have no mean.",
+                where=gate,
+                found=list(weights),
+                expected="strengths with a sum",
+                remedy="Change a strength. A branch is turned around by a negative one of its own.",
+            )
 
 
 # ------------------------------------------------------------------------------------------------------------- the ways
@@ -166,7 +200,7 @@ def _memory(term: Delta) -> tuple[object, ...]:
     return type(term), places, skeleton(_with_scale(term, 1.0))
 
 
-def _dare(parts: Sequence[Part], *, name: str, density: float, seed: int) -> Delta:
+def _dare(parts: Sequence[Part], *, name: str, density: float, seed: int, **_: object) -> Delta:
     kept = (weight * _survivors(delta.dense(), density, _generator(seed, n, name)) for n, delta, weight in parts)
     return Matrix(Full(sum(kept, torch.zeros(()))))
 

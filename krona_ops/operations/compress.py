@@ -22,6 +22,7 @@ from ..targets.rules import TargetRule
 from ..updates.adapter import Adapter
 from ..updates.contraction import norm, require_plain
 from ..updates.delta import Delta
+from ..updates.gates import is_gate
 from ..updates.kron import Layout
 from ..updates.shapes import KronShape, split
 
@@ -106,7 +107,7 @@ def compress(adapter: Adapter, forms: Forms | None = None) -> tuple[Adapter, Err
         form = wanted[name]
         with layer_by_layer(name):
             nearest, size = fit_and_norm(delta, form) if form is not None else (None, norm(delta))
-        if nearest is None or size == 0:
+        if nearest is None or (size == 0 and not is_gate(name)):
             lost.append(LayerLoss(name, size, 1.0 if size else 0.0, delta.parameters, 0))
             continue
         layers[name] = nearest.delta

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..errors import SizeError
 from ..formats.inspection import Inspection, LayerFacts
 from ..left_out import LeftOut
+from ..names.branches import branches_in_words
 from ..names.places import block_of, role_of, sorted_blocks, sorted_roles
 from ..names.spellings import LayerName
 from ..nearest.linalg import singular_values
@@ -25,6 +26,7 @@ from ..updates.contraction import norm, terms_of, wide
 from ..updates.control import Enlarged, Replacement
 from ..updates.delta import Delta, Dora, Kron, Matrix, Sum
 from ..updates.factor import Factor, Full, LowRank, Tucker
+from ..updates.gates import is_gate
 from ..updates.rows import Rows
 
 Key = TypeVar("Key")
@@ -159,8 +161,12 @@ class Report:
 
 
 def report(adapter: Adapter) -> Report:
-    """Measure every layer, by its structure: no ``ΔW`` is formed but where a term is dense."""
-    layers, notes = [], []
+    """Measure every layer, by its structure: no ``ΔW`` is formed but where a term is dense.
+
+    Gates of a parallel branch are told as they are: they move no weight.
+    """
+    layers: list[LayerReport] = []
+    notes = []
     for name, delta in adapter.layers.items():
         try:
             with layer_by_layer(name):
@@ -168,7 +174,13 @@ def report(adapter: Adapter) -> Report:
         except SizeError as error:  # the others can be measured
             layers.append(_unmeasured(name, delta))
             notes.append(f"Not measured: {error}")
-    return Report(tuple(layers), (*adapter.notes, *notes), adapter.left_out)
+    return Report(tuple(layers), (*adapter.notes, *_on_branches(layers), *notes), adapter.left_out)
+
+
+def _on_branches(layers: Sequence[LayerReport]) -> tuple[str, ...]:
+    """What parallel branches there are, for the notes."""
+    said = branches_in_words(layer.name for layer in layers)
+    return (f"{said[0].upper()}{said[1:]}. Apply KronA Branch applies it.",) if said else ()
 
 
 def _unmeasured(name: LayerName, delta: Delta) -> LayerReport:
@@ -179,14 +191,11 @@ def _unmeasured(name: LayerName, delta: Delta) -> LayerReport:
 
 def report_of_header(inspection: Inspection) -> Report:
     """What a file's header alone says; norms and spectra are not known."""
-    return Report(
-        tuple(
-            LayerReport(f.name, block_of(f.name), role_of(f.name), f.shape, _form(f), f.parameters, None, None, ())
-            for f in inspection.layers
-        ),
-        tuple(map(str, inspection.left_out)),
-        inspection.left_out,
+    layers = tuple(
+        LayerReport(f.name, block_of(f.name), role_of(f.name), f.shape, _form(f), f.parameters, None, None, ())
+        for f in inspection.layers
     )
+    return Report(layers, (*map(str, inspection.left_out), *_on_branches(layers)), inspection.left_out)
 
 
 def _form(facts: LayerFacts) -> str:
@@ -196,6 +205,9 @@ def _form(facts: LayerFacts) -> str:
 
 
 def _layer(name: LayerName, delta: Delta) -> LayerReport:
+    if is_gate(name):
+        form = f"gate {_number(float(delta.dense().mean()))}"
+        return LayerReport(name, block_of(name), role_of(name), delta.shape, form, delta.parameters, None, None, ())
     spectra = () if delta.needs_weight else _spectra(delta)
     return LayerReport(
         name,

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from ..errors import FormatError
+from ..names.branches import place_of
 from ..names.core_names import FLAT, Base, Weight, bases, fitting
 from ..names.families import guess
 from ..names.spellings import LayerName, flat, spellings
@@ -41,7 +42,7 @@ def respelled(adapter: Adapter, format: str = "lokr", *, base: str | None = None
     """The same updates under names that ComfyUI's own loader knows, each checked against the tables of `core_names`.
 
     A name that it knows already stays where the format allows it. Parts of a weight for which ComfyUI has no name of
-    their own become updates of the whole weight, exactly.
+    their own become updates of the whole weight, exactly. Layers of parallel branches are none of a model, and stay.
 
     Args:
         format: As for `krona_ops.encode`. PEFT's files get the paths of diffusers where
@@ -53,6 +54,10 @@ def respelled(adapter: Adapter, format: str = "lokr", *, base: str | None = None
             or it means different layers on the kinds of base model that it fits.
     """
     layers: dict[LayerName, list[Delta]] = {}
+    branches = {name: delta for name, delta in adapter.layers.items() if place_of(name) is not None}
+    if branches:
+        own = replace(adapter, layers={name: d for name, d in adapter.layers.items() if name not in branches})
+        return replace(adapter, layers={**(respelled(own, format, base=base).layers if own.layers else {}), **branches})
     for group in _groups([adapter], base):
         fused = _whole_where_unnamed(group, format)
         for name, delta in fused.items():

@@ -29,9 +29,11 @@ from itertools import takewhile
 from types import MappingProxyType
 
 from ..errors import ConfigError
+from ..names.branches import place_of
 from ..names.places import attention_of, block_of, path_of, sorted_blocks, text_encoder_of
 from ..names.spellings import projection
 from ..updates.adapter import Adapter
+from ..updates.gates import acting
 
 _PROJECTIONS = ("q", "k", "v", "qkv", "kv", "out")
 _ATTENTIONS = ("self", "cross", "joint")
@@ -191,25 +193,26 @@ def _shortest(number: float) -> str:
 
 
 def apply_weights(adapter: Adapter, weights: Weights) -> Adapter:
-    """Every layer times its strength, exactly: the tensors are shared. Layers of strength 0 are left out."""
-    strengths = {name: weights.of(name) for name in adapter.layers}
-    layers = {
-        name: d if strengths[name] == 1 else d.scaled(strengths[name])
-        for name, d in adapter.layers.items()
-        if strengths[name]
-    }
-    return replace(adapter, layers=layers)
+    """Every layer times its strength, exactly: the tensors are shared. Layers of strength 0 are left out.
+
+    A parallel branch has a strength for each place where it stands, that of its gate there.
+    """
+    strength = lru_cache(maxsize=None)(weights.of)
+    layers = {name: delta for name, delta in adapter.layers.items() if strength(acting(name))}
+    return replace(adapter, layers=layers).weighted(strength)
 
 
 def describe_unmatched(adapter: Adapter, weights: Weights) -> tuple[str, ...]:
     """A line for each rule that speaks of no layer of this adapter, with what it may have meant."""
     blocks = sorted_blocks(map(block_of, adapter.layers))
+    names = set(map(acting, adapter.layers))
+    what = "gates, which alone have strengths" if any(map(place_of, names)) else "layers"
     lines = []
     for rule in weights.rules:
-        if not any(map(rule.matches, adapter.layers)):
+        if not any(map(rule.matches, names)):
             close = difflib.get_close_matches(rule.selector, blocks, 1, 0.5) or blocks[:1]
             hint = f"; its blocks are named like {close[0]}" if close else ""
-            lines.append(f'"{rule.selector}" matches none of the adapter\'s {len(adapter)} layers{hint}.')
+            lines.append(f'"{rule.selector}" matches none of the adapter\'s {len(names)} {what}{hint}.')
     return tuple(lines)
 
 

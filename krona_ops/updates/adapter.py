@@ -13,6 +13,7 @@ from ..left_out import LeftOut
 from ..names.spellings import LayerName
 from ..shown import printable
 from .delta import Delta, map_tensors, tensors
+from .gates import acting, gates_unsaid
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,8 +38,20 @@ class Adapter:
         object.__setattr__(self, "notes", tuple(printable(note, "\n") for note in self.notes))
 
     def scaled(self, scale: float) -> Adapter:
-        """Every update times ``scale``, exactly."""
-        return replace(self, layers={name: delta.scaled(scale) for name, delta in self.layers.items()})
+        """Every update times ``scale``, exactly; a parallel branch by its gates."""
+        return self.weighted(lambda name: scale)
+
+    def weighted(self, strength: Callable[[LayerName], float]) -> Adapter:
+        """Every update times its own strength, exactly: the tensors are shared.
+
+        Of a parallel branch each site has one, that of its gate (see `krona_ops.updates.gates`).
+        """
+        unsaid = {name: gate for name, gate in gates_unsaid(self.layers).items() if strength(name) != 1}
+        layers = {
+            name: delta.scaled(strength(name)) if acting(name) == name and strength(name) != 1 else delta
+            for name, delta in (*self.layers.items(), *unsaid.items())
+        }
+        return replace(self, layers=layers)
 
     def to(self, *, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Adapter:
         """Every stored tensor in another dtype or on another device."""

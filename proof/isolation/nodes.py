@@ -17,11 +17,13 @@ from tools.comfyui.server import PACK
 from ..inside import MODELS, Graph, Models
 
 sys.path.append(str(PACK / "tests" / "support"))
+from branch_cases import branch
 from graphs import node, render
 
 TARGET = "t"
 ADAPTER, OTHER, DAMAGED = "fits.safetensors", "of another model.safetensors", "damaged.safetensors"
 VIEWS = "views.safetensors"
+BRANCH = "branch.safetensors"
 MODEL, CLIP, VAE = ["m", 0], ["m", 1], ["m", 2]
 DATASET = {"prompt": "a photo of sks robot", "folder": "krobot", "resolution": 64}
 TRAIN = {
@@ -50,6 +52,7 @@ def lay_out(folder: Path, models: Models) -> None:
 
     adapters = folder / "models" / "krona"
     save(adapter_for(models), adapters / ADAPTER)
+    save(branch(models.model), adapters / BRANCH)
     rng = torch.Generator().manual_seed(1)
     update = Kron(Full(torch.randn(3, 3, generator=rng)), Full(torch.randn(5, 7, generator=rng)))
     save(Adapter({LayerName("nobody.knows.this"): update}), adapters / OTHER)
@@ -91,7 +94,13 @@ def applied(mode: str) -> dict:
 
 LATENT = node("EmptyLatentImage", width=64, height=64, batch_size=1)
 CAMERAS = {"where": "an orbit", "views": 2, "width": 64, "height": 64}
+def branched() -> dict:
+    """A parallel branch on the model."""
+    return node("KronaBranchApply", model=MODEL, file=BRANCH, reference=["v", 0])
+
+
 IMAGES = node("EmptyImage", width=64, height=64, batch_size=2, color=0x336699)
+REFERENCE = node("VAEEncode", pixels=["i", 0], vae=VAE)
 GRAPHS: dict[str, Callable[[], Graph]] = {
     "KronaLoadApply": lambda: graph(node("KronaLoadApply", model=MODEL, clip=CLIP, file=ADAPTER)),
     "KronaLoad": lambda: graph(node("KronaLoad", file=ADAPTER)),
@@ -128,6 +137,8 @@ GRAPHS: dict[str, Callable[[], Graph]] = {
         o=node("KronaCameras", **CAMERAS),
     ),
     "KronaWorldLoader": lambda: graph(node("KronaWorldLoader")),
+    "KronaBranchApply": lambda: graph(branched(), v=REFERENCE, i=IMAGES),
+    "sampling on a model with a branch": lambda: sampled(branched(), v=REFERENCE, i=IMAGES),
     "sampling on a merged model": lambda: sampled(applied("merge")),
     "sampling on a bypassed model": lambda: sampled(applied("bypass")),
 }  # fmt: skip
@@ -146,5 +157,6 @@ BAD: dict[str, tuple[str, dict[str, Any]]] = {
     "KronaFirstFrame": ("a share above 1", {"p": 1.5}),
     "KronaCameras": ("an elevation that is none", {"elevations": "high"}),
     "KronaViewCondition": ("a file without an encoder", {"file": ADAPTER}),
+    "KronaBranchApply": ("a start behind the end", {"start": 0.8, "end": 0.2}),
 }
 """Inputs that a node refuses, beside the failures from outside."""

@@ -23,6 +23,24 @@ def sd15(comfy, sd15_file):
         return comfy.sd.load_checkpoint_guess_config(str(sd15_file), output_vae=False, output_clip=False)[0]
 
 
+@pytest.fixture(scope="module")
+def world(comfy):
+    """MODEL, CLIP and VAE of the small world."""
+    from krona_host.model.small_world import load_world
+
+    with torch.inference_mode():
+        return load_world()
+
+
+@pytest.fixture(scope="module")
+def prompts(world):
+    """Three prompts as conditions."""
+    clip = world[1]
+    texts = ("a red robot", "blurry", "at night")
+    with torch.inference_mode():
+        return [clip.encode_from_tokens_scheduled(clip.tokenize(text)) for text in texts]
+
+
 @pytest.fixture
 def load(comfy):
     """Load a model with what is patched on it and hand out the network; the model is kept, as a running graph keeps it."""

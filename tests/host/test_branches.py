@@ -7,49 +7,12 @@ from typing import ClassVar
 
 import pytest
 import torch
+from branch_cases import CHANNELS, EMPTY, SIZE, branch, latents, sample
 from torch.nn import functional as F
 
 from krona_ops import Adapter, Full, Kron, Matrix
 from krona_ops.errors import ConfigError, CoverageError, FormatError, ShapeError
 from krona_ops.names.branches import GATE, PROJECTIONS, layer_name
-
-CHANNELS = 32
-"""Of the small world's latents."""
-SIZE = (6, 10)
-"""Height and width of the latents: not square, and no multiple of what the UNet divides them by."""
-
-
-@pytest.fixture(scope="module")
-def world(comfy):
-    from krona_host.model.small_world import load_world
-
-    with torch.inference_mode():
-        return load_world()
-
-
-@pytest.fixture(scope="module")
-def prompts(world):
-    clip = world[1]
-    with torch.inference_mode():
-        return [
-            clip.encode_from_tokens_scheduled(clip.tokenize(text)) for text in ("a red robot", "blurry", "at night")
-        ]
-
-
-def branch(model, mode="reference", gate=0.5, seed=0):
-    """Random parts beside every self-attention."""
-    from krona_host.model.attention import attention_sites
-
-    rng = torch.Generator().manual_seed(seed)
-    layers = {}
-    for name, _, *projections, _heads in attention_sites(model.model.diffusion_model):
-        for part, path in zip(PROJECTIONS, projections, strict=True):
-            out, wide = model.model.get_submodule(path).weight.shape
-            a = torch.randn(4, 2, generator=rng)
-            b = torch.randn(out // 4, wide // 2, generator=rng) / wide**0.5
-            layers[layer_name(name, mode, part)] = Kron(Full(a), Full(b))
-        layers[layer_name(name, mode, GATE)] = Matrix(Full(torch.tensor([gate])))
-    return Adapter(layers)
 
 
 def use(**changed):
@@ -62,33 +25,6 @@ def apply(adapter, model, **changed):
     from krona_host.branches.apply import apply_branches
 
     return apply_branches(adapter, model, use(**changed))[0]
-
-
-def latents(count, seed=1, size=SIZE):
-    return torch.randn(count, CHANNELS, *size, generator=torch.Generator().manual_seed(seed))
-
-
-def sample(model, prompts, latent, *, cfg=3.0, steps=3, seed=5, denoise=1.0, sampler="euler", negative=None):
-    import comfy.sample
-
-    noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(seed))
-    with torch.inference_mode():
-        return comfy.sample.sample(
-            model,
-            noise,
-            steps,
-            cfg,
-            sampler,
-            "normal",
-            prompts[0],
-            negative or prompts[1],
-            latent,
-            denoise=denoise,
-            seed=seed,
-        )
-
-
-EMPTY = torch.zeros(2, CHANNELS, *SIZE)
 
 
 def dense(adapter, name):
@@ -190,7 +126,7 @@ def test_nothing_changes_at_strength_0_or_with_gates_at_0(world, prompts, mode):
 
 def test_rows_count_by_what_the_guider_calls_them(world, prompts):
     """With guidance the unwanted rows stay as they are, whether both stand in one batch or not, in every guider."""
-    from krona_host.branches.sampling import unwanted_ids
+    from krona_host.branches.sampling import wanted_ids
 
     class Guider:
         conds: ClassVar = {
@@ -200,10 +136,7 @@ def test_rows_count_by_what_the_guider_calls_them(world, prompts):
             "empty_negative_prompt": [{"uuid": 5}],
         }
 
-    unwanted = unwanted_ids(Guider)
-    assert {4, 5} < unwanted
-    assert not unwanted & {1, 2, 3}
-    assert len(unwanted) == 3
+    assert wanted_ids(Guider) == {1, 2, 3}
     model = world[0]
     adapter = branch(model)
     positive, both = (apply(adapter, model, reference=latents(1), rows=rows) for rows in ("positive", "both"))

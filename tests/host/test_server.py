@@ -24,8 +24,9 @@ from tools.comfyui.server import PromptRejected, RunFailed, RunInterrupted, Serv
 
 ROOT = Path(__file__).resolve().parents[2]
 NODES = (
-    *("KronaApply", "KronaBlend", "KronaCompress", "KronaConvert", "KronaDataset", "KronaEvaluate", "KronaExtract"),
-    *("KronaCameras", "KronaFirstFrame", "KronaInspect", "KronaLoad", "KronaViewCondition"),
+    *("KronaApply", "KronaBlend", "KronaBranchApply", "KronaBranchSettings", "KronaCompress", "KronaConvert"),
+    *("KronaDataset", "KronaEvaluate", "KronaExtract", "KronaCameras", "KronaFirstFrame", "KronaInspect"),
+    *("KronaLoad", "KronaViewCondition"),
     *("KronaLoadApply", "KronaSave", "KronaScale", "KronaSchedule", "KronaStack", "KronaTargets"),
     *("KronaTrain", "KronaTrainSettings", "KronaWeights", "KronaWorldLoader"),
 )

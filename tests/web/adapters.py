@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from krona_ops import Adapter, Full, Kron, save, with_standard_metadata
+from krona_ops import Adapter, Full, Kron, Matrix, save, with_standard_metadata
 
 WORKFLOW = (
     '{"version": 0.4, "last_node_id": 1, "last_link_id": 0, "nodes": [{"id": 1, "type": "Note", "pos": [50, 50], "size": [210, 90],\
@@ -26,6 +26,19 @@ def adapter(seed: int = 0, *, text_encoder: bool = False, size: float = 0.1) -> 
         for name, (a, b) in shapes.items()
     }
     return Adapter(layers)
+
+
+def branch_file(path: Path, seed: int = 0, mode: str = "reference") -> Path:
+    """A file of a parallel branch beside the first self-attention of SD1.5."""
+    rng = torch.Generator().manual_seed(seed)
+    site = ATTENTION.format(1, "q").removesuffix(".to_q")
+    layers = {
+        f"{site}.krona_{mode}.to_{part}": Kron(
+            Full(torch.randn(8, 4, generator=rng)), Full(torch.randn(40, 80, generator=rng))
+        )
+        for part in ("q", "k", "v", "out")
+    }
+    return save(Adapter({**layers, f"{site}.krona_{mode}.gate": Matrix(Full(torch.ones(1)))}), path)
 
 
 def adapter_file(

@@ -7,7 +7,7 @@ import zlib
 
 import pytest
 import torch
-from adapters import WORKFLOW, adapter_file
+from adapters import WORKFLOW, adapter_file, branch_file
 from playwright.sync_api import expect
 from safetensors.torch import save_file
 
@@ -146,6 +146,18 @@ def test_the_text_encoder_goes_through_the_node_where_the_adapter_has_layers_for
         ("KronaLoadApply", 1, "CLIPTextEncode", "clip"),
         ("CLIPTextEncode", 0, "KSampler", "positive"),
     }
+
+
+def test_a_parallel_branch_gets_the_node_that_applies_it(editor, tmp_path, held):
+    """Alone with its file, and several as one, blended."""
+    text_to_image(editor)
+    editor.drop([branch_file(tmp_path / "one.safetensors")], *middle_of_wire(editor))
+    wait_for_node(editor, "KronaBranchApply", "one.safetensors")
+    assert ("KronaBranchApply", 0, "KSampler", "model") in editor.wires()
+    assert ("CheckpointLoaderSimple", 0, "KronaBranchApply", "model") in editor.wires()
+    editor.drop([branch_file(tmp_path / f"{n}.safetensors", n) for n in (1, 2)], *POINT)
+    wait_for_node(editor, "KronaBranchApply", count=2)
+    assert ("KronaBlend", 0, "KronaBranchApply", "krona") in editor.wires()
 
 
 def test_it_hits_the_wire_also_where_the_canvas_is_moved_and_zoomed(editor, tmp_path, held):

@@ -5,7 +5,7 @@ import re
 
 import pytest
 import torch
-from adapters import adapter_file
+from adapters import adapter_file, branch_file
 from playwright.sync_api import expect
 from safetensors.torch import load_file, save_file
 
@@ -91,6 +91,26 @@ def test_a_loader_says_what_of_its_file_is_not_read(editor, server):
         editor.look("left out")
     finally:
         path.unlink()
+
+
+def test_a_loader_says_that_its_file_is_a_parallel_branch(editor, server):
+    path = server.base / "models" / "krona" / "branch.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    branch_file(path, mode="row+col")
+    try:
+        editor.know(path.name)
+        editor.add("KronaBranchApply", (300, 150), file=path.name)
+        expect(editor.page.locator(".krona-loader .krona-kind")).to_have_text(
+            "a Stable Diffusion UNet · parallel branch (row+col × 1) · LoKr"
+        )
+        editor.look("branch")
+    finally:
+        path.unlink()
+
+
+def test_a_node_that_does_without_a_file_says_so(editor):
+    editor.add("KronaBranchApply", (300, 150))
+    expect(editor.page.locator(".krona-loader .krona-note")).to_have_text("No file is chosen.")
 
 
 def test_trigger_words_are_copied_by_a_click(opened, files):

@@ -88,7 +88,16 @@ def by_us(folder: Path) -> list[Path]:
     )
     low = Adapter({f"diffusion_model.{n}": Matrix(LowRank(full(9, 3).value, full(3, 11).value)) for n in "abc"})
     shuffled = Adapter({ATTENTION.format(n): Kron(full(4, 2), full(8 * (n + 1), 6), layout="shuffled") for n in range(2)})
+    branch = Adapter(
+        {
+            "x.attn1.krona_reference.to_q": Kron(full(4, 2), full(8, 6)),
+            "x.attn1.krona_reference.gate": Matrix(full(1)),
+            "y.attn1.krona_reference.to_out": Matrix(LowRank(full(9, 3).value, full(3, 11).value)),
+            "y.attn1.krona_row+col.gate": Matrix(full(1)),
+        }
+    )
     return [
+        save(branch, folder / "branch.safetensors"),
         save(kron, folder / "lokr.safetensors"),
         save(kron, folder / "kohya.safetensors", "kohya"),
         save(low, folder / "lora.safetensors", "lora"),
@@ -135,6 +144,8 @@ def test_the_browser_says_what_krona_ops_says(make, node, tmp_path):
         pairs = Counter(layer.factors for layer in ours.layers if layer.factors)
         expected = [{"a": list(a), "b": list(b), "layers": count} for (a, b), count in pairs.most_common()]
         assert (path, browser["factors"]) == (path, expected)
+        places = [{"mode": mode, "places": count} for mode, count in ours.branches.items()]
+        assert (path, browser["branches"]) == (path, places)
 
 
 def test_the_browser_has_the_tables_of_krona_ops():

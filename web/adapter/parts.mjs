@@ -60,6 +60,19 @@ const NO_ADAPTER = /scale|quant|absmax|zero_?point|bias$/;
 const OF_FLUX = /^(?<layer>.*\.(?:qkv|proj)_lora[12])\.(?<part>up|down)\.weight$/;
 const MODIFIERS = new Set(["alpha", "dora_scale", "magnitude", "scalar", "row_offset", "reshape_weight"]);
 
+/** What parallel branches attend to, as `krona_ops/names/branches.py` has it. */
+export const MODES = ["reference", "first", "views", "row", "row+col"];
+const BRANCH = /^(?<site>.+)\.krona_(?<mode>[a-z+]+)\.(?<part>to_[qkv]|to_out|gate)$/;
+
+/**
+ * Where in a parallel branch a layer belongs; null for a layer of none.
+ * @param {string} name @returns {{site: string, mode: string, part: string} | null}
+ */
+export function branchPlace(name) {
+  const { site = "", mode = "", part = "" } = BRANCH.exec(name)?.groups ?? {};
+  return MODES.includes(mode) ? { site, mode, part } : null;
+}
+
 /**
  * @param {string} key
  * @returns {{layer: string, part: string} | null} Null where no method that is known here writes such a name.
@@ -68,6 +81,7 @@ export function split(key) {
   for (const [end, part] of ENDS) {
     if (key.length > end.length && key.endsWith(end)) return { layer: key.slice(0, -end.length), part };
   }
+  if (branchPlace(key)?.part === "gate") return { layer: key, part: "diff" };
   const flux = OF_FLUX.exec(key)?.groups;
   if (flux) return { layer: flux.layer, part: `lora_${flux.part}` };
   const words = key.split(".");

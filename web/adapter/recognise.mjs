@@ -1,6 +1,6 @@
 // @ts-check
 /** What a safetensors file is, told from its header as `krona_ops/formats` tells it. */
-import { group, isUpdate, methodsOf, unreadableMethod } from "./parts.mjs";
+import { branchPlace, group, isUpdate, methodsOf, MODES, unreadableMethod } from "./parts.mjs";
 
 /** @typedef {import("./safetensors.mjs").Header} Header */
 /** @typedef {import("./parts.mjs").Layers} Layers */
@@ -19,6 +19,7 @@ import { group, isUpdate, methodsOf, unreadableMethod } from "./parts.mjs";
  * @property {string} trigger
  * @property {boolean} hasWorkflow
  * @property {boolean} hasTextEncoder Whether it adapts a text encoder.
+ * @property {{mode: string, places: number}[]} branches Parallel branches, and in how many places each stands.
  */
 
 const NAMES = new Map(
@@ -61,6 +62,7 @@ export function recognise(header) {
     trigger: (header.metadata.get("modelspec.trigger_phrase") ?? "").trim(),
     hasWorkflow: isWorkflow(header.metadata.get("workflow")),
     hasTextEncoder: false,
+    branches: /** @type {Recognised["branches"]} */ ([]),
   };
   if (facts.kind === "unsupported")
     facts.method = strangers.map((key) => unreadableMethod(key, header.shapes.get(key))).find(Boolean) ?? "";
@@ -70,7 +72,18 @@ export function recognise(header) {
     [...layers].map(([layer, parts]) => factorsOf(parts, format === "diffusekrona" && released(layer) !== null)),
   );
   facts.hasTextEncoder = [...layers.keys()].some((layer) => OF_TEXT_ENCODER.some((pattern) => pattern.test(layer)));
+  facts.branches = branchesOf(layers.keys());
   return facts;
+}
+
+/** @param {Iterable<string>} names */
+function branchesOf(names) {
+  const places = new Set([...names].map(branchPlace).map((place) => place && `${place.mode} ${place.site}`));
+  const counts = MODES.map((mode) => ({
+    mode,
+    places: [...places].filter((place) => place?.startsWith(`${mode} `)).length,
+  }));
+  return counts.filter((one) => one.places > 0);
 }
 
 /**

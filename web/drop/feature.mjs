@@ -98,7 +98,8 @@ async function load(adapters, place) {
   const sent = await sendAll(adapters.map((adapter) => adapter.file));
   const files = adapters.flatMap((adapter, number) => {
     const name = sent[number];
-    return name === null ? [] : [{ name, hasTextEncoder: adapter.facts.hasTextEncoder }];
+    const { hasTextEncoder, branches } = adapter.facts;
+    return name === null ? [] : [{ name, hasTextEncoder, isBranch: branches.length > 0 }];
   });
   if (files.length) await put(files, place);
 }

@@ -6,9 +6,9 @@ import { joined, under } from "../places.mjs";
 import { insert } from "./links.mjs";
 
 /** The nodes that hold a file, by type. */
-export const LOADERS = ["KronaLoad", "KronaLoadApply"];
+export const LOADERS = ["KronaLoad", "KronaLoadApply", "KronaBranchApply"];
 
-/** @typedef {{name: string, hasTextEncoder: boolean}} Loaded A file in the loaders' menu. */
+/** @typedef {{name: string, hasTextEncoder: boolean, isBranch: boolean}} Loaded A file in the loaders' menu. */
 
 /** The loader of ours at a point of the open graph. @param {number[]} point @returns {any} */
 export function loaderAt([x, y]) {
@@ -27,7 +27,8 @@ export function chooseFile(node, name) {
  */
 export function addOne(file, point, wires) {
   const { graph } = app.canvas;
-  const node = addNode(graph, "KronaLoadApply", { at: under(point), values: { file: file.name } });
+  const type = file.isBranch ? "KronaBranchApply" : "KronaLoadApply";
+  const node = addNode(graph, type, { at: under(point), values: { file: file.name } });
   if (wires.length) insert(graph, wires, node, file.hasTextEncoder);
   select([node]);
 }
@@ -38,7 +39,8 @@ export function addOne(file, point, wires) {
  */
 export function addBlend(files, point, wires) {
   const { graph } = app.canvas;
-  const apply = addNode(graph, "KronaApply", { at: under(point) });
+  const type = files.every((file) => file.isBranch) ? "KronaBranchApply" : "KronaApply";
+  const apply = addNode(graph, type, { at: under(point) });
   const blend = addNode(graph, "KronaBlend", { at: () => [...point], into: { node: apply, input: "krona" } });
   const loaders = files.map(({ name }, number) => {
     const into = { node: blend, input: `adapters.krona${number}` };

@@ -1,7 +1,7 @@
 // @ts-check
 /** What an adapter is, to look at. Everything in it comes from files of strangers and goes in as text. */
 import { element } from "../dom.mjs";
-import { numbers, products, unread } from "./format.mjs";
+import { kind, numbers, products, unread } from "./format.mjs";
 
 /**
  * @typedef {import("./format.mjs").Facts} Facts
@@ -15,7 +15,7 @@ import { numbers, products, unread } from "./format.mjs";
  * @returns {HTMLElement}
  */
 export function factsCard(facts, { t, picture, copy }) {
-  const kind = [facts.base, facts.method].filter(Boolean).join(" · ");
+  const what = kind(facts, t);
   const words = facts.trigger.map((trigger) => {
     const label = t("copy", { words: trigger });
     return element(
@@ -38,7 +38,7 @@ export function factsCard(facts, { t, picture, copy }) {
       "div",
       { class: "krona-words" },
       element("div", { class: "krona-title", title: facts.description || facts.title }, facts.title),
-      kind && element("div", { class: "krona-kind" }, kind),
+      what && element("div", { class: "krona-kind" }, what),
       element("div", { class: "krona-numbers", title: products(facts.factors, t) }, numbers(facts, t).join(" · ")),
       facts.left_out?.length > 0 && leftOut(facts.left_out, t),
       words.length > 0 &&

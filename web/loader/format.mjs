@@ -9,6 +9,7 @@
  * @property {string} title
  * @property {string} base
  * @property {string} method
+ * @property {{mode: string, places: number}[]} branches Parallel branches in it.
  * @property {number} layers
  * @property {{a: number[], b: number[], layers: number}[]} factors
  * @property {number | null} rank
@@ -37,6 +38,14 @@ export function products(factors, t) {
 /** @param {number} count @param {Translate} t */
 export function layers(count, t) {
   return count === 1 ? t("oneLayer") : t("layers", { count });
+}
+
+/** Which base, which parallel branches, which method. @param {Facts} facts @param {Translate} t */
+export function kind(facts, t) {
+  const modes = facts.branches.map(({ mode, places }) => t("branchOne", { mode, count: places }));
+  return [facts.base, modes.length > 0 && t("branch", { modes: modes.join(", ") }), facts.method]
+    .filter(Boolean)
+    .join(" · ");
 }
 
 /** What it is and how large. @param {Facts} facts @param {Translate} t @returns {string[]} */

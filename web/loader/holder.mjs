@@ -10,6 +10,9 @@ import { copyText } from "./clipboard.mjs";
 import { combobox } from "./combobox.mjs";
 import { watchValue } from "./watch.mjs";
 
+/** What a menu has for no file, where a node does without one. */
+const NONE = "(none)";
+
 export class Holder {
   /**
    * @param {any} node With a `file` widget.
@@ -52,7 +55,7 @@ export class Holder {
   async #show() {
     const { t } = this;
     const name = String(this.widget.value ?? "");
-    if (!name) return this.facts.replaceChildren(note(t("none")));
+    if (!name || name === NONE) return this.facts.replaceChildren(note(t("none")));
     const waiting = setTimeout(() => this.#isStill(name) && this.facts.replaceChildren(note(t("loading"))), 300);
     const shown = await this.#ask(name);
     clearTimeout(waiting);

@@ -13,6 +13,7 @@ from krona_ops.formats.inspection import inspect_header
 from krona_ops.formats.metadata import description_of, picture_type, thumbnail_in, title_of, trigger_words
 from krona_ops.names.families import base_of
 from krona_ops.shown import shown
+from krona_ops.updates.gates import is_gate
 from krona_train.run.reading import own_file
 
 from .. import paths
@@ -82,7 +83,7 @@ def _facts(name: str) -> dict[str, object]:
     path = paths.adapter_path(name)
     require_few_tensors(len(read_header(path).shapes))
     contents = inspect_header(path)
-    methods = Counter(layer.method for layer in contents.layers)
+    methods = Counter(layer.method for layer in contents.layers if not is_gate(layer.name))
     factors = Counter(layer.factors for layer in contents.layers if layer.factors)
     ranks = Counter(layer.rank for layer in contents.layers if layer.rank)
     return {
@@ -91,6 +92,7 @@ def _facts(name: str) -> dict[str, object]:
         "base": base_of(contents.metadata, {layer.name: layer.shape for layer in contents.layers}),
         "format": contents.format,
         "method": ", ".join(method for method, _ in methods.most_common()),
+        "branches": [{"mode": mode, "places": count} for mode, count in contents.branches.items()],
         "layers": len(contents.layers),
         "parameters": contents.parameters,
         "factors": [{"a": list(a), "b": list(b), "layers": count} for (a, b), count in factors.most_common()],

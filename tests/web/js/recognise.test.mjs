@@ -15,9 +15,17 @@ test("a LoKr file with its words", async () => {
     { "modelspec.title": "robot", ss_base_model_version: "sdxl_base_v1-0", "modelspec.trigger_phrase": " sks ", workflow: '{"nodes": []}' },
   );
   assert.deepEqual(found, {
-    kind: "adapter", format: "lokr", method: "LoKr", layers: 3, title: "robot", base: "sdxl_base_v1-0", trigger: "sks", hasWorkflow: true, hasTextEncoder: false,
+    kind: "adapter", format: "lokr", method: "LoKr", layers: 3, title: "robot", base: "sdxl_base_v1-0", trigger: "sks", hasWorkflow: true, hasTextEncoder: false, branches: [],
     factors: [{ a: [4, 2], b: [8, 6], layers: 2 }, { a: [4, 2], b: [5, 5, 3, 3], layers: 1 }],
   });
+});
+
+test("parallel branches are told by what they attend to", async () => {
+  const names = ["a.attn1.krona_views.to_q", "a.attn1.krona_views.to_out", "b.attn1.krona_views.to_q", "b.attn1.krona_row+col.to_v"];
+  const factors = Object.fromEntries(names.flatMap((name) => [[`${name}.lokr_w1`, [4, 2]], [`${name}.lokr_w2`, [8, 6]]]));
+  const found = await told({ ...factors, "a.attn1.krona_views.gate": [1], "c.attn1.krona_sideways.gate": [1] });
+  assert.deepEqual([found.kind, found.format, found.method, found.layers], ["adapter", "lokr", "LoKr", 5]);
+  assert.deepEqual(found.branches, [{ mode: "views", places: 2 }, { mode: "row+col", places: 1 }]);
 });
 
 test("a workflow is only one if the editor could open it", async () => {

@@ -1,0 +1,132 @@
+"""Parallel branches: a second attention beside each self-attention of a model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from comfy_api.latest import io
+
+from krona_host.branches.apply import Use, apply_branches
+from krona_ops import Adapter, load
+from krona_ops.errors import ConfigError
+
+from .inputs import NONE, number_input, optional_combo, optional_file_input, optional_number
+from .node import Node
+from .server import paths
+from .server.text import tell
+from .sockets import CATEGORY, Krona
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from krona_host.branches.sampling import Rows
+    from krona_host.types import Model
+
+LATENT = dict[str, "Tensor"]
+"""The host's: ``samples``, and what other nodes put beside them."""
+_APART = object()
+"""In the place of an input without a wire, where the host has ``None`` for one with it."""
+
+
+class KronaBranchApply(Node):
+    """Puts a parallel branch beside a model's self-attentions."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="KronaBranchApply",
+            display_name="Apply KronA Branch",
+            category=CATEGORY,
+            description="Lets a model look at something besides its prompt while it draws: at reference pictures, at the first frame, or at the "
+            "other pictures of the batch, as the file was trained for. Nothing is trained on your picture.",
+            search_aliases=["reference", "ip-adapter", "mv-adapter", "i2v-adapter", "multi-view", "consistent character", "parallel branch"],
+            inputs=[
+                io.Model.Input("model", tooltip="The model that the branch was trained for, with a UNet. Adapters on it count."),
+                optional_file_input("The file of a branch. It is not used where 'krona' is connected."),
+                number_input(
+                    "strength",
+                    default=1.0,
+                    low=-10.0,
+                    high=10.0,
+                    decimals=4,
+                    arrows=0.01,
+                    tooltip="How much of what the branch sees comes into the picture: 0 is the model without it, 1 is as trained.",
+                ),
+                Krona.Input(
+                    "krona",
+                    optional=True,
+                    tooltip="A branch that was just trained, scaled or blended; it takes the place of 'file'.",
+                ),
+                io.Latent.Input(
+                    "reference",
+                    optional=True,
+                    tooltip="What a branch of the mode 'reference' looks at: pictures from VAE Encode, several are looked at together. "
+                    "For 'first' it is the first frame. Other modes do not use it.",
+                ),
+                io.Int.Input(
+                    "views",
+                    default=0,
+                    min=0,
+                    max=1024,
+                    optional=True,
+                    tooltip="How many pictures of the batch belong together, for branches that look at frames or views: they follow one another. "
+                    "0 is the whole batch.",
+                ),
+                optional_combo(
+                    "rows",
+                    ("positive", "both"),
+                    "positive",
+                    "Which prompts the branch counts for. positive: the wanted ones, which keeps guidance strong. both: the negative ones too.",
+                ),
+                optional_number("start", 0.0, "When the branch begins to count: 0 is pure noise."),
+                optional_number("end", 1.0, "When it stops: 1 is the finished picture. Below 1 the last details are the model's own."),
+            ],
+            outputs=[
+                io.Model.Output(display_name="model"),
+                io.String.Output(
+                    display_name="report", tooltip="Beside how many self-attentions the branch stands, and what was left out."
+                ),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def validate_inputs(cls, file: str = NONE, krona: object = _APART) -> bool | str:
+        return True if krona is not _APART or file == NONE else paths.check_adapter(file)
+
+    @classmethod
+    def fingerprint_inputs(cls, file: str = NONE, krona: object = _APART, **kwargs: object) -> object:
+        return NONE if krona is not _APART or file == NONE else paths.adapter_fingerprint(file)
+
+    @classmethod
+    def execute(
+        cls,
+        model: Model,
+        strength: float,
+        file: str = NONE,
+        krona: Adapter | None = None,
+        reference: LATENT | None = None,
+        views: int = 0,
+        rows: Rows = "positive",
+        start: float = 0.0,
+        end: float = 1.0,
+    ) -> io.NodeOutput:
+        adapter = krona if krona is not None else _loaded(file)
+        samples = None if reference is None else reference["samples"]
+        model, report = apply_branches(adapter, model, Use(strength, samples, views, rows, start, end))
+        if reference is not None and reference.get("noise_mask") is not None:
+            report += " The reference's mask is not used: the branch looks at all of the picture."
+        tell("\n".join((report, *adapter.notes)), cls.hidden.unique_id)
+        return io.NodeOutput(model, report)
+
+
+def _loaded(file: str) -> Adapter:
+    if file == NONE:
+        raise ConfigError(
+            "There is no branch to apply.",
+            where="Apply KronA Branch",
+            found="no file, and nothing in 'krona'",
+            expected="one of them",
+            remedy="Choose a file or connect a branch.",
+        )
+    return load(paths.adapter_path(file))
