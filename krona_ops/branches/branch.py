@@ -46,13 +46,13 @@ def branches_of(adapter: Adapter) -> tuple[Branch, ...]:
         if place := place_of(name):
             sites.setdefault(place.mode, {}).setdefault(place.site, {})[place.part] = _usable(name, delta, place.part)
     if not sites:
-        first = next(iter(adapter.layers), None)
+        layer = next(iter(adapter.layers), None)
         raise FormatError(
-            "The adapter is no parallel branch." if first else "The adapter holds nothing.",
-            layer=first,
-            found="updates of the model's own layers" if first else 0,
+            "The adapter is no parallel branch." if layer else "The adapter holds nothing.",
+            layer=layer,
+            found="updates of the model's own layers" if layer else 0,
             expected="layers such as …attn1.krona_reference.to_q",
-            remedy="Apply it with Apply KronA." if first else "Choose another file.",
+            remedy="Apply it with Apply KronA." if layer else "Choose another file.",
         )
     return tuple(
         Branch(mode, {site: _site(parts) for site, parts in of_mode.items()}) for mode, of_mode in sites.items()
@@ -62,11 +62,11 @@ def branches_of(adapter: Adapter) -> tuple[Branch, ...]:
 def _require_whole(adapter: Adapter) -> None:
     """Refuse a branch of which the reader had to leave something out: what is missing would count as the base's own."""
     for entry in adapter.left_out:
-        part = next((name for name in entry.names if place_of(name) or place_of(name.rpartition(".")[0])), None)
-        if part is not None:
+        layer = next((name for name in entry.names if place_of(name) or place_of(name.rpartition(".")[0])), None)
+        if layer is not None:
             raise FormatError(
                 f"A part of the branch cannot be read. {entry.reason}",
-                layer=part,
+                layer=layer,
                 found=entry.method,
                 expected="all of its parts",
                 remedy="Get the file again.",

@@ -87,11 +87,11 @@ def encode(adapter: Adapter, format: str = "lokr", *, rank: int | None = None, r
 
 def _require_place(adapter: Adapter, format: str) -> None:
     """Refuse parallel branches in files for other programs, none of which knows them."""
-    part = next((name for name in adapter.layers if place_of(name) is not None), None)
-    if part is not None and format not in WITH_BRANCHES:
+    layer = next((name for name in adapter.layers if place_of(name) is not None), None)
+    if layer is not None and format not in WITH_BRANCHES:
         raise FormatError(
             "A parallel branch has a place in ComfyUI's LoKr files alone.",
-            layer=part,
+            layer=layer,
             found=format,
             expected=" or ".join(WITH_BRANCHES),
             remedy="Save it as ComfyUI LoKr (lokr); LoRAs in it stay as they are.",

@@ -25,7 +25,7 @@ import torch  # noqa: E402
 from PIL import Image  # noqa: E402
 from playwright.sync_api import Page, sync_playwright  # noqa: E402
 
-from krona_ops import Adapter, Full, Kron, Matrix, save, with_standard_metadata  # noqa: E402
+from krona_ops import Adapter, Delta, Full, Kron, LayerName, Matrix, save, with_standard_metadata  # noqa: E402
 from krona_ops.names.branches import GATE, PROJECTIONS, layer_name  # noqa: E402
 from tools import tiny_models  # noqa: E402
 from tools.comfyui import browser  # noqa: E402
@@ -430,7 +430,7 @@ def _branch() -> Adapter:
     """A parallel branch for the small world that does nothing yet, as before its training."""
     blocks = {"input_blocks.1": 2, "output_blocks.0": 2, "output_blocks.1": 3}
     sites = [f"diffusion_model.{block}.1.transformer_blocks.{n}.attn1" for block, count in blocks.items() for n in range(count)]
-    layers = {}
+    layers: dict[LayerName, Delta] = {}
     for site in sites:
         layers |= {
             layer_name(site, "reference", part): Kron(Full(torch.zeros(4, 4)), Full(torch.zeros(32, 32)))
