@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from krona_ops.branches.cameras import PROJECTIONS, SIX, Cameras, Projection, orbit, read_elevations, read_views
 from krona_ops.errors import KronaError
-from krona_ops.views.cameras import PROJECTIONS, SIX, Cameras, Projection, orbit, read_elevations, read_views
 
 from .images import as_image
 from .inputs import number_input, optional_combo, optional_number
@@ -129,7 +129,7 @@ class KronaCameras(Node):
         distance: float = 1.8,
         field_of_view: float = 40.0,
     ) -> io.NodeOutput:
-        from krona_ops.views.rays import share_cut
+        from krona_ops.branches.rays import share_cut
         from krona_train.drawing.camera_sheet import camera_sheet
 
         around = views_of(where, views, start, elevations, lines)

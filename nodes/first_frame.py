@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from comfy_api.latest import io
 
+from krona_ops.branches.similarity import groups_of_frames
 from krona_ops.errors import DataError
-from krona_ops.views.similarity import groups_of_frames
 
 from .inputs import number_input
 from .node import Node

@@ -13,7 +13,7 @@ KronaTargetsSocket = io.Custom("KRONA_TARGETS")
 KronaSettingsSocket = io.Custom("KRONA_SETTINGS")
 """A `krona_train.session.choices.Settings`."""
 KronaCamerasSocket = io.Custom("KRONA_CAMERAS")
-"""A `krona_ops.views.cameras.Cameras`."""
+"""A `krona_ops.branches.cameras.Cameras`."""
 
 CATEGORY = "KronA"
 LoraStack = io.Custom("LORA_STACK")

@@ -8,9 +8,9 @@ from comfy_api.latest import io
 
 from krona_host.views.condition import NODE, ViewControl, maps_of, with_views
 from krona_host.views.encoder import layout_of, load_encoder
+from krona_ops.branches.cameras import Cameras
+from krona_ops.branches.rays import conditions
 from krona_ops.errors import ConfigError, KronaError
-from krona_ops.views.cameras import Cameras
-from krona_ops.views.rays import conditions
 
 from .inputs import number_input
 from .node import Node

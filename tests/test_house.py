@@ -133,7 +133,6 @@ ROOMS = {
         "shown": set(),
         "targets": {"bounds", "errors", "names", "updates"},
         "updates": {"errors", "left_out", "names", "room", "shown"},
-        "views": {"errors", "shown"},
         "__init__": {"errors", "files", "formats", "names", "nearest", "operations", "targets", "updates"},
         "__main__": {"errors", "files", "formats", "nearest", "operations", "shown", "targets", "updates"},
     },

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     from ..types import ModelOptions
 
 log = logging.getLogger(__name__)
-_JOINS = {"comfy_extras.nodes_hypertile": "HyperTile", "comfy_extras.nodes_tomesd": "Token Merging (ToMe)"}
-"""Modules whose patches join or cut the tokens of self-attentions."""
+_JOINS = {"nodes_hypertile": "HyperTile", "nodes_tomesd": "Token Merging (ToMe)"}
+"""Files whose patches join or cut the tokens of self-attentions; a server calls their modules by their paths."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,8 @@ def _require_whole_tokens(options: ModelOptions) -> None:
     """Refuse a model on which something joins tokens before the branch sees them."""
     patches = options.get("transformer_options", {}).get("patches", {})
     before = patches.get("attn1_patch", []) if isinstance(patches, dict) else []
-    name = next((_JOINS[each.__module__] for each in before if getattr(each, "__module__", "") in _JOINS), None)
+    files = (re.split(r"[./\\]", getattr(each, "__module__", ""))[-1] for each in before)
+    name = next((_JOINS[file] for file in files if file in _JOINS), None)
     if name is not None:
         raise ConfigError(
             f"{name} is on the model, which joins or cuts the tokens that a branch attends to.",

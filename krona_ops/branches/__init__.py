@@ -1,1 +1,1 @@
-"""A second attention beside each self-attention of a model: what it attends to, and what it is made of."""
+"""A second attention beside each self-attention of a model: what it attends to, what it is made of; views and frames."""

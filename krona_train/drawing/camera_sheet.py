@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image, ImageDraw
 
-from krona_ops.views.cameras import Cameras
-from krona_ops.views.rays import conditions
+from krona_ops.branches.cameras import Cameras
+from krona_ops.branches.rays import conditions
 
 from .contact_sheet import BRIGHT, CUT, FAINT, GROUND, TILE
 from .lettering import font

@@ -112,7 +112,7 @@ def test_a_connected_branch_takes_the_place_of_the_file(server, files):
     blend["inputs"] |= {"adapters.krona0": link(5), "adapters.krona1": link(5)}
     weighed = {
         **loaded,
-        "7": node("KronaWeights", rules="default=0.5, to_q=0"),
+        "7": node("KronaWeights", preset="all", rules="default=0.5, to_q=0"),
         "6": node("KronaScale", krona=link(5), strength=1.0, weights=link(7)),
     }
     for graph in (scaled, {**loaded, "6": blend}, weighed):

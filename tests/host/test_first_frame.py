@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from krona_ops.views.similarity import groups_of_frames
+from krona_ops.branches.similarity import groups_of_frames
 
 
 @pytest.mark.parametrize("scheduler", ["normal", "simple", "ddim_uniform", "sgm_uniform"])

@@ -4,9 +4,9 @@ import pytest
 import torch
 from views import NARROW, WIDE, conditioning, model_of, reference, write
 
+from krona_ops.branches.cameras import SIX, Cameras
+from krona_ops.branches.rays import conditions
 from krona_ops.errors import AdapterFileError, ConfigError, DataError
-from krona_ops.views.cameras import SIX, Cameras
-from krona_ops.views.rays import conditions
 
 PLACES = {
     "sd21": (("input", 2), ("input", 5), ("input", 8), ("input", 11)),

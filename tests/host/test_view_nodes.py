@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors import safe_open
 from views import reference, write
 
-from krona_ops.views.similarity import groups_of_frames
+from krona_ops.branches.similarity import groups_of_frames
 from tools.comfyui.server import PromptRejected, RunFailed
 
 FILE = "views/mvadapter_t2mv_sd21.safetensors"

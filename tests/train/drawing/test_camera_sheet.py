@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from krona_ops.views.cameras import SIX, Cameras, orbit
+from krona_ops.branches.cameras import SIX, Cameras, orbit
 from krona_train.drawing.camera_sheet import LIMIT, camera_sheet
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from krona_ops.branches.cameras import MOST_VIEWS, SIX, Cameras, orbit, read_elevations, read_views
+from krona_ops.branches.rays import axes, conditions, rays, share_cut
 from krona_ops.errors import ConfigError, SizeError
-from krona_ops.views.cameras import MOST_VIEWS, SIX, Cameras, orbit, read_elevations, read_views
-from krona_ops.views.rays import axes, conditions, rays, share_cut
 
 CLOSED = {
     (0.0, 0.0): (0, 1, 0, 0, -1, 0),

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from krona_ops.branches.similarity import blurred, groups_of_frames, sharp_places
 from krona_ops.errors import ConfigError, ShapeError
-from krona_ops.views.similarity import blurred, groups_of_frames, sharp_places
 
 
 @pytest.fixture

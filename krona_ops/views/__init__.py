@@ -1,1 +1,0 @@
-"""What several pictures of one thing are made from: cameras as maps of rays, and frames that begin as one picture."""
