@@ -145,13 +145,14 @@ class KronaSave(Node):
     def _whereabouts(cls, path: Path, adapter: Adapter, picture: bytes | None) -> str:
         """Which loaders list the new file, in words; in a LoRA folder, what LoRA managers read is written beside it."""
         paths.forget_list()
+        place = (Path("output") / path.relative_to(folder_paths.get_output_directory())).as_posix()
         name = lora_name(path)
         if name is not None:
             sidecar.write(path, adapter, picture)
-            return f"Saved as {path}. Load LoRA lists it as {name}."
+            return f"Saved as {place}. Load LoRA lists it as {name}."
         listed = "the KronA loaders list it" if paths.lists(path) else "no loader lists it"
         return (
-            f"Saved as {path}: {listed}, Load LoRA does not, because it is in no LoRA folder. "
+            f"Saved as {place}: {listed}, Load LoRA does not, because it is in no LoRA folder. "
             "Begin filename_prefix with loras/ for that."
         )
 

@@ -127,8 +127,7 @@ def test_progress_reaches_the_browser_step_by_step(trained):
 def test_texts_on_nodes_name_no_folder_of_this_computer(server, trained):
     result, file = trained
     texts = [event.data["text"] for event in result.events if event.type == "progress_text"]
-    below = file.relative_to(server.base / "output").as_posix()
-    assert any(text.startswith(f"Saved as {below}") for text in texts)
+    assert any(text.startswith(f"Saved as {file.relative_to(server.base).as_posix()}: ") for text in texts)
     assert not [text for text in texts if str(server.base) in text]
 
 
