@@ -105,12 +105,11 @@ class KronaCameras(Node):
         )
 
     @classmethod
-    def validate_inputs(cls, where: str = ORBIT, elevations: str = "0", lines: str | None = None) -> bool | str:
+    def validate_inputs(cls, elevations: str = "0") -> bool | str:
+        """One input alone, because the host reports a mistake once for each that is named; typed views are read when
+        the node runs."""
         try:
-            if where == ORBIT:
-                read_elevations(elevations)
-            elif where == TYPED and lines is not None:
-                read_views(lines)
+            read_elevations(elevations)
         except KronaError as error:
             return str(error)
         return True

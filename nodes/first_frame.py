@@ -52,7 +52,7 @@ class KronaFirstFrame(Node):
                     default=2.0,
                     low=0.0,
                     high=1000.0,
-                    decimals=3,
+                    decimals=4,
                     arrows=0.5,
                     tooltip="How wide the other places are blurred: the deviation of a Gaussian in places of the latent, of 8 pixels with "
                     "Stable Diffusion. 0: not at all.",
@@ -62,7 +62,7 @@ class KronaFirstFrame(Node):
                     default=0.9,
                     low=0.0,
                     high=1.0,
-                    decimals=3,
+                    decimals=4,
                     arrows=0.05,
                     tooltip="Where the sampling starts: 1 is almost noise alone; lower keeps more of the picture and moves less. "
                     "Connect the output denoise to the sampler.",

@@ -178,6 +178,10 @@ def _scenes() -> dict[str, Scene]:
             },
             (("4", "1", "2"), ("3",)),
         ),
+        "KronaBranchSettings": (
+            {"1": node("KronaTrainSettings"), "2": node("KronaBranchSettings", settings=["1", 0])},
+            (("1",), ("2",)),
+        ),
         "KronaTrain": ({"1": base, "2": examples.dataset(), "3": trained(), "4": saved("3")}, (("1", "2"), ("3",), ("4",))),
         "KronaWorldLoader": (
             {

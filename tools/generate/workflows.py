@@ -54,7 +54,7 @@ SIZES = {
     "KronaScale": (315, 100, 130), "KronaInspect": (400, 560, 800), "KronaCompress": (330, 180, 260), "KronaConvert": (330, 200, 280),
     "KronaExtract": (330, 200, 280), "KronaStack": (330, 150, 400), "KronaWorldLoader": (330, 110, 300), "KronaEvaluate": (400, 330, 400),
     "VAEEncode": (220, 46, 60), "KronaFirstFrame": (330, 200, 260), "KronaCameras": (340, 330, 420), "KronaViewCondition": (340, 230, 300),
-    "KronaBranchApply": (330, 300, 560),
+    "KronaBranchApply": (330, 300, 560), "KronaBranchSettings": (330, 220, 420),
 }  # fmt: skip
 """Width and height of a node; and the height that it may grow to:
 advanced inputs, previews and the pack's own widgets."""

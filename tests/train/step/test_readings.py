@@ -80,7 +80,7 @@ def same(these, those):
 )
 def test_a_late_training_tells_the_same_in_the_same_order(changes):
     settings = config(**changes)
-    draw = {"preview": lambda: [Image.new("RGB", (8, 8))]} if "preview" in changes else {}
+    draw = {"preview": lambda adapter: [Image.new("RGB", (8, 8))]} if "preview" in changes else {}
     same(events_of(settings, True, **draw)[0], events_of(settings, False, **draw)[0])
 
 
