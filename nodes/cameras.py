@@ -5,7 +5,6 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from krona_ops.branches.cameras import PROJECTIONS, SIX, Cameras, Projection, orbit, read_elevations, read_views
-from krona_ops.errors import KronaError
 
 from .images import as_image
 from .inputs import number_input, optional_combo, optional_number
@@ -49,7 +48,7 @@ class KronaCameras(Node):
                     default=0.0,
                     low=-360.0,
                     high=360.0,
-                    decimals=3,
+                    decimals=4,
                     arrows=15.0,
                     tooltip="an orbit: azimuth of the first camera in degrees. 0 is in front, 90 to the right of that camera.",
                 ),
@@ -103,16 +102,6 @@ class KronaCameras(Node):
             ],
             hidden=[io.Hidden.unique_id],
         )
-
-    @classmethod
-    def validate_inputs(cls, elevations: str = "0") -> bool | str:
-        """One input alone, because the host reports a mistake once for each that is named; typed views are read when
-        the node runs."""
-        try:
-            read_elevations(elevations)
-        except KronaError as error:
-            return str(error)
-        return True
 
     @classmethod
     def execute(
