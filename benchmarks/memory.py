@@ -183,14 +183,15 @@ def _run(rows: Sequence[str], kinds: Sequence[Kind], given: argparse.Namespace) 
     """Some rows in a process of their own.
 
     Raises:
-        RuntimeError: It has failed; with its last line.
+        RuntimeError: It has failed; with its last line, or what ended it.
     """
     options = [f"--{name}={getattr(given, name)}" for name in ("steps", "size", "threads")]
     options += [*(f"--row={row}" for row in rows), *(f"--kind={kind}" for kind in kinds)]
     options += ["--tiny"] if given.rehearse else []
     done = subprocess.run([sys.executable, __file__, *options], capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(done.stderr.strip().splitlines()[-1][:300])
+        words = done.stderr.strip().splitlines() or [f"the process ended with {done.returncode} and said nothing"]
+        raise RuntimeError(words[-1][:300])
     return json.loads(done.stdout.splitlines()[-1])
 
 
