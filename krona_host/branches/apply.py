@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from krona_ops import Adapter
-from krona_ops.branches.branch import Branch, branches_of
+from krona_ops.branches.branch import branches_of
 from krona_ops.errors import ConfigError, ShapeError
 from krona_ops.names.branches import Mode, place_of
 
@@ -124,13 +124,3 @@ def _require_whole_tokens(options: ModelOptions) -> None:
             expected="a model without it",
             remedy=f"Take {name} out of the graph.",
         )
-
-
-def modes_of(adapter: Adapter) -> tuple[Mode, ...]:
-    """The modes of an adapter's branches.
-
-    Raises:
-        FormatError: It holds none.
-    """
-    branches: tuple[Branch, ...] = branches_of(adapter)
-    return tuple(branch.mode for branch in branches)
