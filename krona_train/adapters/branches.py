@@ -21,14 +21,13 @@ from krona_ops.updates.shapes import KronShape
 from ..backbone.protocol import AttentionSite, Backbone
 from ..settings.groups import AdapterConfig
 from .gates import Attending, Gate, Gates, Recording
+from .layers import layer_type
 from .layers.difference import DifferenceLayer
 from .layers.protocol import Call, IsPlain, Layer, gated
 
 GATE_RATE = 40.0
 """A gate learns so many times as fast as the learning rate says, 0.02 at 5e-4: it has the same way to go in every
 model, from 0 to about 1, whatever the width."""
-ALIKE = frozenset({"full"})
-"""Kinds of layer that start at the model's own weight; beside it they would add it once more."""
 
 
 def branch_targets(backbone: Backbone, config: AdapterConfig, mode: Mode) -> tuple[Target, ...]:
@@ -46,11 +45,13 @@ def branch_targets(backbone: Backbone, config: AdapterConfig, mode: Mode) -> tup
             expected="a UNet, such as SD1.5's or SDXL's",
             remedy="Load a model with a UNet, or train an adapter of its layers.",
         )
-    if config.text_encoder or config.kinds & ALIKE:
+    # Beside the model's own weight these would add it once more.
+    at_weight = [kind for kind in sorted(config.kinds) if "weight" in layer_type(kind).roles]
+    if config.text_encoder or at_weight:
         raise ConfigError(
             "A parallel branch stands beside the diffusion model's attentions, with updates of its own.",
             where="adapter",
-            found="text_encoder" if config.text_encoder else ", ".join(sorted(config.kinds & ALIKE)),
+            found="text_encoder" if config.text_encoder else ", ".join(at_weight),
             expected="kronecker, lora, sum or difference, and no text encoder",
             remedy="Choose another kind, and turn text_encoder off.",
         )

@@ -68,6 +68,17 @@ def test_it_trains_the_branch_and_nothing_else(mode, tmp_path):
     assert branch.sites[SITE].out.update.b.dense().any()
 
 
+@pytest.mark.parametrize(
+    "rule", [TargetRule(kind="lora"), TargetRule((4, 2), kind="sum", terms=((2, 4),)), TargetRule(kind="difference")]
+)
+def test_other_kinds_of_layer_can_stand_there(rule):
+    settings = replace(config(), adapter=AdapterConfig(targets=(rule,)))
+    adapter = ended(train(settings)).adapter
+    assert len(adapter.layers) == 5
+    [branch] = branches_of(adapter)
+    assert branch.sites[SITE].out.update.dense().any()
+
+
 class Watched(BranchDenoising):
     """Keeps what a loss was made of."""
 
