@@ -21,7 +21,8 @@ from typing import Any
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[0] = str(ROOT)  # instead of benchmarks/, so that `benchmarks` is a package
+if __name__ == "__main__":
+    sys.path[0] = str(ROOT)  # instead of benchmarks/, so that `benchmarks` is a package
 
 from benchmarks.adapters import FACTORS, sdxl_adapter  # noqa: E402
 from benchmarks.contest import Times, arguments, finish, require_close, table, take_turns  # noqa: E402

@@ -26,7 +26,8 @@ from statistics import median
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[0] = str(ROOT)  # instead of benchmarks/, so that `benchmarks` is a package
+if __name__ == "__main__":
+    sys.path[0] = str(ROOT)  # instead of benchmarks/, so that `benchmarks` is a package
 
 from benchmarks.contest import Times, arguments, finish, table, take_turns  # noqa: E402
 from krona_ops import load  # noqa: E402

@@ -30,7 +30,8 @@ from typing import Any
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[0] = str(ROOT)  # instead of benchmarks/, so that `benchmarks` is a package
+if __name__ == "__main__":
+    sys.path[0] = str(ROOT)  # instead of benchmarks/, so that `benchmarks` is a package
 
 from benchmarks import host  # noqa: E402
 from benchmarks.adapters import sdxl_adapter  # noqa: E402

@@ -26,7 +26,8 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[1])  # instead of benchmarks/, so that `benchmarks` is a package
 
 from benchmarks import host
 from benchmarks.command import parsed, parser_of

@@ -32,7 +32,8 @@ import torch
 from torch import Tensor
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[0] = str(ROOT)  # instead of benchmarks/, so that `benchmarks` is a package
+if __name__ == "__main__":
+    sys.path[0] = str(ROOT)  # instead of benchmarks/, so that `benchmarks` is a package
 
 from benchmarks import host  # noqa: E402
 from benchmarks.contest import Times, arguments, finish, require_close, table, take_turns  # noqa: E402

@@ -29,7 +29,8 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[1])  # instead of benchmarks/, so that `benchmarks` is a package
 
 from benchmarks import host
 from benchmarks.claims import CORE

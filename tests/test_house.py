@@ -154,7 +154,18 @@ ROOMS = {
         "data": {"batches", "settings"},
         "drawing": {"data", "packages"},
         "evaluation": {"data", "drawing"},
-        "loop": {"adapters", "backbone", "batches", "config", "monitor", "objectives", "processes", "run", "settings", "step"},
+        "loop": {
+            "adapters",
+            "backbone",
+            "batches",
+            "config",
+            "monitor",
+            "objectives",
+            "processes",
+            "run",
+            "settings",
+            "step",
+        },
         "monitor": {
             *("adapters", "backbone", "batches", "config", "objectives", "randomness", "run", "settings", "step"),
         },
@@ -164,7 +175,19 @@ ROOMS = {
         "randomness": set(),
         "run": {"config", "data", "settings"},
         "session": {
-            *("adapters", "batches", "comfyui", "config", "data", "loop", "monitor", "objectives", "processes", "run", "settings"),
+            *(
+                "adapters",
+                "batches",
+                "comfyui",
+                "config",
+                "data",
+                "loop",
+                "monitor",
+                "objectives",
+                "processes",
+                "run",
+                "settings",
+            ),
         },
         "settings": set(),
         "step": {"adapters", "backbone", "batches", "config", "objectives", "processes", "run", "settings"},
@@ -223,7 +246,14 @@ def test_an_arrow_upward_is_seen(name, source):
 
 
 def test_arrows_inside_a_room_are_not_counted():
-    assert wrong_arrows({"krona_train/run/state.py": "from . import layout\nfrom .told import read\nfrom ..config import TrainConfig"}) == []
+    assert (
+        wrong_arrows(
+            {
+                "krona_train/run/state.py": "from . import layout\nfrom .told import read\nfrom ..config import TrainConfig"
+            }
+        )
+        == []
+    )
 
 
 def test_a_circle_is_seen():
@@ -236,8 +266,15 @@ SHARED = {"drawing", "images", "inputs", "node", "server", "sockets", "wires"}
 
 
 def arrows_between_nodes(files):
-    nodes = {name: source for name, source in files.items() if len(Path(name).parts) == 2 and name != "nodes/extension.py"}
-    return [f"{name} takes from {room}" for name, source in nodes.items() for room in rooms_of(name, source) if room not in SHARED]
+    nodes = {
+        name: source for name, source in files.items() if len(Path(name).parts) == 2 and name != "nodes/extension.py"
+    }
+    return [
+        f"{name} takes from {room}"
+        for name, source in nodes.items()
+        for room in rooms_of(name, source)
+        if room not in SHARED
+    ]
 
 
 def test_no_node_takes_from_another():
@@ -245,7 +282,9 @@ def test_no_node_takes_from_another():
 
 
 def test_a_node_that_takes_from_another_is_seen():
-    assert len(arrows_between_nodes({"nodes/apply.py": "from .scale import weighted\nfrom .inputs import weighted"})) == 1
+    assert (
+        len(arrows_between_nodes({"nodes/apply.py": "from .scale import weighted\nfrom .inputs import weighted"})) == 1
+    )
 
 
 def test_the_entry_file_imports_nothing_on_its_own():
@@ -265,7 +304,64 @@ def test_no_tensor_or_print_waits_at_import_time():
                         calls.append(f"{name}:{inner.lineno}")
             if not name.endswith("__main__.py"):
                 prints += [
-                    f"{name}:{n.lineno}" for n in ast.walk(tree) if isinstance(n, ast.Call) and ast.unparse(n.func) == "print"
+                    f"{name}:{n.lineno}"
+                    for n in ast.walk(tree)
+                    if isinstance(n, ast.Call) and ast.unparse(n.func) == "print"
                 ]
     assert calls == []
     assert prints == []
+
+
+SCRIPT = ("__name__ == '__main__'", "__name__ in ('__main__', '__mp_main__')")
+"""How a file asks whether it is run, not imported; the second, in the processes that it starts too."""
+
+
+def paths_put_first(source):
+    """The lines that put a folder before what is on ``sys.path`` when a file is imported; a script may, before it imports."""
+    waiting = list(ast.parse(source).body)
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            continue
+        if isinstance(node, ast.If) and ast.unparse(node.test) in SCRIPT:
+            waiting += node.orelse
+            continue
+        if isinstance(node, ast.Assign | ast.AugAssign | ast.Expr):
+            to = (
+                node.targets
+                if isinstance(node, ast.Assign)
+                else [node.value.func]
+                if isinstance(node.value, ast.Call)
+                else []
+            )
+            if any(
+                ast.unparse(t).startswith(("sys.path[", "sys.path.insert")) or ast.unparse(t) == "sys.path" for t in to
+            ):
+                yield node.lineno
+        waiting += [n for n in ast.iter_child_nodes(node) if isinstance(n, ast.stmt | ast.excepthandler)]
+
+
+@pytest.mark.parametrize("folder", [*AROUND, *MAY_IMPORT])
+def test_what_is_imported_puts_no_folder_first(folder):
+    """The pack and its host both have a `nodes`: whoever imports a benchmark would get the wrong one afterwards."""
+    assert [f"{name}:{line}" for name, source in files_of(folder).items() for line in paths_put_first(source)] == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "sys.path[0] = str(ROOT)",
+        "sys.path.insert(0, str(ROOT))",
+        "if ROOT:\n    sys.path[:0] = [ROOT]",
+        "try:\n    import comfy\nexcept ImportError:\n    sys.path = [ROOT]",
+    ],
+)
+def test_a_folder_that_is_put_first_is_seen(source):
+    assert len(list(paths_put_first(source))) == 1
+
+
+@pytest.mark.parametrize(
+    "source", ["if __name__ == '__main__':\n    sys.path[0] = ROOT", "def f():\n    sys.path.insert(0, ROOT)"]
+)
+def test_a_script_puts_its_folder_first(source):
+    assert list(paths_put_first(source)) == []
