@@ -16,9 +16,9 @@ def say(line: str) -> None:
     sys.stdout.flush()
 
 
-def arguments(text: str, out: Path) -> argparse.Namespace:
+def arguments(text: str, out: Path, **more: str) -> argparse.Namespace:
     """``folder`` to work in, made here; ``out`` for the result; ``scale`` of the number of steps;
-    ``threads``, set here.
+    ``threads``, set here; and a script's own, as name to default.
 
     Args:
         text: What the script does.
@@ -29,6 +29,8 @@ def arguments(text: str, out: Path) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=out)
     parser.add_argument("--scale", type=float, default=1.0)
     parser.add_argument("--threads", type=int, default=0)
+    for name, default in more.items():
+        parser.add_argument(f"--{name}", default=default)
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)

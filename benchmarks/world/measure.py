@@ -27,6 +27,14 @@ class Judges(SmallWorldJudge):
         the paper's DINO and CLIP-I (appendix C)."""
         return float((self._who(pictures) @ self._who(real).mT).mean())
 
+    def alike(self, groups: Sequence[Pictures]) -> tuple[float, float]:
+        """Mean cosine of pairs within a group, and of pairs across groups: whether pictures that were drawn together show
+        one and the same character, and whether all groups show the same one."""
+        seen = [self._who(group) for group in groups]
+        within = [float((w @ w.mT).sum() - len(w)) / (len(w) * (len(w) - 1)) for w in seen]
+        across = [float((a @ b.mT).mean()) for n, a in enumerate(seen) for b in seen[:n]]
+        return float(np.mean(within)), float(np.mean(across))
+
     def accuracy(self, pictures: Pictures, scenes: Sequence[Scene]) -> dict[str, float]:
         """Share of pictures that show what was asked for, by attribute of the scene."""
         scores = self.attributes(pixels(pictures))

@@ -23,11 +23,15 @@ from torch import Tensor, nn
 
 from krona_ops.errors import AdapterFileError
 from krona_ops.files import load_tensors
+from krona_ops.names.branches import Mode
 
 if TYPE_CHECKING:
     from ..types import Clip, Model, Patcher, Vae
 
 FILE = Path(__file__).resolve().parents[2] / "samples" / "world" / "world.safetensors"
+_BRANCHES: tuple[Mode, ...] = ("reference", "first", "views")
+BRANCHES = {mode: FILE.with_name(f"{mode}.safetensors") for mode in _BRANCHES}
+"""Its parallel branches, by what they look at."""
 PATCH, CHANNELS, PACKED = 4, 8, 2
 """Pixels along a side that become one place; numbers of a place; places along a side that become one latent."""
 LATENTS = CHANNELS * PACKED**2
