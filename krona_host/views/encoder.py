@@ -18,17 +18,13 @@ from torch import nn
 
 from krona_ops.errors import FormatError
 from krona_ops.files import load_tensors, read_header
-from krona_ops.formats.header import PICKLE_SUFFIXES, Header
+from krona_ops.formats.header import Header
 
 PREFIX = "adapter."
 CHANNELS = 6
 """Of a condition: a ray, or a position and a normal."""
 LEVELS, BLOCKS = 4, 2
 """Of the network, and residual blocks in each."""
-CONVERT = (
-    'Convert it where you trust it: python -c "import sys, torch, safetensors.torch as s; f = sys.argv[1]; '
-    "s.save_file(torch.load(f, weights_only=True, map_location='cpu'), f.rsplit('.', 1)[0] + '.safetensors')\" FILE"
-)
 _FLOATS = {"F64", "F32", "F16", "BF16"}
 
 
@@ -117,18 +113,10 @@ def layout_of(path: Path) -> Layout:
     """How the encoder in a file is built, from the file's header alone.
 
     Raises:
-        AdapterFileError: The file cannot be read.
-        FormatError: It is a pickle, has no encoder, one of other pictures, or one with tensors too few, too many or of
+        AdapterFileError: The file cannot be read, or is a pickle.
+        FormatError: It has no encoder, one of other pictures, or one with tensors too few, too many or of
             another shape or type.
     """
-    if path.suffix.lower() in PICKLE_SUFFIXES:
-        raise FormatError(
-            f"{path.suffix} files are never opened, they can run code.",
-            where=str(path),
-            found=f"a {path.suffix} file",
-            expected="a .safetensors file",
-            remedy=CONVERT,
-        )
     header = read_header(path)
     shapes = {name: shape for name, shape in header.shapes.items() if name.startswith(PREFIX)}
     if not shapes:

@@ -22,6 +22,13 @@ the safetensors library would read 100 MB."""
 SUFFIXES = (".safetensors", ".sft")
 """What safetensors files are called; Flux's authors and others use the short one."""
 PICKLE_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".pkl")
+CONVERT = (
+    'Convert it where you trust it: python -c "import sys, torch, safetensors.torch as s; f = sys.argv[1]; '
+    "t = torch.load(f, weights_only=True, map_location='cpu'); "
+    "s.save_file({k: v.contiguous().clone() for k, v in t.items()}, f.rsplit('.', 1)[0] + '.safetensors')\" FILE"
+)
+"""How a pickle becomes a safetensors file; nothing here opens one. ``weights_only`` keeps PyTorch from running what is
+in it."""
 SIDECAR = "adapter_config.json"
 """PEFT keeps the scale of an adapter in this file beside it, and nowhere else."""
 PEFT_FILE = "adapter_model.safetensors"
@@ -107,7 +114,7 @@ def read_header(path: str | os.PathLike[str]) -> Header:
         raise unreadable(
             path,
             f"{path.suffix or 'no suffix'} files are never opened" + (", they can run code." if pickled else "."),
-            "Convert it to safetensors with the program that made it." if pickled else "Choose a .safetensors file.",
+            CONVERT if pickled else "Choose a .safetensors file.",
         )
     try:
         status = path.stat()

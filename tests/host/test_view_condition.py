@@ -7,6 +7,7 @@ from views import NARROW, WIDE, conditioning, model_of, reference, write
 from krona_ops.branches.cameras import SIX, Cameras
 from krona_ops.branches.rays import conditions
 from krona_ops.errors import AdapterFileError, ConfigError, DataError
+from krona_ops.formats.header import CONVERT
 
 PLACES = {
     "sd21": (("input", 2), ("input", 5), ("input", 8), ("input", 11)),
@@ -403,11 +404,9 @@ def test_an_adapter_for_three_channels_is_refused(comfy, tmp_path):
 
 @pytest.mark.parametrize("suffix", [".pth", ".bin", ".ckpt"])
 def test_a_pickle_is_never_opened_and_the_message_says_how_to_convert_it(comfy, suffix, tmp_path):
-    from krona_host.views.encoder import CONVERT
-
     path = tmp_path / f"mvadapter{suffix}"
     torch.save(reference("sd21").state_dict(), path)
-    assert refused(path) == f"{suffix} files are never opened, they can run code. {CONVERT}"
+    assert refused(path) == f"This file cannot be read: {suffix} files are never opened, they can run code. {CONVERT}"
 
 
 def test_the_way_to_convert_works(comfy, tmp_path):
@@ -415,7 +414,7 @@ def test_the_way_to_convert_works(comfy, tmp_path):
     import subprocess
     import sys
 
-    from krona_host.views.encoder import CONVERT, load_encoder
+    from krona_host.views.encoder import load_encoder
 
     torch.save(reference("sd21").state_dict(), tmp_path / "mv.adapter.pth")
     _, *words = shlex.split(CONVERT.partition(": ")[2])

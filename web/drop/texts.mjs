@@ -4,7 +4,7 @@
 export const TEXTS = {
   en: {
     command: "KronA: add adapter files…",
-    pickle: "{file} is not loaded: {suffix} files can run code when they are opened. Convert it to .safetensors with the program that made it.",
+    pickle: "{file} is not loaded: {suffix} files can run code when they are opened. Where you trust it, convert it to .safetensors with the command in docs/formats.md.",
     checkpoint: "{file} is a whole model or a part of one, no adapter. Put it into models/checkpoints (or models/diffusion_models) and press R.",
     state: "{file} is what a training keeps to go on later, no adapter. The adapter lies beside it in the run's folder.",
     unsupported: "{file} is an adapter of the kind {method}, which KronA cannot read. Put it into models/loras and use ComfyUI's own Load LoRA.",
@@ -33,7 +33,7 @@ export const TEXTS = {
   },
   zh: {
     command: "KronA：添加适配器文件…",
-    pickle: "未加载 {file}：{suffix} 文件打开时可能运行代码。请用生成它的程序转换为 .safetensors。",
+    pickle: "未加载 {file}：{suffix} 文件打开时可能运行代码。如果您信任它，请用 docs/formats.md 中的命令转换为 .safetensors。",
     checkpoint: "{file} 是完整模型或模型的一部分，不是适配器。请放入 models/checkpoints（或 models/diffusion_models），然后按 R。",
     state: "{file} 是训练用于续训的状态文件，不是适配器。适配器就在同一运行文件夹中。",
     unsupported: "{file} 是 {method} 类型的适配器，KronA 无法读取。请放入 models/loras，并使用 ComfyUI 自带的 Load LoRA。",
@@ -62,7 +62,7 @@ export const TEXTS = {
   },
   ja: {
     command: "KronA：アダプターファイルを追加…",
-    pickle: "{file} は読み込みません：{suffix} ファイルは開くとコードを実行することがあります。作成したプログラムで .safetensors に変換してください。",
+    pickle: "{file} は読み込みません：{suffix} ファイルは開くとコードを実行することがあります。信頼できる場合は、docs/formats.md のコマンドで .safetensors に変換してください。",
     checkpoint: "{file} はモデル全体またはその一部で、アダプターではありません。models/checkpoints（または models/diffusion_models）に置いて R を押してください。",
     state: "{file} は学習を再開するための状態ファイルで、アダプターではありません。アダプターは同じ実行フォルダーにあります。",
     unsupported: "{file} は {method} 形式のアダプターで、KronA では読めません。models/loras に置き、ComfyUI の Load LoRA を使ってください。",

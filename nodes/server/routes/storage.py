@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from krona_ops.errors import AdapterFileError, FormatError
-from krona_ops.formats.header import PICKLE_SUFFIXES, SUFFIXES, Header, header_length, parse_header
+from krona_ops.formats.header import CONVERT, PICKLE_SUFFIXES, SUFFIXES, Header, header_length, parse_header
 from krona_ops.formats.inspection import layers_of
 from krona_ops.locks import is_at, take
 from krona_ops.names.families import whole_model
@@ -54,11 +54,12 @@ def checked_name(text: str) -> str:
         raise _cannot_be_called(text, reason)
     stem, suffix = os.path.splitext(text)
     if suffix.lower() not in SUFFIXES:
-        why = "they can run code" if suffix.lower() in PICKLE_SUFFIXES else "only .safetensors is read"
+        is_pickle = suffix.lower() in PICKLE_SUFFIXES
+        why = "they can run code" if is_pickle else "only .safetensors is read"
         raise Refused(
             415,
             f"{shown(suffix) or 'Files without a suffix'} is never opened: {why}.",
-            remedy="Convert it with the program that made it.",
+            remedy=CONVERT if is_pickle else "Convert it with the program that made it.",
         )
     stem = _FORBIDDEN.sub("-", unicodedata.normalize("NFC", stem))
     stem = "".join("-" if unicodedata.category(c) in _UNWRITTEN else c for c in stem)
