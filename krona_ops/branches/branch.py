@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from ..errors import FormatError
-from ..names.branches import GATE, PROJECTIONS, Mode, place_of
+from ..names.branches import GATE, MODES, OUT_BIAS, PROJECTIONS, Mode, place_of
 from ..shown import shown
 from ..updates.adapter import Adapter
+from ..updates.control import Replacement
 from ..updates.delta import Delta
-from .projections import Beside, SiteBranch
+from .projections import Beside, Own, SiteBranch
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +26,11 @@ class Branch:
     def __post_init__(self) -> None:
         object.__setattr__(self, "sites", MappingProxyType(dict(self.sites)))
 
+    @property
+    def has_own_weights(self) -> bool:
+        """Whether it projects with matrices of its own, as MV-Adapter and I2V-Adapter do, instead of the base's."""
+        return any(isinstance(part, Own) for site in self.sites.values() for part in (site.q, site.k, site.v, site.out))
+
 
 def is_branch(adapter: Adapter) -> bool:
     """Whether an adapter holds parts of branches."""
@@ -32,13 +38,15 @@ def is_branch(adapter: Adapter) -> bool:
 
 
 def branches_of(adapter: Adapter) -> tuple[Branch, ...]:
-    """The branches that an adapter holds, one for each mode; its updates of the model's own layers are passed over.
+    """The branches that an adapter holds, one for each mode, in the order of `MODES`; its updates of the model's own layers
+    are passed over.
 
-    A projection that it lacks is the base's own, and a gate that it lacks is 1.
+    A projection that it lacks is the base's own, and a gate that it lacks is 1. One that is replaced is the branch's own
+    matrix.
 
     Raises:
         FormatError: It holds no branch; a part of one could not be read; a gate is no single number; an update needs the
-            weight that it is added to (DoRA).
+            weight that it is added to (DoRA); a bias has no matrix to go with.
     """
     _require_whole(adapter)
     sites: dict[Mode, dict[str, dict[str, Delta]]] = {}
@@ -55,7 +63,9 @@ def branches_of(adapter: Adapter) -> tuple[Branch, ...]:
             remedy="Apply it with Apply KronA." if layer else "Choose another file.",
         )
     return tuple(
-        Branch(mode, {site: _site(parts) for site, parts in of_mode.items()}) for mode, of_mode in sites.items()
+        Branch(mode, {site: _site(site, parts) for site, parts in sites[mode].items()})
+        for mode in MODES
+        if mode in sites
     )
 
 
@@ -74,8 +84,10 @@ def _require_whole(adapter: Adapter) -> None:
 
 
 def _usable(name: str, delta: Delta, part: str) -> Delta:
-    wanted = "one number" if part == GATE else "an update (out, in)"
-    if (delta.shape != (1,)) if part == GATE else (len(delta.shape) != 2):
+    is_own = isinstance(delta, Replacement)
+    wanted = {GATE: "one number", OUT_BIAS: "a vector (out,)"}.get(part, "an update (out, in)")
+    fits = {GATE: delta.shape == (1,) and not is_own, OUT_BIAS: len(delta.shape) == 1}.get(part, len(delta.shape) == 2)
+    if not fits:
         raise FormatError(
             f"A part of the branch has a shape that it cannot have: {shown(part)}.",
             layer=name,
@@ -83,7 +95,7 @@ def _usable(name: str, delta: Delta, part: str) -> Delta:
             expected=wanted,
             remedy="Get the file again.",
         )
-    if delta.needs_weight:
+    if delta.needs_weight and not is_own:
         raise FormatError(
             "A parallel branch adds its updates beside the model's projections, which DoRA cannot do.",
             layer=name,
@@ -94,7 +106,25 @@ def _usable(name: str, delta: Delta, part: str) -> Delta:
     return delta
 
 
-def _site(parts: Mapping[str, Delta]) -> SiteBranch:
+def _site(name: str, parts: Mapping[str, Delta]) -> SiteBranch:
     gate = parts.get(GATE)
-    q, k, v, out = (Beside(parts.get(part)) for part in PROJECTIONS)
-    return SiteBranch(q, k, v, out, 1.0 if gate is None else float(gate.dense()))
+    q, k, v, out = (_projection(parts.get(part)) for part in PROJECTIONS)
+    return SiteBranch(q, k, v, _with_bias(name, out, parts.get(OUT_BIAS)), 1.0 if gate is None else float(gate.dense()))
+
+
+def _projection(delta: Delta | None) -> Beside | Own:
+    return Own(delta.value) if isinstance(delta, Replacement) else Beside(delta)
+
+
+def _with_bias(name: str, out: Beside | Own, bias: Delta | None) -> Beside | Own:
+    if bias is None:
+        return out
+    if not isinstance(out, Own) or not isinstance(bias, Replacement) or bias.shape != out.shape[:1]:
+        raise FormatError(
+            "The branch has a bias without the output projection that it belongs to.",
+            layer=name,
+            found=f"to_out.bias {bias.shape}, to_out {out.shape}",
+            expected="both, or neither",
+            remedy="Get the file again.",
+        )
+    return replace(out, bias=bias.value)

@@ -17,7 +17,6 @@ from ..updates.adapter import Adapter
 from ..updates.control import Enlarged, Replacement
 from ..updates.delta import Delta, Dora, Matrix
 from ..updates.factor import LowRank, Tucker
-from ..updates.gates import is_gate
 from ..updates.joined import joined
 from . import diffusekrona, kohya, lokr, lokr_sum, lora, peft
 from .layers import Rename
@@ -131,9 +130,10 @@ def as_lora(adapter: Adapter, rank: int | None, format: str = "lora") -> tuple[A
 
     Raises:
         ConfigError: A layer has to be converted and no rank is given, or it is not positive.
-        FormatError: A DoRA update of something other than a LoRA, which no LoRA file holds;
+        FormatError: A DoRA update of something other than a LoRA, or a parallel branch, which no LoRA file holds;
             a vector that PEFT's does not.
     """
+    _require_place(adapter, format)
     if rank is not None and rank < 1:
         raise ConfigError(f"A rank of {rank} is not possible.", found=rank, expected="1 or more", remedy="Take 16.")
     if format == "lora":
@@ -163,8 +163,8 @@ def _require_matrices(adapter: Adapter) -> None:
 
 
 def without_vectors(adapter: Adapter) -> tuple[Adapter, tuple[LayerName, ...]]:
-    """The adapter without the updates of norms and biases, and the names of those."""
-    vectors = tuple(name for name, delta in adapter.layers.items() if len(delta.shape) < 2 and not is_gate(name))
+    """The adapter without the updates of norms and biases, and the names of those. A branch keeps its gates and biases."""
+    vectors = tuple(name for name, delta in adapter.layers.items() if len(delta.shape) < 2 and place_of(name) is None)
     return replace(adapter, layers={n: d for n, d in adapter.layers.items() if n not in set(vectors)}), vectors
 
 

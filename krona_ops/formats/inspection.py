@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..errors import FormatError
 from ..left_out import LeftOut
-from ..names.branches import GATE, Mode, places_by_mode
+from ..names.branches import GATE, Mode, place_of, places_by_mode, published_as
 from ..names.spellings import LayerName
 from ..updates.adapter import Adapter
 from ..updates.control import Enlarged, Replacement
@@ -29,7 +29,7 @@ class LayerFacts:
     name: LayerName
     method: str
     """``LoKr``, ``DiffuseKronA``, ``LoRA``, ``LoHa``, ``diff``, ``sum``; with ``+DoRA`` where it has a norm. ``gate`` of
-    a parallel branch."""
+    a parallel branch, and ``MV-Adapter`` or ``I2V-Adapter`` of one whose projections are whole matrices."""
     shape: tuple[int, ...]
     """``(out, in, *kernel)`` of ``ΔW``; a decomposed convolution may be flattened."""
     factors: tuple[tuple[int, ...], ...]
@@ -110,11 +110,20 @@ def _all_facts(adapter: Adapter) -> tuple[LayerFacts, ...]:
     for delta in adapter.layers.values():  # of layers that are alike the reader makes one value
         if id(delta) not in facts:
             facts[id(delta)] = _facts(delta)
-    return tuple(_named(LayerFacts(name, *facts[id(delta)])) for name, delta in adapter.layers.items())
+    return tuple(_named(LayerFacts(name, *facts[id(delta)]), delta) for name, delta in adapter.layers.items())
 
 
-def _named(facts: LayerFacts) -> LayerFacts:
-    return replace(facts, method=GATE) if is_gate(facts.name) else facts
+def _named(facts: LayerFacts, delta: Delta) -> LayerFacts:
+    if is_gate(facts.name):
+        return replace(facts, method=GATE)
+    method = method_of_branch(facts.name, delta)
+    return facts if method is None else replace(facts, method=method)
+
+
+def method_of_branch(name: LayerName, delta: Delta) -> str | None:
+    """In whose files a part of a branch is a whole matrix; ``None`` for updates and for layers of no branch."""
+    place = place_of(name)
+    return published_as(place.mode) if place is not None and isinstance(delta, Replacement) else None
 
 
 def _facts(delta: Delta) -> _Facts:

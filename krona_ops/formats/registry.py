@@ -9,10 +9,26 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from ..errors import FormatError
-from . import cdka, diff, diffusekrona, kohya, layers, loha, lokr, lokr_sum, lora, parts, peft, sdscripts
+from . import (
+    attention_branch,
+    cdka,
+    diff,
+    diffusekrona,
+    kohya,
+    layers,
+    loha,
+    lokr,
+    lokr_sum,
+    lora,
+    parts,
+    peft,
+    sdscripts,
+)
 from .header import Header
 
-FORMATS: tuple[ModuleType, ...] = (lokr, kohya, peft, lora, diffusekrona, lokr_sum, sdscripts, cdka, loha, diff)
+FORMATS: tuple[ModuleType, ...] = (
+    lokr, kohya, peft, lora, diffusekrona, lokr_sum, sdscripts, cdka, loha, diff, attention_branch,
+)  # fmt: skip
 """Those that are written come first, as a menu shows them."""
 
 

@@ -1,7 +1,8 @@
 """What the layers of a parallel branch are called: the site that it stands beside, its mode, and which part it is.
 
 ``<site>.krona_<mode>.to_q``, ``to_k``, ``to_v`` and ``to_out`` are updates of the projections of the attention at that
-site, and ``<site>.krona_<mode>.gate`` is the one number that its output is multiplied by.
+site, and ``<site>.krona_<mode>.gate`` is the one number that its output is multiplied by. Files of other authors
+replace projections instead of adding to them; then there may be ``<site>.krona_<mode>.to_out.bias`` too.
 """
 
 from __future__ import annotations
@@ -15,8 +16,13 @@ Mode = Literal["reference", "first", "views", "row", "row+col"]
 """What a branch attends to: clean references, the first frame of the group, all views of it, or those of its tokens
 that lie in the same row (or column)."""
 MODES: tuple[Mode, ...] = get_args(Mode)
+AmongViews = Literal["views", "row", "row+col"]
+"""The modes in which the samples of a group attend to one another."""
+AMONG_VIEWS: tuple[AmongViews, ...] = get_args(AmongViews)
 PROJECTIONS = ("to_q", "to_k", "to_v", "to_out")
+OUT_BIAS = "to_out.bias"
 GATE = "gate"
+PARTS = (*PROJECTIONS, OUT_BIAS, GATE)
 _BEFORE = ".krona_"
 
 
@@ -27,7 +33,7 @@ class Place(NamedTuple):
     """The attention that the branch stands beside."""
     mode: Mode
     part: str
-    """One of `PROJECTIONS`, or `GATE`."""
+    """One of `PARTS`."""
 
 
 def layer_name(site: str, mode: Mode, part: str) -> LayerName:
@@ -47,7 +53,7 @@ def place_of(name: str) -> Place | None:
     """
     site, found, rest = name.rpartition(_BEFORE)
     mode, _, part = rest.partition(".")
-    if not found or not site or (part not in PROJECTIONS and part != GATE):
+    if not found or not site or part not in PARTS:
         return None
     return next((Place(site, each, part) for each in MODES if each == mode), None)
 
@@ -68,3 +74,12 @@ def branches_in_words(names: Iterable[str]) -> str:
     counts = places_by_mode(names).items()
     each = (f"{mode} in {count} place{'' if count == 1 else 's'}" for mode, count in counts)
     return f"parallel branch: {', '.join(each)}" if counts else ""
+
+
+def published_as(mode: Mode) -> str:
+    """The method in whose files the projections of a branch of this mode are whole matrices.
+
+    >>> published_as("row"), published_as("first")
+    ('MV-Adapter', 'I2V-Adapter')
+    """
+    return "I2V-Adapter" if mode == "first" else "MV-Adapter"

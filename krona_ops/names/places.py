@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Literal
 
-from .branches import GATE, MODES, PROJECTIONS, place_of
+from .branches import MODES, PARTS, place_of
 from .spellings import projection, unwrapped
 
 Attention = Literal["self", "cross", "joint"]
@@ -148,7 +148,7 @@ def role_of(name: str) -> str:
 
 
 _ROLES = [f"{a}{p}" for a in ("self ", "cross ", "", "text ") for p in ("q", "k", "v", "qkv", "kv", "out")]
-_ROLES += [f"{mode} {part.removeprefix('to_')}" for mode in MODES for part in (*PROJECTIONS, GATE)]
+_ROLES += [f"{mode} {part.removeprefix('to_')}" for mode in MODES for part in PARTS]
 _ROLES += ["feed-forward", "text feed-forward", "in/out projection", "convolution", "modulation", "norm", "other"]
 
 

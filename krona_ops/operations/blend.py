@@ -11,7 +11,8 @@ The others work on one dense layer at a time:
 
 Parallel branches are blended place by place: the gates as all else, undiminished by a ``density``; the projections
 averaged, with the adapters' weights divided by their sum. So one branch of weight 0.5 is `Adapter.scaled` by 0.5, and
-two of weight 0.5 are the mean of both.
+two of weight 0.5 are the mean of both. Matrices of a branch's own, as MV-Adapter's files have them, have a mean among
+themselves and none with updates of the base's projections.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ..errors import ConfigError, ShapeError
+from ..errors import ConfigError, FormatError, ShapeError
+from ..names.branches import place_of
 from ..names.spellings import LayerName
 from ..nearest.fit import fit
 from ..nearest.forms import Form
@@ -68,7 +70,8 @@ def blend(
         ConfigError: There is no adapter, the weights to normalise by add up to zero, or those of parallel branches at
             one place; or the density is not in (0, 1].
         ShapeError: Two adapters have one layer in different shapes: they belong to different base models.
-        KronaError: A DoRA update in another method than ``"sum"``, or with a ``form``.
+        FormatError: Of branches at one place some have matrices of their own, and some have updates.
+        KronaError: A DoRA update, or a branch's own matrix, in another method than ``"sum"``, or with a ``form``.
     """
     _check(pairs, method, density)
     weights = (
@@ -83,7 +86,9 @@ def blend(
         "dare ties": partial(_ties, trim=_survivors),
     }
     combine = ways[method]
-    whole = [{**adapter.layers, **gates_unsaid(adapter.layers)} for adapter, _ in pairs]
+    # Gates of 1 that nobody names are the same ones in all adapters, so that equal branches cancel.
+    unsaid = gates_unsaid({n: delta for adapter, _ in pairs for n, delta in adapter.layers.items() if not is_gate(n)})
+    whole = [{**{n: unsaid[n] for n in gates_unsaid(adapter.layers)}, **adapter.layers} for adapter, _ in pairs]
     names = list(dict.fromkeys(name for layers in whole for name in layers))
     layers: dict[LayerName, Delta] = {}
     for name in names:
@@ -148,8 +153,10 @@ Part = tuple[int, Delta, float]
 """An adapter's position, its update and its weight."""
 
 
-def _add(parts: Sequence[Part], **_: object) -> Delta | None:
+def _add(parts: Sequence[Part], *, name: str, **_: object) -> Delta | None:
     """The terms of all, those over the same tensors as one; ``None`` where nothing is left."""
+    if place_of(name) is not None and any(isinstance(delta, Replacement) for _, delta, _ in parts):
+        return _mean_matrix(parts, name)
     terms_by_memory: dict[object, Delta] = {}
     for _n, delta, weight in parts:
         for term in _terms(delta):
@@ -158,6 +165,25 @@ def _add(parts: Sequence[Part], **_: object) -> Delta | None:
             terms_by_memory[key] = _with_scale(term, scale if twin is None else _scale(twin) + scale)
     terms = tuple(term for term in terms_by_memory.values() if _scale(term) != 0)
     return (terms[0] if len(terms) == 1 else Sum(terms)) if terms else None
+
+
+def _mean_matrix(parts: Sequence[Part], name: str) -> Replacement:
+    """The mean of projections that branches have as matrices of their own.
+
+    Raises:
+        FormatError: One of the branches has the base's projection there, with or without an update.
+    """
+    own = [(delta, share) for _, delta, share in parts if isinstance(delta, Replacement)]
+    if len(own) < len(parts) or abs(sum(share for _, share in own) - 1) > 1e-9:
+        raise FormatError(
+            "One of the branches has a matrix of its own here and another one has the base's projection, so there is no mean.",
+            layer=name,
+            found="a matrix of its own, and the base's projection",
+            expected="the same in all of them",
+            remedy="Apply them one after the other with Apply KronA Branch; what they add is summed.",
+        )
+    [first, *rest] = own
+    return first[0] if not rest else Replacement(sum((share * d.value for d, share in rest), first[1] * first[0].value))
 
 
 def _terms(delta: Delta) -> Iterator[Delta]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..errors import SizeError
-from ..formats.inspection import Inspection, LayerFacts
+from ..formats.inspection import Inspection, LayerFacts, method_of_branch
 from ..left_out import LeftOut
 from ..names.branches import branches_in_words
 from ..names.places import block_of, role_of, sorted_blocks, sorted_roles
@@ -214,7 +214,7 @@ def _layer(name: LayerName, delta: Delta) -> LayerReport:
         block_of(name),
         role_of(name),
         delta.shape,
-        describe(delta),
+        method_of_branch(name, delta) or describe(delta),
         delta.parameters,
         None if delta.needs_weight else norm(delta),
         prod(effective_rank(values) for _, values in spectra) if spectra else None,  # entropies of A and of B add up

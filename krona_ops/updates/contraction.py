@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from ..errors import KronaError, ShapeError
+from ..names.branches import place_of
 from ..room import require_room
 from .delta import Delta, Dora, Kron, Matrix, Part, Sum, map_tensors
 from .factor import Factor, Full, LowRank, Tucker
@@ -98,6 +99,14 @@ def require_plain(delta: Delta, use: str, layer: str | None = None) -> None:
     Raises:
         KronaError: It is, or contains, a DoRA update.
     """
+    if delta.needs_weight and layer is not None and place_of(layer) is not None:
+        raise KronaError(
+            f"The branch has a matrix of its own here, which is no update, so it cannot be {use}.",
+            layer=layer,
+            found=type(delta).__name__,
+            expected="an update of the base model's projection",
+            remedy="Use it as it is, or train a branch of this pack, which has small updates.",
+        )
     if delta.needs_weight:
         what = "A DoRA update" if isinstance(delta, Dora | Sum) else "A replaced or enlarged weight"
         raise KronaError(

@@ -26,7 +26,7 @@ from krona_ops import (
 from krona_ops.branches.branch import branches_of
 from krona_ops.branches.projections import Bases
 from krona_ops.errors import ConfigError, FormatError
-from krona_ops.formats.encode import without_vectors
+from krona_ops.formats.encode import LORA, as_lora, without_vectors
 from krona_ops.left_out import LeftOut
 from krona_ops.names.branches import GATE, PROJECTIONS, branches_in_words, layer_name, places_by_mode
 from krona_ops.names.places import attention_of, block_of, role_of, sorted_roles
@@ -156,6 +156,8 @@ def test_a_branch_of_another_mode_is_beside_and_not_mixed():
 def test_what_cancels_is_gone_and_what_has_no_mean_is_refused():
     one, two = adapter(1), adapter(2)
     assert len(difference(one, one)) == len(blend([(one, 2.0), (negate(one), 2.0)])) == 0
+    unsaid = adapter(1, gates=(None, 0.5))
+    assert len(difference(unsaid, unsaid)) == 0
     with pytest.raises(
         ConfigError, match=r"gate: The strengths of the parallel branches add up to 0 here.*Change a strength"
     ):
@@ -202,7 +204,7 @@ def test_formats_of_other_programs_have_no_place_for_it(format):
     with pytest.raises(
         FormatError, match=r"to_q: A parallel branch has a place in ComfyUI's LoKr files alone\..*ComfyUI LoKr"
     ):
-        encode(adapter(), format, rank=4)
+        (as_lora if format in LORA else encode)(adapter(), format=format, rank=4)
 
 
 def test_any_form_of_its_parts_is_saved(tmp_path):

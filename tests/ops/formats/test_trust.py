@@ -18,7 +18,8 @@ from krona_ops.formats.parts import SUFFIXES
 from krona_ops.formats.registry import detect, readers
 from krona_ops.formats.scale_rules import RULES
 
-ENDS = [*sorted(SUFFIXES), "_lora.down.weight", ".unknown", ""]
+OF_BRANCHES = [".attn1.processor.to_q_mv.weight", ".attn1.to_out_ff.0.bias", ".attn1.krona_row.gate"]
+ENDS = [*sorted(SUFFIXES), *OF_BRANCHES, "_lora.down.weight", ".unknown", ""]
 NAMES = ["x", "y.z", "base_model.model.x", "unet.a.attn1.processor.to_q", "bundle_emb.x"]
 SHAPES = st.lists(st.integers(0, 4), max_size=6).map(tuple)
 DTYPES = st.sampled_from([torch.float32, torch.float16, torch.int64, torch.bool, torch.float8_e4m3fn])
@@ -78,6 +79,13 @@ WHOLE = {
         "dora_scale": (1, 5, 1, 1),
     },
     "cdka": {"cdka_a": (2, 2, 3), "cdka_b": (2, 4, 5), "alpha": ()},
+    "branch": {
+        **{f"attn1.processor.to_{part}_ref.weight": (6, 6) for part in ("q", "k", "v", "out")},
+        "attn1.processor.to_out_ref.bias": (6,),
+        "attn1.to_q_ff.weight": (4, 6),
+        "attn1.to_out_ff.weight": (6, 4),
+        "attn1.to_out_ff.0.bias": (6,),
+    },
 }
 
 
