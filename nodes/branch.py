@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from comfy_api.latest import io
 
 from krona_host.branches.apply import Use, apply_branches
 from krona_ops import Adapter, load
 from krona_ops.errors import ConfigError
+from krona_ops.names.branches import AMONG_VIEWS, AmongViews
 
 from .inputs import NONE, number_input, optional_combo, optional_file_input, optional_number
 from .node import Node
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 LATENT = dict[str, "Tensor"]
 """The host's: ``samples``, and what other nodes put beside them."""
+AS_MADE: Literal["auto"] = "auto"
 _APART = object()
 """In the place of an input without a wire, where the host has ``None`` for one with it."""
 
@@ -74,12 +76,20 @@ class KronaBranchApply(Node):
                 ),
                 optional_combo(
                     "rows",
-                    ("positive", "both"),
-                    "positive",
-                    "Which prompts the branch counts for. positive: the wanted ones, which keeps guidance strong. both: the negative ones too.",
+                    (AS_MADE, "positive", "both"),
+                    AS_MADE,
+                    "Which prompts the branch counts for. positive: the wanted ones, which keeps guidance strong. both: the negative ones too. "
+                    "auto: both for files of MV-Adapter and I2V-Adapter, positive for all others.",
                 ),
                 optional_number("start", 0.0, "When the branch begins to count: 0 is pure noise."),
                 optional_number("end", 1.0, "When it stops: 1 is the finished picture. Below 1 the last details are the model's own."),
+                optional_combo(
+                    "mode",
+                    (AS_MADE, *AMONG_VIEWS),
+                    AS_MADE,
+                    "How pictures that are drawn together look at one another. auto: as the file says. MV-Adapter's files for textures "
+                    "(tg2mv, ig2mv) do not say it; they want row+col, and six views.",
+                ),
             ],
             outputs=[
                 io.Model.Output(display_name="model"),
@@ -109,13 +119,23 @@ class KronaBranchApply(Node):
         krona: Adapter | None = None,
         reference: LATENT | None = None,
         views: int = 0,
-        rows: Rows = "positive",
+        rows: Rows | Literal["auto"] = AS_MADE,
         start: float = 0.0,
         end: float = 1.0,
+        mode: AmongViews | Literal["auto"] = AS_MADE,
     ) -> io.NodeOutput:
         adapter = krona if krona is not None else _loaded(file)
         samples = None if reference is None else reference["samples"]
-        model, report = apply_branches(adapter, model, Use(strength, samples, views, rows, start, end))
+        use = Use(
+            strength,
+            samples,
+            views,
+            None if rows == AS_MADE else rows,
+            start,
+            end,
+            None if mode == AS_MADE else mode,
+        )
+        model, report = apply_branches(adapter, model, use)
         if reference is not None and reference.get("noise_mask") is not None:
             report += " The reference's mask is not used: the branch looks at all of the picture."
         tell("\n".join((report, *adapter.notes)), cls.hidden.unique_id)

@@ -137,7 +137,7 @@ ROOMS = {
         "__main__": {"errors", "files", "formats", "nearest", "operations", "shown", "targets", "updates"},
     },
     "krona_host": {
-        "branches": {"model", "types"},
+        "branches": {"model", "names", "types"},
         "model": {"types"},
         "names": {"model", "types"},
         "patching": {"model", "names", "types"},

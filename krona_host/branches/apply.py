@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from krona_ops import Adapter
-from krona_ops.branches.branch import branches_of
+from krona_ops.branches.branch import Branch, branches_of
 from krona_ops.errors import ConfigError, ShapeError
-from krona_ops.names.branches import Mode, place_of
+from krona_ops.names.branches import AMONG_VIEWS, AmongViews, Mode, place_of, published_as
 
 from ..types import Model
 from .patch import BranchPatch
@@ -40,11 +40,15 @@ class Use:
     """``(R, C, *space)`` latents as the VAE gives them."""
     views: int = 0
     """Samples of a group; 0 takes the whole batch."""
-    rows: Rows = "positive"
+    rows: Rows | None = None
+    """``None``: as the branch was made for, ``both`` for those of MV-Adapter and I2V-Adapter, else ``positive``."""
     start: float = 0.0
     """The branch counts from this part of the way on: 0 is pure noise."""
     end: float = 1.0
     """And up to this one: 1 is the finished picture."""
+    mode: AmongViews | None = None
+    """How branches among views attend; ``None``: as their files say. MV-Adapter's for texturing want ``row+col`` and do
+    not say so."""
 
     def __post_init__(self) -> None:
         if not self.start <= self.end:
@@ -64,9 +68,10 @@ def apply_branches(adapter: Adapter, model: Model, use: Use) -> tuple[Model, str
     Raises:
         FormatError: The adapter is no branch, or not all of one.
         CoverageError, ShapeError: It is for another model, see `krona_host.branches.places.matched`.
-        ConfigError: A branch wants a reference and there is none, or a patch that the model has makes it impossible.
+        ConfigError: A branch wants a reference and there is none, a mode is chosen that is for none of the branches, or a
+            patch that the model has makes it impossible.
     """
-    branches = branches_of(adapter)
+    branches = _in_mode(branches_of(adapter), use.mode)
     sites = require_spots(model)
     _require_whole_tokens(model.model_options)
     lines = []
@@ -75,10 +80,20 @@ def apply_branches(adapter: Adapter, model: Model, use: Use) -> tuple[Model, str
         _require_reference(branch.mode, use, model)
         left = unmatched(branch, parts)
         beside = f"; {left} of the branch's {len(branch.sites)} places are not in this model" if left else ""
-        lines.append(f"{branch.mode}: beside {len(parts)} of {len(sites)} self-attentions{beside}.")
+        rows, about_rows = _rows(branch, use.rows)
+        lines.append(f"{branch.mode}: beside {len(parts)} of {len(sites)} self-attentions{beside}.{about_rows}")
         if use.strength != 0:
             patch = BranchPatch(
-                branch.mode, parts, sites, use.strength, use.reference, use.views, use.rows, use.start, use.end
+                branch.mode,
+                parts,
+                sites,
+                use.strength,
+                use.reference,
+                use.views,
+                rows,
+                use.start,
+                use.end,
+                blanks=branch.has_own_weights,
             )
             model = patch.attach(model)
     if not use.strength:
@@ -87,10 +102,40 @@ def apply_branches(adapter: Adapter, model: Model, use: Use) -> tuple[Model, str
         lines.append("The reference is not used: what is drawn together attends to itself.")
     own = sum(place_of(name) is None for name in adapter.layers)
     if own:
-        lines.append(f"{own} of the adapter's {len(adapter)} layers are updates of the model's own: Apply KronA applies them.")
+        lines.append(
+            f"{own} of the adapter's {len(adapter)} layers are updates of the model's own: Apply KronA applies them."
+        )
     report = " ".join(lines)
     log.info("KronA: %s", report)
     return model if use.strength != 0 else model.clone(), report
+
+
+def _in_mode(branches: tuple[Branch, ...], mode: AmongViews | None) -> tuple[Branch, ...]:
+    """The branches, those among views in the mode that is chosen.
+
+    Raises:
+        ConfigError: There are none among views.
+    """
+    if mode is None:
+        return branches
+    if not any(branch.mode in AMONG_VIEWS for branch in branches):
+        raise ConfigError(
+            f"The mode {mode} is for branches among views, and there is none.",
+            found=", ".join(branch.mode for branch in branches),
+            expected=" or ".join(AMONG_VIEWS),
+            remedy="Leave the mode to the file, or choose another file.",
+        )
+    return tuple(replace(branch, mode=mode) if branch.mode in AMONG_VIEWS else branch for branch in branches)
+
+
+def _rows(branch: Branch, chosen: Rows | None) -> tuple[Rows, str]:
+    """For which side of guidance a branch counts, and a sentence about it where its authors' pipeline is another's."""
+    if not branch.has_own_weights:
+        return chosen or "positive", ""
+    if chosen == "positive":
+        whose = published_as(branch.mode)
+        return chosen, f" It counts for the prompt alone; {whose} lets it count for the negative prompt too (both)."
+    return "both", " It counts for the negative prompt too."
 
 
 def _require_reference(mode: Mode, use: Use, model: Model) -> None:

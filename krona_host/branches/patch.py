@@ -20,7 +20,7 @@ from krona_ops.names.branches import Mode
 
 from ..types import DiffusionNet
 from .places import Site, Spot
-from .sampling import Guider, Pass, Recording, Rows, Sampling, Tokens, wanted_ids
+from .sampling import Guider, Pass, Recording, Rows, Sampling, wanted_ids
 
 if TYPE_CHECKING:
     from ..types import Model
@@ -56,6 +56,9 @@ class BranchPatch:
     """The branch counts from this part of the way on, 0 is pure noise."""
     end: float = 1.0
     """And up to this one, 1 is the finished picture."""
+    blanks: bool = False
+    """Whether conditions that guidance leads away from see blank references, which is tokens of zeros: so MV-Adapter
+    was trained with references left out, and so its pipeline guides."""
     key: str = field(default_factory=lambda: f"{_KEY}{uuid.uuid4().hex}")
 
     def attach(self, model: Model) -> Model:
@@ -150,13 +153,13 @@ class BranchPatch:
             return executor(x, t, c_concat, c_crossattn, control, options, **conditions)
         self._require_whole(x, ids, sampling)
         each = len(x) // len(ids)
-        wanted = (
-            range(len(ids)) if self.rows == "both" else [n for n, i in enumerate(ids) if i in sampling.wanted]
-        )
+        wanted = range(len(ids)) if self.rows == "both" else [n for n, i in enumerate(ids) if i in sampling.wanted]
         counted = tuple(wanted) if self._is_on(net, t) else ()
         views = self._views(each)
         if self.mode == "reference" and sampling.reference is not None:
             for number in counted:
+                if self._sees_blank(ids[number], sampling):
+                    continue
                 first = number * each
                 known = {"c_concat": c_concat, "c_crossattn": c_crossattn, **conditions}
                 of_first = {name: _rows_of(value, first, len(x)) for name, value in known.items()}
@@ -257,26 +260,32 @@ class BranchPatch:
         gained = torch.zeros_like(out)
         for number in now.counted:
             rows = slice(number * each, (number + 1) * each)
-            tokens = None
-            if self.mode == "reference":
-                tokens = now.sampling.tokens[now.chunks[number], str(n.device)]
-            gained[rows] = self._gain(part, bases, n[rows], tokens, spot, now, attend)
+            source = self._source(now, now.chunks[number], spot, n) if self.mode == "reference" else None
+            gained[rows] = self._gain(part, bases, n[rows], source, now, attend)
         return out + self.strength * gained
+
+    def _sees_blank(self, condition: object, sampling: Sampling) -> bool:
+        return self.blanks and condition not in sampling.wanted
+
+    def _source(self, now: Pass, condition: object, spot: Spot, n: Tensor) -> Tensor:
+        """The tokens of the references as a condition sees them, ``(1, M, d)``."""
+        if self._sees_blank(condition, now.sampling):
+            return n.new_zeros(1, 1, n.shape[-1])  # attention to any number of zeros is attention to one
+        source = now.sampling.tokens[condition, str(n.device)][spot].to(n)
+        return source.reshape(1, -1, source.shape[-1])
 
     def _gain(
         self,
         part: SiteBranch,
         bases: Bases,
         n: Tensor,
-        tokens: Tokens | None,
-        spot: Spot,
+        source: Tensor | None,
         now: Pass,
         attend: Callable[..., Tensor],
     ) -> Tensor:
-        """What the rows of one condition gain, ``(B, N, d)``."""
-        if tokens is not None:
-            source = tokens[spot].to(n)
-            return part.output(bases, n, source.reshape(1, -1, source.shape[-1]), partial(to_source, attend=attend))
+        """What the rows of one condition gain, ``(B, N, d)``; ``source`` are the tokens of references."""
+        if source is not None:
+            return part.output(bases, n, source, partial(to_source, attend=attend))
         views = self._views(len(n))
         if self.mode == "first":
             groups = []

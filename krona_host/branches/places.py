@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from krona_ops.branches.branch import Branch
 from krona_ops.branches.projections import SiteBranch
-from krona_ops.errors import CoverageError, ShapeError
-from krona_ops.names.spellings import LayerName
+from krona_ops.errors import CoverageError, FormatError, ShapeError
+from krona_ops.names.spellings import LayerName, flat, spellings
 from krona_ops.shown import shown
 
 from ..model.attention import attention_sites
 from ..model.families import family_of
+from ..names.diffusers_names import diffusers_names
 
 if TYPE_CHECKING:
     from ..types import DiffusionNet, Model
@@ -72,14 +73,28 @@ def require_spots(model: Model) -> dict[Spot, Site]:
 
 
 def matched(branch: Branch, model: Model) -> dict[Spot, SiteBranch]:
-    """The parts of a branch by the places where they stand.
+    """The parts of a branch by the places where they stand, whether it has the host's names of them or diffusers'.
 
     Raises:
-        CoverageError: The model has no UNet, or none of the branch's sites.
+        CoverageError: The model has no UNet, none of the branch's sites, or fewer than half of them.
+        FormatError: Two of the branch's sites are one of the model's.
         ShapeError: A site of the model has another width than the branch.
     """
-    by_name = {site.name: spot for spot, site in require_spots(model).items()}
-    parts = {by_name[name]: part for name, part in branch.sites.items() if name in by_name}
+    spots = require_spots(model)
+    names = _by_any_name(spots, model)
+    parts: dict[Spot, SiteBranch] = {}
+    for site, part in branch.sites.items():
+        layer, spot = LayerName(site), next((names[name] for name in spellings(site).names if name in names), None)
+        if spot in parts:
+            raise FormatError(
+                "The branch has this place twice, under two names.",
+                layer=layer,
+                found=spots[spot].name,
+                expected="one name of each place",
+                remedy="The file was put together from two; take one of them.",
+            )
+        if spot is not None:
+            parts[spot] = part
     if not parts:
         raise CoverageError(
             "None of the places where this branch stands is in the model.",
@@ -87,10 +102,27 @@ def matched(branch: Branch, model: Model) -> dict[Spot, SiteBranch]:
             expected=shown(next(iter(branch.sites))),
             remedy="Load the kind of model that the branch was trained on.",
         )
-    names = {spot: name for name, spot in by_name.items()}
     for spot, part in parts.items():
-        _require_fit(names[spot], part, model.model)
+        _require_fit(spots[spot].name, part, model.model)
+    if 2 * len(parts) < len(branch.sites):  # the places that two kinds of UNet share are the same in name only
+        raise CoverageError(
+            f"The branch is for another kind of model: this one has {len(parts)} of its {len(branch.sites)} places.",
+            found=family_of(model),
+            expected=f"a model with {len(branch.sites)} such places",
+            remedy="Load the kind of model that the branch was trained on.",
+        )
     return parts
+
+
+def _by_any_name(spots: Mapping[Spot, Site], model: Model) -> dict[str, Spot]:
+    """Places by flat names (`krona_ops.names.spellings.flat`): the host's own ones, and diffusers'."""
+    theirs = diffusers_names(model)
+    names: dict[str, Spot] = {}
+    for spot, site in spots.items():
+        query = theirs.get(f"{site.name}.to_q", "").partition(".")[2]
+        for name in (site.name, site.name.partition(".")[2], query.removesuffix(".to_q")):
+            names.setdefault(flat(name), spot)
+    return names
 
 
 def _require_fit(name: str, part: SiteBranch, net: DiffusionNet) -> None:
@@ -101,12 +133,16 @@ def _require_fit(name: str, part: SiteBranch, net: DiffusionNet) -> None:
         shape, layer = getattr(part, which).shape, LayerName(f"{name}.to_{which}")
         if shape is not None and shape != wanted:
             raise ShapeError(
-                "The branch is for a model of another width.",
+                f"The branch is for a model of another width: it has {_times(shape)}, the model {_times(wanted)}.",
                 layer=layer,
                 found=shape,
                 expected=wanted,
                 remedy="Load the kind of model that the branch was trained on.",
             )
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return " × ".join(map(str, shape))
 
 
 def unmatched(branch: Branch, parts: Mapping[Spot, SiteBranch]) -> int:

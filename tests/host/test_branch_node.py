@@ -271,7 +271,7 @@ WRONG = {
     ),
     "another model's width": (
         {"file": "wide"},
-        "to_q: The branch is for a model of another width. Load the kind of model",
+        "to_q: The branch is for a model of another width: it has 32 × 16, the model 128 × 128. Load the kind of model",
     ),
     "HyperTile": (
         {"model": node("HyperTile", model=MODEL, tile_size=32, swap_size=2, max_depth=2, scale_depth=False)},

@@ -15,7 +15,7 @@ _UNET = {
 _OF_FAMILY = {
     "sd21": {
         "num_res_blocks": [2, 2, 2, 2], "channel_mult": [1, 2, 4, 4],
-        "transformer_depth": [1, 1, 1, 1, 0, 0, 0, 0], "transformer_depth_output": [1] * 6 + [0] * 6,
+        "transformer_depth": [1] * 6 + [0] * 2, "transformer_depth_output": [1] * 9 + [0] * 3,
     },
     "sdxl": {
         "num_res_blocks": [2, 2, 2], "channel_mult": [1, 2, 4], "num_classes": "sequential", "adm_in_channels": 2816,
