@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import torch
+from official_branches import mv_adapter
+from safetensors.torch import save_file
 
 from krona_ops import Adapter, Full, Kron, Matrix, save, with_standard_metadata
 
@@ -39,6 +41,13 @@ def branch_file(path: Path, seed: int = 0, mode: str = "reference") -> Path:
         for part in ("q", "k", "v", "out")
     }
     return save(Adapter({**layers, f"{site}.krona_{mode}.gate": Matrix(Full(torch.ones(1)))}), path)
+
+
+def mv_adapter_file(path: Path) -> Path:
+    """A file of MV-Adapter's layout, with both of its branches beside three attentions of SD1.5, narrow."""
+    sites = {f"down_blocks.{n}.attentions.0.transformer_blocks.0.attn1": (8, "") for n in range(3)}
+    save_file(mv_adapter(sites), path, metadata={"format": "pt"})
+    return path
 
 
 def adapter_file(

@@ -7,7 +7,7 @@ import zlib
 
 import pytest
 import torch
-from adapters import WORKFLOW, adapter_file, branch_file
+from adapters import WORKFLOW, adapter_file, branch_file, mv_adapter_file
 from playwright.sync_api import expect
 from safetensors.torch import save_file
 
@@ -158,6 +158,13 @@ def test_a_parallel_branch_gets_the_node_that_applies_it(editor, tmp_path, held)
     editor.drop([branch_file(tmp_path / f"{n}.safetensors", n) for n in (1, 2)], *POINT)
     wait_for_node(editor, "KronaBranchApply", count=2)
     assert ("KronaBlend", 0, "KronaBranchApply", "krona") in editor.wires()
+
+
+def test_a_file_of_mv_adapter_gets_it_too(editor, tmp_path, held):
+    text_to_image(editor)
+    editor.drop([mv_adapter_file(tmp_path / "mvadapter_i2mv_sd21.safetensors")], *middle_of_wire(editor))
+    wait_for_node(editor, "KronaBranchApply", "mvadapter_i2mv_sd21.safetensors")
+    assert ("KronaBranchApply", 0, "KSampler", "model") in editor.wires()
 
 
 def test_it_hits_the_wire_also_where_the_canvas_is_moved_and_zoomed(editor, tmp_path, held):

@@ -5,7 +5,7 @@ import re
 
 import pytest
 import torch
-from adapters import adapter_file, branch_file
+from adapters import adapter_file, branch_file, mv_adapter_file
 from playwright.sync_api import expect
 from safetensors.torch import load_file, save_file
 
@@ -104,6 +104,20 @@ def test_a_loader_says_that_its_file_is_a_parallel_branch(editor, server):
             "a Stable Diffusion UNet · parallel branch (row+col × 1) · LoKr"
         )
         editor.look("branch")
+    finally:
+        path.unlink()
+
+
+def test_a_loader_says_whose_branches_are_in_its_file(editor, server):
+    path = server.base / "models" / "krona" / "mvadapter_i2mv_sd21.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mv_adapter_file(path)
+    try:
+        editor.know(path.name)
+        editor.add("KronaLoad", (300, 150), file=path.name)
+        shown = editor.page.locator(".krona-loader .krona-kind")
+        expect(shown).to_contain_text("parallel branch (reference × 3, row × 3) · MV-Adapter")
+        expect(editor.page.locator(".krona-loader")).to_contain_text("Not read: MV-Adapter's condition encoder (34)")
     finally:
         path.unlink()
 

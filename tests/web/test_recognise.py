@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from official_branches import i2v_adapter, mv_adapter
 from originals import LAYERS, lycoris, peft_lokr
 from safetensors.torch import save_file
 
-from krona_ops import Adapter, Full, Kron, LowRank, Matrix, save
+from krona_ops import Adapter, Full, Kron, LowRank, Matrix, load, save
 from krona_ops.formats import inspection, strangers
 from krona_ops.formats.parts import split
 from tools import tiny_models
@@ -134,7 +135,24 @@ def by_others(folder: Path) -> list[Path]:
     return files
 
 
-@pytest.mark.parametrize("make", [by_lycoris, by_peft, by_us, by_others])
+def by_authors_of_branches(folder: Path) -> list[Path]:
+    """MV-Adapter's and I2V-Adapter's files, whole and with a place that is not, and what becomes of them here."""
+    sites = {f"up_blocks.1.attentions.{n}.transformer_blocks.0.attn1": (4 + 2 * n, "") for n in range(3)}
+    broken = mv_adapter(sites)
+    del broken["up_blocks.1.attentions.1.transformer_blocks.0.attn1.processor.to_v_ref.weight"]
+    twice = i2v_adapter(sites) | i2v_adapter(dict(list(sites.items())[:1]), processor=True)
+    kinds = (
+        mv_adapter(sites, ("mv",)), mv_adapter(sites, prefix="unet."), broken, i2v_adapter(sites, processor=True), twice,
+        i2v_adapter(sites) | {"motion.0.weight": torch.ones(3, 3), "up_blocks.1.attn1.to_k_ff.weight": torch.ones(3, 3)},
+        mv_adapter(sites) | i2v_adapter(sites),
+    )  # fmt: skip
+    files = [folder / f"{n}.safetensors" for n in range(len(kinds))]
+    for path, tensors in zip(files, kinds, strict=True):
+        save_file(tensors, path, metadata={"format": "pt"})
+    return [*files, save(load(files[1]).scaled(0.5), folder / "ours.safetensors")]
+
+
+@pytest.mark.parametrize("make", [by_lycoris, by_peft, by_us, by_others, by_authors_of_branches])
 def test_the_browser_says_what_krona_ops_says(make, node, tmp_path):
     files = make(tmp_path)
     for path, browser in zip(files, told(node, files), strict=True):
@@ -146,6 +164,8 @@ def test_the_browser_says_what_krona_ops_says(make, node, tmp_path):
         assert (path, browser["factors"]) == (path, expected)
         places = [{"mode": mode, "places": count} for mode, count in ours.branches.items()]
         assert (path, browser["branches"]) == (path, places)
+        if ours.format == "attention branch":
+            assert set(browser["method"].split(", ")) == {layer.method for layer in ours.layers}
 
 
 def test_the_browser_has_the_tables_of_krona_ops():

@@ -62,7 +62,7 @@ const MODIFIERS = new Set(["alpha", "dora_scale", "magnitude", "scalar", "row_of
 
 /** What parallel branches attend to, as `krona_ops/names/branches.py` has it. */
 export const MODES = ["reference", "first", "views", "row", "row+col"];
-const BRANCH = /^(?<site>.+)\.krona_(?<mode>[a-z+]+)\.(?<part>to_[qkv]|to_out|gate)$/;
+const BRANCH = /^(?<site>.+)\.krona_(?<mode>[a-z+]+)\.(?<part>to_[qkv]|to_out(?:\.bias)?|gate)$/;
 
 /**
  * Where in a parallel branch a layer belongs; null for a layer of none.

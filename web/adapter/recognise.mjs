@@ -1,5 +1,6 @@
 // @ts-check
 /** What a safetensors file is, told from its header as `krona_ops/formats` tells it. */
+import { publishedBranches } from "./branches.mjs";
 import { branchPlace, group, isUpdate, methodsOf, MODES, unreadableMethod } from "./parts.mjs";
 
 /** @typedef {import("./safetensors.mjs").Header} Header */
@@ -22,6 +23,7 @@ import { branchPlace, group, isUpdate, methodsOf, MODES, unreadableMethod } from
  * @property {{mode: string, places: number}[]} branches Parallel branches, and in how many places each stands.
  */
 
+const PUBLISHED = "attention branch";
 const NAMES = new Map(
   Object.entries({
     lokr: "LoKr",
@@ -32,6 +34,7 @@ const NAMES = new Map(
     loha: "LoHa",
     lora: "LoRA",
     diff: "diff",
+    [PUBLISHED]: "MV-Adapter or I2V-Adapter",
   }),
 );
 const PEFT_PREFIX = "base_model.model.";
@@ -67,18 +70,30 @@ export function recognise(header) {
   if (facts.kind === "unsupported")
     facts.method = strangers.map((key) => unreadableMethod(key, header.shapes.get(key))).find(Boolean) ?? "";
   if (facts.kind !== "adapter") return { ...facts, format: "" };
+  if (format === PUBLISHED) return published(header, facts);
   facts.layers = count(layers);
   facts.factors = common(
     [...layers].map(([layer, parts]) => factorsOf(parts, format === "diffusekrona" && released(layer) !== null)),
   );
   facts.hasTextEncoder = [...layers.keys()].some((layer) => OF_TEXT_ENCODER.some((pattern) => pattern.test(layer)));
-  facts.branches = branchesOf(layers.keys());
+  facts.branches = branchesOf([...layers.keys()].map(branchPlace));
   return facts;
 }
 
-/** @param {Iterable<string>} names */
-function branchesOf(names) {
-  const places = new Set([...names].map(branchPlace).map((place) => place && `${place.mode} ${place.site}`));
+/**
+ * A file whose tensors are whole projections of branches, with nothing else in it that is read.
+ * @param {Header} header @param {Recognised} facts @returns {Recognised}
+ */
+function published(header, facts) {
+  const { layers, places } = publishedBranches(header.shapes.keys());
+  const names = new Set(places.map(({ mode }) => (mode === "first" ? "I2V-Adapter" : "MV-Adapter")));
+  const method = [...names].join(", ") || facts.method;
+  return { ...facts, method, layers, branches: branchesOf(places) };
+}
+
+/** @param {({mode: string, site: string} | null)[]} parts */
+function branchesOf(parts) {
+  const places = new Set(parts.map((place) => place && `${place.mode} ${place.site}`));
   const counts = MODES.map((mode) => ({
     mode,
     places: [...places].filter((place) => place?.startsWith(`${mode} `)).length,
@@ -92,6 +107,7 @@ function branchesOf(names) {
  */
 function kindOf(header, layers, strangers, format) {
   if (KRONA_KIND.test(header.metadata.get("krona.kind") ?? "")) return "state";
+  if (format === PUBLISHED) return "adapter"; // whole matrices, as a model's are
   const weights = strangers.filter(
     (key) =>
       key.endsWith(".weight") &&
@@ -124,7 +140,8 @@ function formatOf(header, layers) {
   if (methods.has("cdka")) return "cdka";
   if (methods.has("hada")) return "loha";
   if (methods.has("lora")) return "lora";
-  return methods.has("diff") ? "diff" : "";
+  if (methods.has("diff")) return "diff";
+  return publishedBranches(header.shapes.keys()).any ? PUBLISHED : "";
 }
 
 /** @param {Header} header */
