@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 from krona_ops import Adapter
-from krona_ops.errors import ConfigError
 from krona_ops.live.reach import Reach
 from krona_ops.targets.rules import describe_adjustments
 
@@ -92,14 +91,6 @@ def fit(
     require_needs(objective, backbone, everything)
     classes = prior_items(config.prior, everything, class_data)
     items, held_out = keep_out(everything, config)
-    if held_out and objective.beside is not None:
-        raise ConfigError(
-            "Pictures cannot be kept out of the training of a parallel branch yet.",
-            where="validation.every",
-            found=config.validation.every,
-            expected=0,
-            remedy="Set validation.every to 0, and look at the previews.",
-        )
     samples: dict[Source, Samples] = {"data": Samples(items, config, runtime.number, runtime.count)}
     if classes:
         samples["class data"] = Samples(classes, config, runtime.number, runtime.count, "class order")

@@ -41,7 +41,7 @@ class Look:
             self.catch_up()
         with scene.bank.main.as_result() as layers:
             if validates:
-                loss = scene.runtime.from_first(validation_loss(scene.backbone, self.held_out, scene.config))
+                loss = scene.runtime.from_first(validation_loss(scene, self.held_out))
                 is_best = done > 0 and progress.best.improves(loss)
                 scene.sink(Validated(done, loss, is_best, collect(layers)))
             if self.preview is not None and previews:

@@ -8,13 +8,12 @@ import torch
 
 from krona_ops.errors import DataError
 
-from ..backbone.protocol import Backbone
 from ..batches.examples import Group, Item
 from ..config import TrainConfig
-from ..objectives.denoising import denoising
 from ..objectives.needs import members_of
 from ..objectives.noise import Draw
 from ..randomness import generator
+from ..step.scene import Scene
 
 
 def keep_out(
@@ -42,18 +41,24 @@ def keep_out(
 
 
 @torch.no_grad()
-def validation_loss(backbone: Backbone, items: Sequence[Item | Group], config: TrainConfig) -> float:
-    """Mean plain squared error over all pictures and noise levels; lower is better, and runs can be compared by it.
+def validation_loss(scene: Scene, items: Sequence[Item | Group]) -> float:
+    """Mean plain squared error over all pictures, or groups where the objective learns from groups, and noise levels;
+    lower is better, and runs can be compared by it.
 
     Neither the training's weighting nor its noise levels enter: only its seed does.
     """
     losses = []
-    pictures = [member.forms[0] for item in items for member in members_of(item)]
-    samples = [(n, level) for n in range(len(pictures)) for level in range(config.validation.levels)]
+    config, backbone, objective = scene.config, scene.backbone, scene.objective
+    if objective.beside is None:
+        units = [[member.forms[0]] for item in items for member in members_of(item)]
+    else:
+        units = [[member.forms[0] for member in members_of(item)[: objective.take or None]] for item in items]
+    samples = [(n, level) for n in range(len(units)) for level in range(config.validation.levels)]
     for n, level in samples:  # one at a time: validating must never need more memory than training
-        batch = backbone.collate([pictures[n]])
+        batch = backbone.collate(units[n])
         rng = generator(config.seed, "validation", n, level)
-        noise = torch.randn(batch.x0.shape[1:], generator=rng).to(batch.x0)[None]
-        time = torch.tensor([(level + 0.5) / config.validation.levels], device=batch.x0.device)
-        losses.append(denoising(backbone, batch, Draw(backbone.noise_levels(time), noise)).item())
+        noise = torch.randn(batch.x0.shape, generator=rng).to(batch.x0)
+        time = torch.full((len(batch.x0),), (level + 0.5) / config.validation.levels, device=batch.x0.device)
+        drawn = Draw(backbone.noise_levels(time), noise)
+        losses.append(objective.held_out(backbone, scene.bank, batch, drawn).item())
     return sum(losses) / len(losses)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -15,8 +15,13 @@ from ..randomness import generator
 from ..settings.groups import MAIN
 from .branch_config import BranchConfig
 from .denoising import error
-from .noise import NOISE, draw
+from .denoising_config import DenoisingConfig
+from .noise import NOISE, Draw, draw
 from .protocol import Loss, Need, Piece, Stateless
+
+if TYPE_CHECKING:
+    from ..adapters.bank import Bank
+    from ..backbone.protocol import Backbone
 
 
 @dataclass(frozen=True)
@@ -53,28 +58,56 @@ class BranchDenoising(Stateless):
         dropped = self._dropped(piece.seed, [sample.group for sample in piece.samples[::size]])
         drawn = draw(piece.backbone, batch.x0, piece.seed, piece.numbers, self.config, NOISE[piece.source])
         sigma = drawn.sigma[::size].repeat_interleave(size)  # one for each group
-        conditions = _without(batch, dropped.text, size)
-        looked_at = self._looked_at(size)
-        places = torch.arange(len(batch.x0), device=sigma.device)
-        learnt = places[places % size >= looked_at]
-        x_t = piece.backbone.add_noise(batch.x0, drawn.noise, sigma)
+        groups = replace(batch, conditions=tuple(_without(batch, dropped.text, size)))
+        values = self._error(piece.backbone, piece.bank, groups, size, Draw(sigma, drawn.noise), self.config, dropped.source)
+        learnt = self._learnt(batch, size)
+        share = size / (size - self._looked_at(size))
+        yield Loss(values.new_zeros(len(batch.x0)).index_copy(0, learnt, values), share)
+
+    def held_out(self, backbone: Backbone, bank: Bank, batch: Batch, drawn: Draw) -> Tensor:
+        """The plain squared error of one group's pictures but for those that are looked at."""
+        return self._error(backbone, bank, batch, len(batch.x0), drawn, DenoisingConfig(), (False,)).mean()
+
+    def _error(
+        self,
+        backbone: Backbone,
+        bank: Bank,
+        batch: Batch,
+        size: int,
+        drawn: Draw,
+        config: DenoisingConfig,
+        without_source: Sequence[bool],
+    ) -> Tensor:
+        """Of the pictures that are learnt, ``(G · (size − looked at),)``.
+
+        Args:
+            size: Pictures of each group, which follow one another.
+            without_source: ``G`` times, whether what the branch attends to is left out.
+        """
+        looked_at, learnt, sigma = self._looked_at(size), self._learnt(batch, size), drawn.sigma
+        x_t = backbone.add_noise(batch.x0, drawn.noise, sigma)
         x0, mask = batch.x0[learnt], None if batch.mask is None else batch.mask[learnt]
         if self.config.mode == "reference":
-            attending = self._references(piece, batch, conditions, size)
-            gate = self._gate(dropped.source, size - looked_at, sigma)
-            with piece.bank.attending(attending), piece.bank.only(**{MAIN: gate}):
-                chosen = [conditions[place] for place in learnt.tolist()]
-                prediction = piece.backbone.predict(x_t[learnt], sigma[learnt], chosen)
+            attending = self._references(backbone, bank, batch, size)
+            gate = self._gate(without_source, size - looked_at, sigma)
+            with bank.attending(attending), bank.only(**{MAIN: gate}):
+                chosen = [batch.conditions[place] for place in learnt.tolist()]
+                prediction = backbone.predict(x_t[learnt], sigma[learnt], chosen)
         else:
             if looked_at:
+                places = torch.arange(len(batch.x0), device=sigma.device)
                 first = places[places % size < looked_at]
-                x_t = x_t.index_copy(0, first, piece.backbone.as_input(batch.x0[first], sigma[first]).to(x_t))
+                x_t = x_t.index_copy(0, first, backbone.as_input(batch.x0[first], sigma[first]).to(x_t))
             height, width = batch.x0.shape[-2:]
             attending = Attending(self.config.mode, size, (height, width))
-            with piece.bank.attending(attending), piece.bank.only(**{MAIN: self._gate(dropped.source, size, sigma)}):
-                prediction = piece.backbone.predict(x_t, sigma, conditions)[learnt]
-        values = error(piece.backbone, prediction, x0, sigma[learnt], mask, self.config)
-        yield Loss(values.new_zeros(len(batch.x0)).index_copy(0, learnt, values), size / (size - looked_at))
+            with bank.attending(attending), bank.only(**{MAIN: self._gate(without_source, size, sigma)}):
+                prediction = backbone.predict(x_t, sigma, batch.conditions)[learnt]
+        return error(backbone, prediction, x0, sigma[learnt], mask, config)
+
+    def _learnt(self, batch: Batch, size: int) -> Tensor:
+        """Places of the pictures that count."""
+        places = torch.arange(len(batch.x0), device=batch.x0.device)
+        return places[places % size >= self._looked_at(size)]
 
     def _looked_at(self, size: int) -> int:
         """Pictures at the beginning of each group that are no targets."""
@@ -82,17 +115,17 @@ class BranchDenoising(Stateless):
             return self.config.references
         return 1 if self.config.mode == "first" and size > 1 else 0
 
-    def _references(self, piece: Piece, batch: Batch, conditions: Sequence[object], size: int) -> Attending:
+    def _references(self, backbone: Backbone, bank: Bank, batch: Batch, size: int) -> Attending:
         """What the self-attentions read of each group's references, without noise."""
         count = self.config.references
         places = torch.arange(len(batch.x0), device=batch.x0.device)
         references = places[places % size < count]
         clean = batch.x0[references]
-        sigma = piece.backbone.noise_levels(torch.zeros(len(clean)))
-        under = [conditions[place // size * size + count] for place in references.tolist()]
+        sigma = backbone.noise_levels(torch.zeros(len(clean)))
+        under = [batch.conditions[place // size * size + count] for place in references.tolist()]
         tokens: dict = {}
-        with piece.bank.attending(Recording(tokens)), torch.no_grad():
-            piece.backbone.predict(piece.backbone.as_input(clean, sigma), sigma, under)
+        with bank.attending(Recording(tokens)), torch.no_grad():
+            backbone.predict(backbone.as_input(clean, sigma), sigma, under)
         height, width = batch.x0.shape[-2:]
         groups = {name: n.reshape(-1, count * n.shape[1], n.shape[2]) for name, n in tokens.items()}
         return Attending("reference", size - count, (height, width), groups)

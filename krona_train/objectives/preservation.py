@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -22,6 +22,9 @@ from .denoising_config import DenoisingConfig
 from .needs import members_of
 from .noise import Draw
 from .protocol import Captured, Loss, Need, Objective, Other, Piece, Turn
+
+if TYPE_CHECKING:
+    from ..adapters.bank import Bank
 
 
 class PriorPreservation:
@@ -70,6 +73,10 @@ class PriorPreservation:
             drawn, settings = self._inner.drawn(piece), self._inner.config
             distance = preservation(piece.backbone, piece.batch, drawn, settings, piece.bank.none())
             yield Loss(self.config.weight * distance)
+
+    def held_out(self, backbone: Backbone, bank: Bank, batch: Batch, drawn: Draw) -> Tensor:
+        """That of the inner objective: the class is not asked."""
+        return self._inner.held_out(backbone, bank, batch, drawn)
 
     def capture(self) -> Captured:
         """The state of the inner objective; the term of the class has none."""

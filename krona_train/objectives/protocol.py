@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ..backbone.protocol import Backbone
     from ..batches.examples import Batch
     from ..batches.samples import Sample
+    from .noise import Draw
 
 Need = Literal["pictures", "groups", "unconditional", "decoder"]
 """What an objective cannot do without: pictures (prompts alone are not enough), groups of pictures, the model's
@@ -113,6 +114,14 @@ class Objective(Protocol):
         one prediction is one term: its graph is gone with the first.
         """
 
+    def held_out(self, backbone: Backbone, bank: Bank, batch: Batch, drawn: Draw) -> Tensor:
+        """The plain squared error on a picture, or on a group where it learns from groups, that is kept out of the
+        training; a number. Neither weighting nor chance enters.
+
+        Args:
+            drawn: Noise and its level, one for the whole batch.
+        """
+
     def capture(self) -> Captured:
         """What it remembers from step to step, copied; nothing for most."""
 
@@ -138,6 +147,12 @@ class Stateless:
     others: Mapping[str, Other] = MappingProxyType({})
     beside: Mode | None = None
     take: int = 0
+
+    def held_out(self, backbone: Backbone, bank: Bank, batch: Batch, drawn: Draw) -> Tensor:
+        """That of the adapted model's prediction of a picture."""
+        from .denoising import denoising
+
+        return denoising(backbone, batch, drawn).mean()
 
     def capture(self) -> Captured:
         """An empty state."""

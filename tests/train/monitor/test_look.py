@@ -1,6 +1,7 @@
 """Validation and previews: they come when asked, find the best, stop what no longer improves, and change nothing."""
 
 import contextlib
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from krona_train.backbone.toy import ToyBackbone
 from krona_train.batches.samples import as_items
 from krona_train.config import DenoisingConfig, EmaConfig, PreviewConfig, ValidationConfig
 from krona_train.monitor.validation import keep_out, validation_loss
+from krona_train.objectives.denoising import Denoising
 from krona_train.run.events import Ended, Previewed, Saved, Stepped, Validated
 from krona_train.run.state import TrainState
 
@@ -106,7 +108,8 @@ def test_the_validation_loss_is_that_of_the_adapter_on_pictures_it_never_saw():
 
     updates = {backbone.module(name): adding(delta) for name, delta in validated.adapter.layers.items()}
     with backbone.ready(), patched(updates):
-        assert validation_loss(backbone, kept, chosen) == pytest.approx(validated.loss, rel=1e-6)
+        scene = SimpleNamespace(backbone=backbone, bank=None, objective=Denoising(chosen.objective), config=chosen)
+        assert validation_loss(scene, kept) == pytest.approx(validated.loss, rel=1e-6)
 
 
 def test_the_best_is_the_lowest_after_the_start():

@@ -15,10 +15,12 @@ from krona_train.adapters.branches import GATE_RATE
 from krona_train.backbone.toy import ToyBackbone
 from krona_train.batches.examples import Example, Group, Item
 from krona_train.config import MemoryConfig, PriorConfig, ValidationConfig
+from krona_train.monitor.validation import keep_out
 from krona_train.objectives.branch import BranchDenoising
 from krona_train.objectives.branch_config import BranchConfig
 from krona_train.objectives.noise import draw
-from krona_train.run.events import Ended, Saved, Stepped
+from krona_train.randomness import generator
+from krona_train.run.events import Ended, Saved, Stepped, Validated
 
 SITE = "attn1"
 RULE = TargetRule((4, 2))
@@ -116,9 +118,10 @@ def one_loss(monkeypatch, settings, data, gate):
     objective = Watched(settings.objective)
     monkeypatch.setattr("krona_train.loop.objective_of", lambda *args: objective)
     backbone = ToyBackbone()
-    fit(backbone, data, replace(settings, steps=1), lambda event: None)
+    events = []
+    fit(backbone, data, replace(settings, steps=1), events.append)
     piece, loss = objective.seen
-    return backbone, piece, loss, made
+    return backbone, piece, loss, made, events
 
 
 def attention(q, k, v):
@@ -152,7 +155,7 @@ def by_formula(backbone, factors, gate, x_t, sigma, contexts, source_of):
 def test_the_loss_is_the_formula(monkeypatch, mode):
     plain = {"drop_text": 0.0, "drop_source": 0.0, "drop_both": 0.0}
     settings = config(mode, references=2, targets=3, **plain)
-    backbone, piece, loss, factors = one_loss(monkeypatch, settings, groups(members=5), 0.3)
+    backbone, piece, loss, factors, _ = one_loss(monkeypatch, settings, groups(members=5), 0.3)
     batch, size = piece.batch, 5
     drawn = draw(backbone, batch.x0, 0, piece.numbers, settings.objective)
     sigma = drawn.sigma[::size].repeat_interleave(size)
@@ -187,6 +190,39 @@ def test_the_loss_is_the_formula(monkeypatch, mode):
         each = (predicted - batch.x0).square().flatten(1).mean(1) / sigma**2
     torch.testing.assert_close(loss.weight * loss.values.mean(), each[learnt].mean(), rtol=1e-4, atol=0)
     assert not loss.values[[i for i in range(len(x_t)) if i not in learnt]].any()
+
+
+@pytest.mark.parametrize("mode", ["reference", "first", "views"])
+def test_a_group_that_is_kept_out_is_looked_at_whole_without_weights_or_chance(monkeypatch, mode):
+    """The validation loss is the formula's plain error, at each level, of the pictures that are learnt."""
+    kept_out = ValidationConfig(every=5, pictures=1, levels=2)
+    settings = config(mode, references=2, targets=3, drop_source=1.0, drop_text=0.0, drop_both=0.0, weighting="min_snr", validation=kept_out)
+    data = groups(members=5)
+    backbone, _, _, factors, events = one_loss(monkeypatch, settings, data, 0.3)
+    [group] = keep_out(data, settings)[1]
+    x0 = torch.stack([item.forms[0].latent for item in group.members])
+    contexts = torch.stack([item.forms[0].condition for item in group.members])
+    errors = []
+    for level in range(2):
+        sigma = backbone.noise_levels(torch.full((5,), (level + 0.5) / 2))
+        noise = torch.randn(x0.shape, generator=generator(0, "validation", 0, level))
+        x_t = torch.lerp(x0, noise, sigma[:, None, None, None])
+        clean = backbone.noise_levels(torch.zeros(5))
+        read = backbone.net.proj_in(torch.cat([x0.flatten(2).mT, clean[:, None, None].expand(5, 24, 1)], -1))
+        if mode == "first":
+            x_t[0] = x0[0]
+        sources = {
+            "reference": lambda n, number, read=read: None if number < 2 else read[:2].flatten(0, 1),
+            "first": lambda n, number: n[0] if number else None,
+            "views": lambda n, number: n.flatten(0, 1),
+        }
+        with torch.no_grad():
+            predicted = by_formula(backbone, factors, 0.3, x_t, sigma, contexts, sources[mode])
+        learnt = {"reference": slice(2, None), "first": slice(1, None), "views": slice(None)}[mode]
+        errors.append(((predicted - x0).square().flatten(1).mean(1) / sigma**2)[learnt].mean().item())
+    validated = next(event for event in events if isinstance(event, Validated))
+    assert validated.step == 0
+    assert validated.loss == pytest.approx(sum(errors) / 2, rel=1e-4)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -253,8 +289,6 @@ def test_what_makes_no_sense_is_refused():
         BranchConfig(drop_text=0.5, drop_source=0.6)
     with pytest.raises(ConfigError, match=r"Prior preservation goes with denoising, and not with branch\."):
         train(config(prior=PriorConfig(1.0)))
-    with pytest.raises(ConfigError, match="cannot be kept out of the training of a parallel branch yet"):
-        train(config(validation=ValidationConfig(every=1)))
     for changed, found in (({"kind": "full"}, "full"), ({"text_encoder": True}, "text_encoder")):
         settings = replace(config(), adapter=AdapterConfig(targets=(RULE,), **changed))
         with pytest.raises(ConfigError, match="stands beside the diffusion model's attentions") as refused:
