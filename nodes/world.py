@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import torch
 from comfy_api.latest import io
+from PIL import Image
+from torch import Tensor
 
-from krona_host.model.small_world import FILE, load_world
+from krona_host.model.small_world import BRANCHES, FILE, PICTURES, load_world
+from krona_ops import load
+from krona_ops.errors import DataError
 
+from .images import as_image
 from .node import Node
 from .server.text import tell
-from .sockets import CATEGORY
+from .sockets import CATEGORY, Krona
 
 HINT = (
     'It draws pictures of 64 × 64 pixels and knows sentences like "a photo of a red robot waving with a hat on the beach at night": '
@@ -34,16 +40,49 @@ class KronaWorldLoader(Node):
                 io.Model.Output(display_name="model", tooltip="Its UNet: of SD1.5's kind, with narrow layers."),
                 io.Clip.Output(display_name="clip", tooltip="Its text encoder, with CLIP's own tokens."),
                 io.Vae.Output(display_name="vae", tooltip="Its autoencoder: eight pixels to a latent along each side."),
+                Krona.Output(
+                    display_name="reference",
+                    tooltip="A parallel branch for Apply KronA Branch: it looks at a picture and draws that character elsewhere.",
+                ),
+                Krona.Output(
+                    display_name="first",
+                    tooltip="A parallel branch for Apply KronA Branch: all pictures of a batch show the character of the first, which stays as it is.",
+                ),
+                Krona.Output(
+                    display_name="views",
+                    tooltip="A parallel branch for Apply KronA Branch: all pictures of a batch show one and the same new character.",
+                ),
+                io.Image.Output(
+                    display_name="pictures",
+                    tooltip="Of two characters that nothing here was trained on: four of a robot, then four of a bird.",
+                ),
             ],
             hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
     def fingerprint_inputs(cls, **kwargs: object) -> object:
-        return FILE.stat().st_mtime_ns if FILE.is_file() else None
+        return [file.stat().st_mtime_ns if file.is_file() else None for file in (FILE, *BRANCHES.values(), *PICTURES)]
 
     @classmethod
     def execute(cls) -> io.NodeOutput:
         parts = load_world()
         tell(HINT, cls.hidden.unique_id)
-        return io.NodeOutput(*parts)
+        return io.NodeOutput(*parts, *(load(file) for file in BRANCHES.values()), _pictures())
+
+
+def _pictures() -> Tensor:
+    """`PICTURES` as the host's ``IMAGE``: ``(8, 64, 64, 3)``.
+
+    Raises:
+        DataError: One is missing, or is no picture.
+    """
+    try:
+        return torch.cat([as_image(Image.open(file)) for file in PICTURES])
+    except OSError as error:
+        raise DataError(
+            f"A picture of the small world cannot be read: {error}",
+            where=str(PICTURES[0].parents[1]),
+            expected="the pictures that come with the pack",
+            remedy="Get the pack again.",
+        ) from error

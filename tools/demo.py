@@ -31,9 +31,10 @@ from krona_ops import read_header  # noqa: E402
 from krona_train import TrainConfig  # noqa: E402
 from tools.comfyui.server import Client, ClientError, Event, Result, Server, ServerFailed  # noqa: E402
 from tools.comfyui.workflow import Graph, to_api  # noqa: E402
-from tools.generate.workflows import APPLY, FOLDER, TRAIN, WORLD_BLEND, WORLD_TRAIN, world_prompt  # noqa: E402
+from tools.generate.workflows import APPLY, FOLDER, TRAIN, WORLD_BLEND, WORLD_REFERENCE, WORLD_TRAIN, world_prompt  # noqa: E402
 
 DEFAULTS = TrainConfig()
+ONE_PICTURE = "one-picture.png"
 
 
 @dataclass(frozen=True)
@@ -194,7 +195,13 @@ def of_your_own(client: Client, settings: Settings, base: Path, clock: Clock) ->
 
 
 def of_the_small_world(client: Client, settings: Settings, base: Path, clock: Clock) -> dict[str, list[Image.Image]]:
-    """Train on two subjects, save, load, apply one and a blend of both."""
+    """Draw what one picture shows in other places; train on two subjects, save, load, apply one and a blend of both."""
+    with clock.step("one picture in, that character in four places out, nothing trained on it"):
+        rendered = follow(
+            client, graph_of(WORLD_REFERENCE, client, {"KSampler": settings.sampler()}), "KSampler", "sampling"
+        )
+        strip = picture(client, rendered, "24", settings.out / ONE_PICTURE)
+        strip.resize((4 * strip.width, 4 * strip.height), Image.Resampling.NEAREST).save(settings.out / ONE_PICTURE)
     training = {"steps": settings.steps, "learning_rate": settings.learning_rate, "seed": settings.seed}
     with clock.step(f"training on two subjects, {settings.steps} steps each, and saving"):
         graph = graph_of(WORLD_TRAIN, client, {"KronaTrain": training})
@@ -273,6 +280,7 @@ def main() -> int:
     print("\nResults:")
     for name, what in (
         ("side-by-side.png", " | ".join(columns)),
+        *(((ONE_PICTURE, "a picture, and its character in four places"),) if settings.checkpoint is None else ()),
         ("adapter.safetensors", f"the adapter, {(settings.out / 'adapter.safetensors').stat().st_size:,} bytes"),
         ("dataset.png", "what it was trained on"),
         ("loss.png", "the loss curve"),

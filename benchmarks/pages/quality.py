@@ -26,7 +26,7 @@ import torch  # noqa: E402
 
 from benchmarks.command import RESULTS  # noqa: E402
 from benchmarks.pages.scaling import table  # noqa: E402
-from benchmarks.quality import judged_by, of_all_machines, sums  # noqa: E402
+from benchmarks.quality import judged_by, of_all_machines, of_branches, sums  # noqa: E402
 from benchmarks.shapes import Shape, sdxl_attention  # noqa: E402
 from benchmarks.world.contenders import IDEAS, PAPER, SIDES  # noqa: E402
 from benchmarks.world.plan import BETWEEN, BEYOND, CORE, FEW, PROMISING, among_few  # noqa: E402
@@ -100,6 +100,14 @@ def headline(results: Mapping[str, Any]) -> str:
         "params_vs_smallest_lora": "the same, over those of the smallest LoRA that is",
         "stability_krona": "share of the learning rates within 5 % of the best: KronA 64 × 4",
         "stability_lora": "the same: LoRA r4",
+        "reference_likeness": "branch `reference`, one picture, nothing trained on it: likeness, mean",
+        "reference_least": "the same, least of all subjects",
+        "first_frame_likeness": "branch `first`: likeness to the first picture's subject, mean",
+        "views_likeness": "branch `views`: likeness among pictures that are drawn together, mean",
+        "views_across": "the same, among pictures that are not",
+        "branch_prompt_drop": "prompt accuracy lost against the base, most of the three branches",
+        "steps_alone": "steps of the default settings until 60 % of the gap is closed",
+        "steps_with_branch": "the same, with the branch `reference` beside the adapter",
     }
     return table(("", "value"), [(label, _plain(head.get(name), name)) for name, label in words.items()])
 
@@ -109,7 +117,46 @@ def _plain(value: Any, name: str) -> str:
         return "–"
     if isinstance(value, Sequence):
         return f"{value[0]:.2f} to {value[1]:.2f}"
-    return f"{value:.2f}" if name.startswith("params") else str(value) if isinstance(value, int) else percent(value)
+    if name.startswith("steps"):
+        return f"{value:.0f}"
+    if name == "branch_prompt_drop":
+        return f"{100 * value:.1f} %"
+    is_ratio = name.startswith(("params", "reference", "first", "views"))
+    return f"{value:.2f}" if is_ratio else str(value) if isinstance(value, int) else percent(value)
+
+
+def branches(results: Mapping[str, Any]) -> str:
+    """What is reached without a training."""
+    called = {
+        "base": "none: the base model", "reference": "`reference`, one picture", "first": "`first`, the first picture",
+        "views": "`views`, four drawn together", "real": "real pictures",
+    }  # fmt: skip
+    body = []
+    for part, words in called.items():
+        own = [row for row in results["branches"] if row["part"] == part]
+        names = ("likeness", "prompt", "within", "across")
+        means = {name: np.mean([row[name] for row in own]) for name in names if own and name in own[0]}
+        if own:
+            cells = [f"{means['likeness']:.2f}", f"{min(row['likeness'] for row in own):.2f}"]
+            cells += [f"{means[name]:.2f}" if name in means else "–" for name in ("within", "across")]
+            cells.append(f"{100 * means['prompt']:.1f} %" if "prompt" in means else "–")
+            body.append((words, *cells, str(len(own))))
+    heads = ("branch", "likeness", "least", "within a batch", "across batches", "prompts", "subjects")
+    return table(heads, body) if body else NOTHING
+
+
+def beside(results: Mapping[str, Any]) -> str:
+    """A subject's own adapter while it is trained, without and with the branch."""
+    own = [row for row in results["branches"] if row["part"] == "both"]
+    body = []
+    for steps in sorted({row["steps"] for row in own}):
+        cells = [str(steps)]
+        for name in ("alone", "with"):
+            rows = [row for row in own if row["steps"] == steps and row["adapter"] == name]
+            cells += [f"{np.mean([row['likeness'] for row in rows]):.2f}", percent(np.mean([row["prompt"] for row in rows]))]
+        body.append(tuple(cells))
+    heads = ("steps", "likeness", "prompts", "with the branch: likeness", "prompts")
+    return table(heads, body) if body else NOTHING
 
 
 def methods(rows: Sequence[Row], names: Sequence[str] = CORE) -> str:
@@ -307,6 +354,8 @@ def sections(results: Mapping[str, Any]) -> dict[str, Callable[[], str]]:
         "prior": lambda: compared(rows, "prior", (0.0, 1.0)),
         "ideas": lambda: methods(few, (PAPER, *IDEAS)) if any(row["contender"] in IDEAS for row in rows) else NOTHING,
         "promising": lambda: confirmed(rows),
+        "branches": lambda: branches(results),
+        "beside": lambda: beside(results),
     }
 
 
@@ -380,7 +429,14 @@ def read_results(folder: Path = RESULTS) -> Mapping[str, Any]:
     judges = judged_by()
     rows = of_all_machines(folder, judges)
     machines = Counter(row["machine"] for row in current(rows))
-    return {"trials": rows, "judged by": judges, "machines": dict(machines.most_common()), **sums(rows)}
+    of_the_branches = of_branches(folder, judges)
+    return {
+        "trials": rows,
+        "branches": of_the_branches,
+        "judged by": judges,
+        "machines": dict(machines.most_common()),
+        **sums(rows, of_the_branches),
+    }
 
 
 def make(text: str, results: Mapping[str, Any]) -> str:

@@ -1,9 +1,9 @@
 """How good the small world's parallel branches are, on characters that nothing was trained on.
 
-    python3 tools/host.py run benchmarks/world/judge_branches.py [--parts real,base,reference,first,views,both] [--branches samples/world]
+    python3 tools/host.py run benchmarks/world/judge_branches.py [--parts real,base,reference,first,views,both] [--subjects 0,1,2,3,4,5,6,7]
 
 Likeness and prompts are measured as in docs/quality.md: the twelve scenes of eight subjects, four pictures each. A part
-replaces its rows in ``results/branches-<machine>.json``; ``both`` is a subject's own adapter while it is trained, with
+of a subject replaces its rows in ``results/branches-<machine>.json``; ``both`` is a subject's own adapter while it is trained, with
 the branch ``reference`` and without it. An hour of one core for all parts.
 """
 
@@ -29,19 +29,20 @@ if __name__ == "__main__":
 from benchmarks import host  # noqa: E402
 from benchmarks.command import RESULTS  # noqa: E402
 from benchmarks.contest import circumstances, commit, keep, machine  # noqa: E402
+from benchmarks.quality import judged_by  # noqa: E402
 from benchmarks.world.command import say  # noqa: E402
 from benchmarks.world.draw import GUIDANCE, STEPS  # noqa: E402
 from benchmarks.world.grammar import Scene  # noqa: E402
 from benchmarks.world.measure import PROMPT, Judges  # noqa: E402
 from benchmarks.world.render import SIDE  # noqa: E402
-from benchmarks.world.subjects import COUNT, SCENES, Subject, subjects  # noqa: E402
+from benchmarks.world.subjects import COUNT, SCENES, Subject  # noqa: E402
 from benchmarks.world.trial import SEEDS, Studio, as_it_comes  # noqa: E402
 from krona_ops import Adapter, load  # noqa: E402
 
 PARTS = ("real", "base", "reference", "first", "views", "both")
 FRAME = 10_000
 """Seed of the noise of a clip's first picture, which is not looked at."""
-MOMENTS = (25, 50, 100, 150, 200, 300, 500)
+MOMENTS = (50, 100, 200, 400)
 """Steps of a subject's own training at which it is drawn."""
 Row = dict[str, Any]
 
@@ -67,32 +68,34 @@ class Gallery:
             reference = self.vae.encode(torch.from_numpy(subject.training_pictures(1)).float() / 255)
         return apply_branches(branch, model or self.model, Use(reference=reference, **use))[0]
 
-    def row(
-        self, subject: Subject, model: Any, clip: Any = None, *, own_word: bool = False, frames: bool = False
-    ) -> Row:
-        """Likeness to the subject's pictures, whether prompts are kept, and how alike pictures of one batch are,
-        beside those of others.
+    def drawn(
+        self, prompts: Sequence[str], model: Any, clip: Any = None, *, frames: bool = False
+    ) -> list[NDArray[np.uint8]]:
+        """A batch of pictures ``(seeds, 64, 64, 3)`` for each prompt.
 
         Args:
-            own_word: The prompts have the subject's own word, which an adapter of it knows.
-            frames: A batch begins with the reference, which does not count.
+            frames: A batch begins with the reference, which is left out.
         """
-        prompts = subject.prompts() if own_word else subject.class_prompts()
         groups = []
         for number, prompt in enumerate(prompts):
             noises = [number * self.seeds + n for n in range(self.seeds)]
             drawn = self._drawn(model, clip or self.clip, prompt, [FRAME, *noises] if frames else noises)
             groups.append(drawn[1:] if frames else drawn)
+        return groups
+
+    def row(self, subject: Subject, groups: Sequence[NDArray[np.uint8]]) -> Row:
+        """Likeness to the subject's pictures, whether prompts are kept, and how alike pictures of one batch are,
+        beside those of others."""
         together = np.concatenate(groups)
         accuracy = self.judges.accuracy(together, [Scene(*scene) for scene in SCENES for _ in range(self.seeds)])
         within, across = self.judges.alike(groups)
-        found = {
+        measured = {
             "likeness": self.judges.likeness(together, subject.training_pictures()),
             "prompt": float(np.mean([accuracy[name] for name in PROMPT])),
             "within": within,
             "across": across,
         }
-        return {"subject": subject.number, **{name: round(value, 6) for name, value in found.items()}}
+        return {"subject": subject.number, **{name: round(value, 6) for name, value in measured.items()}}
 
     @torch.inference_mode()
     def _drawn(self, model: Any, clip: Any, prompt: str, seeds: Sequence[int]) -> NDArray[np.uint8]:
@@ -116,12 +119,12 @@ def of_part(gallery: Gallery, part: str, branches: Path, subject: Subject) -> It
         real = subject.real_pictures(gallery.seeds)
         yield {"subject": subject.number, "likeness": gallery.judges.likeness(real, subject.training_pictures())}
     elif part == "base":
-        yield gallery.row(subject, gallery.model)
+        yield gallery.row(subject, gallery.drawn(subject.class_prompts(), gallery.model))
     elif part == "both":
         yield from while_trained(gallery, load(branches / "reference.safetensors"), subject)
     else:
         model = gallery.with_branch(load(branches / f"{part}.safetensors"), subject)
-        yield gallery.row(subject, model, frames=part == "first")
+        yield gallery.row(subject, gallery.drawn(subject.class_prompts(), model, frames=part == "first"))
 
 
 def while_trained(gallery: Gallery, branch: Adapter, subject: Subject) -> Iterator[Row]:
@@ -132,7 +135,7 @@ def while_trained(gallery: Gallery, branch: Adapter, subject: Subject) -> Iterat
     for steps, adapter in trained(gallery, subject).items():
         applied = apply_adapter(adapter, gallery.model, gallery.clip)
         for name, model in (("alone", applied.model), ("with", gallery.with_branch(branch, subject, applied.model))):
-            row = gallery.row(subject, model, applied.clip, own_word=True)
+            row = gallery.row(subject, gallery.drawn(subject.prompts(), model, applied.clip))
             yield {**row, "adapter": name, "steps": steps}
 
 
@@ -157,12 +160,18 @@ def trained(gallery: Gallery, subject: Subject) -> dict[int, Adapter]:
     return dict(sorted(kept.items()))
 
 
-def written(file: Path, part: str, rows: Sequence[Row], circumstances: Row) -> None:
-    """The part's rows in the place of those that were there."""
+def short_hash(file: Path) -> str:
+    """Of a branch's file: which one a row is about."""
+    return sha256(file.read_bytes()).hexdigest()[:12]
+
+
+def written(file: Path, part: str, rows: Sequence[Row], about: Row) -> None:
+    """The part's rows in the place of those of the same subjects that were there."""
     before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"trials": []}
-    others = [row for row in before["trials"] if row["part"] != part]
+    anew = {row["subject"] for row in rows}
+    others = [row for row in before["trials"] if row["part"] != part or row["subject"] not in anew]
     kept = sorted([*others, *rows], key=lambda row: (PARTS.index(row["part"]), row["subject"], row.get("steps", 0)))
-    keep(file, circumstances, kept)
+    keep(file, about, kept)
 
 
 def main() -> None:
@@ -170,7 +179,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", default=",".join(PARTS))
     parser.add_argument("--branches", type=Path, default=ROOT / "samples" / "world")
-    parser.add_argument("--subjects", type=int, default=COUNT)
+    parser.add_argument("--subjects", default=",".join(map(str, range(COUNT))))
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--results", type=Path, default=RESULTS)
@@ -180,12 +189,13 @@ def main() -> None:
     gallery, made_by = Gallery(options.seeds), commit()
     for part in [part for part in PARTS if part in options.parts.split(",")]:
         rows, file = [], options.branches / f"{'reference' if part == 'both' else part}.safetensors"
-        branch = {"branch": sha256(file.read_bytes()).hexdigest()[:12]} if file.is_file() else {}
-        for subject in subjects(options.subjects):
+        branch = {"branch": short_hash(file)} if file.is_file() else {}
+        for subject in map(Subject, map(int, options.subjects.split(","))):
             for row in of_part(gallery, part, options.branches, subject):
                 rows.append({"part": part, **row, "seeds": options.seeds, **branch, "commit": made_by})
                 say(json.dumps(rows[-1]))
-        written(options.results / f"branches-{machine()}.json", part, rows, circumstances("branches"))
+        about = {**circumstances("branches"), "judged by": judged_by()}
+        written(options.results / f"branches-{machine()}.json", part, rows, about)
         say(
             f"{part}: likeness {np.mean([r['likeness'] for r in rows]):.4f}, least {min(r['likeness'] for r in rows):.4f}"
         )

@@ -1,10 +1,10 @@
-"""The README's first picture: four pictures of a subject go in, and what is asked for comes out;
+"""The README's first pictures: pictures of a subject go in, and what is asked for comes out;
 the first three of the eight subjects, none chosen.
 
-    python3 tools/host.py run benchmarks/world/readme_picture.py [--out docs/images/in-and-out.png] [--subjects 3]
+    python3 tools/host.py run benchmarks/world/readme_picture.py [--what trained,untrained] [--out docs/images] [--subjects 3]
 
 Everything is as docs/quality.md measures it: the pack's default settings, prompts of `SCENES`, the first of the four
-pictures of each. Two minutes a subject.
+pictures of each. ``untrained`` is the branch that looks at one picture. Two minutes a subject for ``trained``.
 """
 
 from __future__ import annotations
@@ -21,21 +21,36 @@ if __name__ == "__main__":
     sys.path[0] = str(ROOT)  # instead of benchmarks/world/, so that `benchmarks` is a package
 
 from benchmarks import host  # noqa: E402
+from benchmarks.world.judge_branches import Gallery  # noqa: E402
 from benchmarks.world.subjects import SCENES, Subject, subjects  # noqa: E402
 from benchmarks.world.trial import SEEDS, Studio, Trial, as_it_comes  # noqa: E402
+from krona_ops import load  # noqa: E402
 from krona_train.drawing.lettering import font  # noqa: E402
 
-OUT = ROOT / "docs" / "images" / "in-and-out.png"
+IMAGES = ROOT / "docs" / "images"
+BRANCH = ROOT / "samples" / "world" / "reference.safetensors"
 SHOWN = (0, 1, 3, 10)
 """Prompts, by their places in `SCENES`: each pose once, all of them by day, so that the colours can be seen."""
 SIDE = 128
 """Of a picture that comes out: twice its 64 pixels. Those that go in are shown as they are."""
 GAP, BETWEEN, HEAD = 2, 34, 38
 """Pixels between pictures, between columns (an arrow has room there), and above everything."""
-HEADINGS = ("four pictures in", "the base model", "out: the same prompts with the adapter")
+Headings = tuple[tuple[str, str], ...]
+"""Words above each column, and smaller ones below them."""
+TRAINED: Headings = (
+    ("four pictures in", "to train on"),
+    ("the base model", "the four prompts, untrained"),
+    ("out: the same prompts with the adapter", ""),
+)
+UNTRAINED: Headings = (
+    ("one picture in", "to look at"),
+    ("the base model", "the four prompts"),
+    ("out: the same prompts with the branch, untrained", ""),
+)
 INK, PALE = (20, 20, 20), (110, 110, 110)
 Block = tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]
-"""A subject's training pictures, what the base model draws, and what comes out; four each, ``(64, 64, 3)``."""
+"""A subject's pictures that go in, what the base model draws, and what comes out, ``(64, 64, 3)``; four each, or one
+that goes in."""
 
 
 def block(studio: Studio, subject: Subject) -> Block:
@@ -46,18 +61,26 @@ def block(studio: Studio, subject: Subject) -> Block:
     return list(subject.training_pictures()), shown(base), shown(drawn)
 
 
+def looked_at(gallery: Gallery, subject: Subject) -> Block:
+    """Draw what is shown with the branch that looks at one of the subject's pictures."""
+    prompts = subject.class_prompts()
+    model = gallery.with_branch(load(BRANCH), subject)
+    base, drawn = (np.concatenate(gallery.drawn(prompts, each)) for each in (gallery.model, model))
+    return list(subject.training_pictures(1)), shown(base), shown(drawn)
+
+
 def shown(pictures: np.ndarray) -> list[np.ndarray]:
     """The first picture of each prompt that is shown, of ``(12 * 4, 64, 64, 3)``."""
     return [pictures[scene * SEEDS] for scene in SHOWN]
 
 
-def sheet(blocks: list[Block]) -> Image.Image:
+def sheet(blocks: list[Block], headings: Headings) -> Image.Image:
     """A row for each subject, below the words that say what is seen."""
     lefts = (0, SIDE + BETWEEN, 2 * (SIDE + BETWEEN))
     width, height = lefts[2] + 4 * (SIDE + GAP) - GAP, HEAD + len(blocks) * (SIDE + 3 * GAP) - 3 * GAP
     made = Image.new("RGB", (width, height), "white")
     pen = ImageDraw.Draw(made)
-    for left, words, more in zip(lefts, HEADINGS, ("to train on", "the four prompts, untrained", ""), strict=True):
+    for left, (words, more) in zip(lefts, headings, strict=True):
         pen.text((left, 2), words, fill=INK, font=font(14))
         pen.text((left, 21), more, fill=PALE, font=font(11))
     for number, scene in enumerate(SHOWN):
@@ -79,7 +102,10 @@ def asked(scene: int) -> str:
 
 
 def _square(onto: Image.Image, pictures: list[np.ndarray], left: int, top: int) -> None:
-    """Four pictures, two by two, in the place of a large one."""
+    """Four pictures, two by two, in the place of a large one; or that one."""
+    if len(pictures) == 1:
+        onto.paste(_scaled(pictures[0], SIDE), (left, top))
+        return
     side = (SIDE - GAP) // 2
     for number, picture in enumerate(pictures):
         place = left + number % 2 * (side + GAP), top + number // 2 * (side + GAP)
@@ -100,13 +126,20 @@ def _arrow(pen: ImageDraw.ImageDraw, left: int, middle: int) -> None:
 def main() -> None:
     """Train, draw, put together."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--what", default="trained,untrained")
+    parser.add_argument("--out", type=Path, default=IMAGES)
     parser.add_argument("--subjects", type=int, default=3)
     options = parser.parse_args()
     host.start()
-    studio = Studio()
-    made = sheet([block(studio, subject) for subject in subjects(options.subjects)])
-    made.save(options.out, optimize=True)  # every pixel as it was drawn: a palette of 256 colours can be seen
+    made = {}
+    if "trained" in options.what.split(","):
+        studio = Studio()
+        made["in-and-out"] = sheet([block(studio, subject) for subject in subjects(options.subjects)], TRAINED)
+    if "untrained" in options.what.split(","):
+        gallery = Gallery()
+        made["one-picture"] = sheet([looked_at(gallery, each) for each in subjects(options.subjects)], UNTRAINED)
+    for name, picture in made.items():  # every pixel as it was drawn: a palette of 256 colours can be seen
+        picture.save(options.out / f"{name}.png", optimize=True)
 
 
 if __name__ == "__main__":

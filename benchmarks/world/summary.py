@@ -288,3 +288,52 @@ def headline(
         "stability_krona": stability(rows, paper),
         "stability_lora": stability(rows, theirs),
     }
+
+
+def branch_headline(rows: Sequence[Row]) -> dict[str, float]:
+    """The few numbers that are quoted of parallel branches, as far as they are measured.
+
+    Args:
+        rows: Of `benchmarks.world.judge_branches`.
+    """
+    parts = {part: [row for row in rows if row["part"] == part] for part in ("base", "reference", "first", "views")}
+    means = {
+        (part, name): float(np.mean([row[name] for row in own]))
+        for part, own in parts.items()
+        for name in ("likeness", "within", "across", "prompt")
+        if own
+    }
+    numbers = {
+        "reference_likeness": means.get(("reference", "likeness")),
+        "reference_least": min((row["likeness"] for row in parts["reference"]), default=None),
+        "first_frame_likeness": means.get(("first", "likeness")),
+        "views_likeness": means.get(("views", "within")),
+        "views_across": means.get(("views", "across")),
+        "steps_alone": steps_to_close(rows, "alone"),
+        "steps_with_branch": steps_to_close(rows, "with"),
+    }
+    drops = [means["base", "prompt"] - means[part, "prompt"] for part in ("reference", "first", "views") if parts[part]]
+    if drops and parts["base"]:
+        numbers["branch_prompt_drop"] = max(drops)
+    return {name: value for name, value in numbers.items() if value is not None}
+
+
+def steps_to_close(rows: Sequence[Row], adapter: str, share: float = 0.6) -> float | None:
+    """Steps of a subject's own training after which this share of the gap between base and real likeness is closed, in
+    the mean of all subjects; between two moments that were measured, on the line between them."""
+    means: dict[str, float] = {
+        part: float(np.mean([row["likeness"] for row in own]))
+        for part in ("base", "real")
+        if (own := [row for row in rows if row["part"] == part])
+    }
+    moments: dict[int, list[float]] = defaultdict(list)
+    for row in rows:
+        if row["part"] == "both" and row["adapter"] == adapter:
+            moments[row["steps"]].append(row["likeness"])
+    without = [row["likeness"] for row in rows if row["part"] == ("reference" if adapter == "with" else "base")]
+    if len(means) < 2 or not moments or not without:
+        return None
+    steps = np.array([0.0, *sorted(moments)])
+    reached = np.array([np.mean(without), *(np.mean(moments[step]) for step in sorted(moments))])
+    wanted = means["base"] + share * (means["real"] - means["base"])
+    return _crossing(steps, reached - wanted) if (reached >= wanted).any() else None

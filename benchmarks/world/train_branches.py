@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +30,34 @@ from benchmarks.world.pictures import Shot, rendered  # noqa: E402
 from benchmarks.world.render import SIDE  # noqa: E402
 from krona_ops import Adapter, TargetRule, save  # noqa: E402
 from krona_ops.names.branches import Mode  # noqa: E402
+from krona_train import AdapterConfig, OptimizerConfig, TrainConfig, fit  # noqa: E402
+from krona_train.objectives.branch_config import BranchConfig  # noqa: E402
 
 CHARACTERS, PICTURES = 2500, 5
 """To learn from: so many characters, so many pictures of each."""
 COLOUR = 0.25
 """How often a caption says the colour; the rest must come from what the branch looks at."""
-GROUPS = 4
-"""Of a step."""
-STEPS: dict[Mode, int] = {"reference": 4000, "first": 3000, "views": 3000}
-"""Of each branch."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a branch is trained."""
+
+    objective: BranchConfig
+    factors: tuple[int, int]
+    groups: int
+    """Of a step."""
+    steps: int
+
+
+_ALWAYS: dict[str, Any] = {"drop_text": 0, "drop_source": 0, "drop_both": 0, "embedded_guidance": 0}
+RECIPES: dict[Mode, Recipe] = {
+    # Many groups of few pictures are many characters and noise levels in a step. A branch that counts for the wanted rows
+    # alone learns nothing from a group without its source.
+    "reference": Recipe(BranchConfig(mode="reference", targets=2, **_ALWAYS), (2, 2), 8, 5000),
+    "first": Recipe(BranchConfig(mode="first", **_ALWAYS), (2, 2), 4, 3200),
+    "views": Recipe(BranchConfig(mode="views", embedded_guidance=0), (4, 4), 4, 3000),
+}
 RATE, FASTER = 5e-4, 20.0
 """Gates learn at 2e-2, factors at 1e-2."""
 
@@ -51,18 +71,16 @@ def shot(n: int) -> Shot:
     return Shot(number, scene, caption(scene, who(someone.kind, paint)), int(rng.integers(2**31)))
 
 
-def settings(mode: Mode, steps: int) -> Any:
+def settings(mode: Mode, steps: int) -> TrainConfig:
     """How the branches of the world are trained."""
-    from krona_train import AdapterConfig, OptimizerConfig, TrainConfig
-    from krona_train.objectives.branch_config import BranchConfig
-
+    recipe = RECIPES[mode]
     return TrainConfig(
         steps=steps,
-        batch_size=GROUPS,
+        batch_size=recipe.groups,
         save_every=500,
-        adapter=AdapterConfig(targets=(TargetRule((4, 4), rate=FASTER),)),
+        adapter=AdapterConfig(targets=(TargetRule(recipe.factors, rate=FASTER),)),
         optimizer=OptimizerConfig(learning_rate=RATE, rate_by_width=0.0, schedule="cosine", warmup=steps // 20),
-        objective=BranchConfig(mode=mode, embedded_guidance=0.0),
+        objective=recipe.objective,
     )
 
 
@@ -74,7 +92,7 @@ def groups(clip: Any, vae: Any, pictures: NDArray[np.uint8]) -> list[Any]:
 
     latents = torch.cat(
         [
-            vae.encode(torch.from_numpy(part).float() / 255)
+            vae.encode(torch.from_numpy(part.copy()).float() / 255)
             for part in np.array_split(pictures, max(1, len(pictures) // 250))
         ]
     )
@@ -93,7 +111,6 @@ def groups(clip: Any, vae: Any, pictures: NDArray[np.uint8]) -> list[Any]:
 def train(mode: Mode, folder: Path, steps: int, characters: int = CHARACTERS) -> Adapter:
     """A branch of a mode, from where an earlier run has stopped."""
     from krona_host.model.small_world import load_world
-    from krona_train import fit
     from krona_train.comfyui.encode import ComfyEncoder
     from krona_train.comfyui.model import ComfyBackbone
     from krona_train.run.events import Event, Stepped, to_all
@@ -122,14 +139,14 @@ def train(mode: Mode, folder: Path, steps: int, characters: int = CHARACTERS) ->
 
 def main() -> None:
     """One mode after the other."""
-    options = arguments(__doc__, ROOT / "samples" / "world", modes=",".join(STEPS))
+    options = arguments(__doc__, ROOT / "samples" / "world", modes=",".join(RECIPES))
     host.start()
     from krona_host.model.small_world import BRANCHES
 
-    for mode in [mode for mode in STEPS if mode in options.modes.split(",")]:
-        adapter = train(mode, options.folder, max(2, round(STEPS[mode] * options.scale)))
+    for mode in [mode for mode in RECIPES if mode in options.modes.split(",")]:
+        adapter = train(mode, options.folder, max(2, round(RECIPES[mode].steps * options.scale)))
         out = options.out / BRANCHES[mode].name
-        save(adapter.with_metadata(made="benchmarks/world/train_branches.py"), out)
+        save(adapter.to(dtype=torch.float16).with_metadata(made="benchmarks/world/train_branches.py"), out)
         say(f"written {out}: {out.stat().st_size / 1e3:.0f} kB")
 
 

@@ -32,6 +32,8 @@ FILE = Path(__file__).resolve().parents[2] / "samples" / "world" / "world.safete
 _BRANCHES: tuple[Mode, ...] = ("reference", "first", "views")
 BRANCHES = {mode: FILE.with_name(f"{mode}.safetensors") for mode in _BRANCHES}
 """Its parallel branches, by what they look at."""
+PICTURES = tuple(FILE.parent / who / f"{number}.png" for who in ("robot", "bird") for number in range(1, 5))
+"""Of two characters that nothing was trained on."""
 PATCH, CHANNELS, PACKED = 4, 8, 2
 """Pixels along a side that become one place; numbers of a place; places along a side that become one latent."""
 LATENTS = CHANNELS * PACKED**2

@@ -1,11 +1,14 @@
 """The pack's own model and the evaluation node, in the real server: load, train, draw, judge."""
 
+import io
 import re
 import shutil
 
 import graphs
+import numpy as np
 import pytest
 from graphs import link
+from PIL import Image
 
 from tools.comfyui.server import PACK, RunFailed
 
@@ -70,3 +73,43 @@ def test_the_small_world_cannot_be_loaded_by_another_process_and_says_so(server)
     }
     with pytest.raises(RunFailed, match="cannot be loaded again in a process of its own"):
         server.client.run(graph)
+
+
+def pictures_of(server, result, key):
+    return [np.asarray(Image.open(io.BytesIO(server.client.view(**file)))) for file in result.files(key)]
+
+
+def test_its_branches_and_pictures_come_with_it(server):
+    """One picture in, that character out; four drawn together; a first picture that stays to the last bit."""
+    graph = {
+        "1": node("KronaWorldLoader"),
+        "2": node("ImageFromBatch", image=link(1, 6), batch_index=4, length=1),
+        "3": node("VAEEncode", pixels=link(2), vae=link(1, 2)),
+        "4": node("RepeatLatentBatch", samples=link(3), amount=3),
+        "5": node("CLIPTextEncode", clip=link(1, 1), text="a photo of a bird waving on the beach by day"),
+        "6": node("CLIPTextEncode", clip=link(1, 1), text=""),
+        "7": node("EmptyLatentImage", width=64, height=64, batch_size=3),
+        "30": node("VAEDecode", samples=link(3), vae=link(1, 2)),
+        "31": node("PreviewImage", images=link(30)),
+    }
+    for number, (mode, output) in enumerate((("none", 0), ("reference", 3), ("first", 4), ("views", 5))):
+        model, start = (link(1) if mode == "none" else link(8 + number)), link(4 if mode == "first" else 7)
+        if mode != "none":
+            graph[str(8 + number)] = node(
+                "KronaBranchApply", model=link(1), krona=link(1, output), strength=1.0, reference=link(3)
+            )
+        graph |= {
+            str(12 + number): node(
+                "KSampler", model=model, positive=link(5), negative=link(6), latent_image=start, seed=3, steps=4, cfg=3.0,
+                sampler_name="dpmpp_2m", scheduler="karras", denoise=1.0,
+            ),
+            str(16 + number): node("VAEDecode", samples=link(12 + number), vae=link(1, 2)),
+            str(20 + number): node("PreviewImage", images=link(16 + number)),
+        }  # fmt: skip
+    result = server.client.run(graph)
+    [shown] = pictures_of(server, result, "31")
+    drawn = {mode: pictures_of(server, result, str(20 + n)) for n, mode in enumerate(("none", "reference", "first", "views"))}
+    for mode in ("reference", "first", "views"):
+        assert not (drawn[mode][1] == drawn["none"][1]).all(), mode
+    assert (drawn["first"][0] == shown).all()
+    assert not (drawn["reference"][0] == shown).all()

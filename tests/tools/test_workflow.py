@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -97,7 +98,12 @@ def demo(out, **settings):
 
 
 def test_the_demo_runs_to_its_end_and_says_where_everything_is(tmp_path):
-    assert "small world" in demo(tmp_path / "out")
+    printed = demo(tmp_path / "out")
+    assert "small world" in printed
+    assert str(tmp_path / "out" / "one-picture.png") in printed
+    strip = np.asarray(Image.open(tmp_path / "out" / "one-picture.png"))
+    pictures = [strip[:, 4 * 66 * n : 4 * (66 * n + 64)] for n in range(5)]
+    assert all(np.abs(a.astype(float) - b).mean() > 5 for n, a in enumerate(pictures) for b in pictures[:n])
     assert Image.open(tmp_path / "out" / "after.png").size == (64, 64)
     assert Image.open(tmp_path / "out" / "side-by-side.png").width > 4 * 192
 
@@ -108,6 +114,7 @@ def test_the_demo_takes_a_checkpoint_of_ones_own(tmp_path):
     mine = {"CHECKPOINT": str(tiny_models.cached("sd15")), "IMAGES": str(tmp_path / "pictures"), "STEPS": "2", "SAMPLER_STEPS": "1"}
     printed = demo(tmp_path / "out", **mine)
     assert "small world" not in printed
+    assert not (tmp_path / "out" / "one-picture.png").exists()
     assert Image.open(tmp_path / "out" / "after.png").size == (512, 512)
 
 

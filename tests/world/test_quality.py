@@ -431,3 +431,43 @@ def test_a_run_that_is_terminated_has_written_what_it_measured_and_goes_on_there
     assert 1 <= measured < len(left) < quality.EVERY
     assert len(missing(wanted, found["trials"])) == len(left) - measured
     assert found["done"]["references"] == [len(found["trials"]), len(wanted)]
+
+
+def of_branch(part, subject, likeness, prompt=1.0, **more):
+    return {"part": part, "subject": subject, "likeness": likeness, "prompt": prompt, "within": 0.9, "across": 0.1, **more}
+
+
+def test_the_headline_of_branches_is_means_over_subjects_and_the_least():
+    rows = [of_branch("base", s, 0.05, 0.99) for s in (0, 1)]
+    rows += [of_branch("reference", 0, 0.7, 0.98), of_branch("reference", 1, 0.3, 0.96), of_branch("views", 0, 0.0, within=0.8)]
+    numbers = summary.branch_headline(rows)
+    assert numbers == pytest.approx(
+        {
+            "reference_likeness": 0.5,
+            "reference_least": 0.3,
+            "views_likeness": 0.8,
+            "views_across": 0.1,
+            "branch_prompt_drop": 0.02,
+        }
+    )
+    assert summary.branch_headline([]) == {}
+
+
+def test_steps_to_close_a_gap_lie_on_the_line_between_two_moments():
+    """0.5 of 0.1 to 0.9 is 0.5; alone that is half way from 100 to 200 steps, with the branch a third from 0 to 100."""
+    rows = [of_branch("base", 0, 0.1), {"part": "real", "subject": 0, "likeness": 0.9}, of_branch("reference", 0, 0.4)]
+    for steps, alone, together in ((100, 0.4, 0.7), (200, 0.6, 0.8)):
+        rows += [of_branch("both", 0, alone, steps=steps, adapter="alone"), of_branch("both", 0, together, steps=steps, adapter="with")]
+    assert summary.steps_to_close(rows, "alone", 0.5) == pytest.approx(150)
+    assert summary.steps_to_close(rows, "with", 0.5) == pytest.approx(100 / 3)
+    assert summary.steps_to_close(rows, "alone", 0.9) is None
+    assert summary.steps_to_close(rows[2:], "alone") is None
+    assert summary.branch_headline(rows)["steps_alone"] == pytest.approx(summary.steps_to_close(rows, "alone"))
+
+
+def test_rows_of_branches_are_read_of_these_judges_alone_the_newest_of_each(tmp_path):
+    for name, judges, date, likeness in (("a", "these", "2026-01-02", 0.2), ("b", "these", "2026-01-01", 0.1), ("c", "others", "2026-01-03", 0.3)):
+        told = {"judged by": judges, "date": date, "trials": [of_branch("base", 0, likeness)]}
+        (tmp_path / f"branches-{name}.json").write_text(json.dumps(told))
+    assert [row["likeness"] for row in quality.of_branches(tmp_path, "these")] == [0.2]
+    assert quality.of_branches(tmp_path, "nobody") == []

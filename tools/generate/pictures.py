@@ -21,12 +21,9 @@ PACK = Path(__file__).absolute().parents[2]
 if __name__ == "__main__":
     sys.path[0] = str(PACK)  # instead of this file's folder, so that `tools` is one package for scripts and for tests
 
-import torch  # noqa: E402
 from PIL import Image  # noqa: E402
 from playwright.sync_api import Page, sync_playwright  # noqa: E402
 
-from krona_ops import Adapter, Delta, Full, Kron, LayerName, Matrix, save, with_standard_metadata  # noqa: E402
-from krona_ops.names.branches import GATE, PROJECTIONS, layer_name  # noqa: E402
 from tools import tiny_models  # noqa: E402
 from tools.comfyui import browser  # noqa: E402
 from tools.comfyui.server import Server  # noqa: E402
@@ -34,7 +31,6 @@ from tools.comfyui.workflow import Graph, to_workflow  # noqa: E402
 from tools.generate import workflows as examples  # noqa: E402
 from tools.generate.workflows import ADAPTER, CHECKPOINT, LIGHT, MADE, STYLE, SUBJECT, node  # noqa: E402
 
-BRANCH = "one-picture-in.safetensors"
 """A file of the scene with a parallel branch."""
 HELP = PACK / "web" / "docs" / "images"
 THUMBNAIL = 512
@@ -66,7 +62,8 @@ FOCUS = {
     examples.TRAIN: ("2", "3", "5"), examples.APPLY: ("1", "2", "3"), examples.DREAMBOOTH: ("3", "4", "5"),
     examples.PICTURES: ("6", "7", "9", "2"), examples.RESUME: ("2", "3"), examples.BLEND: ("2", "3", "4", "5"),
     examples.COMPARE: ("5", "6", "3"), examples.SCHEDULE: ("2", "3", "4"), examples.WEIGHTS: ("3", "5"),
-    examples.WORLD_TRAIN: ("1", "2", "3", "5"), examples.WORLD_BLEND: ("22",),
+    examples.WORLD_TRAIN: ("1", "2", "3", "5"), examples.WORLD_BLEND: ("22",), examples.WORLD_REFERENCE: ("5", "24"),
+    examples.WORLD_VIEWS: ("10", "11"),
 }  # fmt: skip
 """The nodes that a thumbnail is about."""
 
@@ -220,12 +217,13 @@ def _scenes() -> dict[str, Scene]:
         "KronaBranchApply": (
             {
                 "1": node("KronaWorldLoader"), "2": node("LoadImage", image="robot.png"), "3": node("VAEEncode", pixels=["2", 0], vae=["1", 2]),
-                "5": node("KronaBranchApply", model=["1", 0], file=BRANCH, reference=["3", 0], views=0),
+                "5": node("KronaBranchApply", model=["1", 0], krona=["1", 3], reference=["3", 0], views=0),
                 "6": node("CLIPTextEncode", clip=["1", 1], text="a photo of a robot sitting with a hat on the beach at night"),
                 "7": node("CLIPTextEncode", clip=["1", 1], text=""), "8": node("EmptyLatentImage", width=64, height=64, batch_size=4),
-                "9": small_sampler(["5", 0], ["6", 0], ["7", 0], ["8", 0]),
+                "9": small_sampler(["5", 0], ["6", 0], ["7", 0], ["8", 0]), "10": node("VAEDecode", samples=["9", 0], vae=["1", 2]),
+                "11": node("PreviewImage", images=["10", 0]),
             },
-            (("1", "2"), ("3", "5"), ("6", "7", "8"), ("9",)),
+            (("1", "2"), ("3", "5"), ("6", "7", "8"), ("9", "10"), ("11",)),
         ),
         "KronaEvaluate": (
             {
@@ -427,21 +425,6 @@ def _lay_out(base: Path) -> None:
     views.write_bytes((2).to_bytes(8, "little") + b"{}")  # its name alone is shown
     shutil.copytree(PACK / "samples" / "krobot", base / "input")
     shutil.copy(PACK / "samples" / "world" / "robot" / "4.png", base / "input" / "robot.png")
-    save(_branch(), base / "models" / "krona" / BRANCH)
-
-
-def _branch() -> Adapter:
-    """A parallel branch for the small world that does nothing yet, as before its training."""
-    blocks = {"input_blocks.1": 2, "output_blocks.0": 2, "output_blocks.1": 3}
-    sites = [f"diffusion_model.{block}.1.transformer_blocks.{n}.attn1" for block, count in blocks.items() for n in range(count)]
-    layers: dict[LayerName, Delta] = {}
-    for site in sites:
-        layers |= {
-            layer_name(site, "reference", part): Kron(Full(torch.zeros(4, 4)), Full(torch.zeros(32, 32)))
-            for part in PROJECTIONS
-        }
-        layers[layer_name(site, "reference", GATE)] = Matrix(Full(torch.zeros(1)))
-    return with_standard_metadata(Adapter(layers), title="one picture in", base_model="sd_v1")
 
 
 def _train(server: Server) -> None:

@@ -30,6 +30,10 @@ WORLD_TRAIN, WORLD_BLEND = (
     "KronA 10 - small world, train two subjects.json",
     "KronA 11 - small world, apply and blend.json",
 )
+WORLD_REFERENCE, WORLD_VIEWS = (
+    "KronA 12 - small world, one picture in.json",
+    "KronA 13 - small world, four views.json",
+)
 
 Layout = dict[str, tuple[int, ...]]
 Example = tuple[Graph, Layout, dict]
@@ -55,6 +59,7 @@ SIZES = {
     "KronaExtract": (330, 200, 280), "KronaStack": (330, 150, 400), "KronaWorldLoader": (330, 110, 300), "KronaEvaluate": (400, 330, 400),
     "VAEEncode": (220, 46, 60), "KronaFirstFrame": (330, 200, 260), "KronaCameras": (340, 330, 420), "KronaViewCondition": (340, 230, 300),
     "KronaBranchApply": (330, 300, 560), "KronaBranchSettings": (330, 220, 420),
+    "ImageFromBatch": (270, 110, 130),
 }  # fmt: skip
 """Width and height of a node; and the height that it may grow to:
 advanced inputs, previews and the pack's own widgets."""
@@ -446,8 +451,7 @@ def world_blend() -> Example:
     }
     branches = (("1", "7"), ("5", "7"), ("6", "7"), ("6", "8"))
     for number, (model, prompt) in enumerate(branches):
-        graph[str(11 + number)] = sampler([model, 0], [prompt, 0], ["9", 0], ["10", 0])
-        graph[str(11 + number)]["inputs"] |= {"cfg": 3.0, "sampler_name": "dpmpp_2m", "scheduler": "karras"}
+        graph[str(11 + number)] = world_sampler([model, 0], [prompt, 0], ["9", 0], ["10", 0])
         graph[str(15 + number)] = node("VAEDecode", samples=[str(11 + number), 0], vae=["1", 2])
     graph |= {
         "19": side_by_side(["15", 0], ["16", 0]),
@@ -475,9 +479,90 @@ def world_blend() -> Example:
     return arrange(graph, columns, text, (330, 420))
 
 
+PLACES = (
+    "waving with a hat on the beach by day",
+    "sitting with a balloon in the snow by day",
+    "jumping in the city at sunset",
+    "standing with an umbrella in the forest by day",
+)
+"""Where the character of one picture is drawn."""
+
+
+def world_sampler(model: list, positive: list, negative: list, latent: list) -> dict:
+    """A KSampler as the small world needs it."""
+    made = sampler(model, positive, negative, latent)
+    made["inputs"] |= {"cfg": 3.0, "sampler_name": "dpmpp_2m", "scheduler": "karras"}
+    return made
+
+
+def world_branch(branch: list, **inputs: object) -> dict:
+    """A branch of the small world beside its model."""
+    return node("KronaBranchApply", model=["1", 0], strength=1.0, krona=branch, **inputs)
+
+
+def world_reference() -> Example:
+    """One picture of a character, and that character in four places; nothing is trained."""
+    graph = {
+        "1": node("KronaWorldLoader"),
+        "2": node("ImageFromBatch", image=["1", 6], batch_index=0, length=1),
+        "3": node("PreviewImage", images=["2", 0]),
+        "4": node("VAEEncode", pixels=["2", 0], vae=["1", 2]),
+        "5": world_branch(["1", 3], reference=["4", 0]),
+        "6": node("CLIPTextEncode", clip=["1", 1], text=""),
+        "7": node("EmptyLatentImage", width=64, height=64, batch_size=1),
+    }
+    for number, place in enumerate(PLACES):
+        prompt, drawn, shown = (str(8 + number + 4 * n) for n in range(3))
+        graph |= {
+            prompt: node("CLIPTextEncode", clip=["1", 1], text=f"a photo of a robot {place}"),
+            drawn: world_sampler(["5", 0], [prompt, 0], ["6", 0], ["7", 0]),
+            shown: node("VAEDecode", samples=[drawn, 0], vae=["1", 2]),
+        }
+    pictures: list = ["2", 0]
+    for number in range(len(PLACES)):
+        graph[str(20 + number)] = side_by_side(pictures, [str(16 + number), 0])
+        graph[str(20 + number)]["inputs"]["spacing_width"] = 2
+        pictures = [str(20 + number), 0]
+    graph["24"] = node("SaveImage", images=pictures, filename_prefix="krona/one-picture")
+    text = (
+        "**One picture in, that character in four places out, and nothing is trained**\n\nThe small world's *reference* branch has seen 2,500 characters, but not this one. It looks at the picture "
+        "on the left of the result while the model draws the four others.\n\n1. Queue.\n2. Another picture: **batch_index** 0 to 3 are the robot, 4 to 7 a bird: write **bird** into the prompts then. Pictures by "
+        "day show most.\n3. **strength** 0 is what the model draws without it.\n\nA branch for your own model is trained on folders of pictures: *KronA Branch Settings*."
+    )
+    columns = (
+        ("1", NOTE), ("2", "3", "4"), ("5", "6", "7"), ("8", "9", "10", "11"), ("12", "13", "14", "15"), ("16", "17", "18", "19"),
+        ("20", "21", "22", "23"), ("24",),
+    )  # fmt: skip
+    return arrange(graph, columns, text, (330, 420))
+
+
+def world_views() -> Example:
+    """Four pictures that know of each other show one character, whom nobody has drawn before."""
+    graph = {
+        "1": node("KronaWorldLoader"),
+        "2": world_branch(["1", 5], views=4),
+        "3": node("CLIPTextEncode", clip=["1", 1], text="a photo of a cat waving on the beach by day"),
+        "4": node("CLIPTextEncode", clip=["1", 1], text=""),
+        "5": node("EmptyLatentImage", width=64, height=64, batch_size=4),
+    }
+    for number, model in enumerate(("1", "2")):
+        graph[str(6 + number)] = world_sampler([model, 0], ["3", 0], ["4", 0], ["5", 0])
+        graph[str(8 + number)] = node("VAEDecode", samples=[str(6 + number), 0], vae=["1", 2])
+    graph |= {
+        "10": node("SaveImage", images=["8", 0], filename_prefix="krona/apart"),
+        "11": node("SaveImage", images=["9", 0], filename_prefix="krona/together"),
+    }
+    text = (
+        "**Four views of a new character**\n\nThe same prompt, the same noise: without the branch the model draws four cats, with the small world's *views* branch one cat four times, whom it has made up."
+        "\n\n1. Queue.\n2. Another **seed** is another cat; other words change pose and place.\n3. **views** is how many pictures of the batch belong together: 8 in the batch and 4 views are two characters."
+    )
+    columns = (("1", NOTE), ("2", "3", "4", "5"), ("6", "7"), ("8", "9"), ("10", "11"))
+    return arrange(graph, columns, text, (330, 360))
+
+
 MADE: dict[str, Callable[[], Example]] = {
     TRAIN: train, APPLY: apply, DREAMBOOTH: dreambooth, PICTURES: pictures, RESUME: resume, BLEND: blend, COMPARE: compare,
-    SCHEDULE: schedule, WEIGHTS: weights, WORLD_TRAIN: world_train, WORLD_BLEND: world_blend,
+    SCHEDULE: schedule, WEIGHTS: weights, WORLD_TRAIN: world_train, WORLD_BLEND: world_blend, WORLD_REFERENCE: world_reference, WORLD_VIEWS: world_views,
 }  # fmt: skip
 
 
