@@ -93,6 +93,8 @@ class DiffusionNet(nn.Module):
     """Its class tells the family."""
     model_sampling: Sampling
     latent_format: LatentFormat
+    current_patcher: Patcher | None
+    """That with which something is sampled; ``None`` while nothing is."""
     current_weight_patches_uuid: object
     """Of the patches that are merged into the weights at the moment; ``None`` for none."""
 
@@ -147,6 +149,7 @@ class Patcher(Protocol):
         """The network: a `DiffusionNet`, a `TextNet` or an `Autoencoder`."""
 
     load_device: torch.device
+    offload_device: torch.device
     is_clip: bool
     """Whether it is a text encoder's."""
     model_options: ModelOptions
@@ -201,6 +204,12 @@ class Patcher(Protocol):
 
     def add_wrapper_with_key(self, wrapper_type: str, key: str, wrapper: Callable[..., object], /) -> None:
         """Put a function around a step of sampling; it gets an executor that goes on, and the step's arguments."""
+
+    def set_additional_models(self, key: str, models: list[Patcher], /) -> None:
+        """Have other models loaded whenever this one is."""
+
+    def get_additional_models_with_key(self, key: str, /) -> Sequence[Patcher]:
+        """What is loaded with it under a key."""
 
     def pre_run(self) -> None:
         """Call before sampling: runs the callbacks for its beginning."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -21,6 +21,7 @@ from krona_ops.names.branches import Mode
 from ..types import DiffusionNet
 from .places import Site, Spot
 from .sampling import Guider, Pass, Recording, Rows, Sampling, wanted_ids
+from .weights import add_weights, weights_on
 
 if TYPE_CHECKING:
     from ..types import Model
@@ -62,14 +63,16 @@ class BranchPatch:
     key: str = field(default_factory=lambda: f"{_KEY}{uuid.uuid4().hex}")
 
     def attach(self, model: Model) -> Model:
-        """A clone of the model with the branch on it; the network itself is not touched."""
+        """A clone of the model with the branch on it, whose tensors the host loads with the model; the network itself is
+        not touched."""
         model = model.clone()
-        model.set_model_attn1_patch(self._before_attention)
-        model.set_model_attn1_output_patch(self._after_attention)
+        patch = replace(self, parts=add_weights(self.parts, model, self.key))
+        model.set_model_attn1_patch(patch._before_attention)
+        model.set_model_attn1_output_patch(patch._after_attention)
         kinds = comfy.patcher_extension.WrappersMP
-        model.add_wrapper_with_key(kinds.OUTER_SAMPLE, self.key, self._around_sampling)
-        model.add_wrapper_with_key(kinds.SAMPLER_SAMPLE, self.key, self._around_sampler)
-        model.add_wrapper_with_key(kinds.APPLY_MODEL, self.key, self._around_pass)
+        model.add_wrapper_with_key(kinds.OUTER_SAMPLE, self.key, patch._around_sampling)
+        model.add_wrapper_with_key(kinds.SAMPLER_SAMPLE, self.key, patch._around_sampler)
+        model.add_wrapper_with_key(kinds.APPLY_MODEL, self.key, patch._around_pass)
         return model
 
     def _around_sampling(
@@ -131,7 +134,6 @@ class BranchPatch:
         finally:
             options.pop(self.key, None)
             sampling.tokens.clear()
-            sampling.parts.clear()
 
     def _around_pass(
         self,
@@ -170,7 +172,8 @@ class BranchPatch:
             places = torch.arange(0, len(x), views, device=x.device)
             frames = frames.repeat(len(ids), *[1] * (x.ndim - 1)).to(x)
             x[places] = _as_input(net, frames, t[places])
-        now = Pass(sampling, net, ids, counted, len(x), (x.shape[-2], x.shape[-1]))
+        parts = weights_on(net.current_patcher, self.key) or self.parts  # a copy for one more GPU has its own
+        now = Pass(sampling, net, parts, ids, counted, len(x), (x.shape[-2], x.shape[-1]))
         denoised = executor(x, t, c_concat, c_crossattn, control, {**options, self.key: now}, **conditions)
         if frames is not None:
             denoised = denoised.clone()
@@ -252,7 +255,7 @@ class BranchPatch:
         if out.shape[:2] != n.shape[:2]:
             raise _cut(tuple(out.shape[:2]), tuple(n.shape[:2]))
         spot = _spot(options)
-        part = now.sampling.parts_like(n, self.parts)[spot]
+        part = now.parts[spot].like(n)
         each = len(n) // len(now.chunks)
         site = self.sites[spot]
         bases = _bases(now.net, site.name)

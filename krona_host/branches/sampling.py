@@ -10,10 +10,9 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from krona_ops.branches.projections import SiteBranch
-
 from ..types import DiffusionNet
 from .places import Spot
+from .weights import Parts
 
 Rows = Literal["positive", "both"]
 """Which conditions a branch counts for: the prompts alone, or what is unwanted too."""
@@ -43,15 +42,6 @@ class Sampling:
     """``(R, C, *space)`` clean latents in the model's own scale, on its device."""
     tokens: dict[tuple[object, str], Tokens] = field(default_factory=dict)
     """By the condition's id and the device."""
-    parts: dict[tuple[str, torch.dtype], Mapping[Spot, SiteBranch]] = field(default_factory=dict)
-    """The branch where it is needed, in the dtype in which it is."""
-
-    def parts_like(self, x: Tensor, parts: Mapping[Spot, SiteBranch]) -> Mapping[Spot, SiteBranch]:
-        """The parts of the branch where ``x`` is, in its dtype; moved once in a sampling."""
-        key = str(x.device), x.dtype
-        if key not in self.parts:
-            self.parts[key] = {spot: part.like(x) for spot, part in parts.items()}
-        return self.parts[key]
 
 
 def wanted_ids(guider: Guider) -> frozenset[object]:
@@ -82,6 +72,8 @@ class Pass:
 
     sampling: Sampling
     net: DiffusionNet
+    parts: Parts
+    """The branch, with its tensors where the host has them for this network."""
     chunks: tuple[object, ...]
     """Ids of the conditions in the batch, each with as many rows as there are samples."""
     counted: tuple[int, ...]
