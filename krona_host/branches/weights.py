@@ -56,11 +56,31 @@ class _Matrix(_Layer, comfy.ops.manual_cast.Linear):
 class _Update(_Layer):
     """The tensors of an update beside one of the base's projections."""
 
+    _there: Delta | None = None
+
     def __init__(self, update: Delta) -> None:
         super().__init__()
+        self.update = update
         for number, tensor in enumerate(tensors(update)):
             self.register_parameter(f"tensor_{number}", _parameter(tensor))
         self._keep()
+
+    def there(self) -> Delta:
+        """The update with its tensors where they are now; made once for each place where the host puts them."""
+        if self._there is None:
+            now = iter(self.parameters())
+            self._there = map_tensors(self.update, lambda _: next(now))
+        return self._there
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> _Update:
+        self._there = None
+        super()._apply(fn, recurse)
+        return self
+
+    def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
+        """Also where the host sets one as an attribute."""
+        self._there = None
+        super().register_parameter(name, param)
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,19 +105,19 @@ class _OwnThere:
 class _BesideThere:
     """`Beside`, with its tensors where the host has them."""
 
-    update: Delta
     layer: _Update
 
     def __call__(self, base: Base, x: Tensor) -> Tensor:
         return self.like(x)(base, x)
 
     def like(self, x: Tensor) -> Beside:
-        there = iter(self.layer.parameters())
-        return Beside(map_tensors(self.update, lambda _: next(there).to(x)))
+        fits = all((t.device, t.dtype) == (x.device, x.dtype) for t in self.layer.parameters(recurse=False))
+        there = self.layer.there()
+        return Beside(there if fits else map_tensors(there, lambda tensor: tensor.to(x)))
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self.update.shape
+        return self.layer.update.shape
 
 
 class BranchWeights(nn.Module):
@@ -118,7 +138,7 @@ class BranchWeights(nn.Module):
         if isinstance(of, Own):
             placed = _OwnThere(_Matrix(of))
         elif isinstance(of, Beside) and of.update is not None:
-            placed = _BesideThere(of.update, _Update(of.update))
+            placed = _BesideThere(_Update(of.update))
         else:
             return of
         self.layers.append(placed.layer)

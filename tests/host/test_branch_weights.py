@@ -151,6 +151,32 @@ def test_an_adapters_tensors_are_shared_and_come_back_from_elsewhere(model):
     assert all(torch.equal(*pair) for pair in zip(before, of_adapter(adapter), strict=True))
 
 
+def test_an_update_is_read_where_the_host_puts_it_and_not_where_it_was(model):
+    """It moves a network whole or by layers; of a dynamic one it sets each parameter as an attribute, and sets it back."""
+    import comfy.utils
+
+    [weights] = carried(apply(branch(model), model))
+    part = next(iter(weights.model.parts.values()))
+    x = torch.zeros(1)
+
+    def read():
+        return tensors(part.like(x).q.update)[0]
+
+    here = read()
+    assert read().data_ptr() == here.data_ptr()
+    weights.model.to(torch.float64)
+    assert torch.equal(read(), here)
+    assert read().data_ptr() != here.data_ptr()
+    elsewhere = weakref.ref(weights.model.layers[0].tensor_0)
+    weights.model.to(torch.float32)
+    assert read().data_ptr() == here.data_ptr()
+    assert elsewhere() is None
+    comfy.utils.set_attr_param(weights.model, "layers.0.tensor_0", torch.full_like(here, 3.0))
+    assert torch.equal(read(), torch.full_like(here, 3.0))
+    comfy.utils.set_attr_param(weights.model, "layers.0.tensor_0", here)
+    assert read().data_ptr() == here.data_ptr()
+
+
 def test_matrices_of_a_files_own_are_shared(sd15, official):
     patched = apply(official, sd15[0], reference=latents(1, channels=4), views=3)
     held = [each.model.parameters() for each in carried(patched)]
