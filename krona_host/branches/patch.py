@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -20,7 +20,7 @@ from krona_ops.names.branches import Mode
 
 from ..types import DiffusionNet
 from .places import Site, Spot
-from .sampling import Guider, Pass, Recording, Rows, Sampling, wanted_ids
+from .sampling import Guider, Pass, Read, Recording, Rows, Sampling, Tokens, wanted_ids
 from .weights import add_weights, weights_on
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ class BranchPatch:
             return executor(guider, sigmas, extra_args, callback, noise, *rest)
         finally:
             options.pop(self.key, None)
-            sampling.tokens.clear()
+            sampling.reads.clear()
 
     def _around_pass(
         self,
@@ -162,10 +162,9 @@ class BranchPatch:
             for number in counted:
                 if self._sees_blank(ids[number], sampling):
                     continue
-                first = number * each
+                rows = range(number * each, (number + 1) * each)
                 known = {"c_concat": c_concat, "c_crossattn": c_crossattn, **conditions}
-                of_first = {name: _rows_of(value, first, len(x)) for name, value in known.items()}
-                self._look(executor, sampling, ids[number], x, t, options, of_first)
+                self._look(executor, sampling, ids[number], x, t, options, known, rows)
         frames = sampling.reference if self.mode == "first" else None
         if frames is not None:
             x = x.clone()
@@ -213,12 +212,28 @@ class BranchPatch:
         t: Tensor,
         options: Options,
         conditions: dict[str, Any],
+        rows: range,
     ) -> None:
         """Take the tokens of the references, at no noise and under a prompt; once for each prompt of a sampling."""
         key = number, str(x.device)
-        reference = sampling.reference
-        if key in sampling.tokens or reference is None:
+        if key in sampling.reads or sampling.reference is None:
             return
+        # where a part of the batch is drawn at a time (context windows), all of them see what the first one sees
+        is_whole = len(rows) == sampling.size[0]
+        alike = _alike(conditions, rows, len(x)) if is_whole else [list(rows)]
+        alone = {name: value for name, value in options.items() if not name.startswith(_KEY)}
+        alone |= {"cond_or_uncond": [0], "uuids": [number]}
+        reads = []
+        for group in alike:
+            of_first = {name: _rows_of(value, group[0], len(x)) for name, value in conditions.items()}
+            tokens = self._read(executor, sampling.reference.to(x), t, alone, of_first)
+            reads.append(Read(tuple(row - rows.start for row in group), tokens))
+        sampling.reads[key] = tuple(reads)
+
+    def _read(
+        self, executor: Executor, reference: Tensor, t: Tensor, options: Options, conditions: dict[str, Any]
+    ) -> Tokens:
+        """What each self-attention reads of the references under one prompt."""
         net: DiffusionNet = executor.class_obj
         clean = t.new_full((len(reference),), float(net.model_sampling.sigmas[0]))
         conditions = {name: _repeated(value, len(reference)) for name, value in conditions.items()}
@@ -226,11 +241,10 @@ class BranchPatch:
         if isinstance(concat, Tensor) and concat.shape[2:] != reference.shape[2:]:
             concat = torch.nn.functional.interpolate(concat, reference.shape[2:], mode="nearest-exact")
         recorded: dict[Spot, Tensor] = {}
-        alone = {name: value for name, value in options.items() if not name.startswith(_KEY)}
-        alone |= {"cond_or_uncond": [0], "uuids": [number], "sigmas": clean[:1], self.key: Recording(recorded)}
+        options = {**options, "sigmas": clean[:1], self.key: Recording(recorded)}
         context = conditions.pop("c_crossattn")
-        executor(_as_input(net, reference.to(x), clean), clean, concat, context, None, alone, **conditions)
-        sampling.tokens[key] = recorded
+        executor(_as_input(net, reference, clean), clean, concat, context, None, options, **conditions)
+        return recorded
 
     def _before_attention(
         self, n: Tensor, context: Tensor, value: Tensor, options: Options
@@ -262,20 +276,29 @@ class BranchPatch:
         attend = partial(_attend, heads=site.heads, options=options)
         gained = torch.zeros_like(out)
         for number in now.counted:
-            rows = slice(number * each, (number + 1) * each)
-            source = self._source(now, now.chunks[number], spot, n) if self.mode == "reference" else None
-            gained[rows] = self._gain(part, bases, n[rows], source, now, attend)
+            first = number * each
+            for samples, source in self._sources(now, now.chunks[number], spot, n):
+                rows = slice(first, first + each) if samples is None else [first + sample for sample in samples]
+                gained[rows] = self._gain(part, bases, n[rows], source, now, attend)
         return out + self.strength * gained
 
     def _sees_blank(self, condition: object, sampling: Sampling) -> bool:
         return self.blanks and condition not in sampling.wanted
 
-    def _source(self, now: Pass, condition: object, spot: Spot, n: Tensor) -> Tensor:
-        """The tokens of the references as a condition sees them, ``(1, M, d)``."""
+    def _sources(
+        self, now: Pass, condition: object, spot: Spot, n: Tensor
+    ) -> list[tuple[Sequence[int] | None, Tensor | None]]:
+        """The tokens ``(1, M, d)`` of the references as samples with a prompt of their own see them; ``None`` for all
+        samples, and where the branch attends to what is drawn."""
+        if self.mode != "reference":
+            return [(None, None)]
         if self._sees_blank(condition, now.sampling):
-            return n.new_zeros(1, 1, n.shape[-1])  # attention to any number of zeros is attention to one
-        source = now.sampling.tokens[condition, str(n.device)][spot].to(n)
-        return source.reshape(1, -1, source.shape[-1])
+            return [(None, n.new_zeros(1, 1, n.shape[-1]))]  # attention to any number of zeros is attention to one
+        reads = now.sampling.reads[condition, str(n.device)]
+        sources = [read.tokens[spot].to(n).reshape(1, -1, n.shape[-1]) for read in reads]
+        if len(reads) == 1:
+            return [(None, sources[0])]
+        return [(read.samples, source) for read, source in zip(reads, sources, strict=True)]
 
     def _gain(
         self,
@@ -370,6 +393,21 @@ def _as_input(net: DiffusionNet, clean: Tensor, sigma: Tensor) -> Tensor:
 def _rows_of(value: object, row: int, count: int) -> object:
     """Of a condition for all rows of a batch, that of one row."""
     return value[row : row + 1] if isinstance(value, Tensor) and value.ndim and len(value) == count else value
+
+
+def _alike(conditions: Mapping[str, object], rows: range, count: int) -> list[list[int]]:
+    """Rows of a batch of ``count``, those together that are told the same beside what is drawn into."""
+    told = [value for name, value in conditions.items() if name != "c_concat" and isinstance(value, Tensor)]
+    told = [value for value in told if value.ndim and len(value) == count]
+    groups: list[list[int]] = []
+    for row in rows:
+        same = (group for group in groups if all(torch.equal(value[row], value[group[0]]) for value in told))
+        group = next(same, None)
+        if group is None:
+            groups.append([row])
+        else:
+            group.append(row)
+    return groups
 
 
 def _repeated(value: object, count: int) -> object:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -20,6 +20,14 @@ NEGATIVE = frozenset({"negative", "empty_negative_prompt"})
 """What the host's guiders call conditions that guidance leads away from."""
 Tokens = Mapping[Spot, Tensor]
 """What each self-attention read of the references, ``(R, M, d)``."""
+
+
+class Read(NamedTuple):
+    """What was read of the references under one prompt."""
+
+    samples: tuple[int, ...]
+    """Those of a batch that have this prompt, in their order."""
+    tokens: Tokens
 
 
 class Guider(Protocol):
@@ -40,8 +48,8 @@ class Sampling:
     """Of the latents that are sampled, ``(B, C, *space)``."""
     reference: Tensor | None
     """``(R, C, *space)`` clean latents in the model's own scale, on its device."""
-    tokens: dict[tuple[object, str], Tokens] = field(default_factory=dict)
-    """By the condition's id and the device."""
+    reads: dict[tuple[object, str], tuple[Read, ...]] = field(default_factory=dict)
+    """By the condition's id and the device; several where the samples of a batch have prompts of their own."""
 
 
 def wanted_ids(guider: Guider) -> frozenset[object]:

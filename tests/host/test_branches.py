@@ -210,6 +210,40 @@ def test_the_first_frame_stays_to_the_last_bit(world, prompts):
     assert not torch.equal(drawn[1], changed[1])  # the frames look at it
 
 
+def in_one_batch(*conds):
+    """Prompts as one condition, with one for each picture of a batch."""
+    (texts, pooled) = zip(*((text, options["pooled_output"]) for cond in conds for text, options in cond), strict=True)
+    return [[torch.cat(texts), {"pooled_output": torch.cat(pooled)}]]
+
+
+@pytest.mark.parametrize("rows", ["positive", "both"])
+@pytest.mark.parametrize("references", [1, 2])
+def test_each_picture_of_a_batch_looks_at_the_reference_under_its_own_prompt(world, prompts, references, rows):
+    """It is then what it is among pictures that all have its prompt; the pass is made once for each of the prompts."""
+    patched = apply(branch(world[0]), world[0], reference=latents(references), rows=rows).clone()
+    passes = []
+
+    def count(executor, x, *rest, **more):
+        passes.append(len(x))
+        return executor(x, *rest, **more)
+
+    patched.add_wrapper_with_key("diffusion_model", "count", count)
+    start = latents(4, seed=8)
+    red, blurry, night = prompts
+    mixed = sample(patched, (in_one_batch(red, night, night, red), blurry), start)
+    unwanted = 1 if rows == "both" else 0
+    assert len(passes) == 2 + unwanted + 3  # two prompts are read once, then there are three steps
+    assert passes.count(references) == 2 + unwanted
+    passes.clear()
+    for prompt, own in ((red, [0, 3]), (night, [1, 2])):
+        alike = sample(patched, (in_one_batch(prompt, prompt, prompt, prompt), blurry), start)
+        assert torch.equal(alike, sample(patched, (prompt, blurry), start))
+        assert (mixed[own] - alike[own]).norm() < 1e-5 * alike[own].norm()
+        others = [n for n in range(4) if n not in own]
+        assert (mixed[others] - alike[others]).norm() > 1e-3 * alike[others].norm()
+    assert passes.count(references) == 4 * (1 + unwanted)
+
+
 def test_it_counts_from_start_to_end(world, prompts):
     model = world[0]
     adapter, reference = branch(model), latents(1)
