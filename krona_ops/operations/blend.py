@@ -36,7 +36,7 @@ from ..updates.adapter import Adapter
 from ..updates.contraction import require_plain
 from ..updates.control import Enlarged, Replacement
 from ..updates.delta import Delta, Dora, Kron, Matrix, Sum, skeleton, tensors
-from ..updates.factor import Full
+from ..updates.factor import Full, widened
 from ..updates.gates import acting, gates_unsaid, is_gate
 from ..updates.rows import Rows
 from .methods import METHODS, Method
@@ -168,7 +168,7 @@ def _add(parts: Sequence[Part], *, name: str, **_: object) -> Delta | None:
 
 
 def _mean_matrix(parts: Sequence[Part], name: str) -> Replacement:
-    """The mean of projections that branches have as matrices of their own.
+    """The mean of projections that branches have as matrices of their own, in float32 or wider.
 
     Raises:
         FormatError: One of the branches has the base's projection there, with or without an update.
@@ -183,7 +183,9 @@ def _mean_matrix(parts: Sequence[Part], name: str) -> Replacement:
             remedy="Apply them one after the other with Apply KronA Branch; what they add is summed.",
         )
     [first, *rest] = own
-    return first[0] if not rest else Replacement(sum((share * d.value for d, share in rest), first[1] * first[0].value))
+    if not rest:
+        return first[0]
+    return Replacement(sum((share * widened(d.value) for d, share in rest), first[1] * widened(first[0].value)))
 
 
 def _terms(delta: Delta) -> Iterator[Delta]:

@@ -23,6 +23,7 @@ from krona_ops.names.branches import PROJECTIONS, layer_name
 from krona_ops.operations.blend import difference
 from krona_ops.operations.respell import respelled
 from krona_ops.operations.strengths import apply_weights, describe_unmatched, parse_weights
+from krona_ops.updates.control import Replacement
 
 SITES = {
     "down_blocks.0.attentions.1.transformer_blocks.0.attn1": (12, ""),
@@ -211,6 +212,20 @@ def test_a_blend_has_the_mean_of_their_matrices_and_the_sum_of_the_gates(tmp_pat
     assert len(difference(one, one)) == 0
     with pytest.raises(KronaError, match="matrix of its own here, which is no update, so it cannot be combined in any"):
         blend([(one, 1.0)], method="ties")
+
+
+@pytest.mark.parametrize("dtypes", [(torch.float8_e4m3fn, torch.float8_e5m2), (torch.float16, torch.float32), (torch.bfloat16, torch.float64)])
+def test_a_mean_is_computed_in_float32_or_wider_whatever_the_files_hold(tmp_path, dtypes):
+    """PyTorch multiplies no float8, and adds none to anything."""
+    files = [{name: tensor.to(dtype) for name, tensor in i2v_adapter(SITES, seed=n).items()} for n, dtype in enumerate(dtypes)]
+    one, two = (load(put(tensors, tmp_path, f"{n}.safetensors")) for n, tensors in enumerate(files))
+    made = blend([(one, 0.25), (two, 0.75)])
+    wide = torch.float64 if torch.float64 in dtypes else torch.float32
+    for name, delta in made.layers.items():
+        if isinstance(delta, Replacement):
+            first, second = one.layers[name], two.layers[name]
+            assert delta.value.dtype == wide
+            torch.testing.assert_close(delta.value, 0.25 * first.value.to(wide) + 0.75 * second.value.to(wide))
 
 
 def test_branches_of_two_modes_are_beside_each_other(tmp_path):
