@@ -146,8 +146,28 @@ def _layout(shapes: Mapping[str, tuple[int, ...]], path: Path) -> Layout:
             expected="384 or 1536",
             remedy="A T2I-Adapter for pictures of three channels belongs into ComfyUI's Load ControlNet Model.",
         )
-    first = [_shape(shapes, f"{PREFIX}body.{level}.resnets.0.block1.weight", path)[0] for level in range(LEVELS)]
-    return Layout(patch, tuple(first), _shape(shapes, f"{PREFIX}body.0.resnets.0.block2.weight", path)[2])
+    channels = tuple(_shape(shapes, f"{_level(level)}.block1.weight", path)[0] for level in range(LEVELS))
+    kernel = _shape(shapes, f"{_level(0)}.block2.weight", path)[2]
+    # What follows is built of these sizes, so all that it has is in the file before it is: a few small tensors may
+    # otherwise speak of more numbers than PyTorch can count.
+    for level, wide in enumerate(channels):
+        for part, side in (("block1", 3), ("block2", kernel)):
+            name, wanted = f"{_level(level)}.{part}.weight", (wide, wide, side, side)
+            if _shape(shapes, name, path) != wanted:
+                raise _of_another_shape(name, shapes[name], wanted, path)
+    layout = Layout(patch, channels, kernel)
+    if kernel % 2 == 0:
+        name = f"{_level(0)}.block2.weight"
+        raise _of_another_shape(name, shapes[name], (*channels[:1] * 2, 1, 1), path)
+    if layout.is_xl and channels[3] != channels[2]:  # of SDXL's the last level takes what the one before it gives
+        name = f"{_level(3)}.block1.weight"
+        raise _of_another_shape(name, shapes[name], (*channels[2:3] * 2, 3, 3), path)
+    return layout
+
+
+def _level(level: int) -> str:
+    """What the names of a level's first residual block begin with."""
+    return f"{PREFIX}body.{level}.resnets.0"
 
 
 def _shape(shapes: Mapping[str, tuple[int, ...]], name: str, path: Path) -> tuple[int, ...]:
@@ -179,6 +199,17 @@ def _missing(names: list[str], path: Path) -> FormatError:
     )
 
 
+def _of_another_shape(name: str, shape: tuple[int, ...], wanted: tuple[int, ...], path: Path) -> FormatError:
+    return FormatError(
+        f"It has the shape {shape}, and {wanted} fits the others.",
+        layer=name,
+        where=str(path),
+        found=shape,
+        expected=wanted,
+        remedy="The file is damaged or of another program: get it again.",
+    )
+
+
 def _require(
     wanted: Mapping[str, tuple[int, ...]], there: Mapping[str, tuple[int, ...]], header: Header, path: Path
 ) -> None:
@@ -196,14 +227,7 @@ def _require(
                 remedy="The file is of another program, and what its encoder computes is not known: get MV-Adapter's own.",
             )
         if shape != wanted[name]:
-            raise FormatError(
-                f"It has the shape {shape}, and {wanted[name]} fits the others.",
-                layer=name,
-                where=str(path),
-                found=shape,
-                expected=wanted[name],
-                remedy="The file is damaged or of another program: get it again.",
-            )
+            raise _of_another_shape(name, shape, wanted[name], path)
         if header.dtypes[name] not in _FLOATS:
             raise FormatError(
                 f"It has the type {header.dtypes[name]}, and weights of an encoder are F32, F16 or BF16.",

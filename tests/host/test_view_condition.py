@@ -379,6 +379,19 @@ DAMAGES = {
         "adapter.body.2.resnets.0.block1.weight: It has the shape (0, 128, 3, 3), which no convolution has. "
         "The file is damaged or of another program: get it again.",
     ),
+    "a kernel that makes features larger": (
+        {f"adapter.body.{level}.resnets.{n}.block2.weight": torch.zeros(NARROW[level], NARROW[level], 2, 2) for level in range(4) for n in (0, 1)},
+        "adapter.body.0.resnets.0.block2.weight: It has the shape (32, 32, 2, 2), and (32, 32, 1, 1) fits the others. "
+        "The file is damaged or of another program: get it again.",
+    ),
+    "more numbers than can be counted": (
+        {
+            "adapter.body.0.resnets.0.block2.weight": torch.zeros(1, 1, 2**20, 1, dtype=torch.uint8),
+            **{f"adapter.body.{level}.resnets.0.block1.weight": torch.zeros(4096, 1, 1, 1) for level in range(4)},
+        },
+        "adapter.body.0.resnets.0.block1.weight: It has the shape (4096, 1, 1, 1), and (4096, 4096, 3, 3) fits the others. "
+        "The file is damaged or of another program: get it again.",
+    ),
     "whole numbers": (
         {FIRST: torch.zeros(64, 64, 3, 3, dtype=torch.int8)},
         f"{FIRST}: It has the type I8, and weights of an encoder are F32, F16 or BF16. "
@@ -392,6 +405,21 @@ def test_a_wrong_file_is_refused_with_the_tensor_and_what_to_do(comfy, damage, t
     changes, text = DAMAGES[damage]
     network = reference("sd21") if changes else torch.nn.Identity()
     assert refused(write(tmp_path / "x.safetensors", network, **(changes or {}))) == text
+
+
+def test_an_encoder_for_sdxl_whose_last_level_takes_other_channels_is_refused(comfy, tmp_path):
+    """Of SD2.1's each level brings what it gets to channels of its own; SDXL's last one takes them as they are."""
+    from krona_host.views.encoder import Layout, load_encoder
+
+    paths = {}
+    for patch in (8, 16):
+        shapes = Layout(patch, (2, 3, 4, 5), 1).shapes()
+        paths[patch] = write(tmp_path / f"{patch}.safetensors", torch.nn.Identity(), **{n: torch.zeros(s) for n, s in shapes.items()})
+    assert load_encoder(paths[8]).layout.channels == (2, 3, 4, 5)
+    assert refused(paths[16]) == (
+        "adapter.body.3.resnets.0.block1.weight: It has the shape (5, 5, 3, 3), and (4, 4, 3, 3) fits the others. "
+        "The file is damaged or of another program: get it again."
+    )
 
 
 def test_an_adapter_for_three_channels_is_refused(comfy, tmp_path):
