@@ -56,7 +56,7 @@ def files_of(folder: str | os.PathLike[str], *, groups: bool = False) -> Iterato
     listing = _listed(folder, groups=groups)
     for picture in listing.pictures:
         files = (picture.path, picture.caption_file, picture.mask_file)
-        yield from (path for path in files if path is not None and path.is_file())
+        yield from (path for path in files if path is not None and os.path.isfile(path))
     yield from (*listing.others, *listing.cameras)
 
 

@@ -79,7 +79,7 @@ def may_hold_groups(folder: Path) -> bool:
             continue  # reading it says so
         if place != folder and any(looks_like_a_picture(os.path.splitext(entry.name)[1]) for entry in inside):
             return True
-        waiting += [Path(entry.path) for entry in inside if entry.is_dir()]
+        waiting += [Path(entry.path) for entry in inside if os.path.isdir(entry.path)]
     return False
 
 

@@ -148,9 +148,9 @@ def entries_of(folder: Path, prefix: str, repeats: int = 1, text: str = "", came
         name, suffix = f"{prefix}{printable(path.name)}", path.suffix.lower()
         if is_hidden(path.name):
             result.aside.append((name, HIDDEN))
-        elif path.is_dir():
+        elif os.path.isdir(path):  # Path.is_dir raises where a link's end cannot be reached
             result.folders.append(path)
-        elif not path.is_file():
+        elif not os.path.isfile(path):
             result.aside.append((name, "a link to nothing, or no file"))
         elif path.name.lower() in NAMES:
             result.described.append(path)
@@ -283,7 +283,7 @@ def with_described(
         for name, caption in described.captions.items():
             place = path.parent / name
             picture = result.get(place) or alike.get(name.casefold())
-            is_elsewhere = place.is_file() and place.parent not in searched
+            is_elsewhere = os.path.isfile(place) and place.parent not in searched
             can_be_read = is_elsewhere and is_picture(place.suffix) and not is_hidden(place.name)
             if picture is None and can_be_read and adds:
                 picture = ListedPicture(place, below(folder, place))
@@ -293,7 +293,7 @@ def with_described(
                 aside.append((below(folder, place), f"{path.name} names it, but its folder is left out"))
             elif is_elsewhere:
                 aside.append((below(folder, place), HIDDEN if is_hidden(place.name) else why_not(place.suffix)))
-            elif not place.is_file():
+            elif not os.path.isfile(place):
                 aside.append((f"{own}{printable(name)}", f"{path.name} names it, but there is no such file"))
     return list(result.values()), aside
 

@@ -13,6 +13,7 @@ from krona_train.config import DataConfig
 from krona_train.data import kinds
 from krona_train.data.choices import PictureFiles
 from krona_train.data.folder import check_folder, files_of, from_folder, read_folder
+from krona_train.data.group_folders import may_hold_groups
 from krona_train.data.pictures import Dataset, from_tensor
 from krona_train.data.source import read_pictures
 from krona_train.drawing.contact_sheet import contact_sheet
@@ -371,3 +372,24 @@ def test_pictures_from_memory_have_no_notices():
     import torch
 
     assert Dataset(from_tensor(torch.zeros(1, 8, 8, 3), "a dog")).notices == ()
+
+
+@pytest.mark.parametrize("groups", [False, True])
+def test_a_link_whose_end_no_system_reaches_is_left_out(tmp_path, groups):
+    """`Path.is_dir` raises there, and for a folder that may not be entered."""
+    for name in ("1_fox/a.png", "1_fox/b.png"):
+        paint(tmp_path / name)
+    for place in (tmp_path, tmp_path / "1_fox"):
+        (place / "link").symlink_to("x" * 300)
+    for place in ("cameras.json", "c.png"):
+        (tmp_path / "1_fox" / place).symlink_to("x" * 300)
+    said = told(tmp_path, groups=groups)
+    assert said["link"] == said["1_fox/link"] == said["1_fox/c.png"] == "Left out: a link to nothing, or no file"
+    assert len(list(files_of(tmp_path, groups=groups))) == 2
+    assert not groups or may_hold_groups(tmp_path) is False
+
+
+def test_a_metadata_file_that_names_what_cannot_be_reached_is_told(folder):
+    (folder / "link").symlink_to("x" * 300)
+    (folder / "metadata.jsonl").write_text(json.dumps({"file_name": "link/a.png", "text": "a"}))
+    assert told(folder)["link/a.png"] == "Left out: metadata.jsonl names it, but there is no such file"
