@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 from krona_ops.bounds import Within, require_fields
 
+MOST_REPEATS = 10_000
+"""How often a picture may come per epoch, by the settings or by its folder's name."""
 Captions = Literal["files", "prompt", "folders"]
 """Where captions come from. ``files``: the ``.txt`` file of a picture's name, ``metadata.jsonl``, else the prompt.
 ``prompt``: the prompt for all. ``folders``: the same as ``files``, but the name of a numbered folder without its number,
@@ -32,7 +34,7 @@ class PictureFiles:
     """Pictures of others of its kind."""
     class_count: Annotated[int, Within(0, 10_000)] = 0
     """How many class pictures there shall be; the missing ones are drawn by the model."""
-    repeats: Annotated[int, Within(1, 10_000)] = 1
+    repeats: Annotated[int, Within(1, MOST_REPEATS)] = 1
     """How often each picture comes per epoch."""
     groups: bool = False
     """Each subfolder is a group, such as one subject, one clip or the views of one thing: its pictures stay together in

@@ -48,8 +48,8 @@ def list_groups(folder: Path) -> Listing:
     nearest counts. So does of several metadata files that describe one picture.
 
     Raises:
-        DataError: There is no such folder; pictures lie above a group; there are too many subfolders; or a file with
-            cameras cannot be used.
+        DataError: There is no such folder; pictures lie above a group; there are too many subfolders; pictures come too
+            often by their subfolder's name; or a file with cameras cannot be used.
     """
     require_folder(folder)
     search = _Search(folder)

@@ -12,6 +12,7 @@ from krona_ops.errors import DataError
 from krona_ops.shown import shown
 
 from ..batches.camera import Camera
+from .choices import MOST_REPEATS
 from .described import NAMES, read_described
 from .kinds import HIDDEN, is_hidden, is_picture, looks_like_a_picture, why_not
 from .notices import Notice, left_out, printable
@@ -62,7 +63,7 @@ def list_folder(folder: Path) -> Listing:
     """The files of a folder, sorted; of their contents only that of ``metadata.jsonl`` and ``metadata.csv`` is read.
 
     Raises:
-        DataError: There is no such folder, or it may not be read.
+        DataError: There is no such folder, or it may not be read; or pictures come too often by their subfolder's name.
     """
     require_folder(folder)
     whole = entries_of(folder, "")
@@ -93,7 +94,19 @@ def listing_of(
 
     Args:
         aside: What is not used besides, with the reasons.
+
+    Raises:
+        DataError: Pictures come too often by their subfolder's name.
     """
+    for picture in pictures:
+        if picture.repeats > MOST_REPEATS:  # an order of so many fits into no memory; most likely it is a date
+            raise DataError(
+                f"Its name begins with a number and _, so its pictures would come {shown(picture.repeats)} times per epoch.",
+                where=str(picture.path.parent),
+                found=shown(picture.repeats),
+                expected=f"{MOST_REPEATS:,} times at most",
+                remedy="Write a smaller number, or something else before it if it is not meant to repeat them.",
+            )
     everything = [*(pair for entries in folders for pair in entries.aside), *aside]
     return Listing(
         tuple(pictures),

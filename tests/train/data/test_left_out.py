@@ -375,6 +375,25 @@ def test_pictures_from_memory_have_no_notices():
 
 
 @pytest.mark.parametrize("groups", [False, True])
+@pytest.mark.parametrize("name", ["20240131_fox", "9" * 200 + "_cup"])
+def test_a_number_that_is_no_count_of_repeats_is_refused_and_not_counted(tmp_path, name, groups):
+    for picture in "ab":
+        paint(tmp_path / name / f"{picture}.png")
+    with pytest.raises(DataError, match=r"pictures would come .* times per epoch\. Write a smaller number") as caught:
+        read_folder(tmp_path, "a thing", groups=groups)
+    assert (caught.value.where, caught.value.expected) == (str(tmp_path / name), "10,000 times at most")
+    (tmp_path / name).rename(tmp_path / "10000_fox")
+    assert {picture.repeats for picture in read_folder(tmp_path, "a thing", groups=groups).pictures} == {10_000}
+
+
+def test_the_number_of_a_folder_above_the_groups_counts_nothing(tmp_path):
+    top = tmp_path / "20240131_things"
+    for place in (top / "20240131_scene" / "fox" / name for name in ("a.png", "b.png")):
+        paint(place)
+    assert [picture.repeats for picture in read_folder(top, "a thing", groups=True).pictures] == [1, 1]
+
+
+@pytest.mark.parametrize("groups", [False, True])
 def test_a_link_whose_end_no_system_reaches_is_left_out(tmp_path, groups):
     """`Path.is_dir` raises there, and for a folder that may not be entered."""
     for name in ("1_fox/a.png", "1_fox/b.png"):
