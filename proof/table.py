@@ -68,6 +68,33 @@ DRIVERS: tuple[Driver, ...] = (
         gigabytes=4,
     ),
     Driver(
+        *("hostile", "cameras", "hostile.cameras"),
+        "Of a folder of groups and its files with cameras from a stranger comes a data set with the views in their order, or a word of the pack's own.",
+        cases=20000,
+        draw=100,
+        batch=500,
+        seconds=30,
+        gigabytes=4,
+    ),
+    Driver(
+        *("hostile", "branches", "hostile.branches"),
+        "A stranger's file of a parallel branch, the pack's, MV-Adapter's or I2V-Adapter's, is put on a model and drawn with, or refused by an error of the pack.",
+        cases=10000,
+        draw=40,
+        batch=250,
+        process="host",
+        gigabytes=4,
+    ),
+    Driver(
+        *("hostile", "encoders", "hostile.encoders"),
+        "A stranger's file with a condition encoder becomes a control that a model draws with, or is refused by an error of the pack.",
+        cases=10000,
+        draw=40,
+        batch=250,
+        process="host",
+        gigabytes=4,
+    ),
+    Driver(
         *("kills", "moments", "kills.moments"),
         "Whenever a process is killed that trains, saves, converts, caches or makes class pictures, each file is whole or absent; the next one goes on "
         "to the same result, bit for bit, and leaves no unfinished file.",
