@@ -10,8 +10,6 @@ from typing import Any
 
 import torch
 
-from krona_host.branches.apply import Use, apply_branches
-from krona_host.names.canonical import named_for_core
 from krona_ops import Adapter, Full, Kron, LayerName, LowRank, Matrix, blend, inspect_header, load, report, save
 from krona_ops.branches.branch import branches_of
 from krona_ops.files import load_tensors, read_header
@@ -127,6 +125,8 @@ def _wrong(path: Path, model: Any, prompts: list, rng: Random) -> Iterator[str |
 
 def _uses(adapter: Adapter, path: Path, model: Any, rng: Random) -> list[tuple[str, Callable[[], object]]]:
     """What else is done with a branch."""
+    from krona_host.names.canonical import named_for_core
+
     other = path.with_name("b.safetensors")
     format = rng.choice(("lokr", "lokr", "lokr", "lokr", "kohya", "peft", "lora"))
 
@@ -145,6 +145,8 @@ def _uses(adapter: Adapter, path: Path, model: Any, rng: Random) -> list[tuple[s
 
 def _drawn(adapter: Adapter, model: Any, prompts: list, rng: Random) -> Iterator[str | None]:
     """The branch on the model, and mostly a step with it."""
+    from krona_host.branches.apply import Use, apply_branches
+
     count = rng.choice((1, 2, 2, 3, 6))
     shape = rng.choice((*[(1, 4, 8, 8)] * 6, *[(2, 4, 8, 8)] * 3, (1, 4, 5, 7), (1, 3, 8, 8), (4, 8, 8)))
     mode: AmongViews | None = rng.choice((*[None] * 9, *AMONG_VIEWS))

@@ -6,12 +6,10 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from krona_host.views.condition import ViewControl, with_views
-from krona_host.views.encoder import PATCHES, PREFIX, Encoder, Layout, layout_of, load_encoder
 from krona_ops import inspect_header, load
 from tools.comfyui.server import PACK
 
@@ -23,6 +21,11 @@ from .tensors import Tensors, damaged, filled, packed, stored
 sys.path.append(str(PACK / "tests" / "support"))
 import views
 
+if TYPE_CHECKING:
+    from krona_host.views.encoder import Encoder
+
+PREFIX = "adapter."
+"""What all its tensors' names begin with."""
 BOMBS = (
     f"{PREFIX}body.{{}}.resnets.0.block1.weight",
     f"{PREFIX}body.0.resnets.{{}}.block2.bias",
@@ -48,6 +51,8 @@ def run(bench: Bench, numbers: Iterable[int]) -> Iterator[Outcome]:
 
 def _whole(rng: Random) -> Tensors:
     """The tensors of an encoder that can be used, perhaps with some of the attention's."""
+    from krona_host.views.encoder import PATCHES, Layout
+
     channels = rng.choice((*[views.NARROW] * 4, *[(2, 3, 4, 4)] * 4, (1, 1, 1, 1), (2, 3, 4, 5)))
     shapes = Layout(rng.choice(list(PATCHES.values())), channels, rng.choice((*[1] * 9, 3, 2))).shapes()
     dice = torch.Generator().manual_seed(rng.randrange(1000))
@@ -74,6 +79,8 @@ def _other_layout(tensors: Tensors, rng: Random) -> bytes:
 
 
 def _wrong(path: Path, models: dict[str, Any], rng: Random) -> Iterator[str | None]:
+    from krona_host.views.encoder import layout_of, load_encoder
+
     yield unexplained(lambda: layout_of(path))
     if rng.random() < 0.3:
         yield unexplained(lambda: inspect_header(path))
@@ -86,6 +93,8 @@ def _wrong(path: Path, models: dict[str, Any], rng: Random) -> Iterator[str | No
 
 def _used(encoder: Encoder, models: dict[str, Any], rng: Random) -> Iterator[str | None]:
     """The features for a latent; and a step of a model with them, which it may not fit."""
+    from krona_host.views.condition import ViewControl, with_views
+
     count, rows = rng.choice((1, 2, 3)), rng.choice((1, 2, 6))
     size = rng.choice(((8, 8), (5, 7), (1, 1), (9, 2)))
     control = ViewControl(encoder, torch.rand(count, 6, 64, 64))
