@@ -147,6 +147,13 @@ def _require_reference(mode: Mode, use: Use, model: Model) -> None:
             expected=f"(pictures, {channels}, height, width)",
             remedy="Encode the picture with the VAE of this model.",
         )
+    if use.reference is not None and not use.reference.numel():
+        raise ShapeError(
+            "The reference holds no picture.",
+            found=tuple(use.reference.shape),
+            expected=f"(1 or more, {channels}, height, width)",
+            remedy="Connect the latent of a picture, from VAE Encode.",
+        )
     if mode == "reference" and use.reference is None:
         raise ConfigError(
             "This branch attends to reference pictures, and there are none.",

@@ -352,6 +352,8 @@ def test_what_cannot_work_is_refused(world, sd15, prompts):
         apply(adapter, model)
     with pytest.raises(ShapeError, match=r"The reference is a latent of another kind of model"):
         apply(adapter, model, reference=torch.zeros(1, 4, *SIZE))
+    with pytest.raises(ShapeError, match=r"The reference holds no picture"):
+        apply(adapter, model, reference=latents(1)[:0])
     wide = {name: Kron(Full(torch.zeros(4, 2)), Full(torch.zeros(8, 8))) for name in list(adapter.layers)[:4]}
     with pytest.raises(ShapeError, match=r"to_q: The branch is for a model of another width"):
         apply(Adapter(wide), model, reference=latents(1))
