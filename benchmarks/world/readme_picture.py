@@ -45,7 +45,7 @@ TRAINED: Headings = (
 UNTRAINED: Headings = (
     ("one picture in", "to look at"),
     ("the base model", "the four prompts"),
-    ("out: the same prompts with the branch, untrained", ""),
+    ("out: the same prompts with the branch, nothing trained on the picture", ""),
 )
 INK, PALE = (20, 20, 20), (110, 110, 110)
 Block = tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]

@@ -96,7 +96,7 @@ def test_its_branches_and_pictures_come_with_it(server):
         model, start = (link(1) if mode == "none" else link(8 + number)), link(4 if mode == "first" else 7)
         if mode != "none":
             graph[str(8 + number)] = node(
-                "KronaBranchApply", model=link(1), krona=link(1, output), strength=1.0, reference=link(3)
+                "KronaBranchApply", model=link(1), file="(none)", krona=link(1, output), strength=1.0, reference=link(3)
             )
         graph |= {
             str(12 + number): node(

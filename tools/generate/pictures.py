@@ -62,7 +62,7 @@ FOCUS = {
     examples.TRAIN: ("2", "3", "5"), examples.APPLY: ("1", "2", "3"), examples.DREAMBOOTH: ("3", "4", "5"),
     examples.PICTURES: ("6", "7", "9", "2"), examples.RESUME: ("2", "3"), examples.BLEND: ("2", "3", "4", "5"),
     examples.COMPARE: ("5", "6", "3"), examples.SCHEDULE: ("2", "3", "4"), examples.WEIGHTS: ("3", "5"),
-    examples.WORLD_TRAIN: ("1", "2", "3", "5"), examples.WORLD_BLEND: ("22",), examples.WORLD_REFERENCE: ("5", "24"),
+    examples.WORLD_TRAIN: ("1", "2", "3", "5"), examples.WORLD_BLEND: ("22",), examples.WORLD_REFERENCE: ("24",),
     examples.WORLD_VIEWS: ("10", "11"),
 }  # fmt: skip
 """The nodes that a thumbnail is about."""
@@ -218,7 +218,7 @@ def _scenes() -> dict[str, Scene]:
             {
                 "1": node("KronaWorldLoader"), "2": node("LoadImage", image="robot.png"), "3": node("VAEEncode", pixels=["2", 0], vae=["1", 2]),
                 "5": node("KronaBranchApply", model=["1", 0], krona=["1", 3], reference=["3", 0], views=0),
-                "6": node("CLIPTextEncode", clip=["1", 1], text="a photo of a robot sitting with a hat on the beach at night"),
+                "6": node("CLIPTextEncode", clip=["1", 1], text="a photo of a robot sitting with a hat on the beach by day"),
                 "7": node("CLIPTextEncode", clip=["1", 1], text=""), "8": node("EmptyLatentImage", width=64, height=64, batch_size=4),
                 "9": small_sampler(["5", 0], ["6", 0], ["7", 0], ["8", 0]), "10": node("VAEDecode", samples=["9", 0], vae=["1", 2]),
                 "11": node("PreviewImage", images=["10", 0]),
