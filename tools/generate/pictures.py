@@ -184,7 +184,7 @@ def _scenes() -> dict[str, Scene]:
             {
                 "1": node("KronaWorldLoader"), "2": node("CLIPTextEncode", clip=["1", 1], text="a photo of a red robot waving with a hat on the beach at night"),
                 "3": node("CLIPTextEncode", clip=["1", 1], text=""), "4": node("EmptyLatentImage", width=64, height=64, batch_size=1),
-                "5": small_sampler(["1", 0], ["2", 0], ["3", 0], ["4", 0]), "6": node("VAEDecode", samples=["5", 0], vae=["1", 2]),
+                "5": examples.world_sampler(["1", 0], ["2", 0], ["3", 0], ["4", 0]), "6": node("VAEDecode", samples=["5", 0], vae=["1", 2]),
                 "7": node("PreviewImage", images=["6", 0]),
             },
             (("1", "4"), ("2", "3"), ("5", "6"), ("7",)),
@@ -220,7 +220,7 @@ def _scenes() -> dict[str, Scene]:
                 "5": node("KronaBranchApply", model=["1", 0], krona=["1", 3], reference=["3", 0], views=0),
                 "6": node("CLIPTextEncode", clip=["1", 1], text="a photo of a robot sitting with a hat on the beach by day"),
                 "7": node("CLIPTextEncode", clip=["1", 1], text=""), "8": node("EmptyLatentImage", width=64, height=64, batch_size=4),
-                "9": small_sampler(["5", 0], ["6", 0], ["7", 0], ["8", 0]), "10": node("VAEDecode", samples=["9", 0], vae=["1", 2]),
+                "9": examples.world_sampler(["5", 0], ["6", 0], ["7", 0], ["8", 0]), "10": node("VAEDecode", samples=["9", 0], vae=["1", 2]),
                 "11": node("PreviewImage", images=["10", 0]),
             },
             (("1", "2"), ("3", "5"), ("6", "7", "8"), ("9", "10"), ("11",)),
@@ -229,7 +229,7 @@ def _scenes() -> dict[str, Scene]:
             {
                 "1": node("KronaWorldLoader"), "2": node("CLIPTextEncode", clip=["1", 1], text="a photo of a robot waving with a hat on the beach by day"),
                 "3": node("CLIPTextEncode", clip=["1", 1], text=""), "4": node("EmptyLatentImage", width=64, height=64, batch_size=4),
-                "5": small_sampler(["1", 0], ["2", 0], ["3", 0], ["4", 0]), "6": node("VAEDecode", samples=["5", 0], vae=["1", 2]),
+                "5": examples.world_sampler(["1", 0], ["2", 0], ["3", 0], ["4", 0]), "6": node("VAEDecode", samples=["5", 0], vae=["1", 2]),
                 "7": node("LoadImage", image="robot.png"),
                 "8": node(
                     "KronaEvaluate", images=["6", 0], references=["7", 0], prompts="a photo of sks robot waving with a hat on the beach by day",
@@ -240,13 +240,6 @@ def _scenes() -> dict[str, Scene]:
             (("1", "4"), ("2", "3"), ("5", "6", "7"), ("8",), ("9",)),
         ),
     }  # fmt: skip
-
-
-def small_sampler(*inputs: list) -> dict:
-    """A KSampler for the small world."""
-    made = examples.sampler(*inputs)
-    made["inputs"] |= {"cfg": 3.0, "sampler_name": "dpmpp_2m", "scheduler": "karras"}
-    return made
 
 
 def applied_with(entry: Mapping, **inputs: object) -> dict:
