@@ -38,6 +38,13 @@ class ModelOptions(TypedDict, total=False):
     """``model_options``: how a model is asked while sampling; what is set here, of much more."""
 
     transformer_options: dict[str, object]
+    sampler_cfg_function: Callable[[Mapping[str, Tensor]], Tensor]
+    """What guidance makes of two predictions, as differences to the sample."""
+    sampler_pre_cfg_function: list[Callable[..., object]]
+    sampler_post_cfg_function: list[Callable[[Mapping[str, Tensor]], Tensor]]
+    sampler_calc_cond_batch_function: Callable[..., object]
+    disable_cfg1_optimization: bool
+    """Predict without the prompt even where guidance is 1."""
 
 
 class Condition(Protocol):

@@ -24,6 +24,7 @@ Stream = Literal[
     "members",
     "branch drops",
     "cuts",
+    "rollouts",
 ]
 """What a draw is for. Its place in this list is part of what is drawn: new ones go to the end."""
 _STREAMS: dict[str, int] = {name: number for number, name in enumerate(get_args(Stream))}

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from krona_ops.names.spellings import LayerName
 
-from ..batches.examples import Batch, Example, stack_masks
+from ..batches.examples import Batch, Example, stack_masks, stack_seen
 from ..batches.fingerprint import sampled_fingerprint
 from ..batches.transfer import send
 from .protocol import AttentionSite
@@ -124,6 +124,7 @@ class ToyBackbone:
             classes,
             tuple(torch.zeros_like(context) for context in _contexts([e.condition for e in examples])),
             all(e.latent is not None for e in examples),
+            stack_seen(examples, self.device),
         )
 
     def noise_levels(self, u: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Encoded pictures: one, all forms of one, and some of them on the model's device."""
+"""Encoded pictures: one, all forms of one, and some of them on the model's device; and what a model saw when it drew."""
 
 from __future__ import annotations
 
@@ -12,6 +12,21 @@ from krona_ops.errors import DataError
 
 from .camera import Camera
 from .transfer import send
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a model saw at one moment of drawing a picture, and what it made of it; in its own latent scale."""
+
+    x_t: Tensor
+    """``(C, *space)``, noisy."""
+    sigma: float
+    """The noise level in the model's own parameter."""
+    guidance: float
+    """With what guidance it drew; 1 is none."""
+    x0: Tensor
+    """``(C, *space)``: the picture without noise that it saw in ``x_t`` with this guidance, or the one that it had drawn
+    at the end."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +46,8 @@ class Example:
     """``(C, *space)`` of the latent that is to be drawn, where there is no picture."""
     camera: Camera | None = None
     """Where the picture was taken from; ``None`` where that is not known."""
+    seen: Seen | None = None
+    """A moment of drawing under this caption; ``None`` where nothing was drawn."""
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
@@ -109,6 +126,20 @@ def _forms_of(item: Item) -> tuple[int, int]:
 
 
 @dataclass(frozen=True)
+class SeenBatch:
+    """Some moments of drawing on the model's device, see `Seen`."""
+
+    x_t: Tensor
+    """``(B, C, *space)``."""
+    sigma: Tensor
+    """``(B,)``."""
+    guidance: Tensor
+    """``(B,)``."""
+    x0: Tensor
+    """``(B, C, *space)``."""
+
+
+@dataclass(frozen=True)
 class Batch:
     """Some examples on the model's device, in the model's own latent scale."""
 
@@ -124,6 +155,8 @@ class Batch:
     """For each sample its condition without a prompt, all else as in its own; none where the model was given none."""
     has_pictures: bool = True
     """Whether ``x0`` are pictures; zeros otherwise."""
+    seen: SeenBatch | None = None
+    """What the model saw when it drew, of each of the ``B`` samples; ``None`` where nothing was drawn."""
 
 
 def stack_masks(examples: Sequence[Example], device: device) -> Tensor | None:
@@ -133,3 +166,13 @@ def stack_masks(examples: Sequence[Example], device: device) -> Tensor | None:
     space = examples[0].latent_shape[1:]
     masks = [torch.ones(space) if e.mask is None else e.mask.float() for e in examples]
     return send(torch.stack(masks).unsqueeze(1), device)
+
+
+def stack_seen(examples: Sequence[Example], device: device) -> SeenBatch | None:
+    """The moments of a batch; ``None`` where not every sample has one."""
+    moments = [example.seen for example in examples if example.seen is not None]
+    if not moments or len(moments) < len(examples):
+        return None
+    x_t, x0 = (torch.stack([each.float() for each in of]) for of in zip(*((m.x_t, m.x0) for m in moments), strict=True))
+    sigma, guidance = (torch.tensor(of) for of in zip(*((m.sigma, m.guidance) for m in moments), strict=True))
+    return SeenBatch(send(x_t, device), send(sigma, device), send(guidance, device), send(x0, device))

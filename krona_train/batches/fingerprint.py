@@ -26,8 +26,8 @@ def sampled_fingerprint(weights: Iterable[tuple[str, Tensor]]) -> str:
 
 
 def fingerprint(items: Sequence[Item | Group]) -> str:
-    """A hash of all that is trained on: pictures and captions in their order, masks, cameras, repeats, weights and
-    groups."""
+    """A hash of all that is trained on: pictures and captions in their order, masks, cameras, what was seen in drawing,
+    repeats, weights and groups."""
 
     def entries() -> Iterator[tuple[str, Tensor]]:
         for item in items:
@@ -47,6 +47,9 @@ def fingerprint(items: Sequence[Item | Group]) -> str:
             if example.camera is not None:
                 angles = (float(example.camera.azimuth), float(example.camera.elevation))
                 yield f"camera {angles}", torch.zeros(0)
+            if example.seen is not None:
+                yield f"seen {example.seen.sigma!r} {example.seen.guidance!r}", example.seen.x_t
+                yield "made of it", example.seen.x0
 
     return sampled_fingerprint(entries())
 

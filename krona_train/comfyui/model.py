@@ -30,7 +30,7 @@ from krona_ops.names.spellings import LayerName
 
 from ..backbone.exact_gradients import exact_in_place, gradient_ready
 from ..backbone.protocol import AttentionSite
-from ..batches.examples import Batch, Example, stack_masks
+from ..batches.examples import Batch, Example, stack_masks, stack_seen
 from ..batches.fingerprint import sampled_fingerprint
 from ..batches.transfer import send
 from ..data.buckets import PictureSize
@@ -210,7 +210,8 @@ class ComfyBackbone:
         classes = tuple(self._condition(_text_of(condition), x[None]) for condition, x in with_class)
         without = () if self._without is None else tuple(self._condition(self._same_size(e), x[None]) for e, x in pairs)
         has_pictures = all(e.latent is not None for e in examples)
-        return Batch(x0, conditions, stack_masks(examples, self.device), classes, without, has_pictures)
+        seen = stack_seen(examples, self.device)
+        return Batch(x0, conditions, stack_masks(examples, self.device), classes, without, has_pictures, seen)
 
     def _same_size(self, example: Example) -> TextCondition:
         """No prompt, for a picture of the example's size."""

@@ -154,14 +154,14 @@ def sample_latent(
     shape = (count, *latent_shape(model, drawing.width, drawing.height)[1:])
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
     guider = comfy.samplers.CFGGuider(model)
-    guider.model_options = _with_steady_attention(model.model_options)
+    guider.model_options = with_steady_attention(model.model_options)
     guidance = {"guidance": drawing.embedded_guidance} if drawing.embedded_guidance else {}
     guider.set_conds(*([[text.embedding, {**text.extras, **guidance}]] for text in (positive, negative)))
     guider.set_cfg(drawing.guidance)
     schedule = comfy.samplers.KSampler(model, drawing.steps, model.load_device, drawing.sampler, drawing.scheduler)
     method = comfy.samplers.sampler_object(drawing.sampler)
     # As the host's nodes run; what is made here is thrown away, so nothing of it can reach a backward pass.
-    with torch.inference_mode(), _randomness_put_back(model.load_device):
+    with torch.inference_mode(), randomness_put_back(model.load_device):
         torch.manual_seed(seed)  # a few samplers draw from the process's generator
         return guider.sample(noise, torch.zeros(shape), method, schedule.sigmas, disable_pbar=True, seed=seed).cpu()
 
@@ -172,7 +172,7 @@ def decode_picture(vae: Vae, latent: Tensor) -> Image.Image:
     Raises:
         NonFiniteError: The picture is NaN.
     """
-    with torch.inference_mode(), _randomness_put_back(vae.device):
+    with torch.inference_mode(), randomness_put_back(vae.device):
         pixels = vae.decode(latent).float().cpu()  # (1, [frames,] height, width, 3)
     frame = pixels.reshape(-1, *pixels.shape[-3:])[0, ..., :3]
     if not torch.isfinite(frame).all():
@@ -306,7 +306,7 @@ def _side_by_side(pictures: Sequence[Image.Image]) -> Image.Image:
 
 
 @contextmanager
-def _randomness_put_back(device: torch.device) -> Iterator[None]:
+def randomness_put_back(device: torch.device) -> Iterator[None]:
     """Afterwards the process's random generators are bitwise as they were; some samplers seed them all."""
     if device.type in ("cuda", "xpu", "mps"):
         kind, devices = device.type, range(getattr(torch, device.type).device_count())
@@ -316,7 +316,7 @@ def _randomness_put_back(device: torch.device) -> Iterator[None]:
         yield
 
 
-def _with_steady_attention(options: ModelOptions) -> ModelOptions:
+def with_steady_attention(options: ModelOptions) -> ModelOptions:
     """The model's options; with PyTorch's attention where the host's own cuts its work by the memory that happens to be
     free.
 

@@ -49,16 +49,19 @@ def validation_loss(scene: Scene, items: Sequence[Item | Group]) -> float:
     """
     losses = []
     config, backbone, objective = scene.config, scene.backbone, scene.objective
-    if objective.beside is None:
+    if objective.rollouts is not None:
+        units = [[form] for item in items for member in members_of(item) for form in member.forms]
+    elif objective.beside is None:
         units = [[member.forms[0]] for item in items for member in members_of(item)]
     else:
         units = [[member.forms[0] for member in members_of(item)[: objective.take or None]] for item in items]
-    samples = [(n, level) for n in range(len(units)) for level in range(config.validation.levels)]
+    levels = 1 if objective.rollouts is not None else config.validation.levels  # what was seen has its own
+    samples = [(n, level) for n in range(len(units)) for level in range(levels)]
     for n, level in samples:  # one at a time: validating must never need more memory than training
         batch = backbone.collate(units[n])
         rng = generator(config.seed, "validation", n, level)
         noise = torch.randn(batch.x0.shape, generator=rng).to(batch.x0)
-        time = torch.full((len(batch.x0),), (level + 0.5) / config.validation.levels, device=batch.x0.device)
+        time = torch.full((len(batch.x0),), (level + 0.5) / levels, device=batch.x0.device)
         drawn = Draw(backbone.noise_levels(time), noise)
         losses.append(objective.held_out(backbone, scene.bank, batch, drawn).item())
     return sum(losses) / len(losses)

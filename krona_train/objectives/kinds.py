@@ -11,10 +11,11 @@ from ..settings.codec import OfKind
 from ..settings.groups import PriorConfig
 from .branch import BranchDenoising
 from .denoising import Denoising
+from .guidance import GuidanceDistillation
 from .preservation import PriorPreservation
 from .protocol import Objective
 
-OBJECTIVES: tuple[type[Objective], ...] = (Denoising, BranchDenoising, PriorPreservation)
+OBJECTIVES: tuple[type[Objective], ...] = (Denoising, BranchDenoising, GuidanceDistillation, PriorPreservation)
 """Those that settings choose by ``objective.kind`` have a ``kind`` in their settings; where none is named, the first
 one is meant."""
 

@@ -34,6 +34,14 @@ def require_needs(objective: Objective, backbone: Backbone, items: Sequence[Item
             expected="a picture for each caption",
             remedy="Add pictures, or choose an objective that learns from prompts.",
         )
+    examples = (e for item in items for member in members_of(item) for e in (*member.forms, *member.uncaptioned))
+    if "drawings" in needs and (bare := next((e for e in examples if e.seen is None), None)) is not None:
+        raise DataError(
+            f"The objective {kind} needs what the model saw when it drew the prompts.",
+            found=f'"{bare.caption}", which was not drawn',
+            expected="drawings of the prompts",
+            remedy="Train on the host's model, which draws them first.",
+        )
     if "unconditional" in needs and not backbone.has_unconditional:
         raise ConfigError(
             f"The objective {kind} needs what the model makes of an empty prompt.",

@@ -22,6 +22,7 @@ from .denoising_config import DenoisingConfig
 from .needs import members_of
 from .noise import Draw
 from .protocol import Captured, Loss, Need, Objective, Other, Piece, Turn
+from .rollouts import Rollouts
 
 if TYPE_CHECKING:
     from ..adapters.bank import Bank
@@ -46,6 +47,7 @@ class PriorPreservation:
     others: Mapping[str, Other]
     beside: Mode | None = None
     take: int = 0
+    rollouts: Rollouts | None = None
     config: PriorConfig
     _inner: Denoising
 

@@ -20,10 +20,12 @@ if TYPE_CHECKING:
     from ..batches.examples import Batch
     from ..batches.samples import Sample
     from .noise import Draw
+    from .rollouts import Rollouts
 
-Need = Literal["pictures", "groups", "unconditional", "decoder"]
-"""What an objective cannot do without: pictures (prompts alone are not enough), groups of pictures, the model's
-condition for no prompt, or something that turns latents into pixels."""
+Need = Literal["pictures", "groups", "drawings", "unconditional", "decoder"]
+"""What an objective cannot do without: pictures (prompts alone are not enough), groups of pictures, what the model saw
+when it drew the prompts (`Objective.rollouts`), the model's condition for no prompt, or something that turns latents
+into pixels."""
 Source = Literal["data", "class data"]
 """Where samples come from: the data set, or pictures of the subject's class."""
 Captured = tuple[Mapping[str, Tensor], Mapping[str, object]]
@@ -103,6 +105,8 @@ class Objective(Protocol):
     """Where `MAIN` is a parallel branch instead of updates of the model's own layers: what it attends to."""
     take: int
     """So many members of each group are drawn every time; 0 takes all, in their order."""
+    rollouts: Rollouts | None
+    """What the model draws before the training, to learn from; ``None`` for most."""
 
     def __init__(self, config: object) -> None:
         """Only with settings of its own `config_type`."""
@@ -147,6 +151,7 @@ class Stateless:
     others: Mapping[str, Other] = MappingProxyType({})
     beside: Mode | None = None
     take: int = 0
+    rollouts: Rollouts | None = None
 
     def held_out(self, backbone: Backbone, bank: Bank, batch: Batch, drawn: Draw) -> Tensor:
         """That of the adapted model's prediction of a picture."""

@@ -5,12 +5,21 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 from krona_ops.formats.metadata import modelspec
 
 from ..config import TrainConfig, to_dict
 
 SCHEMA = "1"
+
+
+@runtime_checkable
+class Described(Protocol):
+    """Settings of an objective whose result other parts must know something about."""
+
+    def metadata(self) -> dict[str, str]:
+        """What its file says."""
 
 
 def describe(
@@ -22,6 +31,7 @@ def describe(
         "krona.schema": SCHEMA,
         "krona.config": json.dumps(to_dict(config)),
         "krona.layout": config.adapter.layout,
+        **_objective(config),
         **_network(config),
         "ss_base_model_version": family,
         "ss_output_name": name,
@@ -37,6 +47,11 @@ def describe(
         "ss_tag_frequency": json.dumps({name: dict(Counter(captions).most_common(64))}),
         **modelspec(title=name, trigger=Counter(captions).most_common(1)[0][0] if captions else ""),
     }
+
+
+def _objective(config: TrainConfig) -> dict[str, str]:
+    """What the objective's settings have to say of the file."""
+    return config.objective.metadata() if isinstance(config.objective, Described) else {}
 
 
 def _network(config: TrainConfig) -> dict[str, str]:

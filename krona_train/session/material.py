@@ -10,12 +10,14 @@ from pathlib import Path
 
 from krona_host.model.families import native_resolution
 from krona_host.types import Clip, Model, Vae
+from krona_ops.errors import DataError
 
 from ..batches.camera import Camera
-from ..batches.examples import Example, Group, Item
+from ..batches.examples import Example, Group, Item, Seen
 from ..comfyui.encode import ComfyEncoder, TextCondition
 from ..comfyui.model import ComfyBackbone
-from ..comfyui.parts import require_parts, require_text_encoder, usable_text
+from ..comfyui.parts import rehearse, require_parts, require_text_encoder, usable_text
+from ..comfyui.rollouts import roll_out
 from ..comfyui.sampling import Prompt, check_sampler, class_painter, encode_prompts
 from ..config import PreviewConfig, TrainConfig
 from ..data import encoding
@@ -28,6 +30,7 @@ from ..data.source import unused_class_pictures
 from ..data.store import EncodedText
 from ..monitor.preview import preview_prompts
 from ..objectives.kinds import objective_of
+from ..objectives.rollouts import Rollouts
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +54,7 @@ class Material:
     empty_prompt: EncodedText | None = None
     """No prompt, encoded, for objectives that need what the model makes of it."""
 
-    _CLASSES = (Item, Group, Example, Camera, TextCondition, PictureSize, Prompt)
+    _CLASSES = (Item, Group, Example, Seen, Camera, TextCondition, PictureSize, Prompt)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write it, for another process.
@@ -122,11 +125,49 @@ def prepare(
             config.prior.weight,
         )
         class_items = encoding.encode_class_pictures(whole, resolution, encoder, cache, progress)
+    objective = objective_of(config.objective, config.prior)
+    if objective.rollouts is not None:
+        items = drawn(model, items, objective.rollouts, encoder, cache, config, progress)
     notes = tuple(notice.text() for notice in (*dataset.notices, *unused_class_pictures(dataset, config.prior)))
-    needs = objective_of(config.objective, config.prior).needs
-    empty = encoder.encode_captions([""])[""] if "unconditional" in needs else None
+    empty = encoder.encode_captions([""])[""] if "unconditional" in objective.needs else None
     material = Material(items, class_items, (), None, dataset.captions, resolution, notes, empty)
     return with_prompts(material, lambda: clip, config.preview)
+
+
+def drawn(
+    model: Model,
+    items: tuple[Item | Group, ...],
+    how: Rollouts,
+    encoder: ComfyEncoder,
+    cache: Cache | None,
+    config: TrainConfig,
+    progress: Progress,
+) -> tuple[Item, ...]:
+    """What the model sees when it draws the prompts, from the cache where an earlier run has drawn them.
+
+    Raises:
+        ConfigError: The model has its guidance built in, or cannot take what the text encoder gives.
+        DataError: There are pictures instead of prompts.
+        OutOfMemoryError: Not even one drawing fits.
+    """
+    prompts = tuple(item for item in items if isinstance(item, Item) and item.forms[0].latent is None)
+    if len(prompts) < len(items):
+        raise DataError(
+            "This training learns from what the model draws itself, and not from pictures.",
+            found=f"{len(items) - len(prompts)} pictures",
+            expected="prompts, from KronA Prompts",
+            remedy="Connect KronA Prompts; it takes the captions of a data set too.",
+        )
+    backbone = ComfyBackbone(model)
+    with backbone.ready():
+        rehearse(backbone, prompts)
+        base = backbone.fingerprint()
+    texts = {encoder.text_identity(caption) for caption in (how.negative, *(item.forms[0].caption for item in prompts))}
+    identity = None if None in texts else f"{base} {texts}"
+    [(embedding, extras)] = encoder.encode_captions([how.negative]).values()
+    negative = Prompt(how.negative, embedding, extras)
+    run = {"seed": config.seed, "at_once": config.batch_size}
+    return roll_out(model, prompts, negative, how, **run, identity=identity, cache=cache, told=progress)
 
 
 def with_prompts(material: Material, load_clip: Callable[[], Clip | None], config: PreviewConfig) -> Material:

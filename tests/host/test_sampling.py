@@ -54,7 +54,7 @@ def same(left, right):
 def test_it_is_the_picture_of_the_hosts_own_nodes(checkpoint, prompts, sampler):
     """Bitwise, with the same kernel for attention; ``ddim`` seeds the process's generator, the two others draw noise on the way."""
     import nodes
-    from krona_train.comfyui.sampling import _with_steady_attention, sample
+    from krona_train.comfyui.sampling import sample, with_steady_attention
 
     model, _, vae = checkpoint
     torch.manual_seed(5)
@@ -64,7 +64,7 @@ def test_it_is_the_picture_of_the_hosts_own_nodes(checkpoint, prompts, sampler):
     )  # fmt: skip
     assert same(generators(), before)
     twin = model.clone()
-    twin.model_options = _with_steady_attention(model.model_options)
+    twin.model_options = with_steady_attention(model.model_options)
     positive, negative = ([[p.embedding, dict(p.extras)]] for p in (prompts[0], prompts[2]))
     with torch.inference_mode():
         latent = {"samples": torch.zeros(1, 4, 6, 8)}

@@ -22,6 +22,11 @@ def of_the_host(comfy):
         weight = "diffusion_model.out.2.weight"
         model.add_patches({weight: ("diff", (torch.zeros_like(model.model.get_parameter(weight)),))})
         model.patch_model()
+    changed = model.clone()  # what a model says of its guidance, by the host's own setters
+    changed.set_model_sampler_cfg_function(print, disable_cfg1_optimization=True)
+    changed.set_model_sampler_pre_cfg_function(print)
+    changed.set_model_sampler_post_cfg_function(print)
+    changed.set_model_sampler_calc_cond_batch_function(print)
     yield {
         "Sampling": model.model.model_sampling,
         "LatentFormat": model.model.latent_format,
@@ -29,7 +34,7 @@ def of_the_host(comfy):
         "TextNet": clip.cond_stage_model,
         "Backup": next(iter(model.backup.values())),
         "Condition": comfy.conds.CONDRegular(torch.zeros(1)),
-        "ModelOptions": model.model_options,
+        "ModelOptions": changed.model_options,
         "Patcher": clip.patcher,
         "Model": model,
         "Clip": clip,
