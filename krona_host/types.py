@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, Protocol, TypedDict, TypeVar
+from typing import Literal, Protocol, TypedDict, TypeVar, overload
 
 import torch
 from torch import Tensor, nn
@@ -66,6 +66,8 @@ class Condition(Protocol):
 class Sampling(Protocol):
     """``model_sampling``: what noise means to a diffusion model."""
 
+    sigma_max: Tensor | float
+    """The largest noise level."""
     sigmas: Tensor
     """Noise levels ``(T,)``, rising: of discrete models, of each timestep that they were trained at."""
 
@@ -179,7 +181,11 @@ class Patcher(Protocol):
     def is_dynamic(self) -> bool:
         """Whether weights may move at any time (dynamic VRAM)."""
 
-    def get_model_object(self, name: Literal["latent_format"], /) -> LatentFormat:
+    @overload
+    def get_model_object(self, name: Literal["latent_format"], /) -> LatentFormat: ...
+    @overload
+    def get_model_object(self, name: Literal["model_sampling"], /) -> Sampling: ...
+    def get_model_object(self, name: str, /) -> object:
         """An attribute of the network by its path; what stands in its place, where it is replaced."""
 
     def set_model_compute_dtype(self, dtype: torch.dtype, /) -> None:

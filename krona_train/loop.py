@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
+from torch import Tensor
+
 from krona_ops import Adapter
 from krona_ops.live.reach import Reach
 from krona_ops.targets.rules import describe_adjustments
@@ -149,6 +151,7 @@ def fit(
                         sink(Saved(state(), bank.main.result(), bank.other_results()))
                     usage.begin()
                     rewind.begin(progress.done)
+                    apart: dict[str, Tensor] = {}
                     for turn in objective.turns:
                         trainee = bank.trainees[turn.adapter]
                         with bank.moving(turn.adapter):
@@ -157,8 +160,10 @@ def fit(
                         grad_norm = trainee.clip()
                         readings.judge(loss, grad_norm)
                         rate = trainee.step(progress.done, readings.broken)
+                        if turn.adapter != MAIN:
+                            apart[turn.adapter] = loss
                     progress.done += 1
-                    readings.add(progress.done, loss, grad_norm, rate, usage.bytes())
+                    readings.add(progress.done, loss, grad_norm, rate, usage.bytes(), apart)
                     if config.save_every and progress.done % config.save_every == 0 and progress.done < config.steps:
                         readings.catch_up()
                         sink(Saved(state()))

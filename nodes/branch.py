@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Literal
 from comfy_api.latest import io
 
 from krona_host.branches.apply import Use, apply_branches
-from krona_ops import Adapter, load
-from krona_ops.errors import ConfigError
+from krona_ops import Adapter
 from krona_ops.names.branches import AMONG_VIEWS, AmongViews
 
-from .inputs import NONE, number_input, optional_combo, optional_file_input, optional_number
+from .inputs import NONE, adapter_of, number_input, optional_combo, optional_file_input, optional_number
 from .node import Node
 from .server import paths
 from .server.text import tell
@@ -124,7 +123,7 @@ class KronaBranchApply(Node):
         end: float = 1.0,
         mode: AmongViews | Literal["auto"] = AS_MADE,
     ) -> io.NodeOutput:
-        adapter = krona if krona is not None else _loaded(file)
+        adapter = adapter_of(krona, file, "Apply KronA Branch", "branch")
         samples = None if reference is None else reference["samples"]
         use = Use(
             strength,
@@ -141,14 +140,3 @@ class KronaBranchApply(Node):
         tell("\n".join((report, *adapter.notes)), cls.hidden.unique_id)
         return io.NodeOutput(model, report)
 
-
-def _loaded(file: str) -> Adapter:
-    if file == NONE:
-        raise ConfigError(
-            "There is no branch to apply.",
-            where="Apply KronA Branch",
-            found="no file, and nothing in 'krona'",
-            expected="one of them",
-            remedy="Choose a file or connect a branch.",
-        )
-    return load(paths.adapter_path(file))

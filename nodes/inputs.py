@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 from comfy_api.latest import io
 
-from krona_ops import Adapter
+from krona_ops import Adapter, load
+from krona_ops.errors import ConfigError
 from krona_ops.formats.scale_rules import RULES
 from krona_ops.nearest.forms import DenseForm, Form, KronForm, LowRankForm
 from krona_ops.operations.strengths import Weights, apply_weights, describe_unmatched
@@ -184,6 +185,29 @@ NONE = "(none)"
 def optional_file_input(tooltip: str) -> io.Combo.Input:
     """The same for a node that does without a file: `NONE` stands first."""
     return io.Combo.Input("file", options=[NONE, *paths.adapter_files()], default=NONE, tooltip=tooltip)
+
+
+def adapter_of(krona: Adapter | None, file: str, node: str, what: str = "adapter") -> Adapter:
+    """The adapter that is connected, or that of the chosen file.
+
+    Args:
+        node: What the user calls the node, for the error.
+        what: What is to be applied, for the error.
+
+    Raises:
+        ConfigError: There is neither.
+    """
+    if krona is not None:
+        return krona
+    if file == NONE:
+        raise ConfigError(
+            f"There is no {what} to apply.",
+            where=node,
+            found="no file, and nothing in 'krona'",
+            expected="one of them",
+            remedy=f"Choose a file or connect {'an' if what[0] in 'aeiou' else 'a'} {what}.",
+        )
+    return load(paths.adapter_path(file))
 
 
 def scale_input() -> io.Combo.Input:

@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from krona_ops.errors import ConfigError
 from krona_ops.names.spellings import Projection
-from krona_ops.targets.rules import TargetRule
+from krona_ops.targets.rules import FEED_FORWARD_LAYERS, TargetRule
 from krona_ops.targets.text import parse_factors, parse_rules
 from krona_ops.updates.kron import Layout
 from krona_train import AdapterConfig
@@ -34,7 +34,6 @@ ATTENTION, SELF, CROSS, FEED_FORWARD, EVERYTHING, RULES = (
 )
 _SELF = r"attn1\b|self_attn"
 _CROSS = r"attn2\b|cross_attn"
-_FEED_FORWARD = r"\b(ff|ffn|mlp|feed_forward|img_mlp|txt_mlp|ff_context|w[123])\b"
 KINDS = ("kronecker", "lora", "sum", "difference", "full")
 """Those of `krona_train.adapters.layers.LAYERS`, which no start of ComfyUI should wait for."""
 PARTS: tuple[Projection, ...] = ("q", "k", "v", "out")
@@ -185,7 +184,7 @@ def preset_rules(
     if preset == EVERYTHING:
         rules.append(TargetRule(factors, (), _both(r"^(?!.*\b(to_q|to_k|to_v|to_out)\b)", pattern)))
     if preset == FEED_FORWARD:
-        rules.append(TargetRule(factors, (), _both(_FEED_FORWARD, only)))
+        rules.append(TargetRule(factors, (), _both(FEED_FORWARD_LAYERS, only)))
     return tuple(rules)
 
 

@@ -261,7 +261,7 @@ def test_a_circle_is_seen():
         TopologicalSorter({**ROOMS["krona_train"], "config": {"run"}}).prepare()
 
 
-SHARED = {"drawing", "images", "inputs", "node", "server", "sockets", "wires"}
+SHARED = {"drawing", "images", "inputs", "node", "server", "sockets", "trained", "wires"}
 """What a node may take from its own package; only `extension` takes the nodes."""
 
 

@@ -14,6 +14,8 @@ from ..updates.shapes import KronShape, split
 
 PAPER_FACTORS = (64, 4)
 """``(out_a, in_a)`` of the paper's best variant: 3,874,560 parameters on SDXL (DiffuseKronA, Table 2)."""
+FEED_FORWARD_LAYERS = r"\b(ff|ffn|mlp|feed_forward|img_mlp|txt_mlp|ff_context|w[123])\b"
+"""A pattern that is in the names of the layers after an attention, in the families that the host loads."""
 
 
 @dataclass(frozen=True)

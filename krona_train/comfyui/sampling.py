@@ -231,6 +231,8 @@ class ComfyPreviewer:
     """Gives the model with an adapter that is not attached to its layers, such as a parallel branch."""
     together: int = 1
     """So many pictures are drawn in one batch under each prompt, and shown side by side."""
+    teacher: Sequence[Image.Image] = ()
+    """Pictures that stand on the right of those that are drawn, one for each prompt; or none."""
 
     def __post_init__(self) -> None:
         Drawing.of(self.config, self.size)
@@ -259,8 +261,10 @@ class ComfyPreviewer:
                 for number, text in enumerate(conditions)
             ]
             return tuple(
-                _side_by_side([_decode_or_black(self.vae, each, drawing) for each in group.split(1)])
-                for group in latents
+                _side_by_side(
+                    [*(_decode_or_black(self.vae, each, drawing) for each in group.split(1)), *self.teacher[n : n + 1]]
+                )
+                for n, group in enumerate(latents)
             )
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
 
-from ..settings.groups import MAIN
+from ..settings.groups import MAIN, PreviewConfig
 from .denoising import error
 from .denoising_config import DenoisingConfig
 from .guidance_config import GuidanceConfig
-from .protocol import Loss, Need, Piece, Stateless
+from .protocol import Loss, Need, Piece, Previews, Stateless
 from .rollouts import Rollouts
 
 if TYPE_CHECKING:
@@ -51,6 +52,11 @@ class GuidanceDistillation(Stateless):
     def held_out(self, backbone: Backbone, bank: Bank, batch: Batch, drawn: Draw) -> Tensor:
         """That of states of drawings that are kept out."""
         return self._error(backbone, bank, batch).mean()
+
+    def previews(self, config: PreviewConfig) -> Previews:
+        """In one pass with the adapter at strength 1, beside the base with the guidance that this is."""
+        trained = replace(config, guidance=1.0, negative=self.config.negative)
+        return Previews(trained, replace(trained, guidance=self.config.at_strength_1))
 
     def _error(self, backbone: Backbone, bank: Bank, batch: Batch) -> Tensor:
         """``(B,)``."""

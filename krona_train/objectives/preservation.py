@@ -16,12 +16,12 @@ from krona_ops.names.branches import Mode
 from ..backbone.protocol import Backbone
 from ..batches.examples import Batch, Example, Group, Item
 from ..batches.samples import as_items
-from ..settings.groups import PriorConfig
+from ..settings.groups import PreviewConfig, PriorConfig
 from .denoising import Denoising, error
 from .denoising_config import DenoisingConfig
 from .needs import members_of
 from .noise import Draw
-from .protocol import Captured, Loss, Need, Objective, Other, Piece, Turn
+from .protocol import Captured, Loss, Need, Objective, Other, Piece, Previews, Turn
 from .rollouts import Rollouts
 
 if TYPE_CHECKING:
@@ -79,6 +79,10 @@ class PriorPreservation:
     def held_out(self, backbone: Backbone, bank: Bank, batch: Batch, drawn: Draw) -> Tensor:
         """That of the inner objective: the class is not asked."""
         return self._inner.held_out(backbone, bank, batch, drawn)
+
+    def previews(self, config: PreviewConfig) -> Previews:
+        """Those of the inner objective."""
+        return self._inner.previews(config)
 
     def capture(self) -> Captured:
         """The state of the inner objective; the term of the class has none."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from krona_ops.names.branches import Mode
 
-from ..settings.groups import MAIN, AdapterConfig, EmaConfig, OptimizerConfig
+from ..settings.groups import MAIN, AdapterConfig, EmaConfig, OptimizerConfig, PreviewConfig
 
 if TYPE_CHECKING:
     from ..adapters.bank import Bank
@@ -58,6 +58,15 @@ class Other:
     adapter: AdapterConfig
     optimizer: OptimizerConfig
     ema: EmaConfig = EmaConfig(0.0)  # noqa: RUF009 (frozen)
+
+
+class Previews(NamedTuple):
+    """How pictures are drawn while an objective is trained, to watch."""
+
+    trained: PreviewConfig
+    """With the adapter."""
+    teacher: PreviewConfig | None = None
+    """With the base alone, once: what the adapter shall come to. ``None`` where there is no such thing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,6 +135,13 @@ class Objective(Protocol):
             drawn: Noise and its level, one for the whole batch.
         """
 
+    def previews(self, config: PreviewConfig) -> Previews:
+        """How pictures are drawn while it is trained.
+
+        Args:
+            config: As the settings want them.
+        """
+
     def capture(self) -> Captured:
         """What it remembers from step to step, copied; nothing for most."""
 
@@ -158,6 +174,10 @@ class Stateless:
         from .denoising import denoising
 
         return denoising(backbone, batch, drawn).mean()
+
+    def previews(self, config: PreviewConfig) -> Previews:
+        """As the settings want them."""
+        return Previews(config)
 
     def capture(self) -> Captured:
         """An empty state."""

@@ -108,6 +108,7 @@ class Stepped(Event):
         "memory": int,
     }
     SINCE_EVER = ("loss", "learning_rate")
+    SOMETIMES: ClassVar[Fields] = {"losses": dict}
 
     step: int
     """1 for the first."""
@@ -121,6 +122,8 @@ class Stepped(Event):
     """Since the training began."""
     memory: int = 0
     """Bytes: the most that the step held on the GPU; without one, what the process holds. 0 where nobody looked."""
+    losses: Mapping[str, float] = field(default_factory=dict)
+    """Those of the other adapters that the objective trains, by name."""
 
     def row(self) -> Row:
         """All its values."""
@@ -133,13 +136,17 @@ class Stepped(Event):
             "learning_rate": self.learning_rate,
             "seconds": self.seconds,
             "memory": self.memory,
+            **({"losses": dict(self.losses)} if self.losses else {}),
         }
 
     @classmethod
     def from_row(cls, row: Row, folder: Path) -> Stepped:
         """The event of a row."""
         numbers = row["loss"], row["grad_norm"], row["learning_rate"], row["seconds"]
-        return cls(row["step"], row["steps"], *numbers, row["memory"])
+        losses = row.get("losses", {})
+        if not all(isinstance(name, str) and isinstance(loss, float) for name, loss in losses.items()):
+            raise ValueError("a loss is no number")
+        return cls(row["step"], row["steps"], *numbers, row["memory"], losses)
 
     def show_to(self, watcher: Watcher) -> None:
         """Call the watcher's method for this kind of event."""

@@ -28,6 +28,7 @@ class Row(TypedDict, total=False):
     learning_rate: float
     seconds: float
     memory: int
+    losses: dict[str, float]
     text: str
     pictures: list[str]
     validation: float

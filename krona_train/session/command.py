@@ -82,7 +82,8 @@ def _train_in(folder: Path, job: Job, options: argparse.Namespace, runtime: Runt
     material = Material.load(runtime.from_first(str(encoded)))
     if leads and resume is not None and options.encoded is None:
         _require_same_captions(job, material.captions)
-        material = with_prompts(material, lambda: load_clip(job.model), config.preview)
+        objective = objective_of(config.objective, config.prior)
+        material = with_prompts(material, lambda: load_clip(job.model), objective.previews(config.preview).trained)
     clip = load_clip(job.model) if config.adapter.text_encoder else None
     decodes = "decoder" in objective_of(config.objective, config.prior).needs
     vae = load_vae(job.model) if decodes or (leads and config.preview.every) else None

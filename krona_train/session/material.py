@@ -131,7 +131,7 @@ def prepare(
     notes = tuple(notice.text() for notice in (*dataset.notices, *unused_class_pictures(dataset, config.prior)))
     empty = encoder.encode_captions([""])[""] if "unconditional" in objective.needs else None
     material = Material(items, class_items, (), None, dataset.captions, resolution, notes, empty)
-    return with_prompts(material, lambda: clip, config.preview)
+    return with_prompts(material, lambda: clip, objective.previews(config.preview).trained)
 
 
 def drawn(

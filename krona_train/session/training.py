@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from PIL.Image import Image
+
 from krona_host.branches.apply import Use, apply_branches
 from krona_host.model.families import family_of
 from krona_host.types import Clip, Model, Vae
@@ -75,7 +77,7 @@ class HostTraining:
             material.empty_prompt,
             vae if "decoder" in objective.needs else None,
         )
-        self._beside = objective.beside
+        self._objective, self._beside = objective, objective.beside
         targets = targets_of(self.backbone, config.adapter, objective.beside)
         self.start: Start | None = None if start is None else begin_at(start, targets, config.adapter)
         require_a_format(targets, config.adapter)
@@ -177,17 +179,23 @@ class HostTraining:
             *shown, unwanted = encode_prompts(clip, [prompt.text for prompt in (*self.material.prompts, negative)])
             return tuple(shown), unwanted
 
+        how = self._objective.previews(self.config.preview)
+        by_teacher: tuple[Image, ...] = ()
+        if how.teacher is not None:
+            teacher = ComfyPreviewer(backbone.patcher, self._vae, self.material.prompts, negative, how.teacher, size)
+            by_teacher = teacher()
         return ComfyPreviewer(
             backbone.patcher,
             self._vae,
             self.material.prompts,
             negative,
-            self.config.preview,
+            how.trained,
             size,
             backbone.paused,
             encode if self.config.adapter.text_encoder else None,
             self._with_branch if self._beside is not None else None,
             self._drawn_together(),
+            by_teacher,
         )
 
     def _with_branch(self, adapter: Adapter) -> Model:

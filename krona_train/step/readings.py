@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -23,13 +25,15 @@ class _Reading:
     arrived: torch.Event | None
     learning_rate: float
     memory: int
+    apart: tuple[str, ...] = ()
+    """The other adapters whose losses follow among the numbers."""
 
-    def get(self) -> tuple[float, float]:
-        """Loss and gradient norm, waiting for them if need be."""
+    def get(self) -> tuple[float, float, dict[str, float]]:
+        """Loss, gradient norm, and the losses of other adapters, waiting for them if need be."""
         if self.arrived is not None:
             self.arrived.synchronize()
-        loss, grad_norm = self.numbers.tolist()
-        return loss, grad_norm
+        loss, grad_norm, *others = self.numbers.tolist()
+        return loss, grad_norm, dict(zip(self.apart, others, strict=True))
 
 
 class Readings:
@@ -71,14 +75,26 @@ class Readings:
         bad = (~torch.isfinite(judged)).any().to(torch.float32)
         self.broken = bad if self.broken is None else torch.maximum(self.broken, bad)
 
-    def add(self, step: int, loss: Tensor, grad_norm: Tensor, learning_rate: float, memory: int) -> None:
+    def add(
+        self,
+        step: int,
+        loss: Tensor,
+        grad_norm: Tensor,
+        learning_rate: float,
+        memory: int,
+        apart: Mapping[str, Tensor] = MappingProxyType({}),
+    ) -> None:
         """After the factors have moved: the step of that number is done, 1 for the first.
+
+        Args:
+            apart: The losses of other adapters that have moved too, by name.
 
         Raises:
             NonFiniteError: The numbers of the step before were not finite.
         """
         before = self._waiting
-        self._waiting = _Reading(step, *_on_the_way(torch.stack([loss.detach(), grad_norm])), learning_rate, memory)
+        numbers = torch.stack([loss.detach(), grad_norm, *(each.detach() for each in apart.values())])
+        self._waiting = _Reading(step, *_on_the_way(numbers), learning_rate, memory, tuple(apart))
         if before is not None:
             self._tell(before)
         if not self.late:
@@ -95,11 +111,12 @@ class Readings:
             self._tell(reading)
 
     def _tell(self, reading: _Reading) -> None:
-        loss, grad_norm = reading.get()
+        loss, grad_norm, apart = reading.get()
         if self.late:
             self._require_finite(reading.step, loss, grad_norm)
         seconds = time.monotonic() - self._began
-        self._sink(Stepped(reading.step, self._steps, loss, grad_norm, reading.learning_rate, seconds, reading.memory))
+        rate, memory = reading.learning_rate, reading.memory
+        self._sink(Stepped(reading.step, self._steps, loss, grad_norm, rate, seconds, memory, apart))
 
     def _require_finite(self, step: int, loss: float, grad_norm: float) -> None:
         values = {"loss": loss, "gradient": grad_norm} if self._checks_gradient else {"loss": loss}

@@ -5,13 +5,14 @@
  * @typedef {object} History
  * @property {number} known How many of the run's rows have been taken in, those that say nothing included.
  * @property {number[]} steps Rising.
- * @property {number[]} losses One for each of the `steps`, as the next four.
+ * @property {number[]} losses One for each of the `steps`, as the next four and `others`.
  * @property {number[]} rates Learning rates.
  * @property {number[]} elapsed Seconds of training; goes on over the parts of a resumed run.
  * @property {number[]} durations Seconds that the step took; NaN for the first of a part, which also loads and warms
  *   up.
  * @property {number[]} memory Bytes at most in use; NaN where nobody looked.
  * @property {number[]} seconds As in the row: since the part began.
+ * @property {Record<string, number>[]} others The losses of the adapters that the objective trains besides, by name.
  * @property {number[]} rows In which row each of the `steps` stands.
  * @property {number} total Steps to do; 0 while unknown.
  * @property {Validation[]} validations
@@ -36,6 +37,7 @@ export function newHistory() {
     known: 0,
     steps: [],
     losses: [],
+    others: [],
     rates: [],
     elapsed: [],
     durations: [],
@@ -50,9 +52,12 @@ export function newHistory() {
   };
 }
 
+/** @type {Record<string, number>} */
+const NOTHING = Object.freeze({});
 const COLUMNS = /** @type {const} */ ([
   "steps",
   "losses",
+  "others",
   "rates",
   "elapsed",
   "durations",
@@ -157,6 +162,7 @@ function foldStep(history, row, number) {
   const apart = kept > 0 ? row.step - history.steps[kept - 1] : 1; // rows in between may be lost
   history.steps.push(row.step);
   history.losses.push(row.loss);
+  history.others.push(numbers(row.losses));
   history.rates.push(Number.isFinite(row.learning_rate) ? row.learning_rate : NaN);
   history.elapsed.push(elapsed);
   history.durations.push(isNewPart ? NaN : (seconds - before) / apart);
@@ -164,6 +170,12 @@ function foldStep(history, row, number) {
   history.seconds.push(seconds);
   history.rows.push(number);
   if (Number.isInteger(row.steps)) history.total = row.steps;
+}
+
+/** Those values of a row's object that are numbers. @param {unknown} value @returns {Record<string, number>} */
+function numbers(value) {
+  if (typeof value !== "object" || value === null) return NOTHING;
+  return Object.fromEntries(Object.entries(value).filter(([, each]) => Number.isFinite(each)));
 }
 
 /** @param {History} history @param {Kind} kind @param {Row} row @param {number} number @param {string} text */

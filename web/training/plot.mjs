@@ -117,7 +117,11 @@ export class Plot {
   /** @param {number} bottom @returns {Scale} */
   #up(bottom) {
     const { series, isLogarithmic } = this.#view;
-    const lists = series.flatMap(({ history }) => [history.losses, history.validations.map((each) => each.loss)]);
+    const lists = series.flatMap(({ history }) => [
+      history.losses,
+      history.validations.map((each) => each.loss),
+      othersOf(history),
+    ]);
     const domain = extent(lists, isLogarithmic);
     return (isLogarithmic ? logarithmic : linear)(domain, [bottom, TOP]);
   }
@@ -151,6 +155,7 @@ export class Plot {
       if (!history) return;
       part.raw.setAttribute("d", path(history.steps, history.losses, across, up));
       part.smooth.setAttribute("d", path(history.steps, this.#smoothed[number], across, up));
+      part.other.setAttribute("d", path(history.steps, othersOf(history), across, up));
       const steps = history.validations.map((each) => each.step);
       const losses = history.validations.map((each) => each.loss);
       part.validation.setAttribute("d", path(steps, losses, across, up));
@@ -292,6 +297,7 @@ export class Plot {
       const facts = [
         [this.#t("smoothed"), short(this.#smoothed[number][at])],
         [this.#t("loss"), short(history.losses[at])],
+        ...Object.entries(history.others[at]).map(([name, loss]) => [this.#t("lossOf", { name }), short(loss)]),
         [this.#t("validation"), validation ? short(validation.loss) : NONE],
         // Two runs have no room for all of it.
         ...(this.#view.series.length > 1 ? [] : [[this.#t("rate"), exponent(history.rates[at])]]),
@@ -317,6 +323,11 @@ function indexAt(history, step) {
   return last === undefined || step > last ? -1 : nearest(history.steps, step);
 }
 
+/** The loss of the first adapter besides, at each step; NaN where there is none. @param {History} history */
+function othersOf(history) {
+  return history.others.map((each) => Object.values(each)[0] ?? NaN);
+}
+
 /** @param {Series[]} series @returns {[number, number]} */
 function stepsOf(series) {
   const first = Math.min(...series.map(({ history }) => history.steps[0] ?? 1), 1);
@@ -329,11 +340,12 @@ function parts() {
     const raw = svg("path", { class: "krona-raw" });
     const smooth = svg("path", { class: "krona-smooth" });
     const validation = svg("path", { class: "krona-validation" });
+    const other = svg("path", { class: "krona-other" });
     const dots = svg("g", { class: "krona-dots" });
     const rate = svg("path", { class: `krona-rate krona-series-${number}` });
     const point = svg("circle", { class: `krona-point krona-series-${number}`, r: 3.5 });
-    const group = svg("g", { class: `krona-series krona-series-${number}` }, raw, validation, dots, smooth);
-    return { group, raw, smooth, validation, dots, rate, point };
+    const group = svg("g", { class: `krona-series krona-series-${number}` }, raw, other, validation, dots, smooth);
+    return { group, raw, smooth, other, validation, dots, rate, point };
   });
   const axes = svg("g");
   const rateGround = svg("rect", { class: "krona-rate-ground", rx: 2 });

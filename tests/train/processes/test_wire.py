@@ -35,6 +35,7 @@ PLAIN = (
     Started(1, 0, 0, 0, (), ("critic", "fake")),
     Stepped(3, 500, 0.1 + 0.2, 5e-324, 1e-4, 12.5),
     Stepped(3, 500, math.inf, -0.0, 0.0, 1e300, 2**40),
+    Stepped(3, 500, 0.5, 0.25, 1e-4, 12.5, 7, {"critic": 0.125}),
     Noted(7, TEXT),
     Validated(4, 1 / 3, True, None),
     Validated(4, 2.0, False, None),
@@ -191,10 +192,12 @@ def test_a_row_has_the_fields_that_its_kind_names(kind):
     least = {Started: Started(1, 0, 0, 0, ()), Previewed: Previewed(1, ()), Saved: Saved(state)}
     most = {Started: Started(1, 0, 0, 0, (), ("critic",)), Saved: Saved(state, None, other)}
     most[Ended] = Ended(1, 2, None, None, None, other)
+    most[Stepped] = Stepped(1, 2, 0.5, 0.5, 1e-4, 1.0, 0, {"critic": 0.5})
+    least[Stepped] = dataclasses.replace(most[Stepped], losses={})
     plain = {type(event): event for event in PLAIN}
     assert (least.get(kind) or dataclasses.replace(plain[kind])).row().keys() - {"others"} == {"event", "step", *kind.FIELDS}
-    if kind.SOMETIMES:
-        assert most[kind].row()["others"] == ["critic"]
+    for name in kind.SOMETIMES:
+        assert "critic" in most[kind].row()[name]
 
 
 def fit_state():

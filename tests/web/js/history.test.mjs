@@ -28,6 +28,11 @@ test("adapters that are trained besides are named once, where the training begin
   assert.deepEqual(history.log.map(({ kind, text }) => [kind, text]), [["started", ""], ["others", "critic, fake"], ["resumed", ""]]);
 });
 
+test("losses of adapters that are trained besides stand beside each step, where they are numbers", () => {
+  const history = historyOf(step(1), step(2, 2, { losses: { score: 0.5, worse: "x" } }), step(3, 3, { losses: 7 }));
+  assert.deepEqual(history.others, [{}, { score: 0.5 }, {}]);
+});
+
 test("in pieces is the same as at once", () => {
   const rows = [step(1), { event: "preview", step: 1, pictures: ["a.png", "b.png"] }, step(2), { event: "validation", step: 2, validation: 0.5, best: true }];
   const whole = historyOf(...rows);
