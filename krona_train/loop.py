@@ -122,7 +122,8 @@ def fit(
             objective.restore({k.removeprefix(f"{OBJECTIVE}."): v for k, v in own.items()}, own_numbers)
             progress.restore(resume)
         targets = [target for each in chosen.values() for target in each.targets]
-        notes = (*notes, *(start.notes if start is not None else ()), *describe_adjustments(tuple(targets)))
+        begins = (*objective.begin(backbone), *(start.notes if start is not None else ()))
+        notes = (*notes, *begins, *describe_adjustments(tuple(targets)))
         sink(Started(config.steps, progress.done, len(targets), bank.parameters, notes, tuple(objective.others)))
         if resume is not None and (change := jump(resume.step, resume.config.steps, config.steps, config.optimizer)):
             sink(Noted(progress.done, change))
@@ -194,7 +195,7 @@ def choose_all(
     main = Recipe(*how, beside=objective.beside, is_scaled=is_scaled)
     chosen = {MAIN: choose(backbone, main, start)}
     for number, (name, other) in enumerate(objective.others.items(), 1):
-        how = other.adapter, other.optimizer, other.ema, config.steps, config.seed
+        how = other.adapter or config.adapter, other.optimizer, other.ema, config.steps, config.seed
         recipe = Recipe(*how, number, is_scaled=is_scaled)
         chosen[name] = choose(backbone, recipe)
     return chosen

@@ -25,6 +25,8 @@ Stream = Literal[
     "branch drops",
     "cuts",
     "rollouts",
+    "one step",
+    "score noise",
 ]
 """What a draw is for. Its place in this list is part of what is drawn: new ones go to the end."""
 _STREAMS: dict[str, int] = {name: number for number, name in enumerate(get_args(Stream))}

@@ -10,6 +10,7 @@ from krona_ops.bounds import Within, require_fields
 from krona_ops.errors import ConfigError
 
 from ..objectives.denoising_config import DenoisingConfig
+from ..objectives.score_matching_config import ScoreMatchingConfig
 from ..settings import codec
 from ..settings.groups import (
     COUNT,
@@ -91,6 +92,16 @@ def _require_compatible(config: TrainConfig) -> None:
             found=optimizer.warmup,
             expected=f"less than {config.steps}",
             remedy="A twentieth of the steps is plenty.",
+        )
+    objective = config.objective
+    if config.memory.offload and isinstance(objective, ScoreMatchingConfig) and objective.gradient == "full":
+        raise ConfigError(
+            "The full gradient of score matching goes through the model's weights several times at once, which "
+            "memory.offload would all bring to the GPU and keep there.",
+            where="objective.gradient",
+            found="full, with memory.offload",
+            expected="one of the two",
+            remedy="Set objective.gradient to stopped, or memory.offload to false with memory.checkpointing: blocks.",
         )
     if config.validation.patience and not config.validation.every:
         raise ConfigError(

@@ -14,8 +14,15 @@ from .denoising import Denoising
 from .guidance import GuidanceDistillation
 from .preservation import PriorPreservation
 from .protocol import Objective
+from .score_matching import ScoreMatching
 
-OBJECTIVES: tuple[type[Objective], ...] = (Denoising, BranchDenoising, GuidanceDistillation, PriorPreservation)
+OBJECTIVES: tuple[type[Objective], ...] = (
+    Denoising,
+    BranchDenoising,
+    GuidanceDistillation,
+    ScoreMatching,
+    PriorPreservation,
+)
 """Those that settings choose by ``objective.kind`` have a ``kind`` in their settings; where none is named, the first
 one is meant."""
 

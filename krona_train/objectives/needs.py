@@ -15,7 +15,8 @@ def require_needs(objective: Objective, backbone: Backbone, items: Sequence[Item
     """Refuse a training whose data or model lack what its objective needs.
 
     Raises:
-        DataError: There are only prompts where pictures are needed, or no groups where these are.
+        DataError: There are only prompts where pictures are needed, or no groups where these are; or there are masks
+            where no picture is looked at.
         ConfigError: The model has no condition without a prompt, or no decoder.
     """
     needs, kind = objective.needs, objective.name
@@ -26,7 +27,14 @@ def require_needs(objective: Objective, backbone: Backbone, items: Sequence[Item
             expected="groups, such as a folder for each subject",
             remedy="Sort the pictures into folders, or choose another objective.",
         )
-    examples = (e for item in items for member in members_of(item) for e in (*member.forms, *member.uncaptioned))
+    examples = [e for item in items for member in members_of(item) for e in (*member.forms, *member.uncaptioned)]
+    if "pictures" not in needs and (masked := next((e for e in examples if e.mask is not None), None)) is not None:
+        raise DataError(
+            f"The objective {kind} learns from prompts alone, so that a mask would do nothing.",
+            found=f'"{masked.caption}" with a mask',
+            expected="no masks",
+            remedy="Set data.masks to false.",
+        )
     if "pictures" in needs and (bare := next((e for e in examples if e.latent is None), None)) is not None:
         raise DataError(
             f"The objective {kind} needs pictures, and the data set has prompts without one.",

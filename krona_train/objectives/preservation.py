@@ -65,6 +65,10 @@ class PriorPreservation:
         with_pictures = config.source == "pictures"
         self.turns = tuple(replace(t, sources=(*t.sources, "class data")) if with_pictures else t for t in inner.turns)
 
+    def begin(self, backbone: Backbone) -> tuple[str, ...]:
+        """What the inner objective says."""
+        return self._inner.begin(backbone)
+
     def losses(self, piece: Piece) -> Iterator[Loss]:
         """The inner terms; and the class's, in pieces of its pictures or after each piece of the subject's."""
         if piece.source == "class data":

@@ -55,7 +55,8 @@ class Turn:
 class Other:
     """An adapter that an objective needs besides `MAIN`: what it is and how it moves."""
 
-    adapter: AdapterConfig
+    adapter: AdapterConfig | None
+    """``None`` is what `MAIN` is: the same layers of the same kinds."""
     optimizer: OptimizerConfig
     ema: EmaConfig = EmaConfig(0.0)  # noqa: RUF009 (frozen)
 
@@ -120,6 +121,13 @@ class Objective(Protocol):
     def __init__(self, config: object) -> None:
         """Only with settings of its own `config_type`."""
 
+    def begin(self, backbone: Backbone) -> tuple[str, ...]:
+        """What whoever trains should read before the first step; called inside `Backbone.ready`.
+
+        Raises:
+            ConfigError: The settings make no sense with this model.
+        """
+
     def losses(self, piece: Piece) -> Iterator[Loss]:
         """The terms that are added up for each sample.
 
@@ -168,6 +176,10 @@ class Stateless:
     beside: Mode | None = None
     take: int = 0
     rollouts: Rollouts | None = None
+
+    def begin(self, backbone: Backbone) -> tuple[str, ...]:
+        """Nothing that settings and data do not say."""
+        return ()
 
     def held_out(self, backbone: Backbone, bank: Bank, batch: Batch, drawn: Draw) -> Tensor:
         """That of the adapted model's prediction of a picture."""

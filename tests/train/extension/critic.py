@@ -40,6 +40,9 @@ class Critic:
     def __init__(self, config):
         self.config, self.mean, self.seen = config, torch.zeros(2), 0
 
+    def begin(self, backbone):
+        return ("The critic learns too.",)
+
     def losses(self, piece):
         backbone, batch = piece.backbone, piece.batch
         drawn = draw(backbone, batch.x0, piece.seed + (piece.turn.adapter == CRITIC), piece.numbers)

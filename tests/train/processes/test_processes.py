@@ -21,6 +21,7 @@ from krona_train import fit
 from krona_train.backbone.toy import ToyBackbone
 from krona_train.batches.examples import Example, Item
 from krona_train.config import EmaConfig, OptimizerConfig, PriorConfig, ValidationConfig
+from krona_train.objectives.score_matching_config import ScoreMatchingConfig
 from krona_train.processes.together import Accelerated, OneProcess
 from krona_train.run.events import Ended, Noted, Saved, Stepped, Validated
 from krona_train.run.requests import Ask
@@ -104,6 +105,7 @@ LAWS = {
         "optimizer": OptimizerConfig(learning_rate=0.2, rate_by_width=0.0),
         "steps": 60,
     },
+    "two adapters, by score matching": {"objective": ScoreMatchingConfig(), "steps": 10},
     "everything at once": {
         "data": two_sizes(), **PRIOR, "accumulate": 2, "ema": EmaConfig(0.9), "per_process": 3,
         "validation": ValidationConfig(every=5, pictures=1, levels=2),
