@@ -68,6 +68,7 @@ bench: setup ## the benchmarks; each writes benchmarks/results/<name>-<machine>.
 	$(HOST) run benchmarks/step.py
 	$(HOST) run benchmarks/apply.py
 	$(HOST) run benchmarks/scale.py
+	$(HOST) run benchmarks/toys.py
 	$(HOST) run benchmarks/pages/scaling.py
 	$(HOST) run benchmarks/pages/readme_table.py
 
