@@ -25,7 +25,7 @@ from krona_train.adapters.trainee import build_layers
 from krona_train.backbone.toy import ToyBackbone
 from krona_train.config import DenoisingConfig, from_dict, to_dict
 from krona_train.objectives import kinds
-from krona_train.run.events import Ended, Stepped
+from krona_train.run.events import Ended, Started, Stepped
 from krona_train.run.layout import METRICS
 from krona_train.run.metrics import read
 from krona_train.run.state import TrainState, newest
@@ -71,6 +71,8 @@ def test_a_killed_training_goes_on_to_the_same_result_bit_for_bit(added, tmp_pat
 def test_every_kind_of_layer_and_both_adapters_have_moved(added):
     events = []
     result = fit(ToyBackbone(), train.examples(), train.config(), events.append)
+    [started] = [event for event in events if isinstance(event, Started)]
+    assert "The critic learns too." in started.notes
     [ended] = [event for event in events if isinstance(event, Ended)]
     steps = [event for event in events if isinstance(event, Stepped)]
     assert all(event.losses.keys() == {CRITIC} and event.losses[CRITIC] > 0 for event in steps)
