@@ -62,14 +62,18 @@ class KronaBranchSettings(Node):
                 optional_number(
                     "drop_text",
                     DEFAULTS.drop_text,
-                    "Share of groups that are learnt without their captions, so that guidance works.",
+                    "Share of groups that are learnt without their captions. 0.1 if the branch shall count for the negative prompt too (rows: both), else 0.",
                 ),
                 optional_number(
                     "drop_source",
                     DEFAULTS.drop_source,
-                    "Share of groups that are learnt without what the branch looks at.",
+                    "Share of groups that are learnt without what the branch looks at. They teach it nothing.",
                 ),
-                optional_number("drop_both", DEFAULTS.drop_both, "Share of groups that are learnt without either."),
+                optional_number(
+                    "drop_both",
+                    DEFAULTS.drop_both,
+                    "Share of groups that are learnt without either. They teach the branch nothing.",
+                ),
                 number_input(
                     SHIFT,
                     default=DEFAULTS.level_shift,

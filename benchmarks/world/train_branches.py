@@ -51,12 +51,14 @@ class Recipe:
 
 
 _ALWAYS: dict[str, Any] = {"drop_text": 0, "drop_source": 0, "drop_both": 0, "embedded_guidance": 0}
+_A_TENTH = {**_ALWAYS, "drop_text": 0.1, "drop_source": 0.1, "drop_both": 0.1}
+"""What the settings' defaults were when `views` was trained."""
 RECIPES: dict[Mode, Recipe] = {
     # Many groups of few pictures are many characters and noise levels in a step. A branch that counts for the wanted rows
     # alone learns nothing from a group without its source.
     "reference": Recipe(BranchConfig(mode="reference", targets=2, **_ALWAYS), (2, 2), 8, 5000),
     "first": Recipe(BranchConfig(mode="first", **_ALWAYS), (2, 2), 4, 3200),
-    "views": Recipe(BranchConfig(mode="views", embedded_guidance=0), (4, 4), 4, 3000),
+    "views": Recipe(BranchConfig(mode="views", **_A_TENTH), (4, 4), 4, 3000),
 }
 RATE, FASTER = 5e-4, 20.0
 """Gates learn at 2e-2, factors at 1e-2."""

@@ -29,12 +29,13 @@ class BranchConfig(DenoisingConfig):
     """Of ``reference``: so many pictures of each group are looked at."""
     targets: Annotated[int, Within(1, 64)] = 4
     """Of ``reference``: and so many others are learnt to be drawn. The other modes learn from the whole group."""
-    drop_text: _Share = 0.1
-    """Share of groups that are learnt without their captions, so that guidance works."""
-    drop_source: _Share = 0.1
-    """Share of groups that are learnt without what the branch attends to."""
-    drop_both: _Share = 0.1
-    """Share of groups that are learnt without either. The three together are at most 1."""
+    drop_text: _Share = 0.0
+    """Share of groups that are learnt without their captions: for a branch that shall count for negative prompts too
+    (rows ``both``), 0.1 in the papers."""
+    drop_source: _Share = 0.0
+    """Share of groups that are learnt without what the branch attends to. They teach it nothing."""
+    drop_both: _Share = 0.0
+    """Share of groups that are learnt without either, which teach it nothing. The three together are at most 1."""
     levels: Levels = "shifted"
     """See ``denoising``; shifted to noise, because most of what a branch can tell is decided there."""
     level_shift: Annotated[float, Within(0.01, 100)] = 3.0
@@ -49,5 +50,5 @@ class BranchConfig(DenoisingConfig):
                 where="objective",
                 found=dropped,
                 expected="at most 1",
-                remedy="Lower them; 0.1 each is usual.",
+                remedy="Lower them; a branch that counts for prompts alone wants 0 of each.",
             )

@@ -110,7 +110,9 @@ def config(mode, **changed):
         save_every=1,
         adapter=AdapterConfig(targets=(TargetRule((4, 4)),)),
         optimizer=OptimizerConfig(learning_rate=5e-3),
-        objective=BranchConfig(mode=mode, embedded_guidance=0.0, targets=3),
+        objective=BranchConfig(
+            mode=mode, embedded_guidance=0.0, targets=3, drop_text=0.1, drop_source=0.1, drop_both=0.1
+        ),
         preview=PreviewConfig(every=2, steps=2, width=48, height=64),
         **changed,
     )

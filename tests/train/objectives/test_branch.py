@@ -153,8 +153,7 @@ def by_formula(backbone, factors, gate, x_t, sigma, contexts, source_of):
 
 @pytest.mark.parametrize("mode", ["reference", "first", "views"])
 def test_the_loss_is_the_formula(monkeypatch, mode):
-    plain = {"drop_text": 0.0, "drop_source": 0.0, "drop_both": 0.0}
-    settings = config(mode, references=2, targets=3, **plain)
+    settings = config(mode, references=2, targets=3)
     backbone, piece, loss, factors, _ = one_loss(monkeypatch, settings, groups(members=5), 0.3)
     batch, size = piece.batch, 5
     drawn = draw(backbone, batch.x0, 0, piece.numbers, settings.objective)
@@ -196,7 +195,7 @@ def test_the_loss_is_the_formula(monkeypatch, mode):
 def test_a_group_that_is_kept_out_is_looked_at_whole_without_weights_or_chance(monkeypatch, mode):
     """The validation loss is the formula's plain error, at each level, of the pictures that are learnt."""
     kept_out = ValidationConfig(every=5, pictures=1, levels=2)
-    settings = config(mode, references=2, targets=3, drop_source=1.0, drop_text=0.0, drop_both=0.0, weighting="min_snr", validation=kept_out)
+    settings = config(mode, references=2, targets=3, drop_source=1.0, weighting="min_snr", validation=kept_out)
     data = groups(members=5)
     backbone, _, _, factors, events = one_loss(monkeypatch, settings, data, 0.3)
     [group] = keep_out(data, settings)[1]
@@ -239,7 +238,9 @@ def test_it_starts_at_the_model_itself(monkeypatch, mode):
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("checkpointing", ["none", "blocks"])
 def test_it_goes_on_bit_for_bit(mode, checkpointing):
-    settings = config(mode, memory=MemoryConfig(checkpointing=checkpointing))
+    settings = config(
+        mode, memory=MemoryConfig(checkpointing=checkpointing), drop_text=0.2, drop_source=0.2, drop_both=0.2
+    )
     events = train(settings)
     state = next(event.state for event in events if isinstance(event, Saved) and event.state.step == 4)
     assert dict(ended(train(settings, resume=state)).adapter.layers) == dict(ended(events).adapter.layers)
@@ -264,8 +265,15 @@ def test_groups_are_learnt_without_text_or_source_as_often_as_asked():
     assert objective._dropped(5, range(7, 9)) == type(dropped)(dropped.text[7:9], dropped.source[7:9])
 
 
+def test_by_default_no_group_is_learnt_without_anything():
+    dropped = BranchDenoising(BranchConfig())._dropped(5, range(4000))
+    assert not any(dropped.text)
+    assert not any(dropped.source)
+    assert BranchDenoising(BranchConfig()).needs == {"pictures", "groups"}  # none without a prompt, either
+
+
 def test_a_source_that_is_dropped_gives_the_branch_no_gradient(monkeypatch):
-    settings = config(drop_source=1.0, drop_text=0.0, drop_both=0.0, references=1, targets=2)
+    settings = config(drop_source=1.0, references=1, targets=2)
     zero, half = (one_loss(monkeypatch, settings, groups(), gate)[2] for gate in (0.0, 0.5))
     assert torch.equal(zero.values, half.values)
 
@@ -285,7 +293,7 @@ def test_what_makes_no_sense_is_refused():
         train(config(), [member for group in groups() for member in group.members])
     with pytest.raises(DataError, match=r"A group of 3 pictures is too small: 5 are taken from each\."):
         train(config(), groups(members=3))
-    with pytest.raises(ConfigError, match=r"drop_text, drop_source and drop_both are 1\.2 together"):
+    with pytest.raises(ConfigError, match=r"drop_text, drop_source and drop_both are 1\.1 together"):
         BranchConfig(drop_text=0.5, drop_source=0.6)
     with pytest.raises(ConfigError, match=r"Prior preservation goes with denoising, and not with branch\."):
         train(config(prior=PriorConfig(1.0)))
