@@ -51,7 +51,9 @@ class _Reasons:
         if not self.has_values:
             return Resolved(1.0, "")
         resolved = scale.resolve(self.rule, sizes, self.trainer)
-        self.counts[resolved.reason] += 1
+        # Branches are written by this pack alone, so that their scale is no question unless somebody makes it one.
+        if self.rule != "auto" or place_of(sizes.name) is None:
+            self.counts[resolved.reason] += 1
         return resolved
 
     def notes(self) -> tuple[str, ...]:

@@ -32,6 +32,18 @@ def one_token(q, keys, values):
     return torch.cat(parts)
 
 
+def test_a_branch_is_read_without_notes_on_its_scale(tmp_path):
+    """They are for files of which nobody knows by which rule they were made; asked for another rule, they speak."""
+    kron = Kron(Full(drawn(2, 2).float()), Full(drawn(6, 6, seed=1).float()))
+    layers = {layer_name(SITE, "row", part): kron for part in PROJECTIONS}
+    branch = {**layers, layer_name(SITE, "row", GATE): Matrix(Full(torch.ones(1)))}
+    file = save(Adapter(branch), tmp_path / "branch.safetensors")
+    assert load(file).notes == ()
+    assert load(file, "1").notes == ("4 layers: scale 1, as chosen.",)
+    beside = save(Adapter({**branch, f"{SITE}.to_q": kron}), tmp_path / "both.safetensors")
+    assert load(beside).notes == ("1 layer: both factors whole: scale 1 (LyCORIS rule).",)
+
+
 def test_a_source_is_seen_by_all_samples_of_its_group():
     q, k, v = drawn(6, 5, 12), drawn(2, 7, 12, seed=1), drawn(2, 7, 12, seed=2)
     out = to_source(q, k, v, attend)
