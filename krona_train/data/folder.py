@@ -13,7 +13,7 @@ from krona_ops.shown import shown
 
 from .cameras import FILE as CAMERAS
 from .captions import MOST_CHARACTERS, require_usable
-from .choices import Captions
+from .choices import MOST_REPEATS, Captions
 from .group_folders import list_groups
 from .grouping import without_single_pictures
 from .kinds import HIDDEN, USUAL
@@ -95,10 +95,11 @@ def read_folder(
 
     Raises:
         DataError: The folder does not exist, has no readable pictures, a caption file is no text, a picture without
-            caption file meets an empty prompt, or a mask does not fit its picture; or it holds no groups, or pictures
-            beside them, or cameras that do not fit.
+            caption file meets an empty prompt, a mask does not fit its picture, or pictures come too often; or it holds
+            no groups, or pictures beside them, or cameras that do not fit.
     """
     listing = _listed(folder, groups=groups)
+    _require_few_repeats(listing.pictures, repeats)
     readable: list[tuple[ListedPicture, Facts]] = []
     unreadable: list[tuple[str, str]] = []
     for done, picture in enumerate(listing.pictures):
@@ -216,6 +217,24 @@ def _require_no_view(picture: ListedPicture, error: Exception) -> None:
             expected="every view that has a camera",
             remedy=f"Save it again, or take it out of {CAMERAS}.",
         ) from error
+
+
+def _require_few_repeats(pictures: Sequence[ListedPicture], repeats: int) -> None:
+    """Refuse a folder whose own number and the setting make too much of it together; each is bounded by itself.
+
+    Raises:
+        DataError: A picture would come more than `MOST_REPEATS` times per epoch.
+    """
+    often = max(pictures, key=lambda picture: picture.repeats, default=None)
+    if often is not None and (times := repeats * often.repeats) > MOST_REPEATS:
+        raise DataError(
+            f"Its pictures would come {times:,} times per epoch: {often.repeats:,} times by its name, and as often again "
+            f"for each of {repeats:,} repeats.",
+            where=str(often.path.parent),
+            found=f"{times:,} times",
+            expected=f"{MOST_REPEATS:,} times at most",
+            remedy="Lower 'repeats', or the number that the folder's name begins with.",
+        )
 
 
 def _more_often(pictures: Sequence[Picture]) -> tuple[Notice, ...]:

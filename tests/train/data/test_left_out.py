@@ -386,6 +386,21 @@ def test_a_number_that_is_no_count_of_repeats_is_refused_and_not_counted(tmp_pat
     assert {picture.repeats for picture in read_folder(tmp_path, "a thing", groups=groups).pictures} == {10_000}
 
 
+@pytest.mark.parametrize("groups", [False, True])
+def test_the_number_of_a_folder_and_the_repeats_are_bounded_together(tmp_path, groups):
+    for name in ("2_cup/a.png", "2_cup/b.png", "4000_fox/a.png", "4000_fox/b.png"):
+        paint(tmp_path / name)
+    with pytest.raises(DataError, match=r"12,000 times per epoch: 4,000 times by its name, .* 3 repeats\.") as caught:
+        read_folder(tmp_path, "a thing", groups=groups, repeats=3)
+    error = caught.value
+    assert (error.where, error.found) == (str(tmp_path / "4000_fox"), "12,000 times")
+    assert (error.expected, error.remedy) == (
+        "10,000 times at most", "Lower 'repeats', or the number that the folder's name begins with."
+    )  # fmt: skip
+    allowed = read_folder(tmp_path, "a thing", groups=groups, repeats=2)
+    assert {picture.repeats for picture in allowed.pictures} == {4, 8_000}
+
+
 def test_the_number_of_a_folder_above_the_groups_counts_nothing(tmp_path):
     top = tmp_path / "20240131_things"
     for place in (top / "20240131_scene" / "fox" / name for name in ("a.png", "b.png")):
