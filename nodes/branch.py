@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from comfy_api.latest import io
 
 from krona_host.branches.apply import Use, apply_branches
+from krona_host.branches.shared import load_shared
 from krona_ops import Adapter
 from krona_ops.names.branches import AMONG_VIEWS, AmongViews
 
@@ -123,7 +124,7 @@ class KronaBranchApply(Node):
         end: float = 1.0,
         mode: AmongViews | Literal["auto"] = AS_MADE,
     ) -> io.NodeOutput:
-        adapter = adapter_of(krona, file, "Apply KronA Branch", "branch")
+        adapter = adapter_of(krona, file, "Apply KronA Branch", "branch", load_shared)
         samples = None if reference is None else reference["samples"]
         use = Use(
             strength,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from comfy_api.latest import io
 
@@ -187,12 +188,15 @@ def optional_file_input(tooltip: str) -> io.Combo.Input:
     return io.Combo.Input("file", options=[NONE, *paths.adapter_files()], default=NONE, tooltip=tooltip)
 
 
-def adapter_of(krona: Adapter | None, file: str, node: str, what: str = "adapter") -> Adapter:
+def adapter_of(
+    krona: Adapter | None, file: str, node: str, what: str = "adapter", read: Callable[[Path], Adapter] = load
+) -> Adapter:
     """The adapter that is connected, or that of the chosen file.
 
     Args:
         node: What the user calls the node, for the error.
         what: What is to be applied, for the error.
+        read: Reads a file.
 
     Raises:
         ConfigError: There is neither.
@@ -207,7 +211,7 @@ def adapter_of(krona: Adapter | None, file: str, node: str, what: str = "adapter
             expected="one of them",
             remedy=f"Choose a file or connect {'an' if what[0] in 'aeiou' else 'a'} {what}.",
         )
-    return load(paths.adapter_path(file))
+    return read(paths.adapter_path(file))
 
 
 def scale_input() -> io.Combo.Input:

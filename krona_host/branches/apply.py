@@ -94,6 +94,7 @@ def apply_branches(adapter: Adapter, model: Model, use: Use) -> tuple[Model, str
                 use.start,
                 use.end,
                 blanks=branch.has_own_weights,
+                adapter=adapter,
             )
             model = patch.attach(model)
     if not use.strength:

@@ -13,6 +13,7 @@ import comfy.patcher_extension
 import torch
 from torch import Tensor
 
+from krona_ops import Adapter
 from krona_ops.branches.attention import Grid, among_views, size_at, to_source
 from krona_ops.branches.projections import Bases, SiteBranch
 from krona_ops.errors import ConfigError, ShapeError
@@ -60,6 +61,8 @@ class BranchPatch:
     blanks: bool = False
     """Whether conditions that guidance leads away from see blank references, which is tokens of zeros: so MV-Adapter
     was trained with references left out, and so its pipeline guides."""
+    adapter: Adapter | None = None
+    """What it is a part of, so that others of the same file find it (`krona_host.branches.shared`)."""
     key: str = field(default_factory=lambda: f"{_KEY}{uuid.uuid4().hex}")
 
     def attach(self, model: Model) -> Model:

@@ -2,6 +2,7 @@
 that the branch is on."""
 
 import gc
+import os
 import weakref
 from itertools import chain
 
@@ -12,7 +13,7 @@ from official_branches import TINY_SD15, i2v_adapter, mv_adapter
 from official_formulas import sample as sample_of_two
 from safetensors.torch import save_file
 
-from krona_ops import load
+from krona_ops import load, save
 from krona_ops.names.branches import GATE
 from krona_ops.updates.delta import tensors
 from tools import tiny_models
@@ -149,6 +150,27 @@ def test_an_adapters_tensors_are_shared_and_come_back_from_elsewhere(model):
         move(torch.float32)
         assert addresses(weights.model.parameters()) == shared
     assert all(torch.equal(*pair) for pair in zip(before, of_adapter(adapter), strict=True))
+
+
+def test_one_file_is_in_memory_once_for_as_long_as_a_model_has_it_on(model, tmp_path):
+    from krona_host.branches.shared import load_shared
+
+    file = save(branch(model), tmp_path / "x.safetensors")
+    first, second = (apply(load_shared(file), model, strength=strength) for strength in (1.0, 0.5))
+    held = [addresses(weights.model.parameters()) for weights in (*carried(first), *carried(second))]
+    assert held[0] == held[1]
+    save(branch(model, seed=5), file)
+    [anew] = carried(apply(load_shared(file), model))
+    assert not set(addresses(anew.model.parameters())) & set(held[0])
+    os.utime(file, ns=(1, 1))  # the same content at another time is read again
+    patched = apply(load_shared(file), model)
+    [again] = carried(patched)
+    assert not set(addresses(again.model.parameters())) & {*held[0], *addresses(anew.model.parameters())}
+    gone = weakref.ref(load_shared(file))
+    assert gone() is not None
+    del patched, again
+    gc.collect()
+    assert gone() is None
 
 
 def test_an_update_is_read_where_the_host_puts_it_and_not_where_it_was(model):
