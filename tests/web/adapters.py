@@ -43,10 +43,10 @@ def branch_file(path: Path, seed: int = 0, mode: str = "reference") -> Path:
     return save(Adapter({**layers, f"{site}.krona_{mode}.gate": Matrix(Full(torch.ones(1)))}), path)
 
 
-def mv_adapter_file(path: Path) -> Path:
+def mv_adapter_file(path: Path, seed: int = 0) -> Path:
     """A file of MV-Adapter's layout, with both of its branches beside three attentions of SD1.5, narrow."""
     sites = {f"down_blocks.{n}.attentions.0.transformer_blocks.0.attn1": (8, "") for n in range(3)}
-    save_file(mv_adapter(sites), path, metadata={"format": "pt"})
+    save_file(mv_adapter(sites, seed=seed), path, metadata={"format": "pt"})
     return path
 
 

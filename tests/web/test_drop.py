@@ -167,6 +167,32 @@ def test_a_file_of_mv_adapter_gets_it_too(editor, tmp_path, held):
     assert ("KronaBranchApply", 0, "KSampler", "model") in editor.wires()
 
 
+def test_several_files_of_mv_adapter_go_one_after_the_other(editor, tmp_path, held):
+    """They are the branches that they are: no mean is taken of their matrices."""
+    text_to_image(editor)
+    files = [mv_adapter_file(tmp_path / f"part {n}.safetensors", n) for n in (1, 2)]
+    editor.drop([*files, branch_file(tmp_path / "own.safetensors")], *middle_of_wire(editor))
+    wait_for_node(editor, "KronaBranchApply", "own.safetensors", count=3)
+    editor.wait_for("() => app.graph.nodes.every((n) => n.type !== 'KronaBranchApply' || n.outputs[0].links?.length)")
+    chain = editor.page.evaluate(
+        """() => {
+            const files = [];
+            let node = app.graph.nodes.find((one) => one.type === "KSampler");
+            for (;;) {
+                const link = node.inputs.find((input) => input.name === "model")?.link;
+                if (link == null) return [...files, node.type];
+                node = app.graph.getNodeById(app.graph.getLink(link).origin_id);
+                if (node.type === "KronaBranchApply") files.unshift(node.widgets.find((w) => w.name === "file").value);
+            }
+        }"""
+    )
+    assert chain == ["part 1.safetensors", "part 2.safetensors", "own.safetensors", "CheckpointLoaderSimple"]
+    assert not any(node["type"] == "KronaBlend" for node in editor.page.evaluate(BOXES))
+    editor.look("branches in a row")
+    editor.page.keyboard.press("Control+z")
+    wait_for_node(editor, "KronaBranchApply", count=0)
+
+
 def test_it_hits_the_wire_also_where_the_canvas_is_moved_and_zoomed(editor, tmp_path, held):
     text_to_image(editor)
     editor.page.evaluate("app.canvas.ds.scale = 0.6; app.canvas.ds.offset = [-80, 130]; app.canvas.setDirty(true, true)")

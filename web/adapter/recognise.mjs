@@ -23,7 +23,8 @@ import { branchPlace, group, isUpdate, methodsOf, MODES, unreadableMethod } from
  * @property {{mode: string, places: number}[]} branches Parallel branches, and in how many places each stands.
  */
 
-const PUBLISHED = "attention branch";
+/** The format of files of MV-Adapter and I2V-Adapter. */
+export const PUBLISHED = "attention branch";
 const NAMES = new Map(
   Object.entries({
     lokr: "LoKr",

@@ -3,10 +3,11 @@
 import { inOneStep } from "../graph.mjs";
 import { app, locale, toast } from "../host.mjs";
 import { translator } from "../texts.mjs";
+import { PUBLISHED } from "../adapter/recognise.mjs";
 import { examine } from "./examine.mjs";
 import { modelWiresAt } from "./links.mjs";
 import { isForUs } from "./names.mjs";
-import { addBlend, addOne, chooseFile, loaderAt } from "./place.mjs";
+import { addOne, addSeveral, chooseFile, loaderAt } from "./place.mjs";
 import { chooseFiles } from "./picker.mjs";
 import { askWhatToDo } from "./question.mjs";
 import { LARGEST, SETTING, sendAll } from "./send.mjs";
@@ -98,8 +99,9 @@ async function load(adapters, place) {
   const sent = await sendAll(adapters.map((adapter) => adapter.file));
   const files = adapters.flatMap((adapter, number) => {
     const name = sent[number];
-    const { hasTextEncoder, branches } = adapter.facts;
-    return name === null ? [] : [{ name, hasTextEncoder, isBranch: branches.length > 0 }];
+    const { hasTextEncoder, branches, format } = adapter.facts;
+    const hasMatrices = format === PUBLISHED;
+    return name === null ? [] : [{ name, hasTextEncoder, isBranch: branches.length > 0, hasMatrices }];
   });
   if (files.length) await put(files, place);
 }
@@ -115,6 +117,6 @@ async function put(files, place) {
   await inOneStep(() => {
     if (loader?.graph === graph && files.length === 1) chooseFile(loader, files[0].name);
     else if (files.length === 1) addOne(files[0], point, wires);
-    else addBlend(files, point, wires);
+    else addSeveral(files, point, wires);
   });
 }

@@ -2,13 +2,16 @@
 /** What a drop does to the graph. */
 import { addNode, select, setValue } from "../graph.mjs";
 import { app } from "../host.mjs";
-import { joined, under } from "../places.mjs";
+import { GAP, joined, under } from "../places.mjs";
 import { insert } from "./links.mjs";
 
 /** The nodes that hold a file, by type. */
 export const LOADERS = ["KronaLoad", "KronaLoadApply", "KronaBranchApply"];
 
-/** @typedef {{name: string, hasTextEncoder: boolean, isBranch: boolean}} Loaded A file in the loaders' menu. */
+/**
+ * A file in the loaders' menu.
+ * @typedef {{name: string, hasTextEncoder: boolean, isBranch: boolean, hasMatrices: boolean}} Loaded
+ */
 
 /** The loader of ours at a point of the open graph. @param {number[]} point @returns {any} */
 export function loaderAt([x, y]) {
@@ -34,10 +37,41 @@ export function addOne(file, point, wires) {
 }
 
 /**
+ * Several files: as one, or one after the other where they are branches and one has matrices of its own, as MV-Adapter's
+ * and I2V-Adapter's files have: the mean of two authors' matrices is no branch of either.
+ * @param {Loaded[]} files @param {number[]} point @param {any[]} wires
+ */
+export function addSeveral(files, point, wires) {
+  if (files.every((file) => file.isBranch) && files.some((file) => file.hasMatrices)) addRow(files, point, wires);
+  else addBlend(files, point, wires);
+}
+
+/** @param {Loaded[]} files @param {number[]} point @param {any[]} wires */
+function addRow(files, point, wires) {
+  const { graph } = app.canvas;
+  let at = under(point);
+  const nodes = files.map(({ name }) => {
+    const node = addNode(graph, "KronaBranchApply", { at, values: { file: name } });
+    const [x, y] = [node.pos[0] + node.size[0] + GAP, node.pos[1]];
+    at = () => [x, y];
+    return node;
+  });
+  // The first one takes the wires, each next one the output of the one before.
+  if (wires.length) insert(graph, wires, nodes[0], false);
+  nodes.slice(1).forEach((node, number) => {
+    const before = nodes[number];
+    const taken = [...(before.outputs[0].links ?? [])].map((id) => graph.getLink(id)).filter(Boolean);
+    if (taken.length) insert(graph, taken, node, false);
+    else before.connect(0, node, "model");
+  });
+  select(nodes);
+}
+
+/**
  * Several files as one: a column of loaders, a blend, and a node under the pointer that applies it.
  * @param {Loaded[]} files @param {number[]} point @param {any[]} wires
  */
-export function addBlend(files, point, wires) {
+function addBlend(files, point, wires) {
   const { graph } = app.canvas;
   const type = files.every((file) => file.isBranch) ? "KronaBranchApply" : "KronaApply";
   const apply = addNode(graph, type, { at: under(point) });
