@@ -127,6 +127,25 @@ def test_a_node_that_does_without_a_file_says_so(editor):
     expect(editor.page.locator(".krona-loader .krona-note")).to_have_text("No file is chosen.")
 
 
+def test_a_node_says_that_a_wire_takes_the_place_of_its_file(editor, files):
+    """As in the examples of the small world, where no file is chosen and none is missing."""
+    node = editor.add("KronaBranchApply", (500, 150), file=files[0])
+    source = editor.add("KronaLoad", (50, 150), file=files[0])
+    note, facts = (editor.page.locator(f".krona-loader .krona-{part}") for part in ("note", "facts"))
+    expect(facts).to_have_count(2)
+    editor.connect(source, 0, node, "krona")
+    expect(note).to_have_text("The adapter comes from the wire.")
+    expect(facts).to_have_count(1)
+    editor.page.evaluate(
+        """(id) => {
+            const node = app.graph.getNodeById(id);
+            node.disconnectInput(node.findInputSlot("krona"));
+        }""",
+        node,
+    )
+    expect(facts).to_have_count(2)
+
+
 def test_trigger_words_are_copied_by_a_click(opened, files):
     opened.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     opened.add("KronaLoad", (300, 150), file=files[0])

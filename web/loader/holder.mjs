@@ -3,7 +3,7 @@
 import { element } from "../dom.mjs";
 import { chooseFile } from "../drop/place.mjs";
 import { replaceFile } from "../drop/receive.mjs";
-import { inOneStep, widgetOf } from "../graph.mjs";
+import { chain, inOneStep, widgetOf } from "../graph.mjs";
 import { api, ask, toast } from "../host.mjs";
 import { factsCard, note } from "./card.mjs";
 import { copyText } from "./clipboard.mjs";
@@ -28,6 +28,11 @@ export class Holder {
     this.check = watchValue(this.widget, () => {
       onOther();
       void this.#show();
+    });
+    let wasWired = this.#isWired();
+    chain(node, "onConnectionsChange", () => {
+      if (this.#isWired() !== wasWired) void this.#show();
+      wasWired = this.#isWired();
     });
     void this.#show();
   }
@@ -55,11 +60,17 @@ export class Holder {
   async #show() {
     const { t } = this;
     const name = String(this.widget.value ?? "");
+    if (this.#isWired()) return this.facts.replaceChildren(note(t("wired")));
     if (!name || name === NONE) return this.facts.replaceChildren(note(t("none")));
     const waiting = setTimeout(() => this.#isStill(name) && this.facts.replaceChildren(note(t("loading"))), 300);
     const shown = await this.#ask(name);
     clearTimeout(waiting);
-    if (this.#isStill(name)) this.facts.replaceChildren(shown);
+    if (this.#isStill(name) && !this.#isWired()) this.facts.replaceChildren(shown);
+  }
+
+  /** Whether an adapter comes in by a wire, which takes the file's place. */
+  #isWired() {
+    return this.node.inputs?.some((/** @type {any} */ input) => input.name === "krona" && input.link != null) ?? false;
   }
 
   /** @param {string} name */
