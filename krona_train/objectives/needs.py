@@ -42,7 +42,6 @@ def require_needs(objective: Objective, backbone: Backbone, items: Sequence[Item
             expected="a picture for each caption",
             remedy="Add pictures, or choose an objective that learns from prompts.",
         )
-    examples = (e for item in items for member in members_of(item) for e in (*member.forms, *member.uncaptioned))
     if "drawings" in needs and (bare := next((e for e in examples if e.seen is None), None)) is not None:
         raise DataError(
             f"The objective {kind} needs what the model saw when it drew the prompts.",
