@@ -1,4 +1,4 @@
-"""The pictures and captions of a training, as values."""
+"""The pictures and captions of a training, or its prompts, as values."""
 
 from __future__ import annotations
 
@@ -54,7 +54,8 @@ class Dataset:
     """What an adapter is trained on. It carries the settings that `krona_train.TrainConfig.data` gets.
 
     Raises:
-        ConfigError: The settings would tear its groups apart.
+        ConfigError: The settings would tear its groups apart; or it has prompts, and also pictures or settings that are
+            for pictures.
         DataError: Its groups have cameras, and not all the same number of views.
     """
 
@@ -74,8 +75,14 @@ class Dataset:
     """Where all of it can be read again; ``None`` where some of it came from a graph."""
     notices: tuple[Notice, ...] = ()
     """Files that are not used, and what else whoever trains should know."""
+    prompts: tuple[str, ...] = ()
+    """What is learnt from, where there are no pictures."""
+    width: int = 0
+    """In pixels, of what is drawn from prompts; 0 takes the resolution."""
+    height: int = 0
 
     def __post_init__(self) -> None:
+        _require_no_pictures(self)
         # The resolution is in two places: whichever is given, both have it.
         resolution = self.resolution or self.settings.resolution
         object.__setattr__(self, "resolution", resolution)
@@ -90,8 +97,8 @@ class Dataset:
 
     @property
     def captions(self) -> tuple[str, ...]:
-        """The caption of each picture."""
-        return tuple(picture.caption for picture in self.pictures)
+        """The caption of each picture; or the prompts."""
+        return self.prompts or tuple(picture.caption for picture in self.pictures)
 
     @property
     def missing_class_pictures(self) -> int:
@@ -110,6 +117,33 @@ class Dataset:
     def with_class_pictures(self, pictures: Sequence[Picture], notices: Sequence[Notice] = ()) -> Dataset:
         """The data set with further class pictures, from a folder or made by the model."""
         return replace(self, class_pictures=(*self.class_pictures, *pictures), notices=(*self.notices, *notices))
+
+
+def _require_no_pictures(dataset: Dataset) -> None:
+    """See that a data set of prompts has no pictures, and no settings that only pictures obey.
+
+    Raises:
+        ConfigError: It has.
+    """
+    if not dataset.prompts:
+        return
+    settings = dataset.settings
+    chosen = {
+        "pictures": bool(dataset.pictures),
+        "class pictures": bool(dataset.class_pictures or dataset.class_count),
+        "masks": settings.masks,
+        "flip": settings.flip,
+        "crops": settings.crops > 1,
+    }
+    found = [name for name, is_there in chosen.items() if is_there]
+    if found:
+        raise ConfigError(
+            f"The data set has prompts in the place of pictures, and also {' and '.join(found)}.",
+            where=found[0],
+            found=", ".join(found),
+            expected="prompts alone",
+            remedy="Take these out, or the prompts.",
+        )
 
 
 def _require_whole_groups(groups: Sequence[Sequence[Picture]], settings: DataConfig) -> None:

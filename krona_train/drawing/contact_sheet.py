@@ -8,6 +8,8 @@ from itertools import groupby
 
 from PIL import Image, ImageChops, ImageDraw, ImageFont
 
+from krona_ops.errors import DataError
+
 from ..data.buckets import Size, View, views
 from ..data.captions import orders
 from ..data.folder import Progress
@@ -86,8 +88,15 @@ def contact_sheet(
         progress: Gets how many tiles are drawn, how many there are, and which comes next; may raise to cancel.
 
     Raises:
-        DataError: A picture or its mask cannot be read, or does not fit.
+        DataError: A picture or its mask cannot be read, or does not fit; or there are prompts and no pictures.
     """
+    if dataset.prompts:
+        raise DataError(
+            "This data set has prompts and no pictures; a contact sheet shows pictures.",
+            found=f"{len(dataset.prompts)} prompts",
+            expected="pictures",
+            remedy="Draw the sheet of a data set of pictures.",
+        )
     style = _Style(side)
     pictures = [(picture, False) for picture in dataset.pictures]
     pictures += [(picture, True) for picture in dataset.class_pictures]

@@ -94,7 +94,10 @@ def load_job(path: Path) -> Job:
         vae=absolute(job.model.vae),
     )
     pictures = dataclasses.replace(
-        job.pictures, folder=absolute(job.pictures.folder), class_folder=absolute(job.pictures.class_folder)
+        job.pictures,
+        folder=absolute(job.pictures.folder),
+        class_folder=absolute(job.pictures.class_folder),
+        prompts_file=absolute(job.pictures.prompts_file),
     )
     return dataclasses.replace(
         job,

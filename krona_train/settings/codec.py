@@ -138,7 +138,9 @@ def _convert(hint: object, value: object, where: str) -> object:
         if len(kinds) == len(value):
             return tuple(_convert(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True)))
     if origin in (Union, types.UnionType):
-        hint = next((kind for kind in arguments if kind is type(value)), hint)
+        fitting = next((kind for kind in arguments if kind is type(value) or _takes(kind, value)), None)
+        if fitting is not None:
+            return _convert(fitting, value, where)
     if origin is Literal and isinstance(value, Hashable) and value in arguments:
         return value
     if hint is float and isinstance(value, str) and _NUMBER.fullmatch(value):
@@ -156,6 +158,13 @@ def _convert(hint: object, value: object, where: str) -> object:
     )
 
 
+def _takes(hint: object, value: object) -> bool:
+    """Whether a value may be one of a list or of a closed choice; what is in the list is not looked at."""
+    if get_origin(hint) is tuple:
+        return isinstance(value, list | tuple)
+    return get_origin(hint) is Literal and isinstance(value, Hashable) and value in get_args(hint)
+
+
 def _to_float(number: int | float) -> float:
     try:
         return float(number)
@@ -171,6 +180,8 @@ def _in_words(hint: object) -> str:
     if origin is tuple:
         many = "a list" if arguments[-1] is Ellipsis else f"a list of {len(arguments)}"
         return f"{many}, each {_in_words(arguments[0])}"
+    if origin in (Union, types.UnionType):
+        return " or ".join(map(_in_words, arguments))
     if dataclasses.is_dataclass(hint):
         return f"a group of settings ({', '.join(field.name for field in dataclasses.fields(hint))})"
     return _WORDS.get(hint, str(hint))

@@ -15,7 +15,8 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -115,6 +116,8 @@ def _value(hint: Any) -> str:
         return f"list: {_value(arguments[0])}"
     if origin is tuple:
         return f"list of {len(arguments)}: {_value(arguments[0])}"
+    if origin in (Union, UnionType):
+        return "; or ".join(map(_value, arguments))
     return _WORDS[hint]
 
 

@@ -65,6 +65,24 @@ def test_paths_start_at_the_files_folder_and_home_is_the_users(tmp_path, monkeyp
     parts = load("model: {diffusion_model: d, text_encoders: [t, ../u], vae: v}", folder).model
     assert parts.text_encoders == (str(folder / "t"), str(folder / "../u"))
     assert (parts.diffusion_model, parts.vae) == (str(folder / "d"), str(folder / "v"))
+    assert load("pictures: {prompts_file: p.txt}", folder).pictures.prompts_file == str(folder / "p.txt")
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("{prompts: [a red cat, 'a: b']}", PictureFiles(prompts=("a red cat", "a: b"))),
+        ("{prompts: built-in, prompt_count: 3, prompt_seed: 4}", PictureFiles(prompts="built-in", prompt_count=3, prompt_seed=4)),
+        ("{prompts_file: /p.txt, width: 64, height: 32}", PictureFiles(prompts_file="/p.txt", width=64, height=32)),
+        ("{folder: /a, groups: true, prompts: captions}", PictureFiles("/a", groups=True, prompts="captions")),
+    ],
+)
+def test_prompts_are_written_and_read_in_the_place_of_pictures(written, expected, tmp_path):
+    job = load(f"pictures: {written}", tmp_path)
+    assert job.pictures == expected
+    assert job.pictures.is_of_prompts
+    assert load(to_text(job), tmp_path).pictures == expected
+    assert not load("pictures: {folder: /a}", tmp_path).pictures.is_of_prompts
 
 
 def test_without_an_output_runs_are_beside_the_file(tmp_path):
@@ -111,6 +129,17 @@ WRONG = {
     ),
     "repeats of zero": ("pictures: {repeats: 0}", r"pictures\.repeats is 0; it must be from 1 to 10000"),
     "class pictures below zero": ("pictures: {class_count: -3}", r"pictures\.class_count is -3; it must be from 0 to 10000"),
+    "pictures and prompts": ("pictures: {folder: a, prompts: [b]}", "comes from one place; here it would come from folder and prompts"),
+    "prompts twice": ("pictures: {prompts_file: a, prompts: built-in}", "from prompts and prompts_file"),
+    "a folder and a file of prompts": ("pictures: {prompts_file: a, folder: b}", "from folder and prompts_file"),
+    "prompts and class pictures": ("pictures: {prompts: [b], class_count: 3}", "from prompts and class_count"),
+    "captions of class pictures": ("pictures: {folder: a, prompts: captions, class_folder: c}", "folder and prompts and class_folder"),
+    "captions of no folder": ("pictures: {prompts: captions}", "no folder with pictures is named"),
+    "a prompt that is no list": (
+        "pictures: {prompts: a red cat}",
+        r"pictures\.prompts is 'a red cat'; it must be a list, each a text or one of built-in, captions",
+    ),
+    "a number among prompts": ("pictures: {prompts: [a, 3]}", r"pictures\.prompts\[1\] is 3; it must be a text"),
     "a rate that is no number": (
         "training: {optimizer: {learning_rate: .nan}}",
         r"training\.optimizer\.learning_rate is nan; it must be above 0",
