@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from krona_ops.errors import ConfigError, DataError
+from krona_ops.shown import shown
 
 from ..backbone.protocol import Backbone
 from ..batches.examples import Group, Item
@@ -20,6 +21,9 @@ def require_needs(objective: Objective, backbone: Backbone, items: Sequence[Item
         ConfigError: The model has no condition without a prompt, or no decoder.
     """
     needs, kind = objective.needs, objective.name
+    examples = [e for item in items for member in members_of(item) for e in (*member.forms, *member.uncaptioned)]
+    bare = next((example for example in examples if example.latent is None), None)
+    require_pictures(objective, None if bare is None else bare.caption)
     if "groups" in needs and not all(isinstance(item, Group) for item in items):
         raise DataError(
             f"The objective {kind} needs groups of pictures.",
@@ -27,25 +31,17 @@ def require_needs(objective: Objective, backbone: Backbone, items: Sequence[Item
             expected="groups, such as a folder for each subject",
             remedy="Sort the pictures into folders, or choose another objective.",
         )
-    examples = [e for item in items for member in members_of(item) for e in (*member.forms, *member.uncaptioned)]
     if "pictures" not in needs and (masked := next((e for e in examples if e.mask is not None), None)) is not None:
         raise DataError(
             f"The objective {kind} learns from prompts alone, so that a mask would do nothing.",
-            found=f'"{masked.caption}" with a mask',
+            found=f'"{shown(masked.caption, 60)}" with a mask',
             expected="no masks",
             remedy="Set data.masks to false.",
         )
-    if "pictures" in needs and (bare := next((e for e in examples if e.latent is None), None)) is not None:
-        raise DataError(
-            f"The objective {kind} needs pictures, and the data set has prompts without one.",
-            found=f'"{bare.caption}" without a picture',
-            expected="a picture for each caption",
-            remedy="Add pictures, or choose an objective that learns from prompts.",
-        )
-    if "drawings" in needs and (bare := next((e for e in examples if e.seen is None), None)) is not None:
+    if "drawings" in needs and (undrawn := next((e for e in examples if e.seen is None), None)) is not None:
         raise DataError(
             f"The objective {kind} needs what the model saw when it drew the prompts.",
-            found=f'"{bare.caption}", which was not drawn',
+            found=f'"{shown(undrawn.caption, 60)}", which was not drawn',
             expected="drawings of the prompts",
             remedy="Train on the host's model, which draws them first.",
         )
@@ -62,6 +58,25 @@ def require_needs(objective: Objective, backbone: Backbone, items: Sequence[Item
             found="no VAE",
             expected="a VAE",
             remedy="Connect the model's VAE.",
+        )
+
+
+def require_pictures(objective: Objective, prompt: str | None) -> None:
+    """Refuse a prompt without a picture where the objective needs pictures.
+
+    Args:
+        prompt: The first one; ``None`` where there are pictures.
+
+    Raises:
+        DataError: There is one.
+    """
+    if prompt is not None and "pictures" in objective.needs:
+        raise DataError(
+            f"This data set has prompts and no pictures; the objective {objective.name} needs pictures.",
+            found=f'"{shown(prompt, 60)}" without a picture',
+            expected="a picture for each caption",
+            remedy="Train with a data set of pictures, such as KronA Dataset gives, or choose an objective that learns "
+            "from prompts.",
         )
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from math import sqrt
 from pathlib import Path
 
 from krona_host.model.families import native_resolution
@@ -18,7 +19,7 @@ from ..comfyui.encode import ComfyEncoder, TextCondition
 from ..comfyui.model import ComfyBackbone
 from ..comfyui.parts import rehearse, require_parts, require_text_encoder, usable_text
 from ..comfyui.rollouts import roll_out
-from ..comfyui.sampling import Prompt, check_sampler, class_painter, encode_prompts
+from ..comfyui.sampling import Prompt, check_sampler, class_painter, encode_prompts, latent_shape
 from ..config import PreviewConfig, TrainConfig
 from ..data import encoding
 from ..data.buckets import PictureSize
@@ -26,10 +27,12 @@ from ..data.cache import Cache
 from ..data.class_pictures import class_folder, make_class_pictures
 from ..data.packed import pack, unpack
 from ..data.pictures import Dataset, Picture
+from ..data.prompt_items import items_of_prompts, size_drawn
 from ..data.source import unused_class_pictures
 from ..data.store import EncodedText
 from ..monitor.preview import preview_prompts
 from ..objectives.kinds import objective_of
+from ..objectives.needs import require_pictures
 from ..objectives.rollouts import Rollouts
 
 log = logging.getLogger(__name__)
@@ -48,7 +51,7 @@ class Material:
     captions: tuple[str, ...]
     """One per picture, for the adapter's metadata."""
     resolution: int
-    """Side in pixels of a square of the trained pictures' area."""
+    """Side in pixels of a square of the trained pictures' area, or of what is drawn from prompts."""
     notes: tuple[str, ...] = ()
     """What the run's log shall say of the pictures: files that are not used, and why."""
     empty_prompt: EncodedText | None = None
@@ -106,16 +109,28 @@ def prepare(
 
     Raises:
         ConfigError: A part is missing or another family's, or the host lacks the sampler of the previews.
-        DataError: A picture, mask or caption cannot be used.
+        DataError: A picture, mask or caption cannot be used; or there are prompts where the objective needs pictures.
     """
     require_parts(model, clip, vae)
     assert clip is not None
     assert vae is not None
     check_sampler(config.preview)
+    objective = objective_of(config.objective, config.prior)
+    require_pictures(objective, dataset.prompts[0] if dataset.prompts else None)
     resolution = dataset.resolution or native_resolution(model)
     encoder, cache = ComfyEncoder(clip, vae), Cache(places.cache) if dataset.settings.cache else None
     with_class = config.prior.weight > 0 and config.prior.source == "model"
-    items = encoding.encode(dataset, resolution, encoder, cache, progress, seed=config.seed, with_class=with_class)
+    if objective.rollouts is not None:
+        _require_prompts(dataset)
+    items: tuple[Item | Group, ...]
+    if dataset.prompts:
+        size = size_drawn(dataset, resolution)
+        shape = latent_shape(model, *size)[1:]
+        prompts = items_of_prompts(dataset, size, shape, encoder, cache, progress, seed=config.seed)
+        how, resolution = objective.rollouts, round(sqrt(size[0] * size[1]))
+        items = prompts if how is None else drawn(model, prompts, how, encoder, cache, config, progress)
+    else:
+        items = encoding.encode(dataset, resolution, encoder, cache, progress, seed=config.seed, with_class=with_class)
     class_items: tuple[Item, ...] = ()
     if config.prior.weight > 0 and config.prior.source == "pictures":
         whole = with_drawn_class_pictures(model, clip, vae, dataset, resolution, config, places, progress)
@@ -125,18 +140,29 @@ def prepare(
             config.prior.weight,
         )
         class_items = encoding.encode_class_pictures(whole, resolution, encoder, cache, progress)
-    objective = objective_of(config.objective, config.prior)
-    if objective.rollouts is not None:
-        items = drawn(model, items, objective.rollouts, encoder, cache, config, progress)
     notes = tuple(notice.text() for notice in (*dataset.notices, *unused_class_pictures(dataset, config.prior)))
     empty = encoder.encode_captions([""])[""] if "unconditional" in objective.needs else None
     material = Material(items, class_items, (), None, dataset.captions, resolution, notes, empty)
     return with_prompts(material, lambda: clip, objective.previews(config.preview).trained)
 
 
+def _require_prompts(dataset: Dataset) -> None:
+    """
+    Raises:
+        DataError: There are pictures instead of prompts.
+    """
+    if not dataset.prompts:
+        raise DataError(
+            "This training learns from what the model draws itself, and not from pictures.",
+            found=f"{len(dataset.pictures)} pictures",
+            expected="prompts, from KronA Prompts",
+            remedy="Connect KronA Prompts; it takes the captions of a data set too.",
+        )
+
+
 def drawn(
     model: Model,
-    items: tuple[Item | Group, ...],
+    prompts: Sequence[Item],
     how: Rollouts,
     encoder: ComfyEncoder,
     cache: Cache | None,
@@ -147,17 +173,8 @@ def drawn(
 
     Raises:
         ConfigError: The model has its guidance built in, or cannot take what the text encoder gives.
-        DataError: There are pictures instead of prompts.
         OutOfMemoryError: Not even one drawing fits.
     """
-    prompts = tuple(item for item in items if isinstance(item, Item) and item.forms[0].latent is None)
-    if len(prompts) < len(items):
-        raise DataError(
-            "This training learns from what the model draws itself, and not from pictures.",
-            found=f"{len(items) - len(prompts)} pictures",
-            expected="prompts, from KronA Prompts",
-            remedy="Connect KronA Prompts; it takes the captions of a data set too.",
-        )
     backbone = ComfyBackbone(model)
     with backbone.ready():
         rehearse(backbone, prompts)

@@ -103,8 +103,11 @@ class HostTraining:
     def metadata(self, name: str) -> dict[str, str]:
         """What the adapter's file says about itself."""
         material = self.material
+        # A prompt that was learnt from is no word that calls anything up.
+        first = members_of(material.items[0])[0].forms[0]
+        captions = () if first.latent is None else material.captions
         metadata = describe(
-            self.config, name=name, family=self._family, captions=material.captions, resolution=material.resolution
+            self.config, name=name, family=self._family, captions=captions, resolution=material.resolution
         )
         return metadata if self.start is None else {**metadata, **self.start.metadata()}
 

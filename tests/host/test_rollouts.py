@@ -185,10 +185,12 @@ def test_nothing_random_and_nothing_of_the_model_is_moved(comfy):
 
 
 def test_pictures_are_no_prompts(comfy, world, tmp_path):
-    from krona_train.comfyui.encode import ComfyEncoder
     from krona_train.config import TrainConfig
-    from krona_train.session.material import drawn
+    from krona_train.data.pictures import Dataset, from_tensor
+    from krona_train.objectives.guidance_config import GuidanceConfig
+    from krona_train.session.material import Places, prepare
 
-    picture = Item((tiny_families.example("SD15"),))
+    pictures = Dataset(from_tensor(torch.rand(2, 64, 64, 3), "a robot"))
+    config = TrainConfig(objective=GuidanceConfig(drawings=1))
     with pytest.raises(DataError, match="not from pictures"):
-        drawn(world[0], (picture,), HOW, ComfyEncoder(world[1], world[2]), None, TrainConfig(), lambda *args: None)
+        prepare(*world, pictures, config, Places(tmp_path, tmp_path), lambda *args: None)

@@ -158,5 +158,5 @@ def test_prompts_are_batches_without_pictures_which_denoising_refuses():
     assert not batch.has_pictures
     assert batch.x0.shape == (3, 4, 6, 5)
     assert not batch.x0.any()
-    with pytest.raises(DataError, match="denoising needs pictures, and the data set has prompts"):
+    with pytest.raises(DataError, match="prompts and no pictures; the objective denoising needs pictures"):
         fit(ToyBackbone(), prompts, config())
