@@ -76,15 +76,16 @@ def test_only_text_files_that_are_there_are_opened(tmp_path):
 
 
 def test_too_many_prompts_and_too_large_files_are_refused(tmp_path, monkeypatch):
-    numbers = (str(n) for n in range(MOST_PROMPTS))
-    assert len(usable_prompts(numbers, "here")) == MOST_PROMPTS
-    with pytest.raises(DataError, match="There are more than 100,000 prompts"):
-        usable_prompts((str(n) for n in range(MOST_PROMPTS + 1)), "here")
-    monkeypatch.setattr(module, "MOST_BYTES", 2_000_000)
-    (tmp_path / "p.txt").write_bytes(b"\n" * 1_999_999 + b"a")
+    assert (MOST_PROMPTS, module.MOST_BYTES) == (100_000, 50_000_000)
+    monkeypatch.setattr(module, "MOST_PROMPTS", 1_000)  # the same in less time
+    monkeypatch.setattr(module, "MOST_BYTES", 1_000_000)
+    assert len(usable_prompts(map(str, range(1_000)), "here")) == 1_000
+    with pytest.raises(DataError, match="There are more than 1,000 prompts"):
+        usable_prompts(map(str, range(1_001)), "here")
+    (tmp_path / "p.txt").write_bytes(b"\n" * 999_999 + b"a")
     assert read_prompts(tmp_path / "p.txt", "p.txt") == ("a",)
-    (tmp_path / "p.txt").write_bytes(b"\n" * 2_000_000 + b"a")
-    with pytest.raises(DataError, match="The file has more than 2 MB"):
+    (tmp_path / "p.txt").write_bytes(b"\n" * 1_000_000 + b"a")
+    with pytest.raises(DataError, match="The file has more than 1 MB"):
         read_prompts(tmp_path / "p.txt", "p.txt")
 
 
