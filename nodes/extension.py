@@ -19,6 +19,7 @@ from .evaluate import KronaEvaluate
 from .first_frame import KronaFirstFrame
 from .inspect import KronaInspect
 from .load import KronaLoad
+from .prompts import KronaPrompts
 from .save import KronaSave
 from .scale import KronaScale, KronaWeights
 from .schedule import KronaSchedule
@@ -55,6 +56,7 @@ NODES = (
     KronaViewCondition,
     KronaWorldLoader,
     KronaBranchApply,
+    KronaPrompts,
 )
 
 

@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import time
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
@@ -160,12 +161,25 @@ def picture_folder(name: str) -> Path:
     Raises:
         DataError: It is one that a graph may not name here; the error does not say whether it is there.
     """
+    return _of_data(name, os.path.isdir)
+
+
+def prompt_file(name: str) -> Path:
+    """A file of prompts given by its full path, by its name inside the host's input folder, or one of the samples.
+
+    Raises:
+        DataError: It is one that a graph may not name here; the error does not say whether it is there.
+    """
+    return _of_data(name, os.path.isfile)
+
+
+def _of_data(name: str, is_there: Callable[[Path], bool]) -> Path:
     path = Path(os.path.expanduser(typed_path(name)))
     if path.is_absolute():
         return places.allowed(path, name, DataError)
     parents = (Path(folder_paths.get_input_directory()), SAMPLES)
-    folders = [places.allowed(parent / path, name, DataError) for parent in parents]
-    return next((folder for folder in folders if os.path.isdir(folder)), folders[0])
+    candidates = [places.allowed(parent / path, name, DataError) for parent in parents]
+    return next((candidate for candidate in candidates if is_there(candidate)), candidates[0])
 
 
 def wanted_folder(name: str) -> Path:

@@ -1,4 +1,4 @@
-"""Which folders a graph may name.
+"""Which folders, and which files of prompts in them, a graph may name.
 
 Whoever can reach the server can send a graph, so where others can, not every folder may be read.
 """

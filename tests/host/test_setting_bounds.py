@@ -31,6 +31,12 @@ OTHERWISE = {
         "keep_states": (TrainConfig, "keep_states"),
     },
     "KronaDataset": {"class_pictures": (PictureFiles, "class_count"), "repeats": (PictureFiles, "repeats")},
+    "KronaPrompts": {
+        "count": (PictureFiles, "prompt_count"),
+        "seed": (PictureFiles, "prompt_seed"),
+        "width": (PictureFiles, "width"),
+        "height": (PictureFiles, "height"),
+    },
     "KronaTargets": {"lora_rank": (AdapterConfig, "rank"), "lora_alpha": (AdapterConfig, "alpha")},
     "KronaTrain": {"learning_rate": (OptimizerConfig, "learning_rate"), "preview_every": (PreviewConfig, "every")},
 }
@@ -55,11 +61,12 @@ def field_of(node, name):
 
 def numbers(comfy):
     from krona_pack.nodes.dataset import KronaDataset
+    from krona_pack.nodes.prompts import KronaPrompts
     from krona_pack.nodes.settings import KronaTrainSettings
     from krona_pack.nodes.targets import KronaTargets
     from krona_pack.nodes.train import KronaTrain
 
-    for node in (KronaTrain, KronaTrainSettings, KronaDataset, KronaTargets):
+    for node in (KronaTrain, KronaTrainSettings, KronaDataset, KronaPrompts, KronaTargets):
         for given in node.define_schema().inputs:
             if getattr(given, "min", None) is not None and given.id not in FACTORS:
                 yield node.__name__, given
@@ -74,7 +81,7 @@ def test_every_number_of_a_node_has_the_bounds_of_its_setting(comfy):
         bound = bounds(kind)[name]
         assert (given.min, given.max) == (pytest.approx(bound.low), pytest.approx(bound.high)), f"{node}.{given.id}"
         seen += 1
-    assert seen > 45
+    assert seen > 49
 
 
 def settings():

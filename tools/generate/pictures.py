@@ -168,6 +168,13 @@ def _scenes() -> dict[str, Scene]:
         "KronaDataset": (
             {"1": base, "2": examples.dataset(), "5": node("PreviewImage", images=["2", 1]), "3": trained()}, (("2", "1"), ("5",), ("3",))
         ),
+        "KronaPrompts": (
+            {
+                "1": node("KronaPrompts", prompts="a red cat on a sofa\na street at night, rain\na bowl of oranges"), "2": report("1", 1),
+                "3": node("KronaPrompts", count=64), "4": report("3", 1),
+            },
+            (("1", "3"), ("2", "4")),
+        ),
         "KronaTrainSettings": (
             {
                 "1": base, "2": examples.dataset(), "4": node("KronaTrainSettings", preview_every=100, preview_prompts=f"{SUBJECT} on the moon"),

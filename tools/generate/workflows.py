@@ -59,6 +59,7 @@ SIZES = {
     "KronaExtract": (330, 200, 280), "KronaStack": (330, 150, 400), "KronaWorldLoader": (330, 110, 300), "KronaEvaluate": (400, 330, 400),
     "VAEEncode": (220, 46, 60), "KronaFirstFrame": (330, 200, 260), "KronaCameras": (340, 330, 420), "KronaViewCondition": (340, 230, 300),
     "KronaBranchApply": (330, 300, 560), "KronaBranchSettings": (330, 220, 420),
+    "KronaPrompts": (360, 300, 420),
     "ImageFromBatch": (270, 110, 130),
 }  # fmt: skip
 """Width and height of a node; and the height that it may grow to:
