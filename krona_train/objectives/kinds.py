@@ -12,6 +12,7 @@ from ..settings.groups import PriorConfig
 from .branch import BranchDenoising
 from .denoising import Denoising
 from .guidance import GuidanceDistillation
+from .pairs import PairDistillation
 from .preservation import PriorPreservation
 from .protocol import Objective
 from .score_matching import ScoreMatching
@@ -21,6 +22,7 @@ OBJECTIVES: tuple[type[Objective], ...] = (
     BranchDenoising,
     GuidanceDistillation,
     ScoreMatching,
+    PairDistillation,
     PriorPreservation,
 )
 """Those that settings choose by ``objective.kind`` have a ``kind`` in their settings; where none is named, the first
