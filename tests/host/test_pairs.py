@@ -1,6 +1,9 @@
 """One step by pairs on the small world: what was trained is what the host's own nodes draw in one step."""
 
+from dataclasses import replace
+
 import pytest
+import tiny_families
 import torch
 from torch.testing import assert_close
 
@@ -8,7 +11,7 @@ from krona_ops import TargetRule, save
 from krona_ops.formats.one_step import OneStep, one_step_of
 from krona_train import AdapterConfig, OptimizerConfig, TrainConfig, fit
 from krona_train.batches.examples import Example, Item
-from krona_train.config import PreviewConfig, ValidationConfig
+from krona_train.config import MemoryConfig, PreviewConfig, ValidationConfig
 from krona_train.objectives.kinds import objective_of
 from krona_train.objectives.pairs_config import PairsConfig
 from krona_train.run.events import Stepped, Validated
@@ -115,3 +118,49 @@ def test_latents_alone_need_no_vae(comfy, world, items):
     pairs = drawn_pairs(world, items, settings())
     with pytest.raises(ConfigError, match="looks at pixels"):
         fit(ComfyBackbone(world[0], guidance=0.0), pairs, settings(where="pixels"))
+
+
+@pytest.mark.parametrize("name", ["SD15", "SD20", "SDXL", "SD3", "Lumina2", "ZImage", "WAN21_T2V"])
+def test_every_kind_of_model_begins_its_one_step_where_its_pairs_begin(comfy, name):
+    """ε, v and flow, of pictures and of video; with blocks computed again the losses are the same."""
+    import comfy.samplers
+    from krona_train.comfyui.model import ComfyBackbone
+    from krona_train.comfyui.rollouts import roll_out
+
+    model, examples = tiny_families.build(name), [tiny_families.example(name, seed) for seed in range(3)]
+    prompts = [Item((replace(e, latent=None, shape=tuple(e.latent.shape)),)) for e in examples]
+    text = examples[2].condition
+    config = settings(2, edges=0.5, frequencies=2.0, compare="magnitude")
+    config = replace(config, adapter=AdapterConfig(targets=(TargetRule((2, 2)),)))
+    objective = objective_of(config.objective, config.prior)
+    how = objective.rollouts
+    pairs = roll_out(
+        model, prompts[:2], text, how, seed=3, at_once=8, identity=None, cache=None, told=lambda *args: None
+    )  # fmt: skip
+    seen = pairs[0].forms[0].seen
+
+    noise = how.drawing(0, prompts[:2], 3).noise[None]
+    sigmas = comfy.samplers.KSampler(model, 1, model.load_device, "euler", "normal").sigmas
+    assert sigmas.tolist() == [pytest.approx(seen.sigma), 0.0]
+    condition = examples[0].condition
+    guider, size = comfy.samplers.CFGGuider(model), condition.size.entries()
+    guider.set_conds([[condition.embedding, {**condition.extras, **size}]], [[text.embedding, {**text.extras, **size}]])
+    guider.set_cfg(1.0)
+    euler = comfy.samplers.sampler_object("euler")
+    with torch.inference_mode():
+        end = model.model.process_latent_in(
+            guider.sample(noise, torch.zeros_like(noise), euler, sigmas, disable_pbar=True, seed=0)
+        )[0]
+
+    backbone = ComfyBackbone(model, guidance=0.0)
+    with backbone.ready(), torch.no_grad():
+        error = objective.held_out(backbone, None, backbone.collate([pairs[0].forms[0]]), None).item()
+    assert error == pytest.approx((end - seen.x0.float()).square().mean().item(), rel=1e-2)  # the noise in half precision
+
+    losses = []
+    for memory in (MemoryConfig(), MemoryConfig(checkpointing="blocks")):
+        events = []
+        plain = replace(config, memory=memory, preview=PreviewConfig(), validation=ValidationConfig())
+        fit(ComfyBackbone(model, guidance=0.0), pairs, plain, events.append)
+        losses.append([event.loss for event in events if isinstance(event, Stepped)])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
