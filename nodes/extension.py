@@ -15,10 +15,13 @@ from .branch_settings import KronaBranchSettings
 from .cameras import KronaCameras
 from .compress import KronaCompress, KronaConvert, KronaExtract
 from .dataset import KronaDataset
+from .distill import KronaDistill
 from .evaluate import KronaEvaluate
 from .first_frame import KronaFirstFrame
+from .guidance import KronaGuidance
 from .inspect import KronaInspect
 from .load import KronaLoad
+from .one_step import KronaOneStep
 from .prompts import KronaPrompts
 from .save import KronaSave
 from .scale import KronaScale, KronaWeights
@@ -57,6 +60,9 @@ NODES = (
     KronaWorldLoader,
     KronaBranchApply,
     KronaPrompts,
+    KronaDistill,
+    KronaGuidance,
+    KronaOneStep,
 )
 
 

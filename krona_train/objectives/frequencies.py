@@ -55,7 +55,7 @@ def high_error(
         p, q: ``(B, C, *space)``.
         cut: In cycles per pixel, see `is_high`.
     """
-    above = is_high(*p.shape[-2:], cut, p.device)
+    above = is_high(p.shape[-2], p.shape[-1], cut, p.device)
     if compare == "complex":
         differences = spectrum(p.float() - q.float()).abs()
     else:
@@ -67,7 +67,7 @@ def high_error(
 def high_share(x: Tensor, cut: float) -> Tensor:
     """Share ``(B,)`` of the energy that lies above the cut, of ``(B, C, *space)``; 0 of nothing."""
     energy = spectrum(x).abs().square().flatten(1, -3).sum(1)
-    above = is_high(*x.shape[-2:], cut, x.device)
+    above = is_high(x.shape[-2], x.shape[-1], cut, x.device)
     return (energy * above).sum((1, 2)) / energy.sum((1, 2)).clamp_min(torch.finfo(energy.dtype).tiny)
 
 

@@ -4,15 +4,17 @@ arXiv 2311.18158)."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
+from ..settings.groups import PreviewConfig
 from .denoising import mean
 from .frequencies import edge_error, high_error
 from .pairs_config import PairsConfig
-from .protocol import Loss, Need, Piece, Stateless
+from .protocol import Loss, Need, Piece, Previews, Stateless
 from .rollouts import Rollouts
 
 if TYPE_CHECKING:
@@ -62,6 +64,15 @@ class PairDistillation(Stateless):
         seen = _seen(batch)
         prediction = backbone.predict(seen.x_t, seen.sigma, batch.conditions).float()
         return mean((prediction - seen.x0).square(), None).mean()
+
+    def previews(self, config: PreviewConfig) -> Previews:
+        """In one step without guidance, beside what a drawing comes to."""
+        trained = replace(config, steps=1, guidance=1.0, negative=self.config.negative)
+        how = self.config
+        teacher = replace(
+            trained, steps=how.drawing_steps, guidance=how.guidance, sampler=how.sampler, scheduler=how.scheduler
+        )
+        return Previews(trained, teacher)
 
     def _terms(self, backbone: Backbone, p: Tensor, q: Tensor) -> Tensor:
         """Of edges and high frequencies, ``(B,)``."""

@@ -20,11 +20,11 @@ from krona_ops.errors import ConfigError
 from ..batches.examples import Batch
 from ..batches.transfer import send
 from ..randomness import generator
-from ..settings.groups import MAIN, OptimizerConfig
+from ..settings.groups import MAIN, OptimizerConfig, PreviewConfig
 from .denoising import denoising
 from .denoising_config import DenoisingConfig
 from .noise import Draw, draw
-from .protocol import Loss, Need, Other, Piece, Stateless, Turn
+from .protocol import Loss, Need, Other, Piece, Previews, Stateless, Turn
 from .score_matching_config import ScoreMatchingConfig
 
 if TYPE_CHECKING:
@@ -115,6 +115,10 @@ class ScoreMatching(Stateless):
         x_t = backbone.add_noise(x0, drawn.noise, drawn.sigma)
         teacher, score = self.both(backbone, bank, batch, x_t, drawn.sigma)
         return ((teacher - score).float().square().flatten(1).mean(1) * backbone.loss_weight(drawn.sigma)).mean()
+
+    def previews(self, config: PreviewConfig) -> Previews:
+        """In one step without guidance, beside the teacher's in as many steps as the settings say."""
+        return Previews(replace(config, steps=1, guidance=1.0), replace(config, guidance=self.config.guidance))
 
     def one_step(self, backbone: Backbone, bank: Bank, batch: Batch, noise: Tensor) -> Tensor:
         """``x0 (B, C, *space)`` that the generator draws from noise ``z`` of unit variance: ``D_G(σ₀ z, σ₀)``."""

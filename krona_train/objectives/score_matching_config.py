@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 from krona_ops.bounds import Within, require_fields
+from krona_ops.formats.one_step import OneStep
 
 from .denoising_config import Distance, Levels
 
@@ -51,3 +52,7 @@ class ScoreMatchingConfig:
 
     def __post_init__(self) -> None:
         require_fields(self)
+
+    def metadata(self) -> dict[str, str]:
+        """What the file says of it, for whoever draws with it."""
+        return OneStep(self.start_level).metadata()

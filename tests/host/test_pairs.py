@@ -124,6 +124,7 @@ def test_latents_alone_need_no_vae(comfy, world, items):
 def test_every_kind_of_model_begins_its_one_step_where_its_pairs_begin(comfy, name):
     """ε, v and flow, of pictures and of video; with blocks computed again the losses are the same."""
     import comfy.samplers
+
     from krona_train.comfyui.model import ComfyBackbone
     from krona_train.comfyui.rollouts import roll_out
 

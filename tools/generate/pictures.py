@@ -31,12 +31,12 @@ from tools.comfyui.workflow import Graph, to_workflow  # noqa: E402
 from tools.generate import workflows as examples  # noqa: E402
 from tools.generate.workflows import ADAPTER, CHECKPOINT, LIGHT, MADE, STYLE, SUBJECT, node  # noqa: E402
 
-"""A file of the scene with a parallel branch."""
 HELP = PACK / "web" / "docs" / "images"
 THUMBNAIL = 512
 LARGEST = 60_000
 """Bytes of a picture: the pack is cloned by everyone."""
 VIEWS = "mvadapter_t2mv_sdxl.safetensors"
+GUIDED = "guidance_00001_.safetensors"
 SETTINGS = {
     "Comfy.TutorialCompleted": True, "Comfy.VueNodes.Enabled": True, "Comfy.ColorPalette": "dark", "Comfy.Locale": "en",
     "Comfy.Minimap.Visible": False, "Comfy.Graph.CanvasMenu": False, "Comfy.Graph.CanvasInfo": False,
@@ -63,7 +63,7 @@ FOCUS = {
     examples.PICTURES: ("6", "7", "9", "2"), examples.RESUME: ("2", "3"), examples.BLEND: ("2", "3", "4", "5"),
     examples.COMPARE: ("5", "6", "3"), examples.SCHEDULE: ("2", "3", "4"), examples.WEIGHTS: ("3", "5"),
     examples.WORLD_TRAIN: ("1", "2", "3", "5"), examples.WORLD_BLEND: ("22",), examples.WORLD_REFERENCE: ("24",),
-    examples.WORLD_VIEWS: ("10", "11"),
+    examples.WORLD_VIEWS: ("10", "11"), **dict.fromkeys(examples.DISTILLED, ("17",)),
 }  # fmt: skip
 """The nodes that a thumbnail is about."""
 
@@ -87,6 +87,10 @@ def _scenes() -> dict[str, Scene]:
 
     def with_denoise(sampler: dict, denoise: list) -> dict:
         return {**sampler, "inputs": {**sampler["inputs"], "denoise": denoise}}
+
+    def one_pass(*where: list) -> dict:
+        made = examples.world_sampler(*where)
+        return {**made, "inputs": {**made["inputs"], "cfg": 1.0}}
 
     def report(origin: str, output: int) -> dict:
         return node("PreviewAny", source=[origin, output])
@@ -195,6 +199,38 @@ def _scenes() -> dict[str, Scene]:
                 "7": node("PreviewImage", images=["6", 0]),
             },
             (("1", "4"), ("2", "3"), ("5", "6"), ("7",)),
+        ),
+        "KronaDistill": (
+            {
+                "1": node("KronaWorldLoader"), "2": node("KronaPrompts", prompts=examples.world_prompts(32)),
+                "3": node("KronaTargets", preset="attention and feed-forward", factor_out=4, factor_in=4),
+                "4": node(
+                    "KronaDistill", model=["1", 0], clip=["1", 1], vae=["1", 2], dataset=["2", 0], targets=["3", 0], steps=60, drawings=32, preview_every=30
+                ),
+            },
+            (("1", "2"), ("3",), ("4",)),
+        ),
+        "KronaGuidance": (
+            {
+                "1": node("KronaWorldLoader"), "2": node("KronaGuidance", model=["1", 0], guidance=3.0, file=GUIDED),
+                "3": node("CLIPTextEncode", clip=["1", 1], text=examples.SCENE), "4": node("CLIPTextEncode", clip=["1", 1], text=""),
+                "5": node("EmptyLatentImage", width=64, height=64, batch_size=1), "6": one_pass(["2", 0], ["3", 0], ["4", 0], ["5", 0]),
+                "7": node("VAEDecode", samples=["6", 0], vae=["1", 2]), "8": node("PreviewImage", images=["7", 0]),
+            },
+            (("1", "5"), ("2", "3", "4"), ("6", "7"), ("8",)),
+        ),
+        "KronaOneStep": (
+            {
+                "1": node("KronaWorldLoader"), "2": node("KronaOneStep", model=["1", 0]), "3": node("KSamplerSelect", sampler_name="euler"),
+                "4": node("CLIPTextEncode", clip=["1", 1], text=examples.SCENE), "5": node("CLIPTextEncode", clip=["1", 1], text=""),
+                "6": node("EmptyLatentImage", width=64, height=64, batch_size=1),
+                "7": node(
+                    "SamplerCustom", model=["1", 0], add_noise=True, noise_seed=3, cfg=1.0, positive=["4", 0], negative=["5", 0],
+                    sampler=["3", 0], sigmas=["2", 0], latent_image=["6", 0],
+                ),
+                "8": node("VAEDecode", samples=["7", 0], vae=["1", 2]), "9": node("PreviewImage", images=["8", 0]),
+            },
+            (("1", "6"), ("2", "3", "4", "5"), ("7", "8"), ("9",)),
         ),
         "KronaFirstFrame": (
             {
@@ -443,6 +479,8 @@ def _train(server: Server) -> None:
         }
         server.client.run(graph)
     server.client.run(examples.world_train()[0])
+    distill, _ = _scenes()["KronaDistill"]
+    server.client.run({**distill, "9": node("KronaSave", krona=["4", 0], filename_prefix="loras/guidance")})
 
 
 @contextmanager

@@ -8,9 +8,11 @@ The graphs are written down here once; the server says how the editor stores the
 from __future__ import annotations
 
 import json
+import random
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 PACK = Path(__file__).absolute().parents[2]
@@ -33,6 +35,11 @@ WORLD_TRAIN, WORLD_BLEND = (
 WORLD_REFERENCE, WORLD_VIEWS = (
     "KronA 12 - small world, one picture in.json",
     "KronA 13 - small world, four views.json",
+)
+WORLD_GUIDANCE, WORLD_SCORES, WORLD_PAIRS = (
+    "KronA 14 - small world, guidance in one pass.json",
+    "KronA 15 - small world, one step by score matching.json",
+    "KronA 16 - small world, one step by pairs.json",
 )
 
 Layout = dict[str, tuple[int, ...]]
@@ -61,6 +68,8 @@ SIZES = {
     "KronaBranchApply": (330, 300, 560), "KronaBranchSettings": (330, 220, 420),
     "KronaPrompts": (360, 300, 420),
     "ImageFromBatch": (270, 110, 130),
+    "KronaDistill": (400, 620, 1180), "KronaGuidance": (330, 200, 260), "KronaOneStep": (315, 90, 110),
+    "KSamplerSelect": (270, 60, 90), "SamplerCustom": (315, 250, 270),
 }  # fmt: skip
 """Width and height of a node; and the height that it may grow to:
 advanced inputs, previews and the pack's own widgets."""
@@ -561,9 +570,76 @@ def world_views() -> Example:
     return arrange(graph, columns, text, (330, 360))
 
 
+def world_prompts(count: int) -> str:
+    """Prompts in the small world's words, a line each."""
+    paints = ("a red", "a blue", "a green", "an orange", "a purple", "a grey", "a white", "a yellow")
+    words = (
+        paints, ("robot", "cat", "bear", "bird"), ("sitting", "waving", "jumping", "standing"),
+        ("with a hat", "", "with a scarf", "with an umbrella", "with a balloon"),
+        ("on the beach", "in the forest", "in the snow", "in the city", "in the desert", "in a room"), ("by day", "at sunset", "at night"),
+    )  # fmt: skip
+    rng = random.Random(0)
+    lines = [" ".join(["a photo of", *filter(None, map(rng.choice, words))]) for _ in range(count)]
+    return "\n".join(dict.fromkeys(lines))
+
+
+DISTILLED: dict[str, tuple[dict, str]] = {
+    WORLD_GUIDANCE: (
+        {"what": "guidance", "name": "world guidance", "steps": 200, "batch_size": 8, "drawings": 64},
+        "**Guidance without its second pass**\n\nThe model draws 64 prompts with guidance, and an adapter learns what guidance did. Then three pictures from the same noise: without guidance, with "
+        "guidance (two passes at every step), and with the adapter (**one pass**).\n\n1. Queue; two minutes on two cores.\n2. **guidance** of *KronA Guidance* is the cfg that you would give a sampler, "
+        "whose own stays at 1. Any LoRA loader does the same with its strength.\n3. For your own model: a checkpoint loader, *KronA Prompts* with nothing typed in (300 prompts), 1000 steps.",
+    ),
+    WORLD_SCORES: (
+        {"what": "one step by score matching", "name": "world one step", "steps": 60, "batch_size": 8, "guidance": 3.0, "learning_rate": 1e-3},
+        "**One step instead of twelve, by score matching (SIM)**\n\nTwo adapters on one model: one draws in a single step, the other learns the score of what is drawn. Then three pictures from the same "
+        "noise: the model in one step, the adapter in one step, and the model in twelve with guidance (24 passes).\n\n1. Queue; some minutes on two cores. This is only the beginning of a training: "
+        "blur goes first.\n2. More **steps** make it sharper and more varied.\n3. *KronA One Step* gives the levels for *SamplerCustom*; KSampler with 1 step and cfg 1 is the same.",
+    ),
+    WORLD_PAIRS: (
+        {"what": "one step by pairs", "name": "world pairs", "steps": 150, "batch_size": 8, "guidance": 3.0, "drawings": 64, "drawing_steps": 12},
+        "**One step instead of twelve, by pairs (HiPA)**\n\nThe model draws 64 pictures in twelve steps with guidance; an adapter learns to go from each noise to its picture in one, and what one step blurs "
+        "counts extra. Then three pictures from the same noise: the model in one step, the adapter in one step, and the model in twelve (24 passes).\n\n1. Queue; two minutes on two cores.\n2. More "
+        "**drawings** are more pictures to learn from; they are kept for the next training.",
+    ),
+}  # fmt: skip
+"""What each example of distillation trains, and its note."""
+SCENE = "a photo of a red robot waving with a hat on the beach by day"
+
+
+def world_distilled(name: str) -> Example:
+    """An adapter that saves passes, trained and drawn with, beside the model without it and what it shall come to."""
+    settings, text = DISTILLED[name]
+    graph = {
+        "1": node("KronaWorldLoader"),
+        "2": node("KronaPrompts", prompts=world_prompts(64)),
+        "3": node("KronaTargets", preset="attention and feed-forward", factor_out=4, factor_in=4),
+        "4": node("KronaDistill", model=["1", 0], clip=["1", 1], vae=["1", 2], dataset=["2", 0], targets=["3", 0], preview_every=50, **settings),
+        "5": node("CLIPTextEncode", clip=["1", 1], text=SCENE),
+        "6": node("CLIPTextEncode", clip=["1", 1], text=""),
+        "7": node("EmptyLatentImage", width=64, height=64, batch_size=1),
+    }  # fmt: skip
+    drawn = {number: world_sampler(["1", 0], ["5", 0], ["6", 0], ["7", 0]) for number in ("8", "9", "10")}
+    quick = {"cfg": 1.0} if name == WORLD_GUIDANCE else {"cfg": 1.0, "steps": 1, "sampler_name": "euler", "scheduler": "normal"}
+    drawn["8"]["inputs"] |= quick
+    if name == WORLD_GUIDANCE:
+        graph["11"] = node("KronaGuidance", model=["1", 0], guidance=3.0, krona=["4", 0])
+    drawn["9"]["inputs"] |= {**quick, "model": ["11", 0] if name == WORLD_GUIDANCE else ["4", 1]}
+    graph |= drawn
+    graph |= {str(12 + n): node("VAEDecode", samples=[key, 0], vae=["1", 2]) for n, key in enumerate(drawn)}
+    graph |= {"15": side_by_side(["12", 0], ["13", 0]), "16": side_by_side(["15", 0], ["14", 0])}
+    for key in ("15", "16"):
+        graph[key]["inputs"]["spacing_width"] = 2
+    graph["17"] = node("SaveImage", images=["16", 0], filename_prefix="krona/distilled")
+    applied = ("11",) if name == WORLD_GUIDANCE else ()
+    columns = (("1", NOTE), ("2", "3"), ("4",), ("5", "6", "7", *applied), tuple(drawn), ("12", "13", "14"), ("15", "16"), ("17",))
+    return arrange(graph, columns, text, (330, 460))
+
+
 MADE: dict[str, Callable[[], Example]] = {
     TRAIN: train, APPLY: apply, DREAMBOOTH: dreambooth, PICTURES: pictures, RESUME: resume, BLEND: blend, COMPARE: compare,
     SCHEDULE: schedule, WEIGHTS: weights, WORLD_TRAIN: world_train, WORLD_BLEND: world_blend, WORLD_REFERENCE: world_reference, WORLD_VIEWS: world_views,
+    **{name: partial(world_distilled, name) for name in DISTILLED},
 }  # fmt: skip
 
 

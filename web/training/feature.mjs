@@ -1,5 +1,5 @@
 // @ts-check
-/** The trainings in the browser: a panel below the graph, and a small chart in each Train KronA node. */
+/** The trainings in the browser: a panel below the graph, and a small chart in each node that trains. */
 import { addNode, chain, inOneStep, select } from "../graph.mjs";
 import { api, app, ask, locale, toast } from "../host.mjs";
 import { inTheMiddleOf } from "../places.mjs";
@@ -12,6 +12,8 @@ import { TEXTS } from "./texts.mjs";
 const TAB = "krona-training";
 const SHOW = "KronA.ShowTrainings";
 const OPTIONS = "krona.training.options";
+/** Nodes that train: each has a chart of its own. */
+const TRAINS = new Set(["KronaTrain", "KronaDistill"]);
 const DEFAULTS = { smoothing: 0.9, isLogarithmic: false };
 
 const t = translator(TEXTS, locale);
@@ -32,7 +34,7 @@ export const training = {
   },
   /** @param {any} node */
   nodeCreated(node) {
-    if (node.comfyClass === "KronaTrain") attach(node);
+    if (TRAINS.has(node.comfyClass)) attach(node);
   },
 };
 
