@@ -129,9 +129,10 @@ def add_product_(y: Tensor, a: Tensor, b: Tensor, x: Tensor, layout: Layout = "k
     """
     if layout == "shuffled":
         return y.add_(apply(a, b, x, layout))
-    (out_a, in_a), (out_b, in_b) = a.shape, b.shape
+    left, right = a.shape, b.shape  # each time it is asked for, a new object
+    (out_a, in_a), (out_b, in_b) = left, right
     tokens = x.numel() // (in_a * in_b)
-    if cheapest_order(a.shape, b.shape) == "b first":
+    if cheapest_order(left, right) == "b first":
         hidden = F.linear(x.view(-1, in_b), b).view(tokens, in_a, out_b)
         y.view(tokens, out_a, out_b).baddbmm_(a.expand(tokens, -1, -1), hidden)
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -19,9 +20,9 @@ from krona_ops.updates.shapes import KronShape
 from ...settings.groups import AdapterConfig
 from .kron_linear import KronConvolution, KronLinear, KronUpdate
 from .protocol import Call, IsPlain, Layer, Role, copy, gated
-from .scheme import choose
+from .scheme import Scheme, choose
 
-EXACT_BITS = 32
+EXACT_BYTES = 4
 """Of a number that holds a weight and a small update together."""
 
 
@@ -40,7 +41,13 @@ class KronLayer(Layer):
     def __init__(self, sizes: KronShape, layout: Layout, rng: torch.Generator, init_std: float = 0.0) -> None:
         super().__init__()
         self.layout = layout
-        self._sizes = sizes
+        self._width = sizes.in_features
+
+        @cache  # of numbers: the sizes would be hashed at each call
+        def scheme_for(tokens: int, exact: bool) -> Scheme:
+            return choose(sizes, tokens, exact=exact)
+
+        self._scheme_for = scheme_for
         start = torch.randn(sizes.out_a, sizes.in_a, generator=rng)
         self.a = nn.Parameter(start * init_std if init_std else start / sizes.out_a)
         self.b = nn.Parameter(torch.zeros(sizes.out_b, sizes.in_b, *sizes.kernel))
@@ -62,8 +69,9 @@ class KronLayer(Layer):
 
     def with_base(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """``W x + bias + ΔW x``, for a frozen weight of the dtype of ``x``."""
-        scheme = choose(self._sizes, x.shape[:-1].numel(), exact=torch.finfo(x.dtype).bits >= EXACT_BITS)
-        return KronLinear.apply(x, self.a, self.b, weight, bias, self.layout, scheme)
+        scheme = self._scheme_for(x.numel() // self._width, x.dtype.itemsize >= EXACT_BYTES)
+        own = self._parameters  # as attributes, a module looks for them everywhere else first
+        return KronLinear.apply(x, own["a"], own["b"], weight, bias, self.layout, scheme)
 
     def call_for(self, module: nn.Module, name: str, is_plain: IsPlain) -> Call:
         options = convolution_options(module, name)
@@ -73,8 +81,11 @@ class KronLayer(Layer):
         ) -> Tensor:
             if gate is None and _is_own(original, module) and is_plain(module):
                 assert isinstance(module, nn.Linear)  # what is plain is linear
-                weight, bias = module.weight, module.bias
-                if _fits(weight, x) and (bias is None or _fits(bias, x)):
+                parameters = module._parameters
+                is_usual = "weight" in parameters and "bias" in parameters  # neither has become something else
+                weight = parameters["weight"] if is_usual else module.weight
+                bias = parameters["bias"] if is_usual else module.bias
+                if weight is not None and _fit(x, weight, bias):
                     return self.with_base(x, weight, bias)
             return self(gated(x, gate), original(x, *args, **kwargs), options)
 
@@ -114,7 +125,12 @@ def _is_own(original: Callable[..., Tensor], module: nn.Module) -> bool:
     return getattr(original, "__func__", None) is type(module).forward
 
 
-def _fits(weight: Tensor, x: Tensor) -> bool:
-    """Whether a weight can meet ``x`` as it is: nothing has to be cast, moved or dequantised."""
-    is_tensor = type(weight) in (nn.Parameter, Tensor) and type(weight.data) is Tensor
-    return is_tensor and weight.dtype == x.dtype and weight.device == x.device
+def _fit(x: Tensor, *weights: Tensor | None) -> bool:
+    """Whether weights can meet ``x`` as they are: nothing has to be cast, moved or dequantised."""
+    dtype, device = x.dtype, x.device
+    for weight in weights:
+        if weight is not None:
+            is_tensor = type(weight) in (nn.Parameter, Tensor) and type(weight.data) is Tensor
+            if not is_tensor or weight.dtype != dtype or weight.device != device:
+                return False
+    return True

@@ -153,6 +153,20 @@ def test_an_input_in_other_strides_and_an_expanded_gradient(scheme):
     close([y.detach(), *torch.autograd.grad(y, (strided, *leaves[1:]), dy)], expected)
 
 
+@pytest.mark.parametrize("scheme", [*SCHEMES, "beside"])
+def test_gradients_that_are_to_be_differentiated_again_are_the_same_and_refuse_it(scheme):
+    x, a, b, weight, bias, dy = example(FACTORS[0])
+    leaves = [t.clone().requires_grad_() for t in (x, a, b)]
+    if scheme == "beside":
+        y = KronUpdate.apply(F.linear(leaves[0], weight, bias), *leaves, "kron")
+    else:
+        y = KronLinear.apply(*leaves, weight, bias, "kron", scheme)
+    found = torch.autograd.grad(y, leaves, dy.requires_grad_(), create_graph=True)
+    close([y.detach(), *(gradient.detach() for gradient in found)], oracle(x, a, b, weight, bias, dy.detach(), "kron"))
+    with pytest.raises(RuntimeError, match="marked with @once_differentiable"):
+        found[1].sum().backward()
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     st.tuples(*[st.integers(1, 7)] * 4),
