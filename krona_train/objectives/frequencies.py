@@ -6,6 +6,8 @@ All operators take the last two axes as rows and columns, whatever comes before:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -30,13 +32,13 @@ def spectrum(x: Tensor) -> Tensor:
     return torch.fft.fft2(x.float(), norm="ortho")
 
 
-def is_high(height: int, width: int, cut: float, device: torch.device) -> Tensor:
+def is_high(size: Sequence[int], cut: float, device: torch.device) -> Tensor:
     """Which coefficients of `spectrum` lie above the cut, ``(H, W)``.
 
     A coefficient's frequency is the length of its vector ``(f_y, f_x)`` in cycles per pixel: 0.5 along an axis is the
     finest pattern that pixels can show, and a checkerboard of single pixels has √½.
     """
-    rows, columns = (torch.fft.fftfreq(n, device=device) for n in (height, width))
+    rows, columns = (torch.fft.fftfreq(n, device=device) for n in size)
     return torch.hypot(rows[:, None], columns) > cut
 
 
@@ -55,7 +57,7 @@ def high_error(
         p, q: ``(B, C, *space)``.
         cut: In cycles per pixel, see `is_high`.
     """
-    above = is_high(p.shape[-2], p.shape[-1], cut, p.device)
+    above = is_high(p.shape[-2:], cut, p.device)
     if compare == "complex":
         differences = spectrum(p.float() - q.float()).abs()
     else:
@@ -67,7 +69,7 @@ def high_error(
 def high_share(x: Tensor, cut: float) -> Tensor:
     """Share ``(B,)`` of the energy that lies above the cut, of ``(B, C, *space)``; 0 of nothing."""
     energy = spectrum(x).abs().square().flatten(1, -3).sum(1)
-    above = is_high(x.shape[-2], x.shape[-1], cut, x.device)
+    above = is_high(x.shape[-2:], cut, x.device)
     return (energy * above).sum((1, 2)) / energy.sum((1, 2)).clamp_min(torch.finfo(energy.dtype).tiny)
 
 

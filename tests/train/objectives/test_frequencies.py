@@ -60,7 +60,7 @@ def test_a_wave_lies_above_the_cut_where_it_repeats_more_often(waves, is_above):
 
 
 def test_frequencies_are_lengths_of_vectors():
-    above = is_high(8, 6, 0.3, torch.device("cpu"))
+    above = is_high((8, 6), 0.3, torch.device("cpu"))
     fy, fx = np.meshgrid(np.fft.fftfreq(8), np.fft.fftfreq(6), indexing="ij")
     assert above.tolist() == (np.sqrt(fy**2 + fx**2) > 0.3).tolist()
     assert 0 < int(above.sum()) < above.numel()
