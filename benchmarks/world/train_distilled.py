@@ -69,8 +69,9 @@ RECIPES: dict[str, Recipe] = {
     "pairs-complex": _by_pairs(replace(_PAIRS, edges=1, frequencies=1)),
     "pairs-magnitude": _by_pairs(replace(_PAIRS, edges=0, frequencies=1, compare="magnitude")),
     "pairs-magnitude-3": _by_pairs(replace(_PAIRS, edges=0, frequencies=3, compare="magnitude")),
+    "pairs-magnitude-10": _by_pairs(replace(_PAIRS, edges=0, frequencies=10, compare="magnitude")),
     "pairs-squared": _by_pairs(replace(_PAIRS, edges=3, frequencies=3, distance="squared")),
-    "pairs-pixels": _by_pairs(replace(_PAIRS, edges=0, frequencies=3, compare="magnitude", where="pixels")),
+    "pairs-pixels": _by_pairs(replace(_PAIRS, edges=0, frequencies=10, compare="magnitude", where="pixels")),
 }
 
 
