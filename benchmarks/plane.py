@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from krona_train.backbone.protocol import AttentionSite
 from krona_train.backbone.toy import ToyBackbone
-from krona_train.batches.examples import Batch, Example
+from krona_train.batches.examples import Batch, Example, Item, Seen, stack_seen
 from krona_train.batches.transfer import send
 
 NO_CLASS = 0
@@ -112,7 +112,8 @@ class PlaneBackbone(ToyBackbone):
         x0 = send(torch.stack([e.latent_or_zeros() for e in examples]), self.device)
         has_pictures = all(e.latent is not None for e in examples)
         without = (torch.tensor(NO_CLASS),) * len(examples)
-        return Batch(x0, tuple(e.condition for e in examples), None, (), without, has_pictures)
+        seen = stack_seen(examples, self.device)
+        return Batch(x0, tuple(e.condition for e in examples), None, (), without, has_pictures, seen)
 
     def predict(self, x_t: Tensor, sigma: Tensor, conditions: Sequence[object]) -> Tensor:
         sigma, which = sigma.to(x_t), torch.stack([c for c in conditions if isinstance(c, Tensor)])
@@ -157,3 +158,29 @@ def drawn(backbone: PlaneBackbone, classes: Tensor, steps: int, seed: int = 0, g
             x0 = torch.lerp(backbone.predict(x, sigma, without), x0, guidance)
         x = x0 + (x - x0) * (after / now)
     return x.flatten(1)
+
+
+@torch.no_grad()
+def rolled_out(
+    backbone: PlaneBackbone, classes: int, count: int, steps: int, highest: float, seed: int = 0, *, guided: bool = True
+) -> tuple[Item, ...]:
+    """Drawings of Euler's method with guidance from 1 to the highest, one each, and what the model saw on its way.
+
+    Args:
+        guided: Whether they follow the guided prediction that is noted; otherwise the plain one.
+    """
+    rng = torch.Generator().manual_seed(seed)
+    guidance = 1 + (highest - 1) * torch.rand(count, generator=rng)
+    which, without = torch.randint(1, classes + 1, (count,), generator=rng), torch.full((count,), NO_CLASS)
+    x, levels = torch.randn(count, 2, 1, 1, generator=rng), backbone.levels(steps)
+    moments: list[list[Example]] = [[] for _ in range(count)]
+    for now, after in pairwise(levels):
+        sigma = now.expand(count)
+        plain, bare = (backbone.predict(x, sigma, list(conditions)) for conditions in (which, without))
+        x0 = bare + guidance[:, None, None, None] * (plain - bare)
+        for n in range(count):
+            seen = Seen(x[n], float(now), float(guidance[n]), x0[n])
+            moments[n].append(Example(None, which[n], f"class {int(which[n])}", shape=(2, 1, 1), seen=seen))
+        follows = x0 if guided else plain
+        x = follows + (x - follows) * (after / now)
+    return tuple(Item(tuple(forms)) for forms in moments)

@@ -37,7 +37,7 @@ from benchmarks.world.draw import GUIDANCE, STEPS  # noqa: E402
 from benchmarks.world.judge_branches import short_hash  # noqa: E402
 from benchmarks.world.measure import Judges  # noqa: E402
 from benchmarks.world.render import SIDE  # noqa: E402
-from benchmarks.world.train_distilled import RECIPES, Asked, asked  # noqa: E402
+from benchmarks.world.train_distilled import RECIPES, Asked, asked, prompts  # noqa: E402
 from krona_ops import Adapter, load  # noqa: E402
 from krona_ops.formats.guidance import KEY, guidance_of  # noqa: E402
 
@@ -47,6 +47,8 @@ CUT = 0.15
 """Frequencies above it are high, in cycles per pixel."""
 TOGETHER = 8
 """Pictures of one batch."""
+DRAWN, ASKED_FOR = 24, (2.0, 3.0, 5.0)
+"""So many drawings with each of these guidances, to see how far an adapter is from them."""
 Row = dict[str, Any]
 
 
@@ -173,6 +175,46 @@ def adapted(gallery: Gallery, part: str, adapter: Adapter) -> tuple[Any, Way]:
     return apply_adapter(adapter, gallery.model, None, strength).model, Way(RECIPES[part].calls)
 
 
+@torch.no_grad()
+def guidance_errors(gallery: Gallery, adapter: Adapter) -> dict[str, float]:
+    """How far one pass with the adapter is from the guided prediction, on the states of guided drawings of prompts that
+    it has not seen; 1 is the model without the adapter. By guidance."""
+    from krona_host.patching.apply import apply_adapter
+    from krona_train.comfyui.model import ComfyBackbone
+    from krona_train.comfyui.rollouts import roll_out
+    from krona_train.comfyui.sampling import encode_prompts
+    from krona_train.objectives.rollouts import Rollouts
+
+    guided, texts = guidance_of(adapter.metadata), [asked(JUDGED, n).text for n in range(DRAWN)]
+    items = prompts(gallery.model, gallery.clip, gallery.vae, texts)
+    [negative] = encode_prompts(gallery.clip, [guided.negative])
+    errors = {}
+    for guidance in ASKED_FOR:
+        how = Rollouts(DRAWN, STEPS, guidance, guidance)
+        rolled = roll_out(
+            gallery.model, items, negative, how, seed=JUDGED, at_once=TOGETHER, identity=None, cache=None, told=_quietly
+        )
+        squared = []
+        adapted: Any = apply_adapter(adapter, gallery.model, None, guided.strength(guidance)).model
+        for model in (adapted, gallery.model):
+            backbone = ComfyBackbone(model, guidance=0.0)
+            with backbone.ready(), torch.no_grad():
+                total = 0.0
+                for item in rolled:
+                    batch = backbone.collate(item.forms)
+                    assert batch.seen is not None
+                    x0 = backbone.predict(batch.seen.x_t, batch.seen.sigma, batch.conditions)
+                    each = (x0 - batch.seen.x0).square().flatten(1).mean(1)
+                    total += float((each * backbone.loss_weight(batch.seen.sigma)).sum())
+            squared.append(total)
+        errors[f"{guidance:g}"] = round(squared[0] / squared[1], 6)
+    return errors
+
+
+def _quietly(done: int, total: int, what: str) -> None:
+    """Tell nobody."""
+
+
 def written(file: Path, rows: Sequence[Row], about: Row) -> None:
     """The rows in the place of those of the same parts that were there."""
     before = json.loads(file.read_text(encoding="utf-8"))["trials"] if file.exists() else []
@@ -209,6 +251,8 @@ def main() -> None:
             drawn = gallery.draw(model, way)
             steps = json.loads(adapter.metadata["krona.config"])["steps"]
             about = {"adapter": short_hash(file), "numbers": adapter.parameters, "steps": steps}
+            if KEY in adapter.metadata:
+                about["guidance_errors"] = guidance_errors(gallery, adapter)
         rows.append({"part": part, "calls": way.calls, **gallery.row(drawn, teacher), **about, **shared})
         say(json.dumps(rows[-1]))
     written(

@@ -31,9 +31,12 @@ from benchmarks.world.grammar import Scene, caption, draw_scene, who  # noqa: E4
 from benchmarks.world.render import SIDE  # noqa: E402
 from benchmarks.world.vocabulary import Kind, Paint  # noqa: E402
 from krona_ops import Adapter, TargetRule, save  # noqa: E402
+from krona_ops.targets.rules import FEED_FORWARD_LAYERS  # noqa: E402
 from krona_train import AdapterConfig, OptimizerConfig, TrainConfig, fit  # noqa: E402
 from krona_train.config import EmaConfig, ValidationConfig  # noqa: E402
+from krona_train.objectives.guidance_config import GuidanceConfig  # noqa: E402
 from krona_train.objectives.pairs_config import PairsConfig  # noqa: E402
+from krona_train.objectives.score_matching_config import ScoreMatchingConfig  # noqa: E402
 from krona_train.settings.codec import OfKind  # noqa: E402
 
 ALL = ""
@@ -64,7 +67,15 @@ _PAIRS = PairsConfig(
     drawings=128, drawing_steps=STEPS, guidance=GUIDANCE, sampler="dpmpp_2m", scheduler="karras", edges=0, frequencies=0
 )
 _by_pairs = partial(Recipe, rules=_EVERY_LAYER, steps=300, batch=8, rate=5e-3)
+_NEAR_PROMPTS = (TargetRule((4, 4)), TargetRule((4, 4), projections=(), pattern=FEED_FORWARD_LAYERS))
+_GUIDANCE = GuidanceConfig(drawings=512, drawing_steps=STEPS)
+_guidance = partial(
+    Recipe, rules=_NEAR_PROMPTS, steps=1000, batch=16, rate=5e-3, prompts=512, kept_out=32, calls=STEPS
+)
 RECIPES: dict[str, Recipe] = {
+    "guidance": _guidance(_GUIDANCE),
+    "guidance-plain": _guidance(replace(_GUIDANCE, states="plain")),
+    "scores": Recipe(ScoreMatchingConfig(guidance=GUIDANCE), _EVERY_LAYER, steps=600, batch=16, rate=1e-3),
     "pairs-mse": _by_pairs(_PAIRS),
     "pairs-complex": _by_pairs(replace(_PAIRS, edges=1, frequencies=1)),
     "pairs-magnitude": _by_pairs(replace(_PAIRS, edges=0, frequencies=1, compare="magnitude")),

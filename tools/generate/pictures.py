@@ -202,10 +202,11 @@ def _scenes() -> dict[str, Scene]:
         ),
         "KronaDistill": (
             {
-                "1": node("KronaWorldLoader"), "2": node("KronaPrompts", prompts=examples.world_prompts(32)),
+                "1": node("KronaWorldLoader"), "2": node("KronaPrompts", prompts=examples.world_prompts(32), count=0, seed=0),
                 "3": node("KronaTargets", preset="attention and feed-forward", factor_out=4, factor_in=4),
                 "4": node(
-                    "KronaDistill", model=["1", 0], clip=["1", 1], vae=["1", 2], dataset=["2", 0], targets=["3", 0], steps=60, drawings=32, preview_every=30
+                    "KronaDistill", model=["1", 0], clip=["1", 1], vae=["1", 2], dataset=["2", 0], targets=["3", 0], what="guidance", name="guidance",
+                    steps=60, learning_rate=0.0, batch_size=8, seed=0, drawings=32, preview_every=30,
                 ),
             },
             (("1", "2"), ("3",), ("4",)),
