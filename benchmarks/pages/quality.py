@@ -26,7 +26,7 @@ import torch  # noqa: E402
 
 from benchmarks.command import RESULTS  # noqa: E402
 from benchmarks.pages.scaling import table  # noqa: E402
-from benchmarks.quality import judged_by, of_all_machines, of_branches, sums  # noqa: E402
+from benchmarks.quality import judged_by, of_all_machines, of_branches, of_distilled, sums  # noqa: E402
 from benchmarks.shapes import Shape, sdxl_attention  # noqa: E402
 from benchmarks.world.contenders import IDEAS, PAPER, SIDES  # noqa: E402
 from benchmarks.world.plan import BETWEEN, BEYOND, CORE, FEW, PROMISING, among_few  # noqa: E402
@@ -106,6 +106,13 @@ def headline(results: Mapping[str, Any]) -> str:
         "views_likeness": "branch `views`: likeness among pictures that are drawn together, mean",
         "views_across": "the same, among pictures that are not",
         "branch_prompt_drop": "prompt accuracy lost against the base, most of the three branches",
+        "agd_error": "guidance in one pass: error against the guided prediction, 1 without the adapter; most of guidance 2, 3, 5",
+        "agd_accuracy": "the same: pictures with all that was asked for",
+        "agd_calls": "the same: passes for a picture (24 with guidance)",
+        "sim_accuracy": "one step by score matching: pictures with all that was asked for",
+        "sim_frequencies": "the same: high frequencies, of the teacher's",
+        "sim_diversity": "the same: diversity, of the teacher's",
+        "hipa_frequencies": "one step by pairs: high frequencies, of the teacher's",
         "steps_alone": "steps of the default settings until 60 % of the gap is closed",
         "steps_with_branch": "the same, with the branch `reference` beside the adapter",
     }
@@ -117,11 +124,11 @@ def _plain(value: Any, name: str) -> str:
         return "–"
     if isinstance(value, Sequence):
         return f"{value[0]:.2f} to {value[1]:.2f}"
-    if name.startswith("steps"):
+    if name.startswith("steps") or name == "agd_calls":
         return f"{value:.0f}"
     if name == "branch_prompt_drop":
         return f"{100 * value:.1f} %"
-    is_ratio = name.startswith(("params", "reference", "first", "views"))
+    is_ratio = name.startswith(("params", "reference", "first", "views", "agd_error", "sim_freq", "sim_div", "hipa"))
     return f"{value:.2f}" if is_ratio else str(value) if isinstance(value, int) else percent(value)
 
 
@@ -157,6 +164,29 @@ def beside(results: Mapping[str, Any]) -> str:
         body.append(tuple(cells))
     heads = ("steps", "likeness", "prompts", "with the branch: likeness", "prompts")
     return table(heads, body) if body else NOTHING
+
+
+def distilled(results: Mapping[str, Any]) -> str:
+    """What distilled adapters draw, beside what they shall replace."""
+    called = {
+        "teacher": "the model, 12 steps with guidance 3", "plain": "the model, 12 steps without guidance", "base": "the model, one step",
+        "guidance": "guidance in one pass, 12 steps", "guidance-plain": "the same, learnt from plain drawings",
+        "scores": "one step by score matching", "pairs-mse": "one step by pairs: squared error alone",
+        "pairs-magnitude-3": "one step by pairs: magnitudes, weight 3", "pairs-pixels": "one step by pairs: magnitudes in pixels",
+    }  # fmt: skip
+    rows = {row["part"]: row for row in results["distilled"]}
+    if "teacher" not in rows:
+        return NOTHING
+    body = []
+    for part, words in called.items():
+        if (row := rows.get(part)) is None:
+            continue
+        shares = [f"{row[name] / rows['teacher'][name]:.2f}" for name in ("frequencies", "diversity")]
+        errors = " / ".join(f"{value:.2f}" for value in row.get("guidance_errors", {}).values()) or "–"
+        cells = (f"{100 * row['accuracy']:.1f} %", f"{row['agreement']:.3f}", *shares, f"{row['latents_error']:.3f}", errors)
+        body.append((words, str(row["calls"]), *cells, str(row.get("steps", "–"))))
+    heads = ("", "passes", "all right", "agreement", "high frequencies", "diversity", "error of latents", "error of guidance 2 / 3 / 5", "steps trained")  # fmt: skip
+    return table(heads, body)
 
 
 def methods(rows: Sequence[Row], names: Sequence[str] = CORE) -> str:
@@ -355,6 +385,7 @@ def sections(results: Mapping[str, Any]) -> dict[str, Callable[[], str]]:
         "ideas": lambda: methods(few, (PAPER, *IDEAS)) if any(row["contender"] in IDEAS for row in rows) else NOTHING,
         "promising": lambda: confirmed(rows),
         "branches": lambda: branches(results),
+        "distilled": lambda: distilled(results),
         "beside": lambda: beside(results),
     }
 
@@ -429,13 +460,14 @@ def read_results(folder: Path = RESULTS) -> Mapping[str, Any]:
     judges = judged_by()
     rows = of_all_machines(folder, judges)
     machines = Counter(row["machine"] for row in current(rows))
-    of_the_branches = of_branches(folder, judges)
+    of_the_branches, distilled_rows = of_branches(folder, judges), of_distilled(folder, judges)
     return {
         "trials": rows,
         "branches": of_the_branches,
+        "distilled": distilled_rows,
         "judged by": judges,
         "machines": dict(machines.most_common()),
-        **sums(rows, of_the_branches),
+        **sums(rows, of_the_branches, distilled_rows),
     }
 
 

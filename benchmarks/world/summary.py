@@ -318,6 +318,33 @@ def branch_headline(rows: Sequence[Row]) -> dict[str, float]:
     return {name: value for name, value in numbers.items() if value is not None}
 
 
+def distilled_headline(rows: Sequence[Row]) -> dict[str, float]:
+    """The few numbers that are quoted of distilled adapters, as far as they are measured; frequencies and diversity as
+    shares of the teacher's.
+
+    Args:
+        rows: Of `benchmarks.world.judge_distilled`.
+    """
+    parts = {row["part"]: row for row in rows}
+    numbers: dict[str, float] = {}
+    teacher, guided, scores, pairs = map(parts.get, ("teacher", "guidance", "scores", "pairs-magnitude-3"))
+    if guided is not None:
+        numbers |= {
+            "agd_error": max(guided["guidance_errors"].values()),
+            "agd_accuracy": guided["accuracy"],
+            "agd_calls": guided["calls"],
+        }
+    if teacher is not None and scores is not None:
+        numbers |= {
+            "sim_accuracy": scores["accuracy"],
+            "sim_frequencies": scores["frequencies"] / teacher["frequencies"],
+            "sim_diversity": scores["diversity"] / teacher["diversity"],
+        }
+    if teacher is not None and pairs is not None:
+        numbers["hipa_frequencies"] = pairs["frequencies"] / teacher["frequencies"]
+    return numbers
+
+
 def steps_to_close(rows: Sequence[Row], adapter: str, share: float = 0.6) -> float | None:
     """Steps of a subject's own training after which this share of the gap between base and real likeness is closed, in
     the mean of all subjects; between two moments that were measured, on the line between them."""
