@@ -471,3 +471,26 @@ def test_rows_of_branches_are_read_of_these_judges_alone_the_newest_of_each(tmp_
         (tmp_path / f"branches-{name}.json").write_text(json.dumps(told))
     assert [row["likeness"] for row in quality.of_branches(tmp_path, "these")] == [0.2]
     assert quality.of_branches(tmp_path, "nobody") == []
+
+
+def test_the_headline_of_distilled_adapters_is_shares_of_the_teacher():
+    rows = [
+        {"part": "teacher", "frequencies": 0.02, "diversity": 0.5, "accuracy": 1.0, "calls": 24},
+        {"part": "guidance", "accuracy": 0.9, "calls": 12, "guidance_errors": {"2": 0.3, "3": 0.4, "5": 0.2}},
+        {"part": "scores", "accuracy": 0.8, "frequencies": 0.015, "diversity": 0.25, "calls": 1},
+        {"part": "pairs-magnitude-3", "frequencies": 0.01, "calls": 1},
+    ]
+    assert summary.distilled_headline(rows) == {
+        "agd_error": 0.4, "agd_accuracy": 0.9, "agd_calls": 12, "sim_accuracy": 0.8, "sim_frequencies": pytest.approx(0.75),
+        "sim_diversity": 0.5, "hipa_frequencies": 0.5,
+    }  # fmt: skip
+    assert summary.distilled_headline(rows[:1]) == {}
+    assert summary.distilled_headline(rows[2:]) == {}
+
+
+def test_rows_of_distilled_adapters_are_read_of_these_judges_alone_the_newest_of_each(tmp_path):
+    for name, date, judges, accuracy in (("a", "2026-01-02", "these", 0.2), ("b", "2026-01-01", "these", 0.1), ("c", "2026-01-03", "others", 0.3)):
+        told = {"date": date, "judged by": judges, "trials": [{"part": "base", "accuracy": accuracy}]}
+        (tmp_path / f"distilled-{name}.json").write_text(json.dumps(told))
+    assert [row["accuracy"] for row in quality.of_distilled(tmp_path, "these")] == [0.2]
+    assert quality.of_distilled(tmp_path, "nobody") == []
