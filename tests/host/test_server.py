@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 NODES = (
     *("KronaApply", "KronaBlend", "KronaBranchApply", "KronaBranchSettings", "KronaCompress", "KronaConvert"),
     *("KronaDataset", "KronaEvaluate", "KronaExtract", "KronaCameras", "KronaFirstFrame", "KronaInspect"),
-    *("KronaLoad", "KronaPrompts", "KronaViewCondition"),
+    *("KronaLoad", "KronaPrompts", "KronaViewCondition", "KronaDistill", "KronaGuidance", "KronaOneStep"),
     *("KronaLoadApply", "KronaSave", "KronaScale", "KronaSchedule", "KronaStack", "KronaTargets"),
     *("KronaTrain", "KronaTrainSettings", "KronaWeights", "KronaWorldLoader"),
 )

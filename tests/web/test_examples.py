@@ -37,6 +37,7 @@ SMALL = {
     "KronaDataset": {"resolution": 64},
     "KronaTrainSettings": {"preview_every": 1, "preview_steps": 1, "preview_width": 64, "preview_height": 64},
     "KronaSchedule": {"keyframes": 2},
+    "KronaDistill": {"steps": 1, "batch_size": 2, "drawings": 2, "drawing_steps": 1, "preview_every": 0},
 }
 """What lets the tiny model do in seconds what a real one does in minutes."""
 
