@@ -232,7 +232,7 @@ def test_a_graph_trains_on_groups_and_its_run_says_so(server):
     settings = yaml.safe_load((path / "run.yaml").read_text())
     assert settings["pictures"] | {"folder": "", "prompt": ""} == {
         "folder": "", "prompt": "", "captions": "files", "trigger": "", "class_prompt": "", "class_folder": "", "class_count": 0,
-        "repeats": 1, "groups": True,
+        "repeats": 1, "groups": True, "prompts": [], "prompts_file": "", "prompt_count": 0, "prompt_seed": 0, "width": 0, "height": 0,
     }  # fmt: skip
     said = "the only picture of its group, and groups have two or more: more/single/a.png"
     assert said in (path / "metrics.jsonl").read_text()

@@ -44,7 +44,7 @@ def test_the_full_gradient_is_that_of_difference_quotients_with_and_without_chec
     from krona_train.comfyui.model import ComfyBackbone
 
     backbone, settings = ComfyBackbone(tiny_families.build(name)), config()
-    objective, examples = ScoreMatching(settings.objective), [tiny_families.example(name)]
+    objective, examples = ScoreMatching(settings.objective), [tiny_families.example(name, seed) for seed in range(3)]
     with backbone.ready():
         bank = Bank(backbone, choose_all(backbone, objective, settings))
         rng = torch.Generator().manual_seed(5)
@@ -74,10 +74,12 @@ def test_the_full_gradient_is_that_of_difference_quotients_with_and_without_chec
                         parameter -= step * piece.view_as(parameter) / norm
                 return value
 
-            step = 5e-3
-            slope = (8 * (moved(step) - moved(-step)) - (moved(2 * step) - moved(-2 * step))) / (12 * step)
+            errors = {}
+            for step in (4e-2, 2e-2, 1e-2, 5e-3):  # the host rounds to float32 in places, so that no one step fits all
+                slope = (8 * (moved(step) - moved(-step)) - (moved(2 * step) - moved(-2 * step))) / (12 * step)
+                errors[step] = abs(slope / norm - 1).item()
     assert norm > 1e-3
-    assert slope == pytest.approx(norm.item(), rel=0.03)
+    assert min(errors.values()) <= 0.01, errors
 
 
 @pytest.mark.parametrize("gradient", ["full", "stopped"])

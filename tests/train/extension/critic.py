@@ -10,7 +10,7 @@ from krona_ops import TargetRule
 from krona_train.config import AdapterConfig, DenoisingConfig, OptimizerConfig
 from krona_train.objectives.denoising import denoising, error
 from krona_train.objectives.noise import draw
-from krona_train.objectives.protocol import Loss, Other, Turn
+from krona_train.objectives.protocol import Loss, Other, Previews, Turn
 from krona_train.settings.groups import MAIN
 
 CRITIC = "critic"
@@ -27,7 +27,7 @@ class CriticConfig:
 class Critic:
     config_type = CriticConfig
     name = "critic"
-    beside, take = None, 0
+    beside, take, rollouts = None, 0, None
     needs = frozenset({"pictures", "unconditional", "decoder"})
     turns = (Turn(CRITIC, "critic's"), Turn(MAIN, "main"))
     others: ClassVar = {
@@ -42,6 +42,9 @@ class Critic:
 
     def begin(self, backbone):
         return ("The critic learns too.",)
+
+    def previews(self, config):
+        return Previews(config)
 
     def losses(self, piece):
         backbone, batch = piece.backbone, piece.batch
