@@ -140,4 +140,3 @@ class KronaBranchApply(Node):
             report += " The reference's mask is not used: the branch looks at all of the picture."
         tell("\n".join((report, *adapter.notes)), cls.hidden.unique_id)
         return io.NodeOutput(model, report)
-

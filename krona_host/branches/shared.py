@@ -17,7 +17,10 @@ def load_shared(path: Path) -> Adapter:
     Raises:
         AdapterFileError, FormatError: As `krona_ops.load`.
     """
-    stat = path.stat()
+    try:
+        stat = path.stat()
+    except OSError:
+        return load(path)  # which says what is wrong with it
     key = (str(path), stat.st_size, stat.st_mtime_ns)
     adapter = _held.get(key)
     if adapter is None:

@@ -42,7 +42,8 @@ def roll_out(
 ) -> tuple[Item, ...]:
     """The drawings that an objective learns from: an item each, whose forms are the moments that are kept.
 
-    What is in the cache is not drawn again, so that a cancelled preparation goes on where it was.
+    What is in the cache is not drawn again, so that a cancelled preparation goes on where it was. Nothing is kept of a
+    model that draws otherwise than its weights tell: with guidance of its own way, a shift, an adapter beside it.
 
     Args:
         model: The host's ``ModelPatcher``.
@@ -64,6 +65,7 @@ def roll_out(
             expected="a model that is drawn with guidance and a negative prompt",
             remedy="Choose a model that was not distilled with guidance.",
         )
+    cache = cache if _is_told_by_its_weights(model) else None
     drawings = [how.drawing(number, prompts, seed) for number in range(how.count)]
     made: dict[int, tuple[Seen, ...]] = {}
     missing: list[Drawing] = []
@@ -169,6 +171,13 @@ _OWN_WAYS = (
 def _has_own_guidance(model: Model) -> bool:
     """Whether what guidance makes of two predictions was changed; such changes expect one number for a whole batch."""
     return any(model.model_options.get(way) for way in _OWN_WAYS)
+
+
+def _is_told_by_its_weights(model: Model) -> bool:
+    """Whether nothing but the model's weights decides what it draws, so that their fingerprint tells it apart."""
+    options = model.model_options
+    has_options = options.get("transformer_options") or options.keys() - {"transformer_options"}
+    return not (has_options or model.object_patches or model.injections)
 
 
 class _Guiding:

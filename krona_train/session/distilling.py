@@ -22,7 +22,7 @@ VALIDATED = 8
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one kind is trained best, as far as it was measured (docs/distillation.md)."""
+    """How one kind is trained where nobody says otherwise; docs/distillation.md says what was measured with it."""
 
     learning_rate: float
     betas: tuple[float, float] = (0.9, 0.999)

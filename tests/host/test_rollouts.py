@@ -167,6 +167,22 @@ def test_a_model_with_guidance_of_its_own_way_is_asked_one_drawing_at_a_time(com
     assert not torch.equal(changed[0].forms[0].seen.x0, usual[0].forms[0].seen.x0)
 
 
+def test_nothing_is_kept_of_a_model_that_draws_otherwise_than_its_weights_tell(comfy, tmp_path):
+    """Else drawings without its guidance would serve one with the same weights."""
+    model, items, told = tiny_families.build("SD15"), prompts("SD15"), []
+    roll(model, items, cache=Cache(tmp_path))
+    changed, shifted = model.clone(), model.clone()
+    changed.set_model_sampler_post_cfg_function(lambda args: args["denoised"] / 2)
+    shifted.add_object_patch("model_sampling", model.model.model_sampling)
+    for other in (changed, shifted):
+        told.clear()
+        roll(other, items, cache=Cache(tmp_path), told=lambda *args: told.append(args[0]))
+        assert told[0] == 0
+    told.clear()
+    roll(model, items, cache=Cache(tmp_path), told=lambda *args: told.append(args[0]))
+    assert told == [5]
+
+
 def test_a_model_with_its_guidance_built_in_is_refused(comfy):
     model, items = tiny_families.build("Flux"), prompts("Flux")
     with pytest.raises(ConfigError, match="guidance built in"):
