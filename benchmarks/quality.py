@@ -122,6 +122,17 @@ def of_distilled(folder: Path, judges: str) -> list[Row]:
     return list(rows.values())
 
 
+def of_guidance(folder: Path, judges: str) -> list[Row]:
+    """What `benchmarks.world.judge_guidance` has measured with this model and these judges; of several machines, the
+    newest of each row."""
+    results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("guidance-*.json"))]
+    rows: dict[tuple, Row] = {}
+    for result in sorted(results, key=lambda result: result["date"]):
+        if result["judged by"] == judges:
+            rows |= {tuple(row[name] for name in ("part", "subject", "way")): row for row in result["trials"]}
+    return list(rows.values())
+
+
 def rows_so_far(file: Path, judges: str) -> list[Row]:
     """What is there already, from this machine and others; a file of another model or other judges is put aside."""
     before = json.loads(file.read_text(encoding="utf-8"))["judged by"] if file.exists() else judges

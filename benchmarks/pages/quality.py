@@ -26,7 +26,7 @@ import torch  # noqa: E402
 
 from benchmarks.command import RESULTS  # noqa: E402
 from benchmarks.pages.scaling import table  # noqa: E402
-from benchmarks.quality import judged_by, of_all_machines, of_branches, of_distilled, sums  # noqa: E402
+from benchmarks.quality import judged_by, of_all_machines, of_branches, of_distilled, of_guidance, sums  # noqa: E402
 from benchmarks.shapes import Shape, sdxl_attention  # noqa: E402
 from benchmarks.world.contenders import IDEAS, PAPER, SIDES  # noqa: E402
 from benchmarks.world.plan import BETWEEN, BEYOND, CORE, FEW, PROMISING, among_few  # noqa: E402
@@ -187,6 +187,24 @@ def distilled(results: Mapping[str, Any]) -> str:
         body.append((words, str(row["calls"]), *cells, str(row.get("steps", "–"))))
     heads = ("", "passes", "all right", "agreement", "high frequencies", "diversity", "error of latents", "error of guidance 2 / 3 / 5", "steps trained")  # fmt: skip
     return table(heads, body)
+
+
+def with_others(results: Mapping[str, Any]) -> str:
+    """Guidance in an adapter beside a subject's own adapter, and on another checkpoint."""
+    models = {"adapter": "with an adapter of the subject", "checkpoint": "the whole model trained on the subject"}
+    ways = {
+        "guided": "12 steps with guidance 3", "plain": "12 steps without guidance", "with": "12 steps with the adapter for guidance",
+    }  # fmt: skip
+    body = []
+    for part, model in models.items():
+        for way, words in ways.items():
+            rows = [row for row in results["guidance"] if (row["part"], row["way"]) == (part, way)]
+            if rows:
+                likeness, prompt = (np.mean([row[name] for row in rows]) for name in ("likeness", "prompt"))
+                cells = (str(rows[0]["calls"]), f"{likeness:.2f}", f"{100 * prompt:.1f} %", str(len(rows)))
+                body.append((model, words, *cells))
+    heads = ("the model", "drawn in", "passes", "likeness", "prompts", "subjects")
+    return table(heads, body) if body else NOTHING
 
 
 def methods(rows: Sequence[Row], names: Sequence[str] = CORE) -> str:
@@ -386,6 +404,7 @@ def sections(results: Mapping[str, Any]) -> dict[str, Callable[[], str]]:
         "promising": lambda: confirmed(rows),
         "branches": lambda: branches(results),
         "distilled": lambda: distilled(results),
+        "guidance": lambda: with_others(results),
         "beside": lambda: beside(results),
     }
 
@@ -465,6 +484,7 @@ def read_results(folder: Path = RESULTS) -> Mapping[str, Any]:
         "trials": rows,
         "branches": of_the_branches,
         "distilled": distilled_rows,
+        "guidance": of_guidance(folder, judges),
         "judged by": judges,
         "machines": dict(machines.most_common()),
         **sums(rows, of_the_branches, distilled_rows),

@@ -70,17 +70,25 @@ class Gallery:
         return apply_branches(branch, model or self.model, Use(reference=reference, **use))[0]
 
     def drawn(
-        self, prompts: Sequence[str], model: Any, clip: Any = None, *, frames: bool = False
+        self,
+        prompts: Sequence[str],
+        model: Any,
+        clip: Any = None,
+        *,
+        frames: bool = False,
+        guidance: float = GUIDANCE,
     ) -> list[NDArray[np.uint8]]:
         """A batch of pictures ``(seeds, 64, 64, 3)`` for each prompt.
 
         Args:
             frames: A batch begins with the reference, which is left out.
+            guidance: 1 is none, and half of the passes.
         """
         groups = []
         for number, prompt in enumerate(prompts):
             noises = [number * self.seeds + n for n in range(self.seeds)]
-            drawn = self._drawn(model, clip or self.clip, prompt, [FRAME, *noises] if frames else noises)
+            seeds = [FRAME, *noises] if frames else noises
+            drawn = self._drawn(model, clip or self.clip, prompt, seeds, guidance)
             groups.append(drawn[1:] if frames else drawn)
         return groups
 
@@ -99,7 +107,9 @@ class Gallery:
         return {"subject": subject.number, **{name: round(value, 6) for name, value in measured.items()}}
 
     @torch.inference_mode()
-    def _drawn(self, model: Any, clip: Any, prompt: str, seeds: Sequence[int]) -> NDArray[np.uint8]:
+    def _drawn(
+        self, model: Any, clip: Any, prompt: str, seeds: Sequence[int], guidance: float
+    ) -> NDArray[np.uint8]:
         """Pictures of one prompt by the host's own sampler, one batch: ``(len(seeds), 64, 64, 3)``."""
         import comfy.sample
 
@@ -108,7 +118,7 @@ class Gallery:
         shape = (space.latent_channels, *(SIDE // space.spacial_downscale_ratio,) * 2)
         noise = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
         latents = comfy.sample.sample(
-            model, noise, STEPS, GUIDANCE, "dpmpp_2m", "karras", positive, negative, torch.zeros_like(noise),
+            model, noise, STEPS, guidance, "dpmpp_2m", "karras", positive, negative, torch.zeros_like(noise),
             disable_pbar=True, seed=0,
         )  # fmt: skip
         return (self.vae.decode(latents).clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from benchmarks import quality
+from benchmarks.pages import quality as page
 from benchmarks.world import ideas, summary, training
 from benchmarks.world.contenders import CONTENDERS, IDEAS, PAPER, RECIPE, SETTINGS
 from benchmarks.world.grammar import vocabulary
@@ -494,3 +495,23 @@ def test_rows_of_distilled_adapters_are_read_of_these_judges_alone_the_newest_of
         (tmp_path / f"distilled-{name}.json").write_text(json.dumps(told))
     assert [row["accuracy"] for row in quality.of_distilled(tmp_path, "these")] == [0.2]
     assert quality.of_distilled(tmp_path, "nobody") == []
+
+
+def test_rows_of_guidance_beside_other_adapters_are_means_over_subjects(tmp_path):
+    rows = [
+        {"part": part, "way": way, "calls": calls, "subject": subject, "likeness": likeness, "prompt": 0.5}
+        for part in ("checkpoint", "adapter")
+        for way, calls, likeness in (("with", 12, 0.25), ("guided", 24, 0.5))
+        for subject in (0, 1)
+    ]
+    for name, date, judges, rise in (("b", "2", "these", 0.1), ("a", "1", "these", 0.0), ("c", "3", "others", 0.9)):
+        trials = [{**row, "likeness": row["likeness"] + rise} for row in rows]
+        written = {"date": date, "judged by": judges, "trials": trials}
+        (tmp_path / f"guidance-{name}.json").write_text(json.dumps(written))
+    newest = quality.of_guidance(tmp_path, "these")
+    assert len(newest) == 8
+    table = page.with_others({"guidance": newest}).splitlines()
+    assert table[2] == "| with an adapter of the subject | 12 steps with guidance 3 | 24 | 0.60 | 50.0 % | 2 |"
+    assert table[3].endswith("| 12 steps with the adapter for guidance | 12 | 0.35 | 50.0 % | 2 |")
+    assert len(table) == 6
+    assert page.with_others({"guidance": []}) == page.NOTHING
