@@ -11,9 +11,7 @@ from krona_host.branches.shared import load_shared
 from krona_ops import Adapter
 from krona_ops.names.branches import AMONG_VIEWS, AmongViews
 
-from .inputs import NONE, adapter_of, number_input, optional_combo, optional_file_input, optional_number
-from .node import Node
-from .server import paths
+from .inputs import NONE, FileOrWire, adapter_of, number_input, optional_combo, optional_file_input, optional_number
 from .server.text import tell
 from .sockets import CATEGORY, Krona
 
@@ -26,11 +24,9 @@ if TYPE_CHECKING:
 LATENT = dict[str, "Tensor"]
 """The host's: ``samples``, and what other nodes put beside them."""
 AS_MADE: Literal["auto"] = "auto"
-_APART = object()
-"""In the place of an input without a wire, where the host has ``None`` for one with it."""
 
 
-class KronaBranchApply(Node):
+class KronaBranchApply(FileOrWire):
     """Puts a parallel branch beside a model's self-attentions."""
 
     @classmethod
@@ -99,16 +95,6 @@ class KronaBranchApply(Node):
             ],
             hidden=[io.Hidden.unique_id],
         )
-
-    @classmethod
-    def validate_inputs(cls, file: str = NONE) -> bool | str:
-        """Whether the file is there is seen when the node runs: a connected branch takes its place, and the host reports
-        a mistake once for each input that is named here."""
-        return True
-
-    @classmethod
-    def fingerprint_inputs(cls, file: str = NONE, krona: object = _APART, **kwargs: object) -> object:
-        return NONE if krona is not _APART or file == NONE else paths.adapter_fingerprint(file)
 
     @classmethod
     def execute(

@@ -6,20 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
-from krona_ops.errors import KronaError
 from krona_train.objectives.guidance_config import GuidanceConfig
 from krona_train.objectives.pairs_config import PairsConfig
 from krona_train.objectives.score_matching_config import ScoreMatchingConfig
-from krona_train.run.state import newest_whole
 
 from .inputs import number_input, optional_combo, optional_count, optional_number, optional_text
-from .node import Node
 from .server import paths
 from .server.choices import ALL_GPUS, HERE, NEW, PROCESS, SAME
 from .server.progress import Progress
 from .sockets import CATEGORY, KronaSettingsSocket, KronaTargetsSocket
 from .sockets import KronaDataset as DatasetSocket
-from .trained import output_of, trained_outputs
+from .trained import TrainingNode, output_of, trained_outputs
 
 if TYPE_CHECKING:
     from krona_host.types import Clip, Model, Vae
@@ -35,7 +32,7 @@ THE_KINDS_OWN = 0
 """A number of drawings or steps that is left to what is learnt."""
 
 
-class KronaDistill(Node):
+class KronaDistill(TrainingNode):
     """Trains an adapter on what the model draws itself, from prompts alone."""
 
     @classmethod
@@ -169,22 +166,6 @@ class KronaDistill(Node):
             hidden=[io.Hidden.unique_id],
             is_output_node=True,
         )
-
-    @classmethod
-    def validate_inputs(cls, resume: str = SAME) -> bool | str:
-        try:
-            if resume not in (NEW, SAME):
-                newest_whole(paths.run_folder(resume), peek=True)
-        except KronaError as error:
-            return str(error)
-        return True
-
-    @classmethod
-    def fingerprint_inputs(
-        cls, name: str | None = None, steps: int | None = None, resume: str | None = SAME, **kwargs: object
-    ) -> str:
-        """Queued again, a training that was ended early goes on, instead of giving what it had then."""
-        return paths.unfinished(name, steps) if resume == SAME and name and steps else ""
 
     @classmethod
     def execute(

@@ -11,20 +11,15 @@ from krona_host.patching.apply import apply_adapter
 from krona_ops import Adapter
 from krona_ops.formats.guidance import Guided, guidance_of
 
-from .inputs import NONE, adapter_of, number_input, optional_file_input
-from .node import Node
-from .server import paths
+from .inputs import NONE, FileOrWire, adapter_of, number_input, optional_file_input
 from .server.text import tell
 from .sockets import CATEGORY, Krona
 
 if TYPE_CHECKING:
     from krona_host.types import Model
 
-_APART = object()
-"""In the place of an input without a wire, where the host has ``None`` for one with it."""
 
-
-class KronaGuidance(Node):
+class KronaGuidance(FileOrWire):
     """Applies an adapter that has learnt guidance, as strong as a guidance wants it."""
 
     @classmethod
@@ -56,15 +51,6 @@ class KronaGuidance(Node):
             ],
             hidden=[io.Hidden.unique_id],
         )
-
-    @classmethod
-    def validate_inputs(cls, file: str = NONE) -> bool | str:
-        """Whether the file is there is seen when the node runs: a connected adapter takes its place."""
-        return True
-
-    @classmethod
-    def fingerprint_inputs(cls, file: str = NONE, krona: object = _APART, **kwargs: object) -> object:
-        return NONE if krona is not _APART or file == NONE else paths.adapter_fingerprint(file)
 
     @classmethod
     def execute(cls, model: Model, guidance: float, file: str = NONE, krona: Adapter | None = None) -> io.NodeOutput:

@@ -14,6 +14,7 @@ from krona_ops.nearest.forms import DenseForm, Form, KronForm, LowRankForm
 from krona_ops.operations.strengths import Weights, apply_weights, describe_unmatched
 from krona_ops.targets.rules import PAPER_FACTORS
 
+from .node import Node
 from .server import paths
 from .sockets import Krona, KronaWeightsSocket
 
@@ -183,9 +184,32 @@ NONE = "(none)"
 """What a menu has for no file, where a node does without one."""
 
 
-def optional_file_input(tooltip: str) -> io.Combo.Input:
-    """The same for a node that does without a file: `NONE` stands first."""
-    return io.Combo.Input("file", options=[NONE, *paths.adapter_files()], default=NONE, tooltip=tooltip)
+_APART = object()
+"""In the place of an input without a wire, where the host has ``None`` for one with it."""
+
+
+class FileOrWire(Node):
+    """A node with an `optional_file_input`, and an input ``krona`` that takes its place; `adapter_of` reads them."""
+
+    @classmethod
+    def validate_inputs(cls, file: str = NONE) -> bool | str:
+        """Whether the file is there is seen when the node runs: a connected adapter takes its place, and the host reports
+        a mistake once for each input that is named here."""
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, file: str = NONE, krona: object = _APART, **kwargs: object) -> object:
+        return NONE if krona is not _APART or file == NONE else paths.adapter_fingerprint(file)
+
+
+def optional_file_input(tooltip: str, *, optional: bool = False) -> io.Combo.Input:
+    """The same for a node that does without a file: `NONE` stands first.
+
+    Args:
+        optional: Whether graphs from before it was there have no value of it.
+    """
+    options = [NONE, *paths.adapter_files()]
+    return io.Combo.Input("file", options=options, default=NONE, tooltip=tooltip, optional=optional)
 
 
 def adapter_of(

@@ -7,20 +7,17 @@ from typing import TYPE_CHECKING
 from comfy_api.latest import io
 
 from krona_ops import Adapter, TargetRule
-from krona_ops.errors import KronaError
 from krona_train import AdapterConfig, OptimizerConfig, TrainConfig
 from krona_train.config import PreviewConfig
-from krona_train.run.state import newest_whole
 from krona_train.session.choices import Settings
 
 from .inputs import factor_inputs, number_input, optional_combo, optional_count
-from .node import Node
 from .server import paths
 from .server.choices import ALL_GPUS, HERE, NEW, PROCESS, SAME
 from .server.progress import Progress
 from .sockets import CATEGORY, Krona, KronaSettingsSocket, KronaTargetsSocket
 from .sockets import KronaDataset as DatasetSocket
-from .trained import output_of, trained_outputs
+from .trained import TrainingNode, output_of, trained_outputs
 
 if TYPE_CHECKING:
     from krona_host.types import Clip, Model, Vae
@@ -30,7 +27,7 @@ DEFAULTS = TrainConfig()
 FACTORS = DEFAULTS.adapter.targets[0].factors
 
 
-class KronaTrain(Node):
+class KronaTrain(TrainingNode):
     """Trains an adapter on pictures with captions, here or in a process of its own."""
 
     @classmethod
@@ -146,22 +143,6 @@ class KronaTrain(Node):
             hidden=[io.Hidden.unique_id],
             is_output_node=True,
         )
-
-    @classmethod
-    def validate_inputs(cls, resume: str = SAME) -> bool | str:
-        try:
-            if resume not in (NEW, SAME):
-                newest_whole(paths.run_folder(resume), peek=True)
-        except KronaError as error:
-            return str(error)
-        return True
-
-    @classmethod
-    def fingerprint_inputs(
-        cls, name: str | None = None, steps: int | None = None, resume: str | None = SAME, **kwargs: object
-    ) -> str:
-        """Queued again, a training that was ended early goes on, instead of giving what it had then."""
-        return paths.unfinished(name, steps) if resume == SAME and name and steps else ""
 
     @classmethod
     def execute(

@@ -1,4 +1,4 @@
-"""What a training gives to the rest of a graph."""
+"""What nodes that train have in common: when they run again, and what they give to the rest of a graph."""
 
 from __future__ import annotations
 
@@ -18,8 +18,12 @@ from krona_ops.files import write_atomically
 from krona_train.drawing.placard import drawn
 from krona_train.drawing.preview_sheet import preview_sheet
 from krona_train.run import layout
+from krona_train.run.state import newest_whole
 
 from .images import as_image
+from .node import Node
+from .server import paths
+from .server.choices import NEW, SAME
 from .sockets import Krona
 
 if TYPE_CHECKING:
@@ -28,6 +32,26 @@ if TYPE_CHECKING:
     from .server.training import Result
 
 log = logging.getLogger(__name__)
+
+
+class TrainingNode(Node):
+    """A node with the inputs ``name``, ``steps`` and ``resume`` of a training."""
+
+    @classmethod
+    def validate_inputs(cls, resume: str = SAME) -> bool | str:
+        try:
+            if resume not in (NEW, SAME):
+                newest_whole(paths.run_folder(resume), peek=True)
+        except KronaError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def fingerprint_inputs(
+        cls, name: str | None = None, steps: int | None = None, resume: str | None = SAME, **kwargs: object
+    ) -> str:
+        """Queued again, a training that was ended early goes on, instead of giving what it had then."""
+        return paths.unfinished(name, steps) if resume == SAME and name and steps else ""
 
 
 def trained_outputs() -> list[io.Output]:
