@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from comfy.samplers import KSampler
 from comfy_api.latest import io
 
 from krona_train.objectives.guidance_config import GuidanceConfig
@@ -160,6 +161,19 @@ class KronaDistill(TrainingNode):
                     ("latents", "pixels"),
                     OF_PAIRS.where,
                     "pairs: where edges and high frequencies are compared. Pixels are closer to what is seen and need much more memory.",
+                ),
+                optional_combo(
+                    "sampler",
+                    KSampler.SAMPLERS,
+                    OF_GUIDANCE.sampler,
+                    "Makes the drawings of guidance and pairs. Of guidance take the one that you will draw with; of pairs one without chance (not "
+                    "ancestral or sde).",
+                ),
+                optional_combo(
+                    "scheduler",
+                    KSampler.SCHEDULERS,
+                    OF_GUIDANCE.scheduler,
+                    "Noise schedule of these drawings. Of guidance take the one that you will draw with.",
                 ),
             ],
             outputs=trained_outputs(),

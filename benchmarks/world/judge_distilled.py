@@ -175,10 +175,17 @@ def adapted(gallery: Gallery, part: str, adapter: Adapter) -> tuple[Any, Way]:
     return apply_adapter(adapter, gallery.model, None, strength).model, Way(RECIPES[part].calls)
 
 
+def learnt_from(adapter: Adapter) -> dict[str, str]:
+    """The sampler and the scheduler of the drawings that an adapter has learnt from; files from before they could be chosen
+    name none."""
+    objective = json.loads(adapter.metadata["krona.config"])["objective"]
+    return {name: objective[name] for name in ("sampler", "scheduler") if name in objective}
+
+
 @torch.no_grad()
 def guidance_errors(gallery: Gallery, adapter: Adapter) -> dict[str, float]:
     """How far one pass with the adapter is from the guided prediction, on the states of guided drawings of prompts that
-    it has not seen; 1 is the model without the adapter. By guidance."""
+    it has not seen, by the sampler of its training; 1 is the model without the adapter. By guidance."""
     from krona_host.patching.apply import apply_adapter
     from krona_train.comfyui.model import ComfyBackbone
     from krona_train.comfyui.rollouts import roll_out
@@ -190,7 +197,7 @@ def guidance_errors(gallery: Gallery, adapter: Adapter) -> dict[str, float]:
     [negative] = encode_prompts(gallery.clip, [guided.negative])
     errors = {}
     for guidance in ASKED_FOR:
-        how = Rollouts(DRAWN, STEPS, guidance, guidance)
+        how = Rollouts(DRAWN, STEPS, guidance, guidance, **learnt_from(adapter))
         rolled = roll_out(
             gallery.model, items, negative, how, seed=JUDGED, at_once=TOGETHER, identity=None, cache=None, told=_quietly
         )

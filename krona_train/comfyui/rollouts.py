@@ -18,6 +18,7 @@ from krona_ops.errors import ConfigError, OutOfMemoryError
 from ..batches.examples import Item, Seen
 from ..data.cache import Cache, entry_key
 from ..objectives.rollouts import Drawing, Rollouts
+from ..objectives.samplers import looks_at_the_batch
 from ..step.plan import is_out_of_memory
 from .encode import TextCondition
 from .sampling import Encoded, randomness_put_back, with_steady_attention
@@ -75,7 +76,7 @@ def roll_out(
             missing.append(drawing)
         else:
             made[drawing.number] = _moments(kept[0], drawing.guidance)
-    at_once = 1 if _has_own_guidance(model) else at_once
+    at_once = 1 if _has_own_guidance(model) or looks_at_the_batch(how.sampler) else at_once
     is_drawn = bool(missing)
     while missing:
         batch = _first(missing, at_once)
@@ -190,8 +191,9 @@ class _Guiding:
 
     def __init__(self, guidance: Tensor, is_guided: bool) -> None:
         self._guidance, self._is_guided = guidance, is_guided
-        self.prediction: Tensor | None = None
-        """With guidance, as it was made last."""
+        self.seen: list[tuple[Tensor, Tensor, float]] = []
+        """Each state that the model was asked about, with the guided prediction and the noise level there. What a
+        sampler reports is another state in some of them, and a step may ask twice."""
 
     def put_into(self, options: ModelOptions) -> None:
         """Change a copy of a model's options."""
@@ -205,7 +207,8 @@ class _Guiding:
         return args["uncond"] + (args["cond"] - args["uncond"]) * scale
 
     def _note(self, args: Mapping[str, Tensor]) -> Tensor:
-        self.prediction = args["denoised"]
+        x_t, x0 = (args[name].to("cpu", STORED, copy=True) for name in ("input", "denoised"))
+        self.seen.append((x_t, x0, float(args["sigma"].flatten()[0])))
         return args["denoised"] if self._is_guided else args["cond_denoised"]
 
 
@@ -222,24 +225,21 @@ def _draw(model: Model, batch: Sequence[Drawing], negative: Encoded, how: Rollou
     guider.set_conds([positive], [[negative.embedding, {**negative.extras, **size}]])
     guider.set_cfg(batch[0].guidance)
     schedule = comfy.samplers.KSampler(model, how.steps, model.load_device, how.sampler, how.scheduler)
-    seen: list[tuple[Tensor, Tensor]] = []
-
-    def look(step: int, x0: Tensor, x: Tensor, total: int) -> None:
-        assert guiding.prediction is not None
-        seen.append((x.to("cpu", STORED, copy=True), guiding.prediction.to("cpu", STORED, copy=True)))
-
     noise = torch.stack([drawing.noise for drawing in batch])
     method = comfy.samplers.sampler_object(how.sampler)
+    seen = guiding.seen
     with torch.inference_mode(), randomness_put_back(model.load_device):
         torch.manual_seed(batch[0].number)  # a few samplers draw from the process's generator
         zeros = torch.zeros_like(noise)
-        drawn = guider.sample(noise, zeros, method, schedule.sigmas, callback=look, disable_pbar=True, seed=0)
+        seed = batch[0].number if looks_at_the_batch(how.sampler) else 0  # of the noise that it adds on its way
+        drawn = guider.sample(noise, zeros, method, schedule.sigmas, disable_pbar=True, seed=seed)
         end = model.model.process_latent_in(drawn.float()).to("cpu", STORED)
     if how.keep == "ends":
-        seen = [(seen[0][0], end)]
+        seen = [(seen[0][0], end, seen[0][2])]
     with torch.inference_mode(False):
-        x_t, x0 = (torch.stack([each[part].clone() for each in seen], 1) for part in (0, 1))
-        sigma = schedule.sigmas[: len(seen)].float().cpu().clone()
+        x_t = torch.stack([each[0].clone() for each in seen], 1)
+        x0 = torch.stack([each[1].clone() for each in seen], 1)
+        sigma = torch.tensor([each[2] for each in seen])
         return [{"x_t": x_t[n].clone(), "x0": x0[n].clone(), "sigma": sigma} for n in range(len(batch))]
 
 

@@ -57,20 +57,35 @@ def encode_prompts(clip: Clip, texts: Sequence[str]) -> tuple[Prompt, ...]:
     return tuple(Prompt(text, *encoded[text]) for text in texts)
 
 
-def check_sampler(config: PreviewConfig) -> None:
+class Sampled(Protocol):
+    """Settings of a drawing."""
+
+    @property
+    def sampler(self) -> str:
+        """The host's name of the sampler."""
+
+    @property
+    def scheduler(self) -> str:
+        """The host's name of the noise schedule."""
+
+
+def check_sampler(how: Sampled, where: str = "preview") -> None:
     """Whether the host has the sampler and the scheduler, which it would otherwise exchange for others without a word.
+
+    Args:
+        where: The group of settings, for the error.
 
     Raises:
         ConfigError: It lacks one of them; the message lists those that it has.
     """
     for what, name, names in (
-        ("sampler", config.sampler, comfy.samplers.KSampler.SAMPLERS),
-        ("scheduler", config.scheduler, comfy.samplers.KSampler.SCHEDULERS),
+        ("sampler", how.sampler, comfy.samplers.KSampler.SAMPLERS),
+        ("scheduler", how.scheduler, comfy.samplers.KSampler.SCHEDULERS),
     ):
         if name not in names:
             raise ConfigError(
                 f"ComfyUI has no {what} {name!r}.",
-                where=f"preview.{what}",
+                where=f"{where}.{what}",
                 found=name,
                 expected=", ".join(names),
                 remedy=f"Choose one of these; {getattr(PreviewConfig(), what)} works for every model.",

@@ -43,6 +43,8 @@ class GuidanceDistillation(Stateless):
             config.highest,
             config.negative,
             guided=config.states == "guided",
+            sampler=config.sampler,
+            scheduler=config.scheduler,
         )
 
     def losses(self, piece: Piece) -> Iterator[Loss]:

@@ -32,6 +32,10 @@ class GuidanceConfig:
     states: Literal["guided", "plain"] = "guided"
     """What is learnt from: the states of guided drawings, which are those that the adapter will meet, or of plain ones,
     to compare with."""
+    sampler: str = "euler"
+    """ComfyUI's name of the sampler of the drawings: best the one that draws afterwards, whose states are learnt then."""
+    scheduler: str = "normal"
+    """ComfyUI's name of their noise schedule."""
 
     def __post_init__(self) -> None:
         require_fields(self)

@@ -9,13 +9,13 @@ from krona_ops.bounds import Within, require_fields
 from krona_ops.errors import ConfigError
 from krona_ops.formats.one_step import OneStep
 
+from .samplers import stirs
+
 Compare = Literal["complex", "magnitude"]
 """How Fourier coefficients are compared: as they are, or their magnitudes alone, which leaves open where a texture is."""
 Distance = Literal["absolute", "squared"]
 """How differences count."""
 _WEIGHT = Within(0, 1000)
-STIRS = ("ancestral", "sde", "seeds", "lcm", "ddpm", "sa_solver")
-"""Parts of the names of samplers that add noise on their way: their picture is not made by the first noise alone."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class PairsConfig:
 
     def __post_init__(self) -> None:
         require_fields(self)
-        if any(part in self.sampler for part in STIRS):
+        if stirs(self.sampler):
             raise ConfigError(
                 f"The sampler {self.sampler} adds noise on its way.",
                 where="objective.sampler",

@@ -108,7 +108,7 @@ def prepare(
         clip, vae: ``None`` where a checkpoint brings none, which is refused.
 
     Raises:
-        ConfigError: A part is missing or another family's, or the host lacks the sampler of the previews.
+        ConfigError: A part is missing or another family's, or the host lacks the sampler of the previews or drawings.
         DataError: A picture, mask or caption cannot be used; or there are prompts where the objective needs pictures.
     """
     require_parts(model, clip, vae)
@@ -124,6 +124,7 @@ def prepare(
         _require_prompts(dataset)
     items: tuple[Item | Group, ...]
     if dataset.prompts:
+        check_sampler(objective.rollouts, "objective")
         size = size_drawn(dataset, resolution)
         shape = latent_shape(model, *size)[1:]
         prompts = items_of_prompts(dataset, size, shape, encoder, cache, progress, seed=config.seed)

@@ -102,6 +102,16 @@ def test_pictures_are_refused_before_anything_is_drawn(server):
     assert not folder_of(server, "from pictures").exists()
 
 
+def test_the_sampler_that_draws_afterwards_makes_the_drawings(server):
+    drawn = distill("guidance", "by another sampler", sampler="dpmpp_2m", scheduler="karras", steps=1, preview_every=0)
+    run(server, {"3": drawn})
+    text = (folder_of(server, "by another sampler") / layout.SETTINGS).read_text(encoding="utf-8")
+    objective = yaml.safe_load(text)["training"]["objective"]
+    assert (objective["sampler"], objective["scheduler"]) == ("dpmpp_2m", "karras")
+    with pytest.raises((PromptRejected, RunFailed), match="adds noise on its way"):
+        run(server, {"3": distill("one step by pairs", "by chance", sampler="euler_ancestral")})
+
+
 def test_an_empty_range_of_guidance_is_refused(server):
     with pytest.raises((PromptRejected, RunFailed), match="is empty"):
         run(server, {"3": distill("guidance", "no range", lowest=3.0, highest=3.0)})

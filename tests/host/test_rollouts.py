@@ -87,6 +87,56 @@ def test_drawings_in_one_batch_are_those_that_are_made_alone(comfy, name):
             assert_close(a.seen.x0.float(), b.seen.x0.float(), rtol=0, atol=2e-3 * b.seen.x0.float().abs().max().item())
 
 
+STATES = {"dpm_fast", "heun", "dpm_2", "uni_pc", "dpmpp_2s_ancestral", "sa_solver_pece", "dpmpp_2m_cfg_pp"}
+"""Samplers that ask twice a step, or tell of another state than the one that they asked about; `euler` is above."""
+
+
+@pytest.mark.parametrize("name", ["SD15", "SD3"])
+def test_whatever_sampler_draws_what_is_learnt_is_the_guided_prediction_of_the_state(comfy, name):
+    """By two passes of the model, of each state of each of the host's samplers and of some schedules."""
+    from comfy.samplers import KSampler
+
+    from krona_train.comfyui.model import ComfyBackbone
+
+    model, items = tiny_families.build(name), prompts(name)
+    backbone = ComfyBackbone(model, guidance=0.0)
+    samplers = KSampler.SAMPLERS if name == "SD15" else sorted(STATES)
+    assert set(KSampler.SAMPLERS) >= STATES
+    with backbone.ready(), torch.no_grad():
+        for sampler in samplers:
+            how = replace(HOW, count=1, steps=2, lowest=2.0, sampler=sampler, scheduler="karras" if name == "SD15" else "beta")
+            for item in roll(model, items, how):
+                batch = backbone.collate(item.forms)
+                negative = backbone.collate([replace(items[-1].forms[0], seen=form.seen) for form in item.forms])
+                seen, scale = batch.seen, batch.seen.guidance.reshape(-1, *[1] * (batch.seen.x_t.ndim - 1))
+                assert (seen.sigma > 0).all(), sampler
+                with_prompt = backbone.predict(seen.x_t, seen.sigma, batch.conditions)
+                without = backbone.predict(seen.x_t, seen.sigma, negative.conditions)
+                guided = without + scale * (with_prompt - without)
+                assert_close(seen.x0, guided, rtol=0, atol=2e-2 * guided.abs().max().item(), msg=lambda m, s=sampler: f"{s}: {m}")
+                assert len(item.forms) >= 2, sampler
+
+
+@pytest.mark.parametrize("sampler", ["euler_ancestral", "ddpm", "dpmpp_2m_sde", "dpm_adaptive"])
+def test_a_drawing_with_chance_on_its_way_is_the_same_again_and_alone(comfy, sampler):
+    model, items = tiny_families.build("SD15"), prompts("SD15")
+    how = replace(HOW, count=3, sampler=sampler)
+    first, again = roll(model, items, how), roll(model, items, how, at_once=2)
+    for a, b in zip(first, again, strict=True):
+        assert torch.equal(a.forms[-1].seen.x_t, b.forms[-1].seen.x_t)
+    fewer = roll(model, items, replace(how, count=2))
+    assert torch.equal(fewer[1].forms[-1].seen.x_t, first[1].forms[-1].seen.x_t)
+
+
+def test_another_sampler_makes_other_drawings(comfy, tmp_path):
+    model, items, made = tiny_families.build("SD15"), prompts("SD15"), []
+    for how in (HOW, replace(HOW, sampler="dpmpp_2m"), replace(HOW, scheduler="karras")):
+        made.append(roll(model, items, how, cache=Cache(tmp_path)))
+    ends = [items[0].forms[-1].seen.x_t for items in made]
+    assert not torch.equal(ends[0], ends[1])
+    assert not torch.equal(ends[0], ends[2])
+
+
 def test_only_the_ends_are_kept_for_pairs(comfy):
     model, items = tiny_families.build("SD15"), prompts("SD15")
     ways, ends = roll(model, items), roll(model, items, replace(HOW, keep="ends"))

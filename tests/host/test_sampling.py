@@ -181,6 +181,8 @@ def test_a_name_that_the_host_does_not_know_is_refused_with_those_it_knows(previ
     assert named in caught.value.expected
     with pytest.raises(ConfigError, match=f"no {field}"):  # before any training
         replace(previewer, config=wrong)
+    with pytest.raises(ConfigError, match=rf"^objective\.{field}: .*no {field}"):
+        check_sampler(wrong, "objective")
 
 
 def test_an_interrupt_stops_the_drawing(comfy, previewer):

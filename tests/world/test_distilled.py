@@ -1,6 +1,7 @@
 """Distilled adapters of the small world: prompts, recipes, and what is measured of them."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,10 +9,13 @@ import torch
 
 from benchmarks.world.draw import draw
 from benchmarks.world.grammar import Scene
-from benchmarks.world.judge_distilled import JUDGED, WAYS, Drawn, Gallery, Way, written
+from benchmarks.world.judge_distilled import JUDGED, WAYS, Drawn, Gallery, Way, learnt_from, written
 from benchmarks.world.train_distilled import RECIPES, Asked, asked, settings
+from krona_ops import Adapter
 from krona_train.config import from_yaml, to_yaml
+from krona_train.objectives.guidance_config import GuidanceConfig
 from krona_train.objectives.kinds import objective_of
+from krona_train.run.metadata import describe
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +43,16 @@ def test_a_recipe_is_a_training_that_can_be_written(name):
     config = settings(RECIPES[name], RECIPES[name].steps)
     assert from_yaml(to_yaml(config)) == config
     assert objective_of(config.objective, config.prior).name == config.objective.kind
+
+
+def test_errors_on_held_out_drawings_are_those_of_the_sampler_that_was_learnt_from():
+    way = {"sampler": "dpmpp_2m", "scheduler": "karras"}
+    recipe = replace(RECIPES["guidance"], objective=GuidanceConfig(**way))
+    about = describe(settings(recipe, 20), name="g", family="small world", captions=(), resolution=64)
+    assert learnt_from(Adapter({}, about)) == way
+    older = json.loads(about["krona.config"])
+    older["objective"] = {name: value for name, value in older["objective"].items() if name not in way}
+    assert learnt_from(Adapter({}, {"krona.config": json.dumps(older)})) == {}
 
 
 def test_a_part_takes_the_place_of_its_row(tmp_path):

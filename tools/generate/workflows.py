@@ -68,7 +68,7 @@ SIZES = {
     "KronaBranchApply": (330, 300, 560), "KronaBranchSettings": (330, 220, 420),
     "KronaPrompts": (360, 300, 420),
     "ImageFromBatch": (270, 110, 130),
-    "KronaDistill": (400, 620, 1180), "KronaGuidance": (330, 200, 260), "KronaOneStep": (315, 90, 110),
+    "KronaDistill": (400, 620, 1240), "KronaGuidance": (330, 200, 260), "KronaOneStep": (315, 140, 170),
     "KSamplerSelect": (270, 60, 90), "SamplerCustom": (315, 250, 270),
 }  # fmt: skip
 """Width and height of a node; and the height that it may grow to:
@@ -583,9 +583,11 @@ def world_prompts(count: int) -> str:
     return "\n".join(dict.fromkeys(lines))
 
 
+WORLD_DRAWN = {"sampler": "dpmpp_2m", "scheduler": "karras"}
+"""What `world_sampler` draws with, for drawings that are learnt from."""
 DISTILLED: dict[str, tuple[dict, str]] = {
     WORLD_GUIDANCE: (
-        {"what": "guidance", "name": "world guidance", "steps": 200, "batch_size": 8, "drawings": 64},
+        {"what": "guidance", "name": "world guidance", "steps": 200, "batch_size": 8, "drawings": 64, **WORLD_DRAWN},
         "**Guidance without its second pass**\n\nThe model draws 64 prompts with guidance, and an adapter learns what guidance did. Then three pictures from the same noise: without guidance, with "
         "guidance (two passes at every step), and with the adapter (**one pass**).\n\n1. Queue; two minutes on two cores.\n2. **guidance** of *KronA Guidance* is the cfg that you would give a sampler, "
         "whose own stays at 1. Any LoRA loader does the same with its strength.\n3. For your own model: a checkpoint loader, *KronA Prompts* with nothing typed in (300 prompts), 1000 steps.",
@@ -597,7 +599,7 @@ DISTILLED: dict[str, tuple[dict, str]] = {
         "blur goes first.\n2. More **steps** make it sharper and more varied.\n3. *KronA One Step* gives the levels for *SamplerCustom*; KSampler with 1 step and cfg 1 is the same.",
     ),
     WORLD_PAIRS: (
-        {"what": "one step by pairs", "name": "world pairs", "steps": 150, "batch_size": 8, "guidance": 3.0, "drawings": 64, "drawing_steps": 12},
+        {"what": "one step by pairs", "name": "world pairs", "steps": 150, "batch_size": 8, "guidance": 3.0, "drawings": 64, "drawing_steps": 12, **WORLD_DRAWN},
         "**One step instead of twelve, by pairs (HiPA)**\n\nThe model draws 64 pictures in twelve steps with guidance; an adapter learns to go from each noise to its picture in one, and what one step blurs "
         "counts extra. Then three pictures from the same noise: the model in one step, the adapter in one step, and the model in twelve (24 passes).\n\n1. Queue; two minutes on two cores.\n2. More "
         "**drawings** are more pictures to learn from; they are kept for the next training.",

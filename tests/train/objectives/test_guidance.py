@@ -19,6 +19,7 @@ from krona_train.config import EmaConfig, MemoryConfig, PriorConfig, ValidationC
 from krona_train.data.packed import pack, unpack
 from krona_train.monitor.validation import keep_out
 from krona_train.objectives.guidance_config import GuidanceConfig
+from krona_train.objectives.kinds import objective_of
 from krona_train.run.events import Ended, Saved, Stepped, Validated
 from krona_train.run.metadata import describe
 
@@ -176,10 +177,16 @@ def test_guidance_below_one_is_refused(name):
 
 
 def test_the_settings_are_told_apart_by_their_kind():
-    settings = config(lowest=2.0, states="plain", negative="blurry")
+    settings = config(lowest=2.0, states="plain", negative="blurry", sampler="dpmpp_2m", scheduler="karras")
     text = to_yaml(settings)
     assert "kind: guidance" in text
     assert from_yaml(text) == settings
+
+
+def test_the_drawings_are_made_by_the_sampler_of_the_settings_and_as_before_without_one():
+    made = [objective_of(each.objective, each.prior).rollouts for each in (config(), config(sampler="heun", scheduler="beta"))]
+    assert [(how.sampler, how.scheduler) for how in made] == [("euler", "normal"), ("heun", "beta")]
+    objective_of(config(sampler="euler_ancestral").objective, PriorConfig())  # chance on the way does no harm here
 
 
 def test_the_file_says_which_guidance_a_strength_is():
