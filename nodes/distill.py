@@ -91,8 +91,8 @@ class KronaDistill(TrainingNode):
                 KronaSettingsSocket.Input(
                     "settings",
                     optional=True,
-                    tooltip="From KronA Train Settings: previews, memory, optimizer. Noise levels, errors and class pictures do not count "
-                    "here. Without it a rate that falls, and an eighth of the drawings to judge by.",
+                    tooltip="From KronA Train Settings: previews, memory, optimizer. Noise levels and errors do not count here, and a "
+                    "prior is refused. Without it a rate that falls, and an eighth of the drawings to judge by.",
                 ),
                 io.Int.Input(
                     "preview_every",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from krona_ops.errors import ConfigError
 from krona_ops.targets.rules import FEED_FORWARD_LAYERS, TargetRule
 
 from ..config import TrainConfig
@@ -53,12 +54,16 @@ def distilling(
     Args:
         learning_rate: 0 takes the kind's own.
         targets: ``None`` takes attention and feed-forward.
-        settings: What it says about noise levels, errors and prior does not count; ``None`` takes the kind's own optimizer,
-            and keeps some drawings out to judge by.
+        settings: What it says about noise levels and errors does not count; ``None`` takes the kind's own optimizer, and
+            keeps some drawings out to judge by.
 
     Raises:
-        ConfigError: The settings make no sense together.
+        ConfigError: The settings make no sense together, or want what a distillation cannot do: preserve a class, or look
+            at masks.
     """
+    if settings is not None:
+        _require_no_prior(settings)
+    _require_no_masks(dataset, objective)
     recipe = RECIPES[objective.kind]
     rules = (TargetRule(FACTORS), TargetRule(FACTORS, projections=(), pattern=FEED_FORWARD_LAYERS))
     config = TrainConfig(
@@ -74,6 +79,29 @@ def distilling(
         validation=_validation(objective, steps),
     )
     return replace(given.applied_to(config, dataset), objective=objective, prior=PriorConfig())
+
+
+def _require_no_prior(settings: Settings) -> None:
+    if settings.prior not in ("auto", "off"):
+        raise ConfigError(
+            "A distillation has no subject, and so no class whose prior could be preserved.",
+            where="prior",
+            found=settings.prior,
+            expected="auto or off",
+            remedy="Set prior to off in KronA Train Settings.",
+        )
+
+
+def _require_no_masks(dataset: Dataset, objective: OfKind) -> None:
+    masked = next((picture for picture in dataset.pictures if picture.mask is not None), None)
+    if masked is not None or dataset.settings.masks:
+        raise ConfigError(
+            f"A distillation learns from what the model draws, so that masks would do nothing to {objective.kind}.",
+            where="dataset",
+            found="masks" if masked is None else f"{masked.name} with a mask",
+            expected="prompts, from KronA Prompts",
+            remedy="Connect KronA Prompts, which takes the captions of a data set too, or turn masks off in KronA Dataset.",
+        )
 
 
 def _validation(objective: OfKind, steps: int) -> ValidationConfig:

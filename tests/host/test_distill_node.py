@@ -112,6 +112,13 @@ def test_the_sampler_that_draws_afterwards_makes_the_drawings(server):
         run(server, {"3": distill("one step by pairs", "by chance", sampler="euler_ancestral")})
 
 
+def test_a_prior_is_refused_before_anything_is_drawn(server):
+    settings = {"5": node("KronaTrainSettings", prior="model")}
+    with pytest.raises((PromptRejected, RunFailed), match="no class whose prior could be preserved"):
+        run(server, {**settings, "3": distill("guidance", "with a prior", settings=link(5))})
+    assert not folder_of(server, "with a prior").exists()
+
+
 def test_an_empty_range_of_guidance_is_refused(server):
     with pytest.raises((PromptRejected, RunFailed), match="is empty"):
         run(server, {"3": distill("guidance", "no range", lowest=3.0, highest=3.0)})

@@ -1,5 +1,6 @@
 """Trainings of the real host that learn from prompts alone, and those that need pictures."""
 
+import re
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -8,12 +9,14 @@ import torch
 from torch.testing import assert_close
 
 from krona_ops import TargetRule
-from krona_ops.errors import DataError
+from krona_ops.errors import ConfigError, DataError
 from krona_train import AdapterConfig, OptimizerConfig, TrainConfig
-from krona_train.config import DataConfig, PreviewConfig
+from krona_train.config import DataConfig, PreviewConfig, PriorConfig
 from krona_train.data.choices import PictureFiles
 from krona_train.data.source import read_pictures
 from krona_train.objectives import kinds
+from krona_train.objectives.guidance_config import GuidanceConfig
+from krona_train.objectives.pairs_config import PairsConfig
 from krona_train.objectives.protocol import Loss, Stateless
 
 
@@ -80,6 +83,25 @@ def test_a_training_learns_from_prompts_alone(world, tmp_path, monkeypatch):
         assert square.items[0].forms[0].shape == tuple(world[2].encode(torch.rand(1, 64, 64, 3))[0].shape)
     previewed = replace(config, preview=PreviewConfig(every=1))
     assert prepared(world, dataset, previewed, tmp_path).prompts[0].text == "a red robot"
+
+
+@pytest.mark.parametrize("kind", [GuidanceConfig, PairsConfig])
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"objective": {"sampler": "eulre"}}, r"no sampler 'eulre'.*objective\.sampler"),
+        ({"prior": PriorConfig(1.0, "model")}, "Prior preservation goes with denoising, and not with .*Set prior.weight to 0"),
+        ({"prior": PriorConfig(1.0, "pictures")}, "Prior preservation goes with denoising, and not with .*Set prior.weight to 0"),
+    ],
+)
+def test_what_a_distillation_cannot_do_is_refused_before_anything_is_drawn(world, tmp_path, kind, wrong, said):
+    """As a run.yaml has it."""
+    dataset = read_pictures(PictureFiles(prompts=("a bird",)), DataConfig())
+    config = TrainConfig(steps=1, objective=kind(**wrong.get("objective", {})), prior=wrong.get("prior", PriorConfig()))
+    with pytest.raises(ConfigError) as caught:
+        prepared(world, dataset, config, tmp_path)
+    assert re.search(said, f"{caught.value} {caught.value.where}")
+    assert not any(tmp_path.rglob("*.safetensors"))
 
 
 @pytest.mark.parametrize("prior", ["off", "model", "pictures"])
