@@ -12,6 +12,7 @@ from comfy.quant_ops import QuantizedTensor
 
 from krona_ops import Adapter
 from krona_ops.errors import KronaError
+from krona_ops.formats import one_step
 from krona_ops.updates.delta import Delta
 
 from ..model.layer_shape import weight_of
@@ -40,7 +41,8 @@ class Applied:
     layers: int
     """All layers of the adapter."""
     notes: tuple[str, ...] = ()
-    """What was decided about how the updates are computed, where it was not simply as asked."""
+    """What was decided about how the updates are computed, where it was not simply as asked; and where the adapter wants
+    to be drawn with otherwise than a sampler does by itself."""
 
 
 def apply_adapter(
@@ -75,10 +77,26 @@ def apply_adapter(
         clip = clip.clone()
         if strength_clip != 0:
             ways += _apply(clip.patcher, grouped(resolution.clip), strength_clip, mode, tell)
-    notes = ways.notes(mode)
+    notes = (*ways.notes(mode), *_on_one_step(adapter))
     log.info("KronA: %s", " ".join((resolution.report(), *notes)))
     matched = resolution.layers - len(resolution.unmatched)
     return Applied(model, clip, resolution.report(), matched, resolution.layers, notes)
+
+
+def _on_one_step(adapter: Adapter) -> tuple[str, ...]:
+    """At which noise level the adapter draws in one step, where that is not the one at which samplers begin."""
+    if one_step.KEY not in adapter.metadata:
+        return ()
+    try:
+        level = one_step.one_step_of(adapter.metadata).sigma
+    except KronaError as error:  # what a stranger has written there keeps nobody from using the rest
+        return (str(error),)
+    if not level:
+        return ()
+    return (
+        f"It was trained to draw in one step from noise level {level:g}, and KSampler begins higher: connect it to KronA One "
+        "Step, and draw with SamplerCustom.",
+    )
 
 
 @dataclass(frozen=True)

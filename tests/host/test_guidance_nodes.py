@@ -11,7 +11,9 @@ from PIL import Image
 from torch.testing import assert_close
 
 from krona_ops import TargetRule, save
+from krona_ops.errors import ConfigError
 from krona_ops.formats.guidance import Guided
+from krona_ops.formats.one_step import OneStep
 from krona_train import AdapterConfig, OptimizerConfig
 from krona_train.adapters.bank import Bank, choose
 from krona_train.adapters.trainee import Recipe
@@ -32,7 +34,9 @@ def files(server, world, random_adapter):
     adapter = random_adapter(world[0], factors=(4, 2), size=0.3)
     save(adapter.with_metadata(**GUIDED.metadata()), folder / "guided.safetensors")
     save(adapter, folder / "ordinary.safetensors")
-    return {name: f"guidance/{name}.safetensors" for name in ("guided", "ordinary")}
+    for name, sigma in (("largest", 0.0), ("lower", 2.5), ("too high", 5000.0)):
+        save(adapter.with_metadata(**OneStep(sigma).metadata()), folder / f"{name}.safetensors")
+    return {name: f"guidance/{name}.safetensors" for name in ("guided", "ordinary", "largest", "lower", "too high")}
 
 
 def picture(server, graph, model, **sampler):
@@ -121,6 +125,56 @@ def test_one_step_is_what_the_hosts_sampler_takes(server):
 def test_a_level_that_the_model_does_not_know_is_refused(server):
     text = refused(server, {"2": node("KronaOneStep", model=MODEL, sigma=5000.0)}, output=0)
     assert "The model knows no noise level 5000." in text
+
+
+def test_one_step_begins_at_the_level_of_the_adapter_unless_one_is_typed(comfy, world, files, server):
+    from krona_pack.nodes.one_step import KronaOneStep
+
+    from krona_ops import load
+
+    adapters = {name: load(server.base / "models" / "loras" / file) for name, file in files.items()}
+    largest = float(world[0].get_model_object("model_sampling").sigma_max)
+
+    def sigmas(sigma, **adapter):
+        return KronaOneStep.execute(world[0], sigma, **adapter).args[0].tolist()
+
+    assert sigmas(0.0) == pytest.approx([largest, 0.0])
+    assert sigmas(0.0, krona=adapters["largest"]) == pytest.approx([largest, 0.0])
+    assert sigmas(0.0, krona=adapters["lower"]) == [2.5, 0.0]
+    assert sigmas(1.5, krona=adapters["lower"]) == [1.5, 0.0]
+    with pytest.raises(ConfigError, match="has not learnt to draw in one step"):
+        sigmas(0.0, krona=adapters["guided"])
+    with pytest.raises(ConfigError, match=r"no noise level 5000.*trained for another model"):
+        sigmas(0.0, krona=adapters["too high"])
+
+
+def test_a_file_of_another_level_is_drawn_from_there_and_apply_says_so(server, files):
+    """From the file, as from an adapter on a wire; and another picture than from the model's largest level."""
+    applied = {"2": node("KronaLoadApply", model=MODEL, clip=CLIP, file=files["lower"])}
+
+    def drawn(**level):
+        graph = {
+            "3": node("KronaOneStep", model=link(2), sigma=0.0, **level),
+            "4": node("KSamplerSelect", sampler_name="euler"),
+            "5": node("CLIPTextEncode", clip=CLIP, text="a photo of a red robot"),
+            "7": node("EmptyLatentImage", width=64, height=64, batch_size=1),
+            "8": node(
+                "SamplerCustom", model=link(2), add_noise=True, noise_seed=3, cfg=1.0, positive=link(5), negative=link(5),
+                sampler=link(4), sigmas=link(3), latent_image=link(7),
+            ),
+            "9": node("VAEDecode", samples=link(8), vae=VAE),
+            "10": node("PreviewImage", images=link(9)),
+        }  # fmt: skip
+        [file] = server.client.run({**WORLD, **applied, **graph}).files("10")
+        return np.asarray(Image.open(io.BytesIO(server.client.view(**file))), dtype=int)
+
+    by_file, by_wire, by_default = drawn(file=files["lower"]), drawn(krona=link(2, 2)), drawn()
+    assert np.array_equal(by_file, by_wire)
+    assert np.abs(by_file - by_default).max() > 20
+    said = {**applied, "3": node("KronaApply", model=MODEL, krona=link(2, 2)), "9": node("PreviewAny", source=link(3, 2))}
+    [text] = server.client.run({**WORLD, **said}).outputs["9"]["text"]
+    assert "one step from noise level 2.5" in text
+    assert "KronA One Step" in text
 
 
 def test_a_strength_is_the_gate_of_the_training(comfy, world, tmp_path):
