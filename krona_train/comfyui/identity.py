@@ -1,4 +1,4 @@
-"""What tells two of the host's encoders apart: whatever changes what comes out of them."""
+"""What tells two of the host's models apart: whatever changes what comes out of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from comfy.weight_adapter import WeightAdapterBase
 from torch import Tensor
 
-from krona_host.types import Clip, Patcher, Vae
+from krona_host.types import Clip, Model, Patcher, Vae
 
 from ..batches.fingerprint import sampled_fingerprint
 
@@ -67,6 +67,13 @@ def clip_identity(clip: Clip) -> str | None:
     if clip.apply_hooks_to_conds is not None:
         return None
     return _identity(traits, clip.patcher)
+
+
+def is_told_by_its_weights(model: Model) -> bool:
+    """Whether nothing but the model's weights decides what it draws, so that their fingerprint tells it apart."""
+    options = model.model_options
+    has_options = options.get("transformer_options") or options.keys() - {"transformer_options"}
+    return not (has_options or model.object_patches or model.injections)
 
 
 def _identity(traits: tuple[object, ...], patcher: Patcher) -> str | None:

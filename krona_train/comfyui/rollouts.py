@@ -21,6 +21,7 @@ from ..objectives.rollouts import Drawing, Rollouts
 from ..objectives.samplers import looks_at_the_batch
 from ..step.plan import is_out_of_memory
 from .encode import TextCondition
+from .identity import is_told_by_its_weights
 from .sampling import Encoded, randomness_put_back, with_steady_attention
 
 Told = Callable[[int, int, str], None]
@@ -66,7 +67,7 @@ def roll_out(
             expected="a model that is drawn with guidance and a negative prompt",
             remedy="Choose a model that was not distilled with guidance.",
         )
-    cache = cache if _is_told_by_its_weights(model) else None
+    cache = cache if is_told_by_its_weights(model) else None
     drawings = [how.drawing(number, prompts, seed) for number in range(how.count)]
     made: dict[int, tuple[Seen, ...]] = {}
     missing: list[Drawing] = []
@@ -174,13 +175,6 @@ def _has_own_guidance(model: Model) -> bool:
     return any(model.model_options.get(way) for way in _OWN_WAYS)
 
 
-def _is_told_by_its_weights(model: Model) -> bool:
-    """Whether nothing but the model's weights decides what it draws, so that their fingerprint tells it apart."""
-    options = model.model_options
-    has_options = options.get("transformer_options") or options.keys() - {"transformer_options"}
-    return not (has_options or model.object_patches or model.injections)
-
-
 class _Guiding:
     """What the guided prediction is, and what the drawing follows, as the host's options want it.
 
@@ -227,13 +221,13 @@ def _draw(model: Model, batch: Sequence[Drawing], negative: Encoded, how: Rollou
     schedule = comfy.samplers.KSampler(model, how.steps, model.load_device, how.sampler, how.scheduler)
     noise = torch.stack([drawing.noise for drawing in batch])
     method = comfy.samplers.sampler_object(how.sampler)
-    seen = guiding.seen
     with torch.inference_mode(), randomness_put_back(model.load_device):
         torch.manual_seed(batch[0].number)  # a few samplers draw from the process's generator
         zeros = torch.zeros_like(noise)
         seed = batch[0].number if looks_at_the_batch(how.sampler) else 0  # of the noise that it adds on its way
         drawn = guider.sample(noise, zeros, method, schedule.sigmas, disable_pbar=True, seed=seed)
         end = model.model.process_latent_in(drawn.float()).to("cpu", STORED)
+    seen = guiding.seen
     if how.keep == "ends":
         seen = [(seen[0][0], end, seen[0][2])]
     with torch.inference_mode(False):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from math import sqrt
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from krona_host.model.families import native_resolution
 from krona_host.types import Clip, Model, Vae
@@ -16,6 +18,7 @@ from krona_ops.errors import DataError
 from ..batches.camera import Camera
 from ..batches.examples import Example, Group, Item, Seen
 from ..comfyui.encode import ComfyEncoder, TextCondition
+from ..comfyui.identity import is_told_by_its_weights
 from ..comfyui.model import ComfyBackbone
 from ..comfyui.parts import rehearse, require_parts, require_text_encoder, usable_text
 from ..comfyui.rollouts import roll_out
@@ -121,10 +124,10 @@ def prepare(
     encoder, cache = ComfyEncoder(clip, vae), Cache(places.cache) if dataset.settings.cache else None
     with_class = config.prior.weight > 0 and config.prior.source == "model"
     if objective.rollouts is not None:
+        check_sampler(objective.rollouts, "objective")
         _require_prompts(dataset)
     items: tuple[Item | Group, ...]
     if dataset.prompts:
-        check_sampler(objective.rollouts, "objective")
         size = size_drawn(dataset, resolution)
         shape = latent_shape(model, *size)[1:]
         prompts = items_of_prompts(dataset, size, shape, encoder, cache, progress, seed=config.seed)
@@ -134,13 +137,13 @@ def prepare(
         items = encoding.encode(dataset, resolution, encoder, cache, progress, seed=config.seed, with_class=with_class)
     class_items: tuple[Item, ...] = ()
     if config.prior.weight > 0 and config.prior.source == "pictures":
-        whole = with_drawn_class_pictures(model, clip, vae, dataset, resolution, config, places, progress)
-        log.info(
-            "KronA: prior preservation with %d class pictures, weight %g.",
-            len(whole.class_pictures),
-            config.prior.weight,
-        )
-        class_items = encoding.encode_class_pictures(whole, resolution, encoder, cache, progress)
+        with with_drawn_class_pictures(model, clip, vae, dataset, resolution, config, places, progress) as whole:
+            log.info(
+                "KronA: prior preservation with %d class pictures, weight %g.",
+                len(whole.class_pictures),
+                config.prior.weight,
+            )
+            class_items = encoding.encode_class_pictures(whole, resolution, encoder, cache, progress)
     notes = tuple(notice.text() for notice in (*dataset.notices, *unused_class_pictures(dataset, config.prior)))
     empty = encoder.encode_captions([""])[""] if "unconditional" in objective.needs else None
     material = Material(items, class_items, (), None, dataset.captions, resolution, notes, empty)
@@ -205,6 +208,7 @@ def with_prompts(material: Material, load_clip: Callable[[], Clip | None], confi
     return material if wanted else replace(material, prompts=(), negative=None)
 
 
+@contextmanager
 def with_drawn_class_pictures(
     model: Model,
     clip: Clip,
@@ -214,12 +218,16 @@ def with_drawn_class_pictures(
     config: TrainConfig,
     places: Places,
     progress: Progress,
-) -> Dataset:
-    """The data set with as many class pictures as it wants: the model draws what is missing, and keeps it for next
-    time."""
+) -> Iterator[Dataset]:
+    """The data set with as many class pictures as it wants: the model draws what is missing, and keeps it for next time.
+
+    Nothing is kept of a model that draws otherwise than its weights tell, as with `roll_out`: its pictures are there until
+    the end of the ``with``.
+    """
     missing, caption = dataset.missing_class_pictures, dataset.class_caption if dataset.missing_class_pictures else ""
     if not missing:
-        return dataset
+        yield dataset
+        return
     prompt, negative = encode_prompts(clip, (caption, config.preview.negative))
     draw = class_painter(model, vae, prompt, negative, config.preview, (resolution, resolution))
     drawing = config.preview
@@ -238,10 +246,15 @@ def with_drawn_class_pictures(
     backbone = ComfyBackbone(model)
     with backbone.ready():
         identity = backbone.fingerprint()
-    folder = class_folder(places.class_pictures, caption, identity, repr((*how, drawing.negative)))
-    log.info("KronA: class pictures are in %s.", folder)
-    with usable_text(backbone.family, prompt):
-        files = make_class_pictures(
-            folder, missing, draw, lambda done, total: progress(done, total, f'class picture of "{caption}"'), caption
-        )
-    return dataset.with_class_pictures([Picture(file, caption, file.name) for file in files])
+    with ExitStack() as until_read:
+        if is_told_by_its_weights(model):
+            folder = class_folder(places.class_pictures, caption, identity, repr((*how, drawing.negative)))
+            log.info("KronA: class pictures are in %s.", folder)
+        else:
+            folder = Path(until_read.enter_context(TemporaryDirectory(prefix="krona-class-")))
+            log.info("KronA: class pictures are not kept: more than the model's weights decides how they look.")
+        with usable_text(backbone.family, prompt):
+            files = make_class_pictures(
+                folder, missing, draw, lambda done, total: progress(done, total, f'class picture of "{caption}"'), caption
+            )
+        yield dataset.with_class_pictures([Picture(file, caption, file.name) for file in files])
