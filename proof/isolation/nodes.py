@@ -12,6 +12,8 @@ import torch
 
 from krona_ops import Adapter, Full, Kron, LayerName, TargetRule, save, select
 from krona_ops.files import save_tensors
+from krona_ops.formats.guidance import Guided
+from krona_ops.formats.one_step import OneStep
 from tools.comfyui.server import PACK
 
 from ..inside import MODELS, Graph, Models
@@ -24,6 +26,7 @@ TARGET = "t"
 ADAPTER, OTHER, DAMAGED = "fits.safetensors", "of another model.safetensors", "damaged.safetensors"
 VIEWS = "views.safetensors"
 BRANCH = "branch.safetensors"
+GUIDED, ONE_STEP = "guided.safetensors", "one step.safetensors"
 MODEL, CLIP, VAE = ["m", 0], ["m", 1], ["m", 2]
 DATASET = {"prompt": "a photo of sks robot", "folder": "krobot", "resolution": 64}
 TRAIN = {
@@ -35,6 +38,16 @@ TRAIN = {
     "steps": 3,
     "batch_size": 2,
     "resume": "(new run)",
+}
+DISTILL = {
+    **TRAIN,
+    "name": "distilled",
+    "dataset": ["p", 0],
+    "steps": 2,
+    "learning_rate": 0.0,
+    "drawings": 2,
+    "drawing_steps": 2,
+    "preview_every": 1,
 }
 STEPS = {
     "preview_every": 2,
@@ -52,6 +65,8 @@ def lay_out(folder: Path, models: Models) -> None:
 
     adapters = folder / "models" / "krona"
     save(adapter_for(models), adapters / ADAPTER)
+    save(adapter_for(models).with_metadata(**Guided(1.0, 6.0, 4.0).metadata()), adapters / GUIDED)
+    save(adapter_for(models).with_metadata(**OneStep(2.5).metadata()), adapters / ONE_STEP)
     save(branch(models.model), adapters / BRANCH)
     rng = torch.Generator().manual_seed(1)
     update = Kron(Full(torch.randn(3, 3, generator=rng)), Full(torch.randn(5, 7, generator=rng)))
@@ -90,6 +105,13 @@ def sampled(applied: dict, **beside: dict) -> Graph:
 def applied(mode: str) -> dict:
     """An adapter on the model in one of the two ways."""
     return node("KronaApply", model=MODEL, krona=["k", 0], clip=CLIP, mode=mode)
+
+
+def distilled(what: str) -> Graph:
+    """What the model draws itself, learnt from two prompts."""
+    settings = node("KronaTrainSettings", preview_steps=1, preview_width=64, preview_height=64)
+    prompts = node("KronaPrompts", prompts="a robot\na dog", width=64, height=64)
+    return graph(node("KronaDistill", **DISTILL, what=what, settings=["s", 0]), p=prompts, s=settings)
 
 
 LATENT = node("EmptyLatentImage", width=64, height=64, batch_size=1)
@@ -137,6 +159,11 @@ GRAPHS: dict[str, Callable[[], Graph]] = {
         o=node("KronaCameras", **CAMERAS),
     ),
     "KronaPrompts": lambda: graph(node("KronaPrompts", prompts="a robot\na dog", count=1, seed=3)),
+    "KronaDistill": lambda: distilled("guidance"),
+    "KronaDistill, score matching": lambda: distilled("one step by score matching"),
+    "KronaDistill, pairs": lambda: distilled("one step by pairs"),
+    "KronaGuidance": lambda: graph(node("KronaGuidance", model=MODEL, guidance=3.0, file=GUIDED)),
+    "KronaOneStep": lambda: graph(node("KronaOneStep", model=MODEL, sigma=0.0, file=ONE_STEP)),
     "KronaWorldLoader": lambda: graph(node("KronaWorldLoader")),
     "KronaBranchApply": lambda: graph(branched(), v=REFERENCE, i=IMAGES),
     "sampling on a model with a branch": lambda: sampled(branched(), v=REFERENCE, i=IMAGES),
@@ -154,6 +181,9 @@ BAD: dict[str, tuple[str, dict[str, Any]]] = {
     "KronaDataset": ("a folder that is not there", {"folder": "nowhere"}),
     "KronaPrompts": ("a file that is not there", {"file": "nowhere.txt"}),
     "KronaTrain": ("a rate of zero", {"learning_rate": 0.0}),
+    "KronaDistill": ("a range that is empty", {"lowest": 3.0, "highest": 3.0}),
+    "KronaGuidance": ("an adapter without guidance", {"file": ADAPTER}),
+    "KronaOneStep": ("a level that the model does not know", {"sigma": 5000.0}),
     "KronaCompress": ("a size that is too small", {"how": "to a number of parameters", "parameters": 1}),
     "KronaBlend": ("strengths that are none", {"strengths": "one, two"}),
     "KronaFirstFrame": ("a share above 1", {"p": 1.5}),

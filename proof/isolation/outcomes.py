@@ -66,7 +66,7 @@ def _one(host: Inside, name: str, how: str, ways: tuple[int, int], rng: Random) 
     models, process, counts = surroundings.models(host.models), surroundings.process(), surroundings.counts()
     end = _brought_to(host, graph, name, how, ways, rng)
     after = surroundings.process()
-    if name.startswith("KronaTrain"):  # the host's preview of the loss curve rolls dice for the name of its file
+    if name.startswith(("KronaTrain", "KronaDistill")):  # the host's preview of the loss curve rolls dice for the name of its file
         after["Python's random numbers"] = process["Python's random numbers"]
     violations = surroundings.different(process, after)
     violations += surroundings.different(models, surroundings.models(host.models))

@@ -19,6 +19,9 @@ from krona_train.config import (
 )
 from krona_train.data.choices import PictureFiles
 from krona_train.objectives.branch_config import BranchConfig
+from krona_train.objectives.guidance_config import GuidanceConfig
+from krona_train.objectives.pairs_config import PairsConfig
+from krona_train.objectives.score_matching_config import ScoreMatchingConfig
 from krona_train.run.job import Job
 
 OTHERWISE = {
@@ -39,6 +42,8 @@ OTHERWISE = {
     },
     "KronaTargets": {"lora_rank": (AdapterConfig, "rank"), "lora_alpha": (AdapterConfig, "alpha")},
     "KronaTrain": {"learning_rate": (OptimizerConfig, "learning_rate"), "preview_every": (PreviewConfig, "every")},
+    "KronaDistill": {"learning_rate": (OptimizerConfig, "learning_rate"), "preview_every": (PreviewConfig, "every")},
+    "KronaOneStep": {"sigma": (ScoreMatchingConfig, "start_level")},
 }
 """Inputs that are called otherwise than their fields, or whose field is in another group than most."""
 GROUPS = {
@@ -47,7 +52,11 @@ GROUPS = {
     "KronaDataset": (DataConfig,),
     "KronaTargets": (AdapterConfig,),
     "KronaTrain": (TrainConfig,),
+    "KronaDistill": (TrainConfig, GuidanceConfig, PairsConfig),
+    "KronaOneStep": (),
 }
+OF_THE_KIND = {("KronaDistill", "drawings"), ("KronaDistill", "drawing_steps")}
+"""Inputs of which 0 is no value of the setting: it leaves the number to what is learnt."""
 FACTORS = {"factor_out", "factor_in"}
 
 
@@ -61,12 +70,14 @@ def field_of(node, name):
 
 def numbers(comfy):
     from krona_pack.nodes.dataset import KronaDataset
+    from krona_pack.nodes.distill import KronaDistill
+    from krona_pack.nodes.one_step import KronaOneStep
     from krona_pack.nodes.prompts import KronaPrompts
     from krona_pack.nodes.settings import KronaTrainSettings
     from krona_pack.nodes.targets import KronaTargets
     from krona_pack.nodes.train import KronaTrain
 
-    for node in (KronaTrain, KronaTrainSettings, KronaDataset, KronaPrompts, KronaTargets):
+    for node in (KronaTrain, KronaTrainSettings, KronaDataset, KronaPrompts, KronaTargets, KronaDistill, KronaOneStep):
         for given in node.define_schema().inputs:
             if getattr(given, "min", None) is not None and given.id not in FACTORS:
                 yield node.__name__, given
@@ -79,9 +90,33 @@ def test_every_number_of_a_node_has_the_bounds_of_its_setting(comfy):
         assert field is not None, f"{node}.{given.id} becomes no setting"
         kind, name = field
         bound = bounds(kind)[name]
-        assert (given.min, given.max) == (pytest.approx(bound.low), pytest.approx(bound.high)), f"{node}.{given.id}"
+        low = 0 if (node, given.id) in OF_THE_KIND else bound.low
+        assert (given.min, given.max) == (pytest.approx(low), pytest.approx(bound.high)), f"{node}.{given.id}"
         seen += 1
-    assert seen > 49
+    assert seen > 60
+
+
+def test_a_guidance_is_what_the_hosts_sampler_takes_as_cfg(comfy):
+    from krona_pack.nodes.guidance import KronaGuidance
+
+    import nodes
+
+    [given] = [each for each in KronaGuidance.define_schema().inputs if each.id == "guidance"]
+    cfg = nodes.KSampler.INPUT_TYPES()["required"]["cfg"][1]
+    assert (given.min, given.max) == (cfg["min"], cfg["max"])
+
+
+@pytest.mark.parametrize("kind", [GuidanceConfig, ScoreMatchingConfig, PairsConfig], ids=lambda each: each.kind)
+def test_a_number_of_an_objective_outside_its_bounds_is_named_with_its_place(kind):
+    for name, bound in bounds(kind).items():
+        whole = isinstance(getattr(kind(), name), int)
+        for value in (bound.low - 1, bound.high + 1, *(() if whole else (math.nan,))):
+            text = ".nan" if value != value else int(value) if whole else value
+            with pytest.raises(ConfigError) as caught:
+                from_yaml(f"training:\n  objective:\n    kind: {kind.kind}\n    {name}: {text}\n", Job)
+            message = str(caught.value)
+            assert message.startswith(f"training.objective.{name} is "), message
+            assert f"; it must be {bound}." in message
 
 
 def settings():
