@@ -3,7 +3,7 @@ and what must hold of the folder afterwards."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from PIL import Image
 from krona_ops import TargetRule, load
 from krona_train import AdapterConfig, OptimizerConfig, TrainConfig, fit
 from krona_train.backbone.toy import ToyBackbone
-from krona_train.batches.examples import Example
+from krona_train.batches.examples import Example, Item, Seen
 from krona_train.batches.fingerprint import fingerprint
 from krona_train.batches.samples import as_items
 from krona_train.config import PreviewConfig, ValidationConfig
@@ -57,14 +57,32 @@ class Trained:
     layers: Mapping
 
 
-def train(parent: Path, watch: Callable[[Event], object] = lambda event: None, config: TrainConfig = CONFIG) -> Trained:
+def drawings() -> list[Item]:
+    """Five drawings in three moments each, for what learns from what the model has drawn."""
+    rng = torch.Generator().manual_seed(2)
+    items = []
+    for n in range(5):
+        condition, shape = torch.randn(7, 24, generator=rng), (4, 6, 5)
+        x_t, x0 = torch.randn(3, *shape, generator=rng), torch.randn(3, *shape, generator=rng)
+        seen = [Seen(x_t[m], 0.9 - 0.3 * m, 2.0 + n, x0[m]) for m in range(3)]
+        items.append(Item(tuple(Example(None, condition, f"drawing {n}", shape=shape, seen=each) for each in seen)))
+    return items
+
+
+def train(
+    parent: Path,
+    watch: Callable[[Event], object] = lambda event: None,
+    config: TrainConfig = CONFIG,
+    data: Sequence[Example | Item] | None = None,
+) -> Trained:
     """Train a run called ``run`` below a folder as the node does it:
     go on with the one that can go on, else begin a new one.
 
     Args:
         watch: Gets every event after the folder has.
+        data: `examples` without it.
     """
-    data = examples()
+    data = examples() if data is None else data
     there = sorted(parent.glob("run*"), reverse=True)
     earlier = same_run(there, config, ToyBackbone().fingerprint(), fingerprint(as_items(data)))
     if earlier and earlier[1].step == config.steps and (earlier[0] / RESULT).is_file():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -13,6 +14,7 @@ from krona_ops import Adapter, Full, Kron, LayerName, load, save
 from krona_ops.errors import KronaError
 from krona_train.data.cache import Cache, entry_key
 from krona_train.data.class_pictures import make_class_pictures
+from krona_train.settings.codec import OfKind
 
 from .. import toy
 from ..driver import Bench, Outcome
@@ -41,11 +43,13 @@ class Writer(Protocol):
 class Training:
     """On the toy model: goes on bitwise as soon as there is room."""
 
-    def __init__(self, bench: Bench) -> None:
-        self.wanted = toy.train(bench.folder / "alone").layers
+    def __init__(self, bench: Bench, objective: OfKind = toy.CONFIG.objective) -> None:
+        self.config = replace(toy.CONFIG, objective=objective)
+        self.data = toy.examples() if objective == toy.CONFIG.objective else toy.drawings()
+        self.wanted = toy.train(bench.folder / f"alone {objective.kind}", config=self.config, data=self.data).layers
 
     def write(self, folder: Path) -> object:
-        return toy.train(folder)
+        return toy.train(folder, config=self.config, data=self.data)
 
     def wrong(self, folder: Path, whole: bool) -> list[str]:
         wrong = toy.wrong_in(folder)

@@ -7,14 +7,18 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
 from pathlib import Path
 from random import Random
 
 from krona_ops import load, save
 from krona_ops.__main__ import main as convert
+from krona_train.objectives.guidance_config import GuidanceConfig
+from krona_train.objectives.pairs_config import PairsConfig
+from krona_train.objectives.score_matching_config import ScoreMatchingConfig
 
 from .. import toy
-from ..disk.full import WRITERS, Saving, Writer
+from ..disk.full import WRITERS, Saving, Training, Writer
 from ..driver import Bench, Outcome
 from ..forks import Fork
 
@@ -47,7 +51,13 @@ class Converting(Saving):
         return toy.wrong_in(folder) + missing
 
 
-KINDS: dict[str, Callable[[Bench], Writer]] = {**WRITERS, "converting": Converting}
+DISTILLED = (GuidanceConfig(), ScoreMatchingConfig(), PairsConfig())
+"""What learns from the model itself: with two adapters and turns (score matching), and from drawings."""
+KINDS: dict[str, Callable[[Bench], Writer]] = {
+    **WRITERS,
+    "converting": Converting,
+    **{each.kind: partial(Training, objective=each) for each in DISTILLED},
+}
 
 
 def run(bench: Bench, numbers: Iterable[int]) -> Iterator[Outcome]:

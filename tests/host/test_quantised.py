@@ -1,10 +1,22 @@
 """Adapters on quantised bases: merged as well as the format lets, bypassed exactly, taken off without a trace."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+
+from krona_ops import TargetRule
+from krona_train import AdapterConfig, TrainConfig
+from krona_train.batches.examples import Seen
+from krona_train.batches.samples import Sample
+from krona_train.objectives.guidance_config import GuidanceConfig
+from krona_train.objectives.kinds import objective_of
+from krona_train.objectives.pairs_config import PairsConfig
+from krona_train.objectives.protocol import Piece
+from krona_train.objectives.score_matching_config import ScoreMatchingConfig
+from krona_train.settings.groups import MAIN
 
 FORMATS = ["float8_e4m3fn", "mxfp8", "int8_tensorwise", "nvfp4"]
 
@@ -157,11 +169,60 @@ def test_factors_of_a_quantised_base_have_the_gradients_of_the_base_written_out(
     assert error <= TOLERANCE[kind], error
 
 
+DISTILLED = [GuidanceConfig(), ScoreMatchingConfig(guidance=1.0), PairsConfig(edges=1.0, frequencies=1.0)]
+
+
+def distilled_gradients(backbone, objective):
+    """Of the factors, in the turn that moves them: with random factors of both adapters, and states that were not drawn."""
+    from shared_model import examples
+
+    from krona_train.adapters.bank import Bank
+    from krona_train.loop import choose_all
+
+    settings = TrainConfig(adapter=AdapterConfig(targets=(TargetRule((8, 4)),)), objective=objective)
+    how, rng = objective_of(settings.objective, settings.prior), torch.Generator().manual_seed(5)
+    samples = []
+    for number, example in enumerate(examples(2)):
+        noise = torch.randn(example.latent.shape, generator=rng)
+        seen = Seen(4 * noise, 4.0, 2.0 + number, example.latent)
+        samples.append(Sample(number, replace(example, latent=None, shape=tuple(noise.shape), seen=seen)))
+    with backbone.ready():
+        bank = Bank(backbone, choose_all(backbone, how, settings))
+        with torch.no_grad():
+            for trainee in bank.trainees.values():
+                for parameter in trainee.parameters:
+                    parameter += 0.1 * torch.randn(parameter.shape, generator=rng)
+        with bank.attached(), bank.moving(MAIN):
+            [loss] = how.losses(Piece(backbone, bank, 3, 0, how.turns[-1], "data", samples))
+            return torch.autograd.grad(loss.values.sum(), bank.main.parameters, allow_unused=True)
+
+
+@pytest.mark.parametrize("objective", DISTILLED, ids=lambda each: each.kind)
+@pytest.mark.parametrize("quantised", ["float8_e4m3fn", "nvfp4"], indirect=True)
+def test_distillations_of_a_quantised_base_have_the_gradients_of_the_base_written_out(
+    quantised, objective, comfy, sd15_file, tmp_path
+):
+    from krona_train.comfyui.model import ComfyBackbone
+
+    model, kind = quantised
+    before = dequantised_all(model.model)
+    assert before
+    found = distilled_gradients(ComfyBackbone(model), objective)
+    wanted = distilled_gradients(ComfyBackbone(plain_twin(comfy, sd15_file, model, tmp_path)), objective)
+    pairs = [(f, w) for f, w in zip(found, wanted, strict=True) if w is not None]
+    assert len(pairs) > len(found) // 2
+    norm = torch.stack([w.norm() for _, w in pairs]).norm()
+    error = float(torch.stack([(f - w).norm() for f, w in pairs]).norm() / norm)
+    assert norm > 0
+    assert error <= TOLERANCE[kind], error
+    assert all(torch.equal(weight, before[name]) for name, weight in dequantised_all(model.model).items())
+
+
 def test_training_on_a_quantised_base_lowers_the_loss_on_fixed_noise_and_leaves_its_weights(quantised):
     import gradients
     from shared_model import examples
 
-    from krona_train import OptimizerConfig, TrainConfig, fit
+    from krona_train import OptimizerConfig, fit
     from krona_train.comfyui.model import ComfyBackbone
 
     model, _ = quantised

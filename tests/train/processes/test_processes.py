@@ -19,8 +19,10 @@ from torch import nn
 from krona_ops.errors import ConfigError, NonFiniteError
 from krona_train import fit
 from krona_train.backbone.toy import ToyBackbone
-from krona_train.batches.examples import Example, Item
+from krona_train.batches.examples import Example, Item, Seen
 from krona_train.config import EmaConfig, OptimizerConfig, PriorConfig, ValidationConfig
+from krona_train.objectives.guidance_config import GuidanceConfig
+from krona_train.objectives.pairs_config import PairsConfig
 from krona_train.objectives.score_matching_config import ScoreMatchingConfig
 from krona_train.processes.together import Accelerated, OneProcess
 from krona_train.run.events import Ended, Noted, Saved, Stepped, Validated
@@ -62,6 +64,23 @@ def two_sizes():
         Item((Example(f.latent.mT.contiguous(), f.condition, f"tall {f.caption}"),)) for i in pictures(4, 2) for f in i.forms
     ]
     return [*pictures(4), *tall]
+
+
+def drawings(moments):
+    """Five drawings in so many moments, as an objective has them that learns from what the model has drawn."""
+    rng, items = torch.Generator().manual_seed(4), []
+    for item in pictures(5, 3):
+        [form] = item.forms
+        shape = form.latent.shape
+        seen = [
+            Seen(
+                torch.randn(shape, generator=rng, dtype=torch.float64), 0.9 - 0.2 * n, 1.5 + n,
+                torch.randn(shape, generator=rng, dtype=torch.float64),
+            )
+            for n in range(moments)
+        ]  # fmt: skip
+        items.append(Item(tuple(Example(None, form.condition, form.caption, shape=shape, seen=each) for each in seen)))
+    return items
 
 
 def train(
@@ -106,6 +125,9 @@ LAWS = {
         "steps": 60,
     },
     "two adapters, by score matching": {"objective": ScoreMatchingConfig(), "steps": 10},
+    "guidance, of drawings": {"objective": GuidanceConfig(), "data": drawings(3), "steps": 10},
+    "pairs": {"objective": PairsConfig(edges=1.0, frequencies=1.0), "data": drawings(1), "steps": 10},
+    "pairs in pixels": {"objective": PairsConfig(where="pixels"), "data": drawings(1), "steps": 10},
     "everything at once": {
         "data": two_sizes(), **PRIOR, "accumulate": 2, "ema": EmaConfig(0.9), "per_process": 3,
         "validation": ValidationConfig(every=5, pictures=1, levels=2),
