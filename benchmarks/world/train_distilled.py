@@ -67,10 +67,10 @@ _PAIRS = PairsConfig(
     drawings=128, drawing_steps=STEPS, guidance=GUIDANCE, sampler="dpmpp_2m", scheduler="karras", edges=0, frequencies=0
 )
 _by_pairs = partial(Recipe, rules=_EVERY_LAYER, steps=300, batch=8, rate=5e-3)
-_NEAR_PROMPTS = (TargetRule((4, 4)), TargetRule((4, 4), projections=(), pattern=FEED_FORWARD_LAYERS))
-_GUIDANCE = GuidanceConfig(drawings=512, drawing_steps=STEPS)
+_NEAR_PROMPTS = (TargetRule((2, 2)), TargetRule((2, 2), projections=(), pattern=FEED_FORWARD_LAYERS))
+_GUIDANCE = GuidanceConfig(drawings=1024, drawing_steps=STEPS, sampler="dpmpp_2m", scheduler="karras")
 _guidance = partial(
-    Recipe, rules=_NEAR_PROMPTS, steps=1000, batch=16, rate=5e-3, prompts=512, kept_out=32, calls=STEPS
+    Recipe, rules=_NEAR_PROMPTS, steps=2000, batch=16, rate=1e-2, prompts=512, kept_out=32, calls=STEPS
 )
 RECIPES: dict[str, Recipe] = {
     "guidance": _guidance(_GUIDANCE),
