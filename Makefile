@@ -80,8 +80,9 @@ bench-quality: setup ## does it learn? trials in the small world, as far as they
 	$(HOST) run benchmarks/quality.py $(ARGS)
 	$(HOST) run benchmarks/pages/quality.py
 
-world: setup ## train the small world's base model, its judges and its branches anew (KRONA_WORLD=folder for what it works with)
+world: setup ## train the small world's base models, its judges and its branches anew (KRONA_WORLD=folder for what it works with)
 	$(HOST) run benchmarks/world/pretrain.py --folder $(or $(KRONA_WORLD),world-work)
+	$(HOST) run benchmarks/world/pretrain.py --folder $(or $(KRONA_WORLD),world-work) --base "two levels"
 	$(HOST) run benchmarks/world/train_judges.py --folder $(or $(KRONA_WORLD),world-work)
 	$(HOST) run benchmarks/world/train_branches.py --folder $(or $(KRONA_WORLD),world-work)
 

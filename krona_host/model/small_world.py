@@ -1,6 +1,8 @@
-"""The small world's own model as MODEL, CLIP and VAE: an SD1.x with narrow layers, drawing 64 × 64 pixels.
+"""The small world's own models as MODEL, CLIP and VAE: SD1.x with narrow layers, drawing 64 × 64 pixels.
 
-``benchmarks/world`` trains it on rendered pictures (``make world``); the node ``KronaWorldLoader`` loads it.
+``benchmarks/world`` trains them on rendered pictures (``make world``); the node ``KronaWorldLoader`` loads one.
+There are two UNets for the same text encoder and autoencoder: one level deep, and two levels deep with a downsampler
+and an upsampler between them.
 """
 
 from __future__ import annotations
@@ -8,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import comfy.latent_formats
 import comfy.model_base
@@ -32,6 +34,10 @@ FILE = Path(__file__).resolve().parents[2] / "samples" / "world" / "world.safete
 _BRANCHES: tuple[Mode, ...] = ("reference", "first", "views")
 BRANCHES = {mode: FILE.with_name(f"{mode}.safetensors") for mode in _BRANCHES}
 """Its parallel branches, by what they look at."""
+Base = Literal["one level", "two levels"]
+"""Which UNet."""
+TWO_LEVELS = "two-levels.safetensors"
+"""Beside `FILE`: the UNet with two levels. The rest of the model is that of `FILE`."""
 PICTURES = tuple(FILE.parent / who / f"{number}.png" for who in ("robot", "bird") for number in range(1, 5))
 """Of two characters that nothing was trained on."""
 PATCH, CHANNELS, PACKED = 4, 8, 2
@@ -44,6 +50,13 @@ UNET: dict[str, object] = {
     "transformer_depth": [2], "transformer_depth_output": [2, 3], "transformer_depth_middle": -2, "context_dim": 128,
     "num_heads": -1, "num_head_channels": 64, "use_checkpoint": False, "use_spatial_transformer": True, "legacy": False,
     "use_linear_in_transformer": False, "use_temporal_attention": False,
+}  # fmt: skip
+UNETS: dict[Base, dict[str, object]] = {
+    "one level": UNET,
+    "two levels": {
+        **UNET, "num_res_blocks": [1, 1], "channel_mult": [1, 1],
+        "transformer_depth": [1, 1], "transformer_depth_output": [2, 2, 0, 0],
+    },
 }  # fmt: skip
 SHRINKS = PATCH * PACKED
 """Pixels to a latent, along a side."""
@@ -98,9 +111,9 @@ class WorldTextEncoder(comfy.sd1_clip.SD1ClipModel):
         super().__init__(device=device, dtype=dtype, model_options=model_options, clip_model=narrow)
 
 
-def build_model(device: torch.device) -> comfy.model_base.BaseModel:
+def build_model(device: torch.device, base: Base = "one level") -> comfy.model_base.BaseModel:
     """The diffusion model, its weights as PyTorch leaves them."""
-    config = WorldModel(dict(UNET))
+    config = WorldModel(dict(UNETS[base]))
     config.set_inference_dtype(torch.float32, None)
     return config.get_model({}, "", device=device)
 
@@ -202,13 +215,20 @@ def token_table(rows: Tensor, ids: Tensor) -> Tensor:
     return table
 
 
-def load_world(file: Path = FILE) -> tuple[Model, Clip, Vae]:
+def load_world(file: Path = FILE, base: Base = "one level") -> tuple[Model, Clip, Vae]:
     """MODEL, CLIP and VAE from a file of the world.
 
+    Args:
+        base: With two levels, the UNet comes from the file `TWO_LEVELS` beside it.
+
     Raises:
-        AdapterFileError: The file is missing, or holds something else.
+        AdapterFileError: A file is missing, or holds something else.
     """
     weights = {name: tensor.float() for name, tensor in load_tensors(file).items()}
+    if base == "two levels":
+        weights = {name: tensor for name, tensor in weights.items() if not name.startswith("unet.")}
+        file = file.with_name(TWO_LEVELS)
+        weights |= {name: tensor.float() for name, tensor in load_tensors(file).items()}
     try:
         weights["clip.transformer.text_model.embeddings.token_embedding.weight"] = token_table(
             weights.pop(ROWS), weights.pop(IDS)
@@ -219,7 +239,7 @@ def load_world(file: Path = FILE) -> tuple[Model, Clip, Vae]:
         }
         device = comfy.model_management.get_torch_device()
         with torch.random.fork_rng(devices=[]):  # new layers draw numbers, which the process's generator must not miss
-            net, clip, vae = build_model(torch.device("cpu")), build_clip(), build_vae(parts["vae"])
+            net, clip, vae = build_model(torch.device("cpu"), base), build_clip(), build_vae(parts["vae"])
         net.diffusion_model.load_state_dict(parts["unet"])
         missing, unknown = clip.cond_stage_model.clip_l.load_state_dict(parts["clip"], strict=False)
         if unknown or set(missing) - UNUSED:
