@@ -41,7 +41,7 @@ from krona_ops import read_header  # noqa: E402
 PICTURES, PICTURES_OF_TWO_LEVELS = 40_000, 20_000
 VAE = Stage("vae", steps=12_000, batch=8, rate=3e-3)
 BASE = Stage("base", steps=6000, batch=64, rate=1.2e-3, matrix_rate=8e-3, decay=0.999, weight_decay=0.01)
-TWO_LEVELS = Stage("two-levels", steps=1600, batch=64, rate=6e-4, matrix_rate=4e-3, decay=0.998, weight_decay=0.01)
+TWO_LEVELS = Stage("two-levels", steps=400, batch=64, rate=6e-4, matrix_rate=4e-3, decay=0.998, weight_decay=0.01)
 """Fewer steps and lower rates than those of `BASE`: it begins where that ended."""
 MOVES: dict[str, tuple[str, tuple[int, ...]]] = {
     "input_blocks.1.": ("input_blocks.1.", (1,)), "input_blocks.3.": ("input_blocks.1.", (0,)),
