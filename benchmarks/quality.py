@@ -39,7 +39,7 @@ from benchmarks.contest import circumstances, commit, keep, machine  # noqa: E40
 from benchmarks.world.command import say  # noqa: E402
 from benchmarks.world.contenders import PAPER, SETTINGS  # noqa: E402
 from benchmarks.world.plan import CORE, KRONA, PARTS, missing, trials  # noqa: E402
-from benchmarks.world.summary import branch_headline, distilled_headline, headline, line  # noqa: E402
+from benchmarks.world.summary import branch_headline, distilled_headline, headline, line, resolution_headline  # noqa: E402
 from benchmarks.world.trial import Studio, Trial, current, key  # noqa: E402
 from krona_ops.errors import KronaError  # noqa: E402
 
@@ -133,6 +133,17 @@ def of_guidance(folder: Path, judges: str) -> list[Row]:
     return list(rows.values())
 
 
+def of_resolutions(folder: Path, judges: str) -> list[Row]:
+    """What `benchmarks.world.judge_resolutions` has measured with this model and these judges; of several machines, the
+    newest of each part and size."""
+    results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("resolutions-*.json"))]
+    rows: dict[tuple[str, int], Row] = {}
+    for result in sorted(results, key=lambda result: result["date"]):
+        if result["judged by"] == judges:
+            rows |= {(row["part"], row["side"]): row for row in result["trials"]}
+    return list(rows.values())
+
+
 def rows_so_far(file: Path, judges: str) -> list[Row]:
     """What is there already, from this machine and others; a file of another model or other judges is put aside."""
     before = json.loads(file.read_text(encoding="utf-8"))["judged by"] if file.exists() else judges
@@ -160,13 +171,19 @@ def joined(rows: Sequence[Row], others: Sequence[Row]) -> list[Row]:
 def write(file: Path, judges: str, rows: Sequence[Row]) -> None:
     """All rows and what they say; rows that another process has written meanwhile stay."""
     rows = joined(rows, rows_so_far(file, judges))
-    summed = sums(rows, of_branches(file.parent, judges), of_distilled(file.parent, judges))
+    folder = file.parent
+    summed = sums(rows, of_branches(folder, judges), of_distilled(folder, judges), of_resolutions(folder, judges))
     keep(file, {**circumstances("quality"), "judged by": judges, "again": AGAIN, **summed}, rows)
 
 
-def sums(rows: Sequence[Row], branches: Sequence[Row] = (), distilled: Sequence[Row] = ()) -> dict[str, Any]:
-    """What the rows of today's settings, and those of branches and distilled adapters, say together: ``headline``,
-    ``done`` (trials run and wanted, by part) and ``lines`` (a contender each)."""
+def sums(
+    rows: Sequence[Row],
+    branches: Sequence[Row] = (),
+    distilled: Sequence[Row] = (),
+    resolutions: Sequence[Row] = (),
+) -> dict[str, Any]:
+    """What the rows of today's settings, and those of branches, of distilled adapters and of adapters for other sizes,
+    say together: ``headline``, ``done`` (trials run and wanted, by part) and ``lines`` (a contender each)."""
     now = current(rows)
     names = [
         name
@@ -175,7 +192,12 @@ def sums(rows: Sequence[Row], branches: Sequence[Row] = (), distilled: Sequence[
     ]
     loras = [name for name in names if name.startswith("lora")]
     return {
-        "headline": {**headline(now, PAPER, KRONA, "lora 4", loras), **branch_headline(branches), **distilled_headline(distilled)},
+        "headline": {
+            **headline(now, PAPER, KRONA, "lora 4", loras),
+            **branch_headline(branches),
+            **distilled_headline(distilled),
+            **resolution_headline(resolutions),
+        },
         "done": {
             part: [len(wanted) - len(missing(wanted, now)), len(wanted)]
             for part in PARTS

@@ -26,7 +26,15 @@ import torch  # noqa: E402
 
 from benchmarks.command import RESULTS  # noqa: E402
 from benchmarks.pages.scaling import table  # noqa: E402
-from benchmarks.quality import judged_by, of_all_machines, of_branches, of_distilled, of_guidance, sums  # noqa: E402
+from benchmarks.quality import (  # noqa: E402
+    judged_by,
+    of_all_machines,
+    of_branches,
+    of_distilled,
+    of_guidance,
+    of_resolutions,
+    sums,
+)
 from benchmarks.shapes import Shape, sdxl_attention  # noqa: E402
 from benchmarks.world.contenders import IDEAS, PAPER, SIDES  # noqa: E402
 from benchmarks.world.plan import BETWEEN, BEYOND, CORE, FEW, PROMISING, among_few  # noqa: E402
@@ -113,6 +121,9 @@ def headline(results: Mapping[str, Any]) -> str:
         "sim_frequencies": "the same: high frequencies, of the teacher's",
         "sim_diversity": "the same: diversity, of the teacher's",
         "hipa_frequencies": "one step by pairs: high frequencies, of the teacher's",
+        "resadapter_gain_96": "adapter for other sizes: share of the accuracy lost at 96 pixels that comes back",
+        "resadapter_gain_48": "the same, at 48 pixels",
+        "resadapter_cost_64": "the same: accuracy lost at the base's own 64 pixels",
         "steps_alone": "steps of the default settings until 60 % of the gap is closed",
         "steps_with_branch": "the same, with the branch `reference` beside the adapter",
     }
@@ -126,7 +137,7 @@ def _plain(value: Any, name: str) -> str:
         return f"{value[0]:.2f} to {value[1]:.2f}"
     if name.startswith("steps") or name == "agd_calls":
         return f"{value:.0f}"
-    if name == "branch_prompt_drop":
+    if name in ("branch_prompt_drop", "resadapter_cost_64"):
         return f"{100 * value:.1f} %"
     is_ratio = name.startswith(("params", "reference", "first", "views", "agd_error", "sim_freq", "sim_div", "hipa"))
     return f"{value:.2f}" if is_ratio else str(value) if isinstance(value, int) else percent(value)
@@ -204,6 +215,28 @@ def with_others(results: Mapping[str, Any]) -> str:
                 cells = (str(rows[0]["calls"]), f"{likeness:.2f}", f"{100 * prompt:.1f} %", str(len(rows)))
                 body.append((model, words, *cells))
     heads = ("the model", "drawn in", "passes", "likeness", "prompts", "subjects")
+    return table(heads, body) if body else NOTHING
+
+
+def resolutions(results: Mapping[str, Any]) -> str:
+    """Accuracy by size: real pictures, the base with two levels, and what learns other sizes."""
+    called = {
+        "real": "real pictures", "autoencoder": "the same through the autoencoder", "base": "the base, trained at 64",
+        "norms": "norms alone", "convolutions": "convolutions alone", "both": "**both (ResAdapter)**",
+        "attention": "attention instead",
+    }  # fmt: skip
+    rows = {(row["part"], row["side"]): row for row in results["resolutions"]}
+    sides = sorted({side for _, side in rows})
+    body = []
+    for part, words in called.items():
+        own = [rows.get((part, side)) for side in sides]
+        known = next((row for row in own if row is not None), None)
+        if known is None:
+            continue
+        cells = [f"{100 * row['mean']:.1f} / {100 * row['kind']:.1f} %" if row else "–" for row in own]
+        numbers = f"{known['numbers']:,}" if "numbers" in known else "–"
+        body.append((words, numbers, *cells, str(known.get("steps", "–"))))
+    heads = ("", "parameters", *(f"{side} pixels: all / kind" for side in sides), "steps trained")
     return table(heads, body) if body else NOTHING
 
 
@@ -405,6 +438,7 @@ def sections(results: Mapping[str, Any]) -> dict[str, Callable[[], str]]:
         "branches": lambda: branches(results),
         "distilled": lambda: distilled(results),
         "guidance": lambda: with_others(results),
+        "resolutions": lambda: resolutions(results),
         "beside": lambda: beside(results),
     }
 
@@ -480,14 +514,16 @@ def read_results(folder: Path = RESULTS) -> Mapping[str, Any]:
     rows = of_all_machines(folder, judges)
     machines = Counter(row["machine"] for row in current(rows))
     of_the_branches, distilled_rows = of_branches(folder, judges), of_distilled(folder, judges)
+    of_the_resolutions = of_resolutions(folder, judges)
     return {
         "trials": rows,
         "branches": of_the_branches,
         "distilled": distilled_rows,
         "guidance": of_guidance(folder, judges),
+        "resolutions": of_the_resolutions,
         "judged by": judges,
         "machines": dict(machines.most_common()),
-        **sums(rows, of_the_branches, distilled_rows),
+        **sums(rows, of_the_branches, distilled_rows, of_the_resolutions),
     }
 
 

@@ -23,8 +23,9 @@ def draw(
     *,
     batch: int = 12,
     guidance: float = GUIDANCE,
+    side: int = SIDE,
 ) -> NDArray[np.uint8]:
-    """One picture for each caption, by the host's own sampler: ``(N, 64, 64, 3)``.
+    """One picture for each caption, by the host's own sampler: ``(N, side, side, 3)``.
 
     Few at a time: the host reads prompt and no prompt together only where it finds memory for both, and rounds
     otherwise differently. Each picture's noise comes from its own seed,
@@ -32,15 +33,14 @@ def draw(
     """
     pictures = []
     for start in range(0, len(captions), batch):
-        pictures.append(
-            _batch(model, clip, vae, captions[start : start + batch], seeds[start : start + batch], guidance)
-        )
+        here = slice(start, start + batch)
+        pictures.append(_batch(model, clip, vae, captions[here], seeds[here], guidance, side))
     return np.concatenate(pictures)
 
 
 @torch.inference_mode()
 def _batch(
-    model: Any, clip: Any, vae: Any, captions: Sequence[str], seeds: Sequence[int], guidance: float
+    model: Any, clip: Any, vae: Any, captions: Sequence[str], seeds: Sequence[int], guidance: float, side: int
 ) -> NDArray[np.uint8]:
     import comfy.sample
 
@@ -48,7 +48,7 @@ def _batch(
     positive = torch.cat([conditions[caption] for caption in captions])
     negative = conditions[""].expand_as(positive)
     space = model.get_model_object("latent_format")
-    shape = (space.latent_channels, *(SIDE // space.spacial_downscale_ratio,) * 2)
+    shape = (space.latent_channels, *(side // space.spacial_downscale_ratio,) * 2)
     noise = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
     latents = comfy.sample.sample(
         model, noise, STEPS, guidance, "dpmpp_2m", "karras", [[positive, {}]], [[negative, {}]], torch.zeros_like(noise), disable_pbar=True, seed=0

@@ -59,9 +59,9 @@ def _shot(n: int, number: int, stream: int) -> Shot:
     return Shot(number, scene, caption(scene, who(someone.kind, paint)), int(rng.integers(2**31)))
 
 
-def picture(shot: Shot) -> NDArray[np.uint8]:
-    """``(SIDE, SIDE, 3)``."""
-    return render(shot.character, shot.scene, shot.seed)
+def picture(shot: Shot, side: int = SIDE) -> NDArray[np.uint8]:
+    """``(side, side, 3)``: the same at every size but for its edges, which are a pixel wide."""
+    return render(shot.character, shot.scene, shot.seed, side)
 
 
 def rendered(
@@ -70,13 +70,14 @@ def rendered(
     count: int,
     say: Callable[[str], None] = lambda line: None,
     chunk: int = CHUNK,
+    side: int = SIDE,
 ) -> NDArray[np.uint8]:
-    """The first ``count`` pictures of a choice as ``(count, SIDE, SIDE, 3)``, mapped from a file;
+    """The first ``count`` pictures of a choice as ``(count, side, side, 3)``, mapped from a file;
     what is missing there is rendered.
 
     A run that was stopped goes on behind the last chunk that was written whole.
     """
-    size = SIDE * SIDE * 3
+    size = side * side * 3
     file.parent.mkdir(parents=True, exist_ok=True)
     have = min(count, file.stat().st_size // (size * chunk) * chunk if file.exists() else 0)
     if have < count:
@@ -88,12 +89,12 @@ def rendered(
         ):
             out.truncate(have * size)
             out.seek(have * size)
-            for start, pictures in zip(starts, pool.imap(partial(_chunk, choose, chunk), starts), strict=True):
+            for start, pictures in zip(starts, pool.imap(partial(_chunk, choose, chunk, side), starts), strict=True):
                 out.write(pictures)
                 out.flush()
                 say(f"{start + chunk} of {count} pictures rendered")
-    return np.memmap(file, np.uint8, "r", shape=(count, SIDE, SIDE, 3))
+    return np.memmap(file, np.uint8, "r", shape=(count, side, side, 3))
 
 
-def _chunk(choose: Callable[[int], Shot], count: int, start: int) -> bytes:
-    return b"".join(picture(choose(n)).tobytes() for n in range(start, start + count))
+def _chunk(choose: Callable[[int], Shot], count: int, side: int, start: int) -> bytes:
+    return b"".join(picture(choose(n), side).tobytes() for n in range(start, start + count))

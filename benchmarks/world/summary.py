@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .contenders import SETTINGS
+from .render import SIDE
 
 CLOSE = 0.95
 """Of the best score: what counts as good, too."""
@@ -342,6 +343,27 @@ def distilled_headline(rows: Sequence[Row]) -> dict[str, float]:
         }
     if teacher is not None and pairs is not None:
         numbers["hipa_frequencies"] = pairs["frequencies"] / teacher["frequencies"]
+    return numbers
+
+
+def resolution_headline(rows: Sequence[Row]) -> dict[str, float]:
+    """The few numbers that are quoted of an adapter for other sizes, as far as they are measured: the share of the mean
+    accuracy that the base loses at a size and the adapter brings back, and what the adapter loses at the base's own.
+
+    Args:
+        rows: Of `benchmarks.world.judge_resolutions`.
+    """
+    means = {(row["part"], row["side"]): row["mean"] for row in rows}
+    numbers: dict[str, float] = {}
+    own, own_adapted = means.get(("base", SIDE)), means.get(("both", SIDE))
+    if own is None:
+        return numbers
+    for side in (96, 48):
+        base, adapted = means.get(("base", side)), means.get(("both", side))
+        if base is not None and adapted is not None and base < own:
+            numbers[f"resadapter_gain_{side}"] = (adapted - base) / (own - base)
+    if own_adapted is not None:
+        numbers["resadapter_cost_64"] = own - own_adapted
     return numbers
 
 
