@@ -14,6 +14,7 @@ from krona_ops.targets.rules import describe_adjustments
 from .adapters.bank import Bank, Chosen, choose
 from .adapters.rates import jump
 from .adapters.start import Start
+from .adapters.targets import missing_parts
 from .adapters.trainee import Recipe
 from .backbone.protocol import Backbone
 from .batches.examples import Example, Group, Item
@@ -123,7 +124,8 @@ def fit(
             progress.restore(resume)
         targets = [target for each in chosen.values() for target in each.targets]
         begins = (*objective.begin(backbone), *(start.notes if start is not None else ()))
-        notes = (*notes, *begins, *describe_adjustments(tuple(targets)))
+        absent = missing_parts(backbone, config.adapter)
+        notes = (*notes, *begins, *absent, *describe_adjustments(tuple(targets)))
         sink(Started(config.steps, progress.done, len(targets), bank.parameters, notes, tuple(objective.others)))
         if resume is not None and (change := jump(resume.step, resume.config.steps, config.steps, config.optimizer)):
             sink(Noted(progress.done, change))

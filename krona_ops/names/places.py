@@ -122,10 +122,12 @@ def attention_of(name: str) -> Attention | None:
 
 @lru_cache(maxsize=20_000)
 def role_of(name: str) -> str:
-    """What a layer does, in a word or two: ``self q``, ``cross out``, ``qkv``, ``text qkv``, ``feed-forward``,
+    """What a layer does, in a word or two: ``self q``, ``cross out``, ``qkv``, ``text qkv``, ``self out bias``, ``feed-forward``,
     ``reference q`` and ``reference gate`` of a parallel branch, ``other``."""
     if branch := place_of(name):
         return f"{branch.mode} {branch.part.removeprefix('to_')}"
+    if name.endswith(".bias") and projection(name.removesuffix(".bias")) is not None:
+        return f"{role_of(name.removesuffix('.bias'))} bias"
     kind, attention, path = projection(name), attention_of(name), path_of(name)
     text = (
         "text "
@@ -138,6 +140,8 @@ def role_of(name: str) -> str:
         r"(?:^|\.)(?:ff|ffn|mlp|\w+_mlp|mlp[XC]|feed_forward|ff_context|ff_net|fc\d|linear[12]|proj_mlp)(?:\.|$)", path
     ):
         return f"{text}feed-forward"
+    if re.search(r"(?:^|\.)(?:(?:in_layers|out_layers)\.0|resnets\.\d+\.norm[12])(?:\.bias)?$", path):
+        return "norm"  # in front of a residual block's convolutions
     if re.search(r"(?:^|\.)(?:in_layers|out_layers|conv\w*|resnets|skip_connection|op)(?:\.|$)", path):
         return "convolution"
     if re.search(r"(?:^|\.)(?:proj_in|proj_out)$", path):
@@ -147,7 +151,12 @@ def role_of(name: str) -> str:
     return "norm" if re.search(r"norm", path, re.I) else "other"
 
 
-_ROLES = [f"{a}{p}" for a in ("self ", "cross ", "", "text ") for p in ("q", "k", "v", "qkv", "kv", "out")]
+_ROLES = [
+    f"{a}{p}{b}"
+    for a in ("self ", "cross ", "", "text ")
+    for p in ("q", "k", "v", "qkv", "kv", "out")
+    for b in ("", " bias")
+]
 _ROLES += [f"{mode} {part.removeprefix('to_')}" for mode in MODES for part in PARTS]
 _ROLES += ["feed-forward", "text feed-forward", "in/out projection", "convolution", "modulation", "norm", "other"]
 

@@ -50,6 +50,8 @@ class ErrorReport:
     """The errors and the sizes of an adapter that was compressed, layer by layer."""
 
     layers: tuple[LayerLoss, ...]
+    vectors: int = 0
+    """Updates of norms and biases among them, which have no factors and stay as they are."""
 
     @property
     def error(self) -> float:
@@ -76,11 +78,11 @@ class ErrorReport:
         text = (
             f"{len(self.layers)} layers, {self.before:,} → {self.after:,} parameters, relative error {self.error:.3g}"
         )
-        return (
-            f"{text} (largest: {self.worst.error:.3g} in {self.worst.name})"
-            if self.worst and self.worst.error
-            else text
-        )
+        if self.worst and self.worst.error:
+            text = f"{text} (largest: {self.worst.error:.3g} in {self.worst.name})"
+        if self.vectors:
+            text = f"{text}; {self.vectors} of them are of norms and biases, which have no factors and stay as they are"
+        return text
 
 
 def compress(adapter: Adapter, forms: Forms | None = None) -> tuple[Adapter, ErrorReport]:
@@ -112,7 +114,8 @@ def compress(adapter: Adapter, forms: Forms | None = None) -> tuple[Adapter, Err
             continue
         layers[name] = nearest.delta
         lost.append(LayerLoss(name, size, nearest.error, delta.parameters, nearest.delta.parameters))
-    return replace(adapter, layers=layers), ErrorReport(tuple(lost))
+    vectors = sum(len(delta.shape) == 1 and not is_gate(name) for name, delta in adapter.layers.items())
+    return replace(adapter, layers=layers), ErrorReport(tuple(lost), vectors)
 
 
 def forms_by_rules(

@@ -11,6 +11,7 @@ one counts, and a layer that none matches keeps strength 1::
 ``self cross joint``   every attention of that kind; ``cross.v`` is one projection of it
 ``text_encoder``       every layer of every text encoder; ``model`` all the others
 ``double_blocks.3``    a block; ``double_blocks.3-7`` several; ``double_blocks`` all of them
+``a part by name``     one of `krona_ops.targets.parts.MODEL_PARTS`, such as ``norms of the residual blocks``
 ``attn2.to_q``         any other run of whole parts of a layer's dotted name
 ``*.attn2.*``          a pattern for the whole dotted name or block: ``*`` stands for anything, ``?`` for one character
 ``/to_[qk]$/``         a regular expression, found anywhere in the name as the file spells it
@@ -32,6 +33,7 @@ from ..errors import ConfigError
 from ..names.branches import place_of
 from ..names.places import attention_of, block_of, path_of, sorted_blocks, text_encoder_of
 from ..names.spellings import projection
+from ..targets.parts import BIAS, MODEL_PARTS
 from ..updates.adapter import Adapter
 from ..updates.gates import acting
 
@@ -97,16 +99,23 @@ def _matcher(selector: str) -> Callable[[str], bool]:
         return lambda name: True
     if selector in ("text_encoder", "model"):
         return lambda name: (text_encoder_of(name) is not None) == (selector == "text_encoder")
+    if selector in MODEL_PARTS:
+        return MODEL_PARTS[selector].has
     if selector in _PROJECTIONS:
-        return lambda name: projection(name) == selector
+        return lambda name: projection(_layer_of(name)) == selector
     if attention in _ATTENTIONS and (not of_it or of_it in _PROJECTIONS):
-        return lambda name: attention_of(name) == attention and of_it in ("", projection(name))
+        return lambda name: attention_of(_layer_of(name)) == attention and of_it in ("", projection(_layer_of(name)))
     if selector.startswith("/"):
         return _regular_expression(selector)
     if re.search(r"[*?]", selector):
         pattern = re.compile("".join({"*": ".*", "?": ".", ".": "[._]"}.get(c, re.escape(c)) for c in selector), re.S)
         return lambda name: any(pattern.fullmatch(text) for text in (block_of(name), path_of(name), name))
     return _run_of_parts(selector)
+
+
+def _layer_of(name: str) -> str:
+    """The layer that a bias belongs to; of any other name that itself."""
+    return name.removesuffix(BIAS)
 
 
 def _regular_expression(selector: str) -> Callable[[str], bool]:

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
-from ..bounds import Within, require_fields
+from ..bounds import Within, require_fields, shown
 from ..errors import ConfigError, CoverageError
 from ..names.spellings import LayerName, Projection, projection
 from ..updates.shapes import KronShape, split
+from .parts import MODEL_PARTS
 
 PAPER_FACTORS = (64, 4)
 """``(out_a, in_a)`` of the paper's best variant: 3,874,560 parameters on SDXL (DiffuseKronA, Table 2)."""
@@ -37,6 +38,9 @@ class TargetRule:
     Rules of different kinds may stand side by side."""
     terms: tuple[tuple[int, int], ...] = ()
     """Of a sum: the factors of its products after the first one, whose are ``factors``. Empty is one more of these."""
+    part: str = ""
+    """Instead of projections, a part of the model by name: ``norms of the residual blocks``, ``down- and upsamplers`` or
+    ``biases of attention``. For norms and biases ``difference`` is trained where ``kind`` says nothing."""
 
     def __post_init__(self) -> None:
         impossible = next((pair for pair in (self.factors, *self.terms) if min(pair) < 1), None)
@@ -48,6 +52,13 @@ class TargetRule:
                 remedy="Take 64 × 4, the paper's best, to start with.",
             )
         require_fields(self)
+        if self.part and self.part not in MODEL_PARTS:
+            raise ConfigError(
+                f"There is no part of a model by the name {shown(self.part)}.",
+                found=self.part,
+                expected=", ".join(MODEL_PARTS),
+                remedy=f"Write one of {', '.join(MODEL_PARTS)}; or take layers by a pattern.",
+            )
         try:
             re.compile(self.pattern)
         except re.error as error:
@@ -58,8 +69,15 @@ class TargetRule:
                 remedy='Leave it empty to match every layer, or try a plain part of a name such as "attn2".',
             ) from error
 
+    @property
+    def trained(self) -> str:
+        """What is trained: ``kind``, else what suits the part; empty is what the adapter's settings say."""
+        return self.kind or (MODEL_PARTS[self.part].kind if self.part else "")
+
     def matches(self, name: str) -> bool:
         """Whether this rule speaks of the layer ``name``."""
+        if self.part:
+            return MODEL_PARTS[self.part].has(name) and re.search(self.pattern, name) is not None
         if self.projections and projection(name) not in self.projections:
             return False
         return re.search(self.pattern, name) is not None
@@ -111,8 +129,9 @@ def select(
         is_whole: Whether what a rule trains has no factors, so that weights of any shape can be its targets.
 
     Raises:
-        CoverageError: No rule matches any layer.
+        CoverageError: No rule matches any layer, or one takes a part that this kind of model does not have.
     """
+    _require_parts(weights, rules)
     generates = _generating(weights)
     whole = {rule for rule in rules if is_whole(rule)}
     targets = tuple(
@@ -142,10 +161,39 @@ def select(
 
 def _target(name: LayerName, shape: tuple[int, ...], rule: TargetRule, is_whole: bool) -> Target:
     if len(shape) == 1:
-        return Target(name, KronShape(shape[0], 1, 1, 1), (shape[0], 1), rule.rate, rule.kind, is_vector=True)
+        return Target(name, KronShape(shape[0], 1, 1, 1), (shape[0], 1), rule.rate, rule.trained, is_vector=True)
     sizes = split(shape, rule.factors)
     more = tuple(split(shape, factors) for factors in rule.terms)
-    return Target(name, sizes, (sizes.out_a, sizes.in_a) if is_whole else rule.factors, rule.rate, rule.kind, more)
+    return Target(name, sizes, (sizes.out_a, sizes.in_a) if is_whole else rule.factors, rule.rate, rule.trained, more)
+
+
+def _require_parts(weights: Iterable[str], rules: Iterable[TargetRule]) -> None:
+    """
+    Raises:
+        CoverageError: A part belongs to a kind of model that this is not; or to any, and this one has none.
+    """
+    wanted = {rule.part: MODEL_PARTS[rule.part] for rule in rules if rule.part}
+    for name, part in wanted.items():
+        akin = [each for each in wanted.values() if part.architecture and each.architecture == part.architecture]
+        if not any(each.has(layer) for layer in weights for each in akin or [part]):
+            raise CoverageError(
+                f"The model has no {name}; {f'this preset is for {part.architecture}s' if akin else 'its layers have none'}.",
+                found=f"no {name}",
+                expected=f"a {part.architecture}" if akin else f"a model with {name}",
+                remedy="Load a UNet, such as SD1.5's or SDXL's, or choose a preset of attention for this model."
+                if akin
+                else "Leave the rule out, or train the attention itself.",
+            )
+
+
+def describe_missing(weights: Iterable[str], rules: Iterable[TargetRule]) -> tuple[str, ...]:
+    """A line for each part that a rule takes and that this model does not have."""
+    parts = {rule.part: None for rule in rules if rule.part}
+    return tuple(
+        f"The model has no {name}, so the rule for them trains nothing."
+        for name in parts
+        if not any(map(MODEL_PARTS[name].has, weights))
+    )
 
 
 _GENERATING_NAMES = re.compile(r"_mo[te]_gen(?=[._]|$)|(?<![A-Za-z0-9])nar_")

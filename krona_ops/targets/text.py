@@ -8,6 +8,7 @@ from typing import get_args
 
 from ..errors import ConfigError
 from ..names.spellings import Projection
+from .parts import MODEL_PARTS
 from .rules import TargetRule
 
 PROJECTIONS: tuple[Projection, ...] = get_args(Projection)
@@ -45,6 +46,10 @@ def parse_rules(text: str, factors: tuple[int, int], kinds: Sequence[str] = ()) 
         ff\\.net; *; 16x16
         ; q,out; 64x4 + 8x8; ; sum
         norm; *; ; ; difference
+        norms of the residual blocks; ; ; 2.0
+
+    A name of `krona_ops.targets.parts.MODEL_PARTS` in the place of the pattern takes that part of the model, whatever
+    the projections.
 
     Args:
         factors: Of the rules that name none.
@@ -79,15 +84,17 @@ def _rule(parts: list[str], factors: tuple[int, int], kinds: Sequence[str], wher
             expected=", ".join(kinds),
             remedy="Write one of these, or leave it out.",
         )
+    is_part = pattern in MODEL_PARTS
     first, *terms = [parse_factors(pair, where) for pair in pairs.split("+")] if pairs else [factors]
     try:
         return TargetRule(
             factors=first,
-            projections=_projections(projections, where),
-            pattern=pattern,
+            projections=() if is_part else _projections(projections, where),
+            pattern="" if is_part else pattern,
             rate=float(rate) if rate else 1.0,
             kind=kind,
             terms=tuple(terms),
+            part=pattern if is_part else "",
         )
     except ValueError as error:
         raise ConfigError(

@@ -55,6 +55,15 @@ def branch_targets(backbone: Backbone, config: AdapterConfig, mode: Mode) -> tup
             expected="kronecker, lora, sum or difference, and no text encoder",
             remedy="Choose another kind, and turn text_encoder off.",
         )
+    by_name = next((rule.part for rule in config.targets if rule.part), None)
+    if by_name is not None:
+        raise ConfigError(
+            f"A parallel branch has an attention's projections and nothing else, no {by_name}.",
+            where="adapter.targets",
+            found=by_name,
+            expected="projections of attention",
+            remedy="Choose a preset of attention.",
+        )
     weights = backbone.weights()
     parts = {name: (site, part) for site in sites for part, name in zip(PROJECTIONS, _paths(site), strict=True)}
     chosen: dict[str, list[Target]] = {}

@@ -68,7 +68,7 @@ class AdapterConfig:
     @property
     def kinds(self) -> frozenset[str]:
         """The kinds of layer that the target rules ask for."""
-        return frozenset(rule.kind or self.kind for rule in self.targets)
+        return frozenset(rule.trained or self.kind for rule in self.targets)
 
 
 @dataclass(frozen=True)
