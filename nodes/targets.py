@@ -6,6 +6,7 @@ from comfy_api.latest import io
 
 from krona_ops.errors import ConfigError
 from krona_ops.names.spellings import Projection
+from krona_ops.targets.parts import NORMS, SAMPLERS
 from krona_ops.targets.rules import FEED_FORWARD_LAYERS, TargetRule
 from krona_ops.targets.text import parse_factors, parse_rules
 from krona_ops.updates.kron import Layout
@@ -24,13 +25,14 @@ from .sockets import CATEGORY, KronaTargetsSocket
 
 DEFAULTS = AdapterConfig()
 FACTORS = DEFAULTS.targets[0].factors
-ATTENTION, SELF, CROSS, FEED_FORWARD, EVERYTHING, RULES = (
+ATTENTION, SELF, CROSS, FEED_FORWARD, EVERYTHING, RULES, RESOLUTION = (
     "attention (the paper's)",
     "self-attention only",
     "cross-attention only",
     "attention and feed-forward",
     "every layer",
     "the rules below alone",
+    "resolution (ResAdapter)",
 )
 _SELF = r"attn1\b|self_attn"
 _CROSS = r"attn2\b|cross_attn"
@@ -54,11 +56,12 @@ class KronaTargets(Node):
             inputs=[
                 io.Combo.Input(
                     "preset",
-                    options=[ATTENTION, SELF, CROSS, FEED_FORWARD, EVERYTHING, RULES],
+                    options=[ATTENTION, SELF, CROSS, FEED_FORWARD, EVERYTHING, RULES, RESOLUTION],
                     default=ATTENTION,
                     tooltip="Attention decides what is drawn where and is enough for a subject. Cross-attention alone changes how words "
                     "are read, with the smallest files. Feed-forward layers add style and texture, twice the size, and a prompt that is "
-                    "followed less (DiffuseKronA, appendix D.1).",
+                    "followed less (DiffuseKronA, appendix D.1). Resolution is for sizes that a UNet was never trained at: the layers "
+                    "that halve and double the picture, and the norms in between, with 'resolutions' in KronA Dataset.",
                 ),
                 *factor_inputs(
                     "Rows of the small factor A. 64 is the paper's best; small ones (8 and less) make large files that ignore the prompt.",
@@ -75,6 +78,8 @@ class KronaTargets(Node):
                     "rules",
                     "Rules that come before the preset, one per line: pattern; projections; factors; rate; kind. "
                     "For example 'attn2; k,v; 64x8; 2.0', or 'norm; *; ; ; difference' for norms, which have no factors. "
+                    "Instead of a pattern a name takes a part of the model: 'norms of the residual blocks', 'biases of attention', "
+                    "'down- and upsamplers'. "
                     "The first rule that matches a layer counts.",
                     multiline=True,
                 ),
@@ -161,12 +166,18 @@ def preset_rules(
         only: What must be found in a layer's name besides.
 
     Raises:
-        ConfigError: Factors cannot be read, or there is no such preset.
+        ConfigError: Factors cannot be read, there is no such preset, or it has no layers of a projection with factors of
+            its own.
     """
+    if preset == RESOLUTION:
+        return _resolution_rules(factors, parts, only)
     patterns = {ATTENTION: "", SELF: _SELF, CROSS: _CROSS, FEED_FORWARD: "", EVERYTHING: ""}
     if preset not in patterns:
         raise ConfigError(
-            f"There is no preset '{preset}'.", found=preset, expected=", ".join(patterns), remedy="Choose another."
+            f"There is no preset '{preset}'.",
+            found=preset,
+            expected=", ".join([*patterns, RESOLUTION]),
+            remedy="Choose another.",
         )
     pattern = _both(patterns[preset], only)
     rules = [
@@ -186,6 +197,27 @@ def preset_rules(
     if preset == FEED_FORWARD:
         rules.append(TargetRule(factors, (), _both(FEED_FORWARD_LAYERS, only)))
     return tuple(rules)
+
+
+def _resolution_rules(
+    factors: tuple[int, int], parts: dict[Projection, str], only: str
+) -> tuple[TargetRule, TargetRule]:
+    """What ResAdapter trains (Cheng et al. 2024, arXiv 2403.02084): an update of the convolutions of down- and
+    upsamplers, and the norms of the residual blocks themselves. What carries a style stays as it is.
+
+    Raises:
+        ConfigError: A projection of attention has factors of its own.
+    """
+    own = next((name for name, text in parts.items() if text.strip() not in ("", OFF)), None)
+    if own is not None:
+        raise ConfigError(
+            f"The preset '{RESOLUTION}' trains no attention, and {own} has factors of its own.",
+            where=own,
+            found=parts[own],
+            expected="nothing",
+            remedy="Leave q, k, v and out empty, or write a rule for what shall be trained besides.",
+        )
+    return TargetRule(factors, (), only, part=SAMPLERS), TargetRule(factors, (), only, part=NORMS)
 
 
 def _has_off(fused: str, off: set[str]) -> bool:
