@@ -92,6 +92,12 @@ class KronaDataset(Node):
                     "Each subfolder, and each batch of 'images', is one subject, one clip, or the views of one thing: its pictures become "
                     "one size and stay together in a step, and batch_size counts groups. A cameras.json tells the views' cameras.",
                 ),
+                optional_text(
+                    "resolutions",
+                    "Several sizes instead of one, to train a UNet for those that it was never trained at (preset 'resolution' of KronA "
+                    "Targets): each picture at every one of them, those far from the model's own most often. "
+                    "SD1.5: 128, 256, 384, 768, 1024. SDXL: 256, 384, 512, 768, 1280, 1408, 1536.",
+                ),
             ],
             outputs=[
                 DatasetSocket.Output(display_name="dataset"),

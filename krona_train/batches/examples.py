@@ -71,6 +71,9 @@ class Item:
     """How often per epoch."""
     weight: float | None = None
     """How likely it is against the others, instead of counting epochs; all have one, or none has."""
+    is_again: bool = False
+    """Whether it is the picture of the item before at another size; what is kept out of a training is kept out at all
+    sizes."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,8 @@ class Group:
     repeats: int = 1
     """How often per epoch."""
     weight: float | None = None
+    """As that of an `Item`."""
+    is_again: bool = False
     """As that of an `Item`."""
     cuts: int = 1
     """In so many ways all members are cut alike, such as straight and mirrored; one is drawn for the whole group. The

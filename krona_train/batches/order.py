@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Hashable, Sequence
 from itertools import accumulate
 
@@ -52,9 +51,9 @@ class Order:
         """The bucket that is next, and how often it was before in this round."""
         if len(self._members) == 1:
             return 0, position
-        tickets = torch.randperm(self.pictures, generator=generator(self._seed, "buckets", round_)).tolist()
-        drawn = [bisect_right(self._ends, ticket) for ticket in tickets[: position + 1]]
-        return drawn[-1], drawn[:-1].count(drawn[-1])
+        tickets = torch.randperm(self.pictures, generator=generator(self._seed, "buckets", round_))[: position + 1]
+        drawn = torch.bucketize(tickets, torch.tensor(self._ends), right=True)
+        return int(drawn[-1]), int((drawn[:-1] == drawn[-1]).sum())
 
     def _place(self, bucket: int, sample: int) -> int:
         """Where in its bucket the bucket's sample of that number stands: each epoch has a permutation of its own."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import groupby, islice
+from types import MappingProxyType
 
 from torch import Tensor
 
@@ -16,7 +17,7 @@ from .buckets import PictureSize, Size, View, views
 from .cache import Cache
 from .captions import class_caption, orders
 from .grouping import size_of_group
-from .pictures import Dataset, Picture, PictureGroup
+from .pictures import Dataset, Picture
 from .pixels import Content, cut, to_grid
 from .store import Encoder, Store
 
@@ -35,8 +36,10 @@ def encode(
     *,
     seed: int = 0,
     with_class: bool = False,
+    sizes: Mapping[int, int] = MappingProxyType({}),
 ) -> tuple[Item | Group, ...]:
-    """The items of a data set's pictures, in their order; those of a group are one `Group`.
+    """The items of a data set's pictures, in their order; those of a group are one `Group`, and where there are several
+    sizes, each picture or group is an item of its own at each of them, one after the other.
 
     All pictures of a group become one size, the bucket that is nearest to the mean of their shapes, and are cut to it
     from the middle. Where mirrored pictures are trained on too, a group is mirrored as a whole.
@@ -46,45 +49,63 @@ def encode(
         cache: Where encodings are found and kept; they are made again each time without one.
         seed: Of the orders of captions.
         with_class: Encode each caption's class as well (`Example.class_condition`).
+        sizes: Instead of the resolution several, each with how often a picture comes at it against the others.
 
     Raises:
         DataError: A picture or mask has gone, does not fit, or becomes NaN; or the class is wanted and not known.
     """
     settings = dataset.settings
-    sizes: dict[PictureGroup | None, Size] = {}
-    for group in dataset.groups:
-        progress(0, len(dataset.pictures), group[0].name)
-        sizes[group[0].group] = size_of_group(group, resolution, settings)
-    jobs = [
-        _Job(
-            picture,
-            orders(picture.caption, max(1, settings.shuffles), settings.keep_tags, seed),
-            settings.caption_dropout > 0,
-            crops=settings.crops,
-            flip=settings.flip,
-            size=sizes.get(picture.group),
-        )
-        for picture in dataset.pictures
+    trained_at = [
+        _Together(pictures, side, weight, is_again=number > 0)
+        for pictures in _together(dataset.pictures)
+        for number, (side, weight) in enumerate((sizes or {resolution: 1}).items())
     ]
+    jobs: list[_Job] = []
+    for each in trained_at:
+        size = None
+        if each.pictures[0].group is not None:
+            progress(0, len(dataset.pictures), each.pictures[0].name)
+            size = size_of_group(each.pictures, each.resolution, settings)
+        for picture in each.pictures:
+            captions = orders(picture.caption, max(1, settings.shuffles), settings.keep_tags, seed)
+            is_dropped = settings.caption_dropout > 0
+            jobs.append(_Job(picture, captions, each.resolution, is_dropped, settings.crops, settings.flip, size))
     name_class = (lambda c: class_caption(c, dataset.trigger, dataset.class_prompt)) if with_class else None
-    items = _encode(jobs, dataset, resolution, Store(encoder, cache), progress, name_class)
-    return tuple(_grouped(dataset.pictures, items, 2 if settings.flip else 1))
+    items = iter(_encode(jobs, dataset, Store(encoder, cache), progress, name_class))
+    cuts = 2 if settings.flip else 1
+    return tuple(each.item(tuple(islice(items, len(each.pictures))), cuts) for each in trained_at)
 
 
-def _grouped(pictures: Sequence[Picture], items: Sequence[Item], cuts: int) -> Iterator[Item | Group]:
-    """The items of some pictures, those of a group as one.
-
-    Args:
-        cuts: Of each picture of a group.
-    """
-    for group, pairs in groupby(zip(pictures, items, strict=True), key=lambda pair: pair[0].group):
-        members = tuple(item for _, item in pairs)
+def _together(pictures: Sequence[Picture]) -> Iterator[tuple[Picture, ...]]:
+    """The pictures of each group, and each that stands alone."""
+    for group, members in groupby(pictures, key=lambda picture: picture.group):
         if group is None:
-            yield from members
+            yield from ((picture,) for picture in members)
         else:
-            # A group comes as often as each of its members would.
-            alone = tuple(replace(item, repeats=1) for item in members)
-            yield Group(alone, repeats=members[0].repeats, cuts=cuts)
+            yield tuple(members)
+
+
+@dataclass(frozen=True)
+class _Together:
+    """A picture that stands alone, or those of a group, at one of the sizes that are trained."""
+
+    pictures: tuple[Picture, ...]
+    resolution: int
+    weight: int
+    is_again: bool
+
+    def item(self, encoded: tuple[Item, ...], cuts: int) -> Item | Group:
+        """The item, or the group, of its pictures' items.
+
+        Args:
+            cuts: Of each picture of a group.
+        """
+        repeats = encoded[0].repeats * self.weight
+        if self.pictures[0].group is None:
+            return replace(encoded[0], repeats=repeats, is_again=self.is_again)
+        # A group comes as often as each of its members would.
+        alone = tuple(replace(item, repeats=1) for item in encoded)
+        return Group(alone, repeats=repeats, cuts=cuts, is_again=self.is_again)
 
 
 def encode_class_pictures(
@@ -106,8 +127,8 @@ def encode_class_pictures(
             expected="pictures of the subject's class",
             remedy="Name a folder in class_folder, or say in class_pictures how many shall be made.",
         )
-    jobs = [_Job(picture, (picture.caption,)) for picture in dataset.class_pictures]
-    return _encode(jobs, dataset, resolution, Store(encoder, cache), progress, None)
+    jobs = [_Job(picture, (picture.caption,), resolution) for picture in dataset.class_pictures]
+    return _encode(jobs, dataset, Store(encoder, cache), progress, None)
 
 
 @dataclass(frozen=True)
@@ -116,6 +137,7 @@ class _Job:
 
     picture: Picture
     captions: tuple[str, ...]
+    resolution: int
     dropped: bool = False
     """Also with an empty caption."""
     crops: int = 1
@@ -136,7 +158,6 @@ class _Seen:
 def _encode(
     jobs: Sequence[_Job],
     dataset: Dataset,
-    resolution: int,
     store: Store,
     progress: Progress,
     name_class: Callable[[str], str] | None,
@@ -152,7 +173,7 @@ def _encode(
     for done, job in enumerate(jobs, len(captions)):
         seen: list[_Seen] = []
         content = Content(job.picture)
-        for view in _views(content, job, dataset, resolution):
+        for view in _views(content, job, dataset):
             progress(done, total, job.picture.name)
             seen += _see(content, view, store)
         items.append(_item(job, _require_some(seen, job.picture), classes, store))
@@ -161,11 +182,11 @@ def _encode(
     return tuple(items)
 
 
-def _views(content: Content, job: _Job, dataset: Dataset, resolution: int) -> tuple[View, ...]:
+def _views(content: Content, job: _Job, dataset: Dataset) -> tuple[View, ...]:
     settings = dataset.settings
     cuts = views(
         *content.size,
-        resolution,
+        job.resolution,
         buckets=settings.buckets,
         step=settings.bucket_step,
         crops=job.crops,

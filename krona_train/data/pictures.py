@@ -134,6 +134,7 @@ def _require_no_pictures(dataset: Dataset) -> None:
         "masks": settings.masks,
         "flip": settings.flip,
         "crops": settings.crops > 1,
+        "resolutions": bool(settings.resolutions),
     }
     found = [name for name, is_there in chosen.items() if is_there]
     if found:

@@ -196,6 +196,8 @@ def _tile(picture: Picture, dataset: Dataset, style: _Style, is_class: bool, siz
     tile.paste(small, ((style.side - small.width) // 2, (style.side - small.height) // 2))
     pen = ImageDraw.Draw(tile)
     facts = [f"{cuts[0].width} × {cuts[0].height}" + ("" if dataset.resolution else f" (at {ASSUMED})")]
+    if settings.resolutions and not is_class:
+        facts.append(f"{len(settings.resolutions)} sizes, {min(settings.resolutions)} to {max(settings.resolutions)}")
     facts += ["class"] if is_class else []
     facts += [f"×{picture.repeats}"] if picture.repeats > 1 else []
     facts += [f"{len(straight)} cuts"] if len(straight) > 1 else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 
@@ -19,24 +20,27 @@ from ..step.scene import Scene
 def keep_out(
     items: Sequence[Item | Group], config: TrainConfig
 ) -> tuple[Sequence[Item | Group], Sequence[Item | Group]]:
-    """The items to train on and those to validate on, drawn by the run's seed; a group is kept out as a whole.
+    """The items to train on and those to validate on, drawn by the run's seed; a group is kept out as a whole, and what
+    is trained at several sizes at all of them.
 
     Raises:
         DataError: Nothing would be left to train on.
     """
     if not config.validation.every:
         return items, ()
-    if config.validation.pictures >= len(items):
+    starts = [n for n, item in enumerate(items) if n == 0 or not item.is_again]
+    pictures = [range(start, end) for start, end in pairwise([*starts, len(items)])]
+    if config.validation.pictures >= len(pictures):
         what = "groups" if any(isinstance(item, Group) for item in items) else "pictures"
         raise DataError(
-            f"Keeping {config.validation.pictures} of {len(items)} {what} out for the validation leaves none to "
+            f"Keeping {config.validation.pictures} of {len(pictures)} {what} out for the validation leaves none to "
             "train on.",
-            found=len(items),
+            found=len(pictures),
             expected=f"more than {config.validation.pictures} {what}",
             remedy=f"Add {what}, keep out fewer, or turn the validation off.",
         )
-    order = torch.randperm(len(items), generator=generator(config.seed, "validation")).tolist()
-    held_out = set(order[: config.validation.pictures])
+    order = torch.randperm(len(pictures), generator=generator(config.seed, "validation")).tolist()
+    held_out = {n for picture in order[: config.validation.pictures] for n in pictures[picture]}
     return [item for n, item in enumerate(items) if n not in held_out], [items[n] for n in sorted(held_out)]
 
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from math import sqrt
+from math import lcm, sqrt
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -25,12 +25,13 @@ from ..comfyui.rollouts import roll_out
 from ..comfyui.sampling import Prompt, check_sampler, class_painter, encode_prompts, latent_shape
 from ..config import PreviewConfig, TrainConfig
 from ..data import encoding
-from ..data.buckets import PictureSize
+from ..data.buckets import STEP, PictureSize
 from ..data.cache import Cache
 from ..data.class_pictures import class_folder, make_class_pictures
 from ..data.packed import pack, unpack
 from ..data.pictures import Dataset, Picture
 from ..data.prompt_items import items_of_prompts, size_drawn
+from ..data.resolutions import require_multiples, size_weights, told
 from ..data.source import unused_class_pictures
 from ..data.store import EncodedText
 from ..monitor.preview import preview_prompts
@@ -127,6 +128,7 @@ def prepare(
         check_sampler(objective.rollouts, "objective")
         _require_prompts(dataset)
     items: tuple[Item | Group, ...]
+    about_sizes: tuple[str, ...] = ()
     if dataset.prompts:
         size = size_drawn(dataset, resolution)
         shape = latent_shape(model, *size)[1:]
@@ -134,7 +136,10 @@ def prepare(
         how, resolution = objective.rollouts, round(sqrt(size[0] * size[1]))
         items = prompts if how is None else drawn(model, prompts, how, encoder, cache, config, progress)
     else:
-        items = encoding.encode(dataset, resolution, encoder, cache, progress, seed=config.seed, with_class=with_class)
+        about_sizes, sizes = trained_sizes(model, dataset, resolution)
+        items = encoding.encode(
+            dataset, resolution, encoder, cache, progress, seed=config.seed, with_class=with_class, sizes=sizes
+        )
     class_items: tuple[Item, ...] = ()
     if config.prior.weight > 0 and config.prior.source == "pictures":
         with with_drawn_class_pictures(model, clip, vae, dataset, resolution, config, places, progress) as whole:
@@ -145,9 +150,27 @@ def prepare(
             )
             class_items = encoding.encode_class_pictures(whole, resolution, encoder, cache, progress)
     notes = tuple(notice.text() for notice in (*dataset.notices, *unused_class_pictures(dataset, config.prior)))
+    notes = (*about_sizes, *notes)
     empty = encoder.encode_captions([""])[""] if "unconditional" in objective.needs else None
     material = Material(items, class_items, (), None, dataset.captions, resolution, notes, empty)
     return with_prompts(material, lambda: clip, objective.previews(config.preview).trained)
+
+
+def trained_sizes(model: Model, dataset: Dataset, resolution: int) -> tuple[tuple[str, ...], dict[int, int]]:
+    """What is said of the sizes that are trained, and each with its weight; nothing where there is but one.
+
+    Raises:
+        DataError: The model cannot draw one of them, or there is none but its own.
+    """
+    wanted = dataset.settings.resolutions
+    if not wanted:
+        return (), {}
+    require_multiples(wanted, lcm(STEP, model.get_model_object("latent_format").spacial_downscale_ratio))
+    weights = size_weights(wanted, resolution)
+    about = told(dataset, resolution, weights)
+    for line in about:
+        log.info("KronA: %s", line)
+    return about, weights
 
 
 def _require_prompts(dataset: Dataset) -> None:

@@ -218,6 +218,9 @@ class DataConfig:
 
     resolution: Annotated[int, Within(0, 4096)] = 0
     """Side in pixels of a square of the same area; 0 takes the size that the model was trained at."""
+    resolutions: tuple[Annotated[int, Within(8, 4096)], ...] = ()
+    """Several sizes instead of one: each picture is trained at every one of them, x, in shares of (x − s)² for the size
+    s that ``resolution`` says. In multiples of 8 pixels; empty trains at ``resolution``."""
     buckets: bool = True
     """Keep each picture's shape: it is cut as little as possible, to one of a set of sizes of about the same area.
     Off cuts squares."""
@@ -240,3 +243,21 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         require_fields(self)
+        twice = next((size for n, size in enumerate(self.resolutions) if size in self.resolutions[:n]), None)
+        if twice is not None:
+            raise ConfigError(
+                f"The size {twice} is named twice; how often each comes is decided by its distance from the model's own.",
+                where="resolutions",
+                found=twice,
+                expected="different sizes",
+                remedy="Name it once.",
+            )
+        odd = next((size for size in self.resolutions if size % 8), None)
+        if odd is not None:
+            raise ConfigError(
+                f"{odd} is no multiple of 8, as every size in pixels is.",
+                where="resolutions",
+                found=odd,
+                expected="multiples of 8",
+                remedy=f"Take {odd // 8 * 8} or {odd // 8 * 8 + 8}.",
+            )

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from krona_ops.errors import ConfigError
+from krona_ops.shown import shown
 from krona_train.config import DataConfig
 from krona_train.data.choices import Captions, PictureFiles
 
@@ -35,6 +37,8 @@ class Choices:
     shuffles: int = DataConfig.shuffles
     keep_tags: int = DataConfig.keep_tags
     groups: bool = PictureFiles.groups
+    resolutions: str = ""
+    """Sizes with commas between them."""
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Choices:
@@ -49,6 +53,7 @@ class Choices:
         """
         return DataConfig(
             resolution=self.resolution,
+            resolutions=sizes_in(self.resolutions),
             buckets=self.buckets,
             crops=self.crops,
             flip=self.flip,
@@ -79,6 +84,25 @@ class Choices:
             repeats=self.repeats,
             groups=self.groups,
         )
+
+
+def sizes_in(text: str) -> tuple[int, ...]:
+    """The sizes of a text, in which commas, semicolons or spaces stand between them.
+
+    Raises:
+        ConfigError: Something in it is no whole number.
+    """
+    words = text.replace(",", " ").replace(";", " ").split()
+    wrong = next((word for word in words if not (word.isascii() and word.isdigit() and len(word) < 9)), None)
+    if wrong is not None:
+        raise ConfigError(
+            f"{shown(wrong)} is no size in pixels.",
+            where="resolutions",
+            found=wrong,
+            expected="whole numbers with commas between them",
+            remedy="Write for example 128, 256, 384, 768, 1024.",
+        )
+    return tuple(map(int, words))
 
 
 def _path(folder: str) -> str:
