@@ -194,7 +194,12 @@ def distilled(results: Mapping[str, Any]) -> str:
             continue
         shares = [f"{row[name] / rows['teacher'][name]:.2f}" for name in ("frequencies", "diversity")]
         errors = " / ".join(f"{value:.2f}" for value in row.get("guidance_errors", {}).values()) or "–"
-        cells = (f"{100 * row['accuracy']:.1f} %", f"{row['agreement']:.3f}", *shares, f"{row['latents_error']:.3f}", errors)
+        right, agreement = f"{100 * row['accuracy']:.1f} %", f"{row['agreement']:.3f}"
+        if "accuracy 95 %" in row:
+            low, high = row["accuracy 95 %"]
+            right += f" ({100 * low:.1f} to {100 * high:.1f})"
+            agreement += f" ({row['agreement 95 %'][0]:.3f} to {row['agreement 95 %'][1]:.3f})"
+        cells = (right, agreement, *shares, f"{row['latents_error']:.3f}", errors)
         body.append((words, str(row["calls"]), *cells, str(row.get("steps", "–"))))
     heads = ("", "passes", "all right", "agreement", "high frequencies", "diversity", "error of latents", "error of guidance 2 / 3 / 5", "steps trained")  # fmt: skip
     return table(heads, body)

@@ -37,6 +37,7 @@ from benchmarks.world.draw import GUIDANCE, STEPS  # noqa: E402
 from benchmarks.world.judge_branches import short_hash  # noqa: E402
 from benchmarks.world.measure import Judges  # noqa: E402
 from benchmarks.world.render import SIDE  # noqa: E402
+from benchmarks.world.summary import interval  # noqa: E402
 from benchmarks.world.train_distilled import RECIPES, Asked, asked, prompts  # noqa: E402
 from krona_ops import Adapter, load  # noqa: E402
 from krona_ops.formats.guidance import KEY, guidance_of  # noqa: E402
@@ -126,20 +127,30 @@ class Gallery:
         from krona_train.objectives.frequencies import high_share
 
         x = pixels(drawn.pictures)
+        right = self.all_right(x)
+        texts = [each.text for each in self.asked]
+        agreement = [self.judges.agreement(drawn.pictures[n : n + 1], [text]) for n, text in enumerate(texts)]
         values = {
             "frequencies": float(high_share((x + 1) / 2, CUT).mean()),
             "mirrored": float(high_share(mirrored((x + 1) / 2), CUT).mean()),
             "latents_error": float((drawn.latents - teacher.latents).square().mean()),
             "pixels_error": float((x - pixels(teacher.pictures)).square().mean() / 4),
-            "accuracy": self.all_right(x),
-            "agreement": self.judges.agreement(drawn.pictures, [each.text for each in self.asked]),
+            "accuracy": float(np.mean(right)),
+            "agreement": float(np.mean(agreement)),
             "diversity": self.varied(x),
         }
-        return {name: round(value, 6) for name, value in values.items()}
+        of_prompt = [n // self.seeds for n in range(len(self.asked))]
+        intervals = {
+            "accuracy 95 %": interval(right, of_prompt),
+            "agreement 95 %": interval(agreement, of_prompt),
+        }
+        return {name: round(value, 6) for name, value in values.items()} | {
+            name: [round(end, 6) for end in ends] for name, ends in intervals.items() if ends is not None
+        }
 
     @torch.inference_mode()
-    def all_right(self, x: Tensor) -> float:
-        """Share of pictures that show everything that was asked for; a colour counts where the prompt says it."""
+    def all_right(self, x: Tensor) -> list[float]:
+        """Of each picture, 1 where it shows everything that was asked for; a colour counts where the prompt says it."""
         scores = self.judges.attributes(x)
         is_right = torch.ones(len(x), dtype=torch.bool)
         for name, values in self.judges.heads.items():
@@ -147,7 +158,7 @@ class Gallery:
             said = torch.tensor([value is not None for value in truth])
             numbers = torch.tensor([values.index(value) if value is not None else 0 for value in truth])
             is_right &= (scores[name].argmax(1) == numbers) | ~said
-        return float(is_right.float().mean())
+        return is_right.double().tolist()
 
     def varied(self, x: Tensor) -> float:
         """Variance over the pictures of one prompt, pixel by pixel in [0, 1]; 0 of single pictures."""
@@ -236,7 +247,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--adapters", type=Path, required=True)
     parser.add_argument("--parts", default=",".join([*WAYS, *RECIPES]))
-    parser.add_argument("--prompts", type=int, default=48)
+    parser.add_argument("--prompts", type=int, default=96)
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--results", type=Path, default=RESULTS)

@@ -73,6 +73,8 @@ def test_the_teacher_draws_what_the_world_is_drawn_with(gallery):
     row = gallery.row(ours, ours)
     assert row["latents_error"] == row["pixels_error"] == 0
     assert row["accuracy"] >= 0.75
+    assert row["accuracy 95 %"][0] <= row["accuracy"] <= row["accuracy 95 %"][1]
+    assert row["agreement 95 %"][0] < row["agreement"] < row["agreement 95 %"][1]
 
 
 def test_a_blurred_picture_has_less_high_frequencies(gallery, one_step):
