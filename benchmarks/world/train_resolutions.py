@@ -47,12 +47,12 @@ class Recipe:
     """What of the base learns other sizes."""
 
     rules: tuple[TargetRule, ...]
-    rate: float = 2e-3
-    steps: int = 240
+    rate: float = 5e-3
+    steps: int = 200
     batch: int = 8
 
 
-_norms = TargetRule(projections=(), pattern=NORMS, kind="difference")
+_norms = TargetRule(projections=(), pattern=NORMS, kind="difference", rate=0.6)
 _convolutions = TargetRule((4, 4), projections=(), pattern=CONVOLUTIONS)
 RECIPES = {
     "norms": Recipe((_norms,)),
