@@ -46,6 +46,8 @@ from krona_ops.errors import KronaError  # noqa: E402
 EVERY = 10
 """Trials between writings of the results."""
 WORLD = ROOT / "samples" / "world"
+WITH_TWO_LEVELS = ("world", "two-levels", "judges")
+"""The files of what is measured with the second base."""
 AGAIN = "python3 tools/host.py run benchmarks/quality.py --again '<the row>'"
 Row = dict[str, Any]
 _studio: Studio | None = None
@@ -70,13 +72,16 @@ def run(trial: Trial) -> Row:
     return {**row, "recipe": trial.recipe(), "threads": torch.get_num_threads()}
 
 
-def judged_by(folder: Path = WORLD) -> str:
+def judged_by(folder: Path = WORLD, names: Sequence[str] = ("world", "judges")) -> str:
     """A hash of the model and of the judges: rows of others are not comparable.
+
+    Args:
+        names: Of their files; `WITH_TWO_LEVELS` for what is measured with the second base.
 
     Raises:
         SystemExit: They are not there.
     """
-    files = [folder / f"{name}.safetensors" for name in ("world", "judges")]
+    files = [folder / f"{name}.safetensors" for name in names]
     absent = [str(file) for file in files if not file.is_file()]
     if absent:
         raise SystemExit(f"Missing: {', '.join(absent)}. Make them with: make world")
@@ -106,7 +111,8 @@ def of_branches(folder: Path, judges: str) -> list[Row]:
     for result in sorted(results, key=lambda result: result["date"]):
         if result["judged by"] == judges:
             rows |= {
-                tuple(row.get(name) for name in ("part", "subject", "adapter", "steps")): row for row in result["trials"]
+                tuple(row.get(name) for name in ("part", "subject", "adapter", "steps")): row
+                for row in result["trials"]
             }
     return list(rows.values())
 
@@ -134,8 +140,12 @@ def of_guidance(folder: Path, judges: str) -> list[Row]:
 
 
 def of_resolutions(folder: Path, judges: str) -> list[Row]:
-    """What `benchmarks.world.judge_resolutions` has measured with this model and these judges; of several machines, the
-    newest of each part and size."""
+    """What `benchmarks.world.judge_resolutions` has measured with these models and these judges; of several machines, the
+    newest of each part and size.
+
+    Args:
+        judges: `judged_by` of `WITH_TWO_LEVELS`.
+    """
     results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("resolutions-*.json"))]
     rows: dict[tuple[str, int], Row] = {}
     for result in sorted(results, key=lambda result: result["date"]):
@@ -172,7 +182,8 @@ def write(file: Path, judges: str, rows: Sequence[Row]) -> None:
     """All rows and what they say; rows that another process has written meanwhile stay."""
     rows = joined(rows, rows_so_far(file, judges))
     folder = file.parent
-    summed = sums(rows, of_branches(folder, judges), of_distilled(folder, judges), of_resolutions(folder, judges))
+    resolutions = of_resolutions(folder, judged_by(names=WITH_TWO_LEVELS))
+    summed = sums(rows, of_branches(folder, judges), of_distilled(folder, judges), resolutions)
     keep(file, {**circumstances("quality"), "judged by": judges, "again": AGAIN, **summed}, rows)
 
 

@@ -27,6 +27,7 @@ import torch  # noqa: E402
 from benchmarks.command import RESULTS  # noqa: E402
 from benchmarks.pages.scaling import table  # noqa: E402
 from benchmarks.quality import (  # noqa: E402
+    WITH_TWO_LEVELS,
     judged_by,
     of_all_machines,
     of_branches,
@@ -519,7 +520,7 @@ def read_results(folder: Path = RESULTS) -> Mapping[str, Any]:
     rows = of_all_machines(folder, judges)
     machines = Counter(row["machine"] for row in current(rows))
     of_the_branches, distilled_rows = of_branches(folder, judges), of_distilled(folder, judges)
-    of_the_resolutions = of_resolutions(folder, judges)
+    of_the_resolutions = of_resolutions(folder, judged_by(names=WITH_TWO_LEVELS))
     return {
         "trials": rows,
         "branches": of_the_branches,

@@ -29,7 +29,7 @@ if __name__ == "__main__":
 from benchmarks import host  # noqa: E402
 from benchmarks.command import RESULTS  # noqa: E402
 from benchmarks.contest import circumstances, commit, keep, machine  # noqa: E402
-from benchmarks.quality import judged_by  # noqa: E402
+from benchmarks.quality import WITH_TWO_LEVELS, judged_by  # noqa: E402
 from benchmarks.world.autoencoder import pixels  # noqa: E402
 from benchmarks.world.command import say  # noqa: E402
 from benchmarks.world.draw import draw  # noqa: E402
@@ -131,10 +131,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     host.start()
-    from krona_host.model.small_world import FILE, TWO_LEVELS
-
     gallery = Gallery(options.count)
-    shared = {"pictures": options.count, "base": short_hash(FILE.with_name(TWO_LEVELS)), "commit": commit()}
+    shared = {"pictures": options.count, "commit": commit()}
     for part in options.parts.split(","):
         about: Row = {}
         model = gallery.model
@@ -155,7 +153,7 @@ def main() -> None:
                 pictures = gallery.drawn(model, side)
             row = {"part": part, "side": side, **gallery.row(pictures), **about, **shared}
             say(json.dumps(row))
-            where = {**circumstances("resolutions"), "judged by": judged_by()}
+            where = {**circumstances("resolutions"), "judged by": judged_by(names=WITH_TWO_LEVELS)}
             written(options.results / f"resolutions-{machine()}.json", [row], where)
 
 

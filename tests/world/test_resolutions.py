@@ -10,7 +10,7 @@ from benchmarks import quality
 from benchmarks.pages import quality as page
 from benchmarks.world import summary
 from benchmarks.world.draw import draw
-from benchmarks.world.judge_resolutions import for_the_judges, written
+from benchmarks.world.judge_resolutions import Gallery, for_the_judges, written
 from benchmarks.world.pictures import held_out, picture
 from benchmarks.world.train_resolutions import RECIPES, settings, shares
 from krona_ops.errors import AdapterFileError
@@ -98,11 +98,20 @@ def test_the_second_base_has_a_downsampler_and_an_upsampler_and_draws_at_every_s
         assert drawn.shape == (1, side, side, 3)
 
 
+def test_the_shipped_second_base_draws_what_it_is_asked_for_at_its_own_size_and_less_of_it_at_others(comfy):
+    gallery = Gallery(12)
+    rows = {side: gallery.row(gallery.drawn(gallery.model, side)) for side in (64, 96)}
+    assert rows[64]["mean"] >= 0.95
+    assert rows[96]["mean"] <= 0.85
+    assert gallery.row(gallery.real(96))["mean"] >= 0.98
+
+
 def test_the_file_of_the_second_base_is_small_and_named_where_it_is_missing(world, loaded, tmp_path):
     import shutil
 
     file, _ = loaded
-    assert file.with_name(world.TWO_LEVELS).stat().st_size <= 12e6
+    for shipped in (file, world.FILE):
+        assert shipped.with_name(world.TWO_LEVELS).stat().st_size <= 12e6
     shutil.copy(world.FILE, tmp_path / "world.safetensors")
     with pytest.raises(AdapterFileError, match=r"two-levels\.safetensors"):
         world.load_world(tmp_path / "world.safetensors", base="two levels")
@@ -146,7 +155,11 @@ def test_the_headline_says_what_share_of_the_lost_accuracy_came_back():
 
 
 def test_rows_are_read_of_these_judges_alone_the_newest_of_each(tmp_path):
-    for name, date, judges, mean in (("a", "2026-01-02", "these", 0.2), ("b", "2026-01-01", "these", 0.1), ("c", "2026-01-03", "others", 0.3)):
+    for name, date, judges, mean in (
+        ("a", "2026-01-02", "these", 0.2),
+        ("b", "2026-01-01", "these", 0.1),
+        ("c", "2026-01-03", "others", 0.3),
+    ):
         (tmp_path / f"resolutions-{name}.json").write_text(
             json.dumps({"date": date, "judged by": judges, "trials": [of("base", 64, mean)]})
         )
