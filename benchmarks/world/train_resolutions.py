@@ -100,7 +100,7 @@ def items(clip: Any, vae: Any, folder: Path, count: int) -> Iterator[Any]:
             pictures = rendered(folder / f"training-{side}.rgb", for_training, count, say, 100, side)
             size = PictureSize(side, side, 0, 0, side, side)
             for caption, picture in zip(captions, pictures, strict=True):
-                latent = encoder.encode_picture(torch.from_numpy(np.array(picture))[None].float() / 255)
+                latent = encoder.encode_picture(torch.from_numpy(np.array(picture)).float() / 255)
                 yield Item(
                     (Example(latent, encoder.condition(encoded[caption], size, caption), caption),), weight=share
                 )
