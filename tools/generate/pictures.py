@@ -63,7 +63,7 @@ FOCUS = {
     examples.PICTURES: ("6", "7", "9", "2"), examples.RESUME: ("2", "3"), examples.BLEND: ("2", "3", "4", "5"),
     examples.COMPARE: ("5", "6", "3"), examples.SCHEDULE: ("2", "3", "4"), examples.WEIGHTS: ("3", "5"),
     examples.WORLD_TRAIN: ("1", "2", "3", "5"), examples.WORLD_BLEND: ("22",), examples.WORLD_REFERENCE: ("24",),
-    examples.WORLD_VIEWS: ("10", "11"), **dict.fromkeys(examples.DISTILLED, ("17",)),
+    examples.WORLD_VIEWS: ("10", "11"), **dict.fromkeys(examples.DISTILLED, ("17",)), examples.WORLD_SIZES: ("15",),
 }  # fmt: skip
 """The nodes that a thumbnail is about."""
 

@@ -41,6 +41,7 @@ WORLD_GUIDANCE, WORLD_SCORES, WORLD_PAIRS = (
     "KronA 15 - small world, one step by score matching.json",
     "KronA 16 - small world, one step by pairs.json",
 )
+WORLD_SIZES = "KronA 17 - small world, train for other sizes.json"
 
 Layout = dict[str, tuple[int, ...]]
 Example = tuple[Graph, Layout, dict]
@@ -638,10 +639,40 @@ def world_distilled(name: str) -> Example:
     return arrange(graph, columns, text, (330, 460))
 
 
+def world_sizes() -> Example:
+    """An adapter for sizes that the model was never trained at, beside the model without it."""
+    graph = {
+        "1": node("KronaWorldLoader"),
+        "2": dataset(prompt=world_prompt("robot"), folder="world/robot", resolutions="48, 96, 128"),
+        "3": node("KronaTargets", preset="resolution (ResAdapter)", factor_out=8, factor_in=8),
+        "4": training(targets=["3", 0], name="small world, other sizes", steps=300, batch_size=4, factor_out=8, factor_in=8),
+        "5": node("KronaSave", krona=["4", 0], filename_prefix="loras/world-sizes"),
+        "6": node("PreviewImage", images=["2", 1]),
+        "7": node("CLIPTextEncode", clip=["1", 1], text=f"{world_prompt('robot')} waving with a hat on the beach by day"),
+        "8": node("CLIPTextEncode", clip=["1", 1], text=""),
+        "9": node("EmptyLatentImage", width=96, height=96, batch_size=1),
+        "10": world_sampler(["1", 0], ["7", 0], ["8", 0], ["9", 0]),
+        "11": world_sampler(["4", 1], ["7", 0], ["8", 0], ["9", 0]),
+        "12": node("VAEDecode", samples=["10", 0], vae=["1", 2]),
+        "13": node("VAEDecode", samples=["11", 0], vae=["1", 2]),
+        "14": side_by_side(["12", 0], ["13", 0]),
+        "15": node("SaveImage", images=["14", 0], filename_prefix="krona/other-sizes"),
+    }
+    graph["14"]["inputs"]["spacing_width"] = 2
+    text = (
+        "**Train for sizes that the model was never trained at**\n\nThe preset *resolution (ResAdapter)* trains the layers that halve and double a picture and the norms of the residual blocks, and nothing that "
+        "carries a style. **resolutions** brings each picture at every size, those far from the model's own 64 pixels most often.\n\n1. Queue: on the left the model at 96 × 96 as it is, on the right with the "
+        "adapter.\n2. The small world's model has one level, so nothing halves or doubles the picture: only its norms are trained, and the run says so.\n\nWith SD1.5 write **128, 256, 384, 768, 1024**, with SDXL **256, 384, "
+        "512, 768, 1280, 1408, 1536**, and take hundreds of pictures of all kinds with captions: four of one subject, as here, teach the subject too."
+    )
+    columns = (("1", NOTE), ("2", "3"), ("4", "5", "6"), ("7", "8", "9"), ("10", "11"), ("12", "13"), ("14", "15"))
+    return arrange(graph, columns, text, (330, 560))
+
+
 MADE: dict[str, Callable[[], Example]] = {
     TRAIN: train, APPLY: apply, DREAMBOOTH: dreambooth, PICTURES: pictures, RESUME: resume, BLEND: blend, COMPARE: compare,
     SCHEDULE: schedule, WEIGHTS: weights, WORLD_TRAIN: world_train, WORLD_BLEND: world_blend, WORLD_REFERENCE: world_reference, WORLD_VIEWS: world_views,
-    **{name: partial(world_distilled, name) for name in DISTILLED},
+    **{name: partial(world_distilled, name) for name in DISTILLED}, WORLD_SIZES: world_sizes,
 }  # fmt: skip
 
 
