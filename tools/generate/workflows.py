@@ -643,9 +643,9 @@ def world_sizes() -> Example:
     """An adapter for sizes that the model was never trained at, beside the model without it."""
     graph = {
         "1": node("KronaWorldLoader"),
-        "2": dataset(prompt=world_prompt("robot"), folder="world/robot", resolutions="48, 96, 128"),
+        "2": dataset(prompt=world_prompt("robot"), folder="world/robot", resolutions="48, 96"),
         "3": node("KronaTargets", preset="resolution (ResAdapter)", factor_out=8, factor_in=8),
-        "4": training(targets=["3", 0], name="small world, other sizes", steps=300, batch_size=4, factor_out=8, factor_in=8),
+        "4": training(targets=["3", 0], name="small world, other sizes", steps=400, factor_out=8, factor_in=8),
         "5": node("KronaSave", krona=["4", 0], filename_prefix="loras/world-sizes"),
         "6": node("PreviewImage", images=["2", 1]),
         "7": node("CLIPTextEncode", clip=["1", 1], text=f"{world_prompt('robot')} waving with a hat on the beach by day"),
