@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 
 from torch import Tensor
 
@@ -31,7 +32,7 @@ from .processes.together import OneProcess, Runtime
 from .run.events import Ended, Noted, Saved, Sink, Started
 from .run.requests import Ask
 from .run.state import AS_THEN, TrainState
-from .settings.groups import MAIN
+from .settings.groups import MAIN, SparseConfig
 from .step.gradients import Blocks, backward_that_fits
 from .step.plan import Plan
 from .step.progress import Progress
@@ -83,13 +84,13 @@ def fit(
         DataError: There are no examples, or none of the class where the prior needs them.
         CoverageError: No layer of the backbone is a target.
         ConfigError: The state to go on from belongs to other settings, another base model, other pictures or another
-            start; or nothing would be trained, because every rate is zero.
+            start; or nothing would be trained, because every rate is zero; or parts are wanted of what has none.
         NonFiniteError: The loss or its gradient became NaN or infinite; the factors are those from before.
         OutOfMemoryError: A step does not fit even in the smallest way.
         KeyboardInterrupt: It was asked to stop.
     """
     runtime = runtime or OneProcess()
-    objective = objective_of(config.objective, config.prior)
+    objective = objective_of(config.objective, config.prior, config.adapter.sparse)
     everything = taking(as_items(data), objective.take)
     require_needs(objective, backbone, everything)
     classes = prior_items(config.prior, everything, class_data)
@@ -196,8 +197,9 @@ def choose_all(
     how = config.adapter, config.optimizer, config.ema, config.steps, config.seed
     main = Recipe(*how, beside=objective.beside, is_scaled=is_scaled)
     chosen = {MAIN: choose(backbone, main, start)}
+    whole = replace(config.adapter, sparse=SparseConfig())
     for number, (name, other) in enumerate(objective.others.items(), 1):
-        how = other.adapter or config.adapter, other.optimizer, other.ema, config.steps, config.seed
+        how = other.adapter or whole, other.optimizer, other.ema, config.steps, config.seed
         recipe = Recipe(*how, number, is_scaled=is_scaled)
         chosen[name] = choose(backbone, recipe)
     return chosen

@@ -27,6 +27,8 @@ Stream = Literal[
     "rollouts",
     "one step",
     "score noise",
+    "sparse parts",
+    "sparse draws",
 ]
 """What a draw is for. Its place in this list is part of what is drawn: new ones go to the end."""
 _STREAMS: dict[str, int] = {name: number for number, name in enumerate(get_args(Stream))}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
@@ -20,6 +20,7 @@ from .gates import Beside, Gate, Gates
 from .layers import layer_type_of
 from .layers.protocol import BIAS, Role, base_of
 from .rates import learning_rates, require_movement
+from .sparse import require_two_factors
 from .start import Start
 from .targets import targets_of
 from .trainee import Recipe, Trainee
@@ -41,11 +42,13 @@ def choose(backbone: Backbone, recipe: Recipe, start: Start | None = None) -> Ch
     """The targets of an adapter and their rates.
 
     Raises:
-        ConfigError: A kind of layer does not exist, or nothing would be trained, because every rate is zero.
+        ConfigError: A kind of layer does not exist, or has no factors to split; or nothing would be trained, because
+            every rate is zero.
         CoverageError: No layer of the backbone is a target.
     """
     begun = start.adapter.layers if start is not None else {}
     targets = targets_of(backbone, recipe.adapter, recipe.beside)
+    require_two_factors(targets, recipe.adapter)
     rates = learning_rates(backbone, targets, recipe.optimizer)
     roles: dict[str, frozenset[Role]] = {each.name: layer_type_of(each, recipe.adapter).roles for each in targets}
     require_movement(rates, roles, recipe.optimizer, recipe.steps, begun)
@@ -59,19 +62,26 @@ class Bank:
         chosen: What each of them trains, by name; `MAIN` is what the training is about.
 
     Raises:
-        ConfigError: A kind of layer cannot be trained in a place where it is wanted.
+        ConfigError: A kind of layer cannot be trained in a place where it is wanted, or a factor has fewer entries than
+            it shall have parts.
     """
 
     def __init__(self, backbone: Backbone, chosen: Mapping[str, Chosen]) -> None:
         self._backbone = backbone
         self.gates = Gates(backbone.rows)
         self.trainees = {
-            name: Trainee(each.targets, each.rates, each.recipe, backbone.device, each.begun, self._base)
+            name: Trainee(
+                each.targets, each.rates, each.recipe, backbone.device, each.begun, self._base, self._drawn_for(name)
+            )
             for name, each in chosen.items()
         }
 
     def _base(self, name: LayerName) -> Tensor:
         return base_of(self._backbone.module(LayerName(name.removesuffix(BIAS))), name)
+
+    def _drawn_for(self, name: str) -> Callable[[], Tensor | None]:
+        """What is drawn is of `MAIN`: the others are trained whole."""
+        return (lambda: self.gates.drawn) if name == MAIN else (lambda: None)
 
     @property
     def main(self) -> Trainee:
@@ -99,6 +109,17 @@ class Bank:
     def attending(self, beside: Beside | None) -> AbstractContextManager[None]:
         """Inside, parallel branches do this; outside they do nothing."""
         return self.gates.attending(beside)
+
+    def drawing(self, step: int, number: int = 0) -> AbstractContextManager[None]:
+        """Inside, `MAIN` computes with the parts that this step draws, where its factors are trained in parts.
+
+        Outside it is whole: what is validated, drawn and saved.
+
+        Args:
+            step: Optimizer steps done before it.
+            number: Of the draw in the step.
+        """
+        return self.gates.drawing(self.main.sparse.draw(step, number))
 
     @contextmanager
     def attached(self, reach: Reach | None = None) -> Iterator[None]:

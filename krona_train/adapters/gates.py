@@ -1,4 +1,4 @@
-"""Which adapters of a bank count right now, how much, and what parallel branches attend to."""
+"""Which adapters of a bank count right now, how much, with which parts, and what parallel branches attend to."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from torch import Tensor
 
@@ -45,6 +45,15 @@ Beside: TypeAlias = Recording | Attending
 """What parallel branches do in a pass."""
 
 
+class _State(NamedTuple):
+    """What `Gates` say at one moment."""
+
+    now: Mapping[str, Gate]
+    beside: Beside | None
+    drawn: Tensor | None
+    rows: Callable[[], Tensor | None]
+
+
 class Gates:
     """Which adapters the model computes with right now, and how much: a value, not a second copy of the model.
 
@@ -53,48 +62,55 @@ class Gates:
     """
 
     def __init__(self, rows: Callable[[], Tensor | None] = lambda: None) -> None:
-        self._now, self._rows = _ALONE, rows
-        self._beside: Beside | None = None
+        self._state = _State(_ALONE, None, None, rows)
 
     @property
     def now(self) -> Mapping[str, Gate]:
         """The adapters that count, by name."""
-        return self._now
+        return self._state.now
 
     @property
     def beside(self) -> Beside | None:
         """What parallel branches do right now; ``None`` where they do nothing."""
-        return self._beside
+        return self._state.beside
+
+    @property
+    def drawn(self) -> Tensor | None:
+        """For each factor that is trained in parts, the number of the part that is computed with; ``None`` for all of
+        them: the factors themselves."""
+        return self._state.drawn
 
     @property
     def rows(self) -> Tensor | None:
         """The samples that are being computed, by their numbers; ``None`` for all of them in order."""
-        return self._rows()
+        return self._state.rows()
 
     def only(self, gates: Mapping[str, Gate]) -> AbstractContextManager[None]:
         """Inside, these adapters count and no others; none at all where there are none. It can be entered again."""
-        return _Set(self, lambda: (MappingProxyType(dict(gates)), self._beside, self._rows))
+        return _Set(self, lambda: self._state._replace(now=MappingProxyType(dict(gates))))
 
     def attending(self, beside: Beside | None) -> AbstractContextManager[None]:
         """Inside, parallel branches do this."""
-        return _Set(self, lambda: (self._now, beside, self._rows))
+        return _Set(self, lambda: self._state._replace(beside=beside))
+
+    def drawing(self, drawn: Tensor | None) -> AbstractContextManager[None]:
+        """Inside, factors that are trained in parts count with these parts alone."""
+        return _Set(self, lambda: self._state._replace(drawn=drawn))
 
     def pinned(self) -> AbstractContextManager[None]:
         """What a backward pass must enter to compute again what is computed now.
 
-        By then other adapters may count, branches may attend to something else, and other samples may be computed.
+        By then other adapters and parts may count, branches may attend to something else, and other samples may be
+        computed.
         """
-        now, beside, rows = self._now, self._beside, self._rows()
-        return _Set(self, lambda: (now, beside, lambda: rows))
+        state, rows = self._state, self.rows
+        return _Set(self, lambda: state._replace(rows=lambda: rows))
 
     def gate(self, adapter: str) -> Gate:
         """The gate of an adapter that counts, for the samples that are being computed."""
-        gate = self._now[adapter]
-        rows = None if gate is None else self._rows()
+        gate = self._state.now[adapter]
+        rows = None if gate is None else self._state.rows()
         return gate if gate is None or rows is None else gate[rows]
-
-
-_State: TypeAlias = tuple[Mapping[str, Gate], Beside | None, Callable[[], Tensor | None]]
 
 
 class _Set(AbstractContextManager[None]):
@@ -105,10 +121,8 @@ class _Set(AbstractContextManager[None]):
         self._before: list[_State] = []
 
     def __enter__(self) -> None:
-        gates = self._gates
-        self._before.append((gates._now, gates._beside, gates._rows))
-        gates._now, gates._beside, gates._rows = self._wanted()
+        self._before.append(self._gates._state)
+        self._gates._state = self._wanted()
 
     def __exit__(self, *exception: object) -> None:
-        gates = self._gates
-        gates._now, gates._beside, gates._rows = self._before.pop()
+        self._gates._state = self._before.pop()

@@ -27,6 +27,7 @@ from .attach import Layers
 from .average import Average
 from .layers import build_layer
 from .optim import build_optimizer, learning_rate_factor, parameter_groups
+from .sparse import Sparse
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ class Trainee:
         begun: Updates that layers start at, each in its layer's own form (`krona_train.adapters.start`); the others
             start fresh.
         base: See `build_layers`.
+        drawn: See `Sparse`.
     """
 
     def __init__(
@@ -94,11 +96,13 @@ class Trainee:
         device: torch.device,
         begun: Mapping[LayerName, Delta] = MappingProxyType({}),
         base: Callable[[LayerName], Tensor] | None = None,
+        drawn: Callable[[], Tensor | None] = lambda: None,
     ) -> None:
         optimizer = recipe.optimizer
         self.layers = build_layers(targets, recipe.adapter, recipe.seed, device, base, number=recipe.number)
         for name, delta in begun.items():
             self.layers[name].begin_at(delta)
+        self.sparse = Sparse(self.layers, recipe.adapter.sparse, recipe.seed, drawn)
         self.parameters: list[nn.Parameter] = [p for layer in self.layers.values() for p in layer.parameters()]
         self.optimizer = build_optimizer(parameter_groups(self.layers, rates, optimizer), optimizer)
         self._rates = [group["lr"] for group in self.optimizer.param_groups]

@@ -56,7 +56,7 @@ class Other:
     """An adapter that an objective needs besides `MAIN`: what it is and how it moves."""
 
     adapter: AdapterConfig | None
-    """``None`` is what `MAIN` is: the same layers of the same kinds."""
+    """``None`` is what `MAIN` is: the same layers of the same kinds. None of them is trained in parts."""
     optimizer: OptimizerConfig
     ema: EmaConfig = EmaConfig(0.0)  # noqa: RUF009 (frozen)
 

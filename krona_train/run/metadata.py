@@ -56,12 +56,15 @@ def _objective(config: TrainConfig) -> dict[str, str]:
 
 def _network(config: TrainConfig) -> dict[str, str]:
     adapter = config.adapter
+    is_sparse = adapter.sparse.parts > 1
+    sparse = {"sparse_parts": adapter.sparse.parts, "sparse_consistency": adapter.sparse.consistency} if is_sparse else {}
     if adapter.kinds == {"lora"}:
         return {
             "ss_network_module": "networks.lora",
             "ss_network_dim": str(adapter.rank),
             "ss_network_alpha": str(adapter.alpha),
+            **({"ss_network_args": json.dumps(sparse)} if sparse else {}),
         }
     out, in_ = adapter.targets[0].factors
-    arguments = {"algo": "lokr", "factor_out": out, "factor_in": in_, "layout": adapter.layout}
+    arguments = {"algo": "lokr", "factor_out": out, "factor_in": in_, "layout": adapter.layout, **sparse}
     return {"ss_network_module": "krona", "ss_network_args": json.dumps(arguments)}

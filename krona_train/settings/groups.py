@@ -16,6 +16,8 @@ COUNT = Within(0, 1_000_000)
 """Bounds of a number of steps or pictures; 0 is none."""
 SEED = Within(0, 2**53 - 1)
 """Bounds of a seed, up to the largest whole number that a browser holds exactly."""
+MOST_PARTS = 256
+"""Into which a factor can be split: their numbers fit in a byte."""
 _FASTER = Within(0, 1000)
 """Bounds of what a learning rate is multiplied by."""
 _Decay = Annotated[float, Within(0, 1, open_high=True)]
@@ -27,6 +29,30 @@ Optimizer = Literal["adamw", "adamw8bit", "prodigy", "schedulefree"]
 Schedule = Literal["constant", "linear", "cosine", "cosine_with_restarts", "polynomial"]
 Checkpointing = Literal["none", "blocks", "offloaded"]
 Compute = Literal["auto", "bf16", "fp16", "fp32"]
+
+
+@dataclass(frozen=True)
+class SparseConfig:
+    """Train one factor of each update in parts, one of them at random in each step (MoSA: Zhang et al. 2023)."""
+
+    parts: Annotated[int, Within(1, MOST_PARTS)] = 1
+    """``B``'s entries are split into so many parts, at random; each step computes every layer with one of them, that
+    many times as large. 1 is the whole of ``B``. The adapter is ``B`` itself, of the same size. For kinds with two
+    factors: kronecker, lora (``up``) and sum."""
+    consistency: Annotated[float, Within(0, 100)] = 0.0
+    """Weight of the squared difference between the predictions of two draws of parts. Above 0 each step computes two
+    passes instead of one, and keeps both for the gradient: twice the time, and twice the memory of activations."""
+
+    def __post_init__(self) -> None:
+        require_fields(self)
+        if self.consistency and self.parts == 1:
+            raise ConfigError(
+                "The consistency of draws compares two draws of parts, and with one part there is nothing to draw.",
+                where="adapter.sparse",
+                found=f"consistency {self.consistency:g} with 1 part",
+                expected="2 parts or more, or a consistency of 0",
+                remedy="Set parts to 4, or consistency to 0.",
+            )
 
 
 @dataclass(frozen=True)
@@ -54,6 +80,7 @@ class AdapterConfig:
     text_encoder: bool = False
     """Adapt the text encoder's attention too. The paper's SD 1.4 numbers do (0.52 M parameters),
     its SDXL numbers do not."""
+    sparse: SparseConfig = SparseConfig()
 
     def __post_init__(self) -> None:
         if not self.targets:

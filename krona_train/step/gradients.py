@@ -97,15 +97,16 @@ def backward(scene: Scene, progress: Progress, turn: Turn) -> Tensor:
     """
     config, scaler = scene.config, scene.bank.trainees[turn.adapter].scaler
     total = torch.zeros((), device=scene.backbone.device)
-    for number in range(progress.done * config.accumulate, (progress.done + 1) * config.accumulate):
-        for source in turn.sources:
-            batch = scene.samples[source].batch(number)
-            for samples in split(batch, progress.plan.pieces):
-                piece = Piece(scene.backbone, scene.bank, config.seed, progress.done, turn, source, samples)
-                for term in scene.objective.losses(piece):
-                    loss = term.weight * term.values.sum() / (len(batch) * config.accumulate)
-                    scaler.scale(loss).backward()
-                    total += loss.detach()
+    with scene.bank.drawing(progress.done):
+        for number in range(progress.done * config.accumulate, (progress.done + 1) * config.accumulate):
+            for source in turn.sources:
+                batch = scene.samples[source].batch(number)
+                for samples in split(batch, progress.plan.pieces):
+                    piece = Piece(scene.backbone, scene.bank, config.seed, progress.done, turn, source, samples)
+                    for term in scene.objective.losses(piece):
+                        loss = term.weight * term.values.sum() / (len(batch) * config.accumulate)
+                        scaler.scale(loss).backward()
+                        total += loss.detach()
     return total
 
 

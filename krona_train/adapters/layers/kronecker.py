@@ -19,7 +19,7 @@ from krona_ops.updates.shapes import KronShape
 
 from ...settings.groups import AdapterConfig
 from .kron_linear import KronConvolution, KronLinear, KronUpdate
-from .protocol import Call, IsPlain, Layer, Role, copy, gated
+from .protocol import Call, Computed, IsPlain, Layer, Role, copy, gated
 from .scheme import Scheme, choose
 
 EXACT_BYTES = 4
@@ -37,6 +37,7 @@ class KronLayer(Layer):
     """
 
     kind = "kronecker"
+    splits = True
 
     def __init__(self, sizes: KronShape, layout: Layout, rng: torch.Generator, init_std: float = 0.0) -> None:
         super().__init__()
@@ -51,6 +52,7 @@ class KronLayer(Layer):
         start = torch.randn(sizes.out_a, sizes.in_a, generator=rng)
         self.a = nn.Parameter(start * init_std if init_std else start / sizes.out_a)
         self.b = nn.Parameter(torch.zeros(sizes.out_b, sizes.in_b, *sizes.kernel))
+        self._computed: Computed | None = None
 
     @classmethod
     def build(
@@ -61,17 +63,24 @@ class KronLayer(Layer):
     def by_role(self) -> Mapping[Role, tuple[nn.Parameter]]:
         return {"random": (self.a,), "zero": (self.b,)}
 
+    def split(self, computed: Callable[[nn.Parameter], Computed]) -> None:
+        self._computed = computed(self.b)
+
+    def _b(self) -> Tensor:
+        """``B`` as this pass computes with it."""
+        # As an attribute, a module looks for it everywhere else first.
+        return self._parameters["b"] if self._computed is None else self._computed()  # type: ignore[return-value]
+
     def forward(self, x: Tensor, y: Tensor, convolution: dict[str, object] | None = None) -> Tensor:
         """``y + ΔW x`` in the dtype of ``x``; ``convolution`` holds stride, padding and dilation for a convolution."""
         if convolution is None:
-            return KronUpdate.apply(y, x, self.a, self.b, self.layout)
-        return y + KronConvolution.apply(x, self.a.to(x.dtype), self.b.to(x.dtype), self.layout, convolution)
+            return KronUpdate.apply(y, x, self.a, self._b(), self.layout)
+        return y + KronConvolution.apply(x, self.a.to(x.dtype), self._b().to(x.dtype), self.layout, convolution)
 
     def with_base(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """``W x + bias + ΔW x``, for a frozen weight of the dtype of ``x``."""
         scheme = self._scheme_for(x.numel() // self._width, x.dtype.itemsize >= EXACT_BYTES)
-        own = self._parameters  # as attributes, a module looks for them everywhere else first
-        return KronLinear.apply(x, own["a"], own["b"], weight, bias, self.layout, scheme)
+        return KronLinear.apply(x, self._parameters["a"], self._b(), weight, bias, self.layout, scheme)
 
     def call_for(self, module: nn.Module, name: str, is_plain: IsPlain) -> Call:
         options = convolution_options(module, name)
@@ -92,7 +101,7 @@ class KronLayer(Layer):
         return call
 
     def weigh(self, weight: Tensor) -> Tensor:
-        return (weight.float() + kron.materialise(self.a, self.b, self.layout)).to(weight.dtype)
+        return (weight.float() + kron.materialise(self.a, self._b(), self.layout)).to(weight.dtype)
 
     def delta(self) -> Kron:
         return Kron(Full(copy(self.a)), Full(copy(self.b)), layout=self.layout)

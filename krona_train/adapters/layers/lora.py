@@ -18,7 +18,7 @@ from krona_ops.updates.delta import Delta, Matrix
 from krona_ops.updates.factor import LowRank
 
 from ...settings.groups import AdapterConfig
-from .protocol import Call, IsPlain, Layer, Role, copy, gated
+from .protocol import Call, Computed, IsPlain, Layer, Role, copy, gated
 
 
 class LoraLayer(Layer):
@@ -28,6 +28,7 @@ class LoraLayer(Layer):
     """
 
     kind = "lora"
+    splits = True
 
     def __init__(self, target: Target, rank: int, alpha: float, rng: torch.Generator) -> None:
         super().__init__()
@@ -35,6 +36,7 @@ class LoraLayer(Layer):
         self.scale = alpha / rank
         self.down = nn.Parameter(torch.randn(rank, sizes.in_features, *sizes.kernel, generator=rng) / rank)
         self.up = nn.Parameter(torch.zeros(sizes.out_features, rank))
+        self._computed: Computed | None = None
 
     @classmethod
     def build(
@@ -45,9 +47,16 @@ class LoraLayer(Layer):
     def by_role(self) -> Mapping[Role, tuple[nn.Parameter]]:
         return {"random": (self.down,), "zero": (self.up,)}
 
+    def split(self, computed: Callable[[nn.Parameter], Computed]) -> None:
+        self._computed = computed(self.up)
+
+    def _up(self) -> Tensor:
+        """``up`` as this pass computes with it."""
+        return self.up if self._computed is None else self._computed()
+
     def forward(self, x: Tensor, y: Tensor, convolution: dict[str, object] | None = None) -> Tensor:
         """``y + ΔW x`` in the dtype of ``x``; ``convolution`` holds stride, padding and dilation for a convolution."""
-        down, up = self.down.to(x.dtype), self.up.to(x.dtype)
+        down, up = self.down.to(x.dtype), self._up().to(x.dtype)
         if convolution is None:
             return y + F.linear(F.linear(x, down), up) * self.scale
         convolve = kron.CONVOLUTIONS[down.ndim - 2]
@@ -65,7 +74,7 @@ class LoraLayer(Layer):
         return call
 
     def weigh(self, weight: Tensor) -> Tensor:
-        update = (self.up @ self.down.flatten(1)).view(weight.shape) * self.scale
+        update = (self._up() @ self.down.flatten(1)).view(weight.shape) * self.scale
         return (weight.float() + update).to(weight.dtype)
 
     def delta(self) -> Matrix:

@@ -29,6 +29,8 @@ Call = Callable[..., Tensor]
 The update is multiplied by ``gate (B,)``, a number for each sample of the batch, or counts fully where that is
 ``None``.
 """
+Computed = Callable[[], Tensor]
+"""What a layer computes with in the place of a factor; looked up at each call."""
 BIAS = ".bias"
 """The end of a bias's name, behind its layer's, as in adapter files."""
 
@@ -43,6 +45,9 @@ class Layer(nn.Module, ABC):
     """What target rules and settings call it."""
     is_whole: ClassVar[bool] = False
     """Whether it has no factors, so that it takes weights of any shape: norms and biases too."""
+    splits: ClassVar[bool] = False
+    """Whether it has two factors, or several times two, so that the one that starts at zero can be trained in parts
+    (`krona_train.adapters.sparse`)."""
     roles: ClassVar[frozenset[Role]] = frozenset({"random", "zero"})
     """How its parameters start, known before there are any: the keys of `by_role`."""
 
@@ -98,6 +103,11 @@ class Layer(nn.Module, ABC):
         """``W + ΔW`` in the dtype of the weight, with gradients for the parameters.
 
         For code that multiplies with the weight itself.
+        """
+
+    def split(self, computed: Callable[[nn.Parameter], Computed]) -> None:
+        """Compute with what this makes of each factor that starts at zero; `delta` and the parameter stay the whole
+        factor. Nothing where it is not `splits`.
         """
 
     @property

@@ -16,7 +16,7 @@ from krona_ops.updates.shapes import KronShape
 
 from ...settings.groups import AdapterConfig
 from .kronecker import KronLayer, in_form
-from .protocol import Call, IsPlain, Layer, Role, gated
+from .protocol import Call, Computed, IsPlain, Layer, Role, gated
 
 NOISE = 1e-6
 """Share of an update's norm below which what is left of it is the rounding of float32."""
@@ -29,6 +29,7 @@ class SumLayer(Layer):
     """
 
     kind = "sum"
+    splits = True
 
     def __init__(self, products: Sequence[KronLayer]) -> None:
         super().__init__()
@@ -41,6 +42,10 @@ class SumLayer(Layer):
 
     def by_role(self) -> Mapping[Role, tuple[nn.Parameter, ...]]:
         return {"random": tuple(each.a for each in self._products), "zero": tuple(each.b for each in self._products)}
+
+    def split(self, computed: Callable[[nn.Parameter], Computed]) -> None:
+        for product in self._products:
+            product.split(computed)
 
     def forward(self, x: Tensor, y: Tensor, convolution: dict[str, object] | None = None) -> Tensor:
         """``y + ΔW x`` in the dtype of ``x``; ``convolution`` holds stride, padding and dilation for a convolution."""

@@ -9,6 +9,7 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ from krona_train.processes.together import Accelerated, OneProcess
 from krona_train.run.events import Ended, Noted, Saved, Stepped, Validated
 from krona_train.run.requests import Ask
 from krona_train.run.state import TrainState
+from krona_train.settings.groups import SparseConfig
 
 ROOT = Path(__file__).resolve().parents[3]
 LAUNCH = (
@@ -128,6 +130,7 @@ LAWS = {
     "guidance, of drawings": {"objective": GuidanceConfig(), "data": drawings(3), "steps": 10},
     "pairs": {"objective": PairsConfig(edges=1.0, frequencies=1.0), "data": drawings(1), "steps": 10},
     "pairs in pixels": {"objective": PairsConfig(where="pixels"), "data": drawings(1), "steps": 10},
+    "parts of the factors": {"adapter": replace(config().adapter, sparse=SparseConfig(3, 0.5)), "accumulate": 2},
     "everything at once": {
         "data": two_sizes(), **PRIOR, "accumulate": 2, "ema": EmaConfig(0.9), "per_process": 3,
         "validation": ValidationConfig(every=5, pictures=1, levels=2),
