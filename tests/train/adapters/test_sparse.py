@@ -4,15 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_branch import config as branch_config
-from test_branch import groups
-from test_guidance import config as guidance_config
-from test_guidance import rolled
 from test_loop import config, examples
-from test_pairs import config as pairs_config
-from test_pairs import pairs
-from test_score_matching import config as score_config
-from test_score_matching import prompts
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -25,10 +17,15 @@ from krona_train.adapters.start import begin_at
 from krona_train.adapters.targets import targets_of
 from krona_train.adapters.trainee import Recipe
 from krona_train.backbone.toy import ToyBackbone
+from krona_train.batches.examples import Example, Group, Item, Seen
 from krona_train.batches.samples import Samples, as_items
 from krona_train.config import EmaConfig, MemoryConfig, PriorConfig, ValidationConfig, from_yaml, to_yaml
+from krona_train.objectives.branch_config import BranchConfig
 from krona_train.objectives.denoising import denoising
+from krona_train.objectives.guidance_config import GuidanceConfig
 from krona_train.objectives.noise import Draw, draw
+from krona_train.objectives.pairs_config import PairsConfig
+from krona_train.objectives.score_matching_config import ScoreMatchingConfig
 from krona_train.randomness import generator
 from krona_train.run.events import Saved, Started, Stepped, Validated
 from krona_train.run.metadata import describe
@@ -256,24 +253,40 @@ def with_class(count=5):
     return [replace(e, class_condition=0.5 * e.condition) for e in examples(count)]
 
 
-def plain(**changes):
-    return config(steps=6, save_every=2, **changes)
+def drawings(sigma=None):
+    """What a model may have seen when it drew, each at a guidance and a noise level of its own."""
+    rng = torch.Generator().manual_seed(5)
+    items = []
+    for n in range(5):
+        x_t, x0 = (torch.randn(4, 6, 5, generator=rng) for _ in range(2))
+        seen = Seen(x_t, sigma or 0.1 + 0.2 * n, 1.5 + n, x0)
+        items.append(Item((Example(None, torch.randn(7, 24, generator=rng), f"{n}", shape=(4, 6, 5), seen=seen),)))
+    return items
+
+
+def groups():
+    return [Group(tuple(Item((e,)) for e in examples(6, seed))) for seed in (1, 2, 3)]
+
+
+def prompts():
+    return [Example(None, e.condition, e.caption, shape=(4, 6, 5)) for e in examples()]
 
 
 CASES = {
-    "denoising": (plain, examples),
-    "denoising, a prior of the model": (lambda **c: plain(prior=PriorConfig(0.7, "model"), **c), with_class),
-    "denoising, a prior of pictures": (lambda **c: plain(prior=PriorConfig(0.7, "pictures"), **c), examples),
-    "branch": (branch_config, groups),
-    "guidance": (guidance_config, lambda: rolled(ToyBackbone())),
-    "pairs": (pairs_config, lambda: pairs(ToyBackbone())),
-    "score matching": (score_config, prompts),
+    "denoising": ({}, examples),
+    "denoising, a prior of the model": ({"prior": PriorConfig(0.7, "model")}, with_class),
+    "denoising, a prior of pictures": ({"prior": PriorConfig(0.7, "pictures")}, examples),
+    "branch": ({"objective": BranchConfig(mode="reference")}, groups),
+    "guidance": ({"objective": GuidanceConfig()}, drawings),
+    "pairs": ({"objective": PairsConfig()}, lambda: drawings(0.999)),
+    "score matching": ({"objective": ScoreMatchingConfig()}, prompts),
 }
+"""Settings and data of each objective."""
 
 
 def case(what, sparse=SPARSE, rate=1e-2, **changes):
-    make, data = CASES[what]
-    settings = make(**changes)
+    own, data = CASES[what]
+    settings = config(**{"steps": 6, "save_every": 2, **own, **changes})
     adapter, optimizer = replace(settings.adapter, sparse=sparse), replace(settings.optimizer, learning_rate=rate)
     return replace(settings, adapter=adapter, optimizer=optimizer), data()
 
@@ -360,7 +373,7 @@ def test_the_loss_is_that_of_one_draw_and_the_difference_to_another():
 def test_one_part_is_the_dense_training_bit_for_bit():
     dense, data = case("denoising", SparseConfig())
     once = replace(dense, adapter=replace(dense.adapter, sparse=SparseConfig(parts=1)))
-    assert record(dense, data)[-1].adapter == record(once, data)[-1].adapter == fit(ToyBackbone(), data, plain())
+    assert record(dense, data)[-1].adapter == record(once, data)[-1].adapter == fit(ToyBackbone(), data, config(steps=6, save_every=2))
 
 
 def test_a_step_has_one_draw_however_its_samples_are_taken():
