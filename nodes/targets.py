@@ -11,6 +11,7 @@ from krona_ops.targets.rules import FEED_FORWARD_LAYERS, TargetRule
 from krona_ops.targets.text import parse_factors, parse_rules
 from krona_ops.updates.kron import Layout
 from krona_train import AdapterConfig
+from krona_train.settings.groups import MOST_PARTS, SparseConfig
 
 from .inputs import (
     factor_inputs,
@@ -105,6 +106,7 @@ class KronaTargets(Node):
                     decimals=9,
                     arrows=0.001,
                 ),
+                *_sparse_inputs(),
             ],
             outputs=[KronaTargetsSocket.Output(display_name="targets")],
         )
@@ -135,6 +137,8 @@ class KronaTargets(Node):
         lora_rank: int = DEFAULTS.rank,
         lora_alpha: float = DEFAULTS.alpha,
         init_std: float = DEFAULTS.init_std,
+        sparse_parts: int = DEFAULTS.sparse.parts,
+        sparse_consistency: float = DEFAULTS.sparse.consistency,
     ) -> io.NodeOutput:
         factors = (factor_out, factor_in)
         own = parse_rules(rules, factors, KINDS)
@@ -152,6 +156,7 @@ class KronaTargets(Node):
                 rank=lora_rank,
                 alpha=lora_alpha,
                 text_encoder=text_encoder,
+                sparse=SparseConfig(sparse_parts, sparse_consistency),
             )
         )
 
@@ -265,5 +270,27 @@ def _lora_inputs() -> list[io.Input]:
             low=0.001,
             high=1024.0,
             arrows=0.5,
+        ),
+    ]
+
+
+def _sparse_inputs() -> list[io.Input]:
+    return [
+        optional_count(
+            "sparse_parts",
+            DEFAULTS.sparse.parts,
+            "Split B at random into so many parts and train one of them in each step (MoSA; its authors take 4), to learn less by heart. "
+            "The file is of the same size. It costs likeness: the adapter moves more slowly, so that it may need more steps or a higher "
+            "rate. 1 trains all of B. For kronecker, lora and sum.",
+            low=1,
+            high=MOST_PARTS,
+        ),
+        optional_number(
+            "sparse_consistency",
+            DEFAULTS.sparse.consistency,
+            "Pulls the predictions of two draws of parts together; needs sparse_parts above 1. It costs a second pass: steps take up to "
+            "twice as long, with twice the memory for activations. 0 is off.",
+            high=100.0,
+            arrows=0.1,
         ),
     ]

@@ -23,6 +23,7 @@ from krona_train.objectives.guidance_config import GuidanceConfig
 from krona_train.objectives.pairs_config import PairsConfig
 from krona_train.objectives.score_matching_config import ScoreMatchingConfig
 from krona_train.run.job import Job
+from krona_train.settings.groups import SparseConfig
 
 OTHERWISE = {
     "KronaTrainSettings": {
@@ -40,7 +41,12 @@ OTHERWISE = {
         "width": (PictureFiles, "width"),
         "height": (PictureFiles, "height"),
     },
-    "KronaTargets": {"lora_rank": (AdapterConfig, "rank"), "lora_alpha": (AdapterConfig, "alpha")},
+    "KronaTargets": {
+        "lora_rank": (AdapterConfig, "rank"),
+        "lora_alpha": (AdapterConfig, "alpha"),
+        "sparse_parts": (SparseConfig, "parts"),
+        "sparse_consistency": (SparseConfig, "consistency"),
+    },
     "KronaTrain": {"learning_rate": (OptimizerConfig, "learning_rate"), "preview_every": (PreviewConfig, "every")},
     "KronaDistill": {"learning_rate": (OptimizerConfig, "learning_rate"), "preview_every": (PreviewConfig, "every")},
     "KronaOneStep": {"sigma": (ScoreMatchingConfig, "start_level")},

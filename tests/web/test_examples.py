@@ -269,5 +269,5 @@ def test_a_graph_that_was_saved_before_an_input_existed_opens_with_its_default(e
     values = editor.page.evaluate(
         "() => app.graph.nodes.find((node) => node.type === 'KronaTargets').widgets.map((widget) => [widget.name, widget.value])"
     )
-    assert values[-1] == ["init_std", 1 / 64]
+    assert values[-1] == ["sparse_consistency", 0.0]
     assert [value for _, value in values[:-1]] == node["widgets_values"]
