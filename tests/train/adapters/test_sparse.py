@@ -1,6 +1,10 @@
 """Factors trained in parts: the masks, the gradients, the mean over the parts, and everything that a training must keep."""
 
+import signal
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -29,7 +33,7 @@ from krona_train.objectives.score_matching_config import ScoreMatchingConfig
 from krona_train.randomness import generator
 from krona_train.run.events import Saved, Started, Stepped, Validated
 from krona_train.run.metadata import describe
-from krona_train.run.state import TrainState
+from krona_train.run.state import TrainState, newest
 from krona_train.settings.groups import MAIN, SparseConfig
 from krona_train.step.checkpointing import checkpointed
 
@@ -39,6 +43,7 @@ KINDS = {
     "sum": TargetRule((8, 4), kind="sum", terms=((4, 8),)),
 }
 SEED = 3
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def bank_of(backbone, rule, parts, layout="kron"):
@@ -317,6 +322,41 @@ def test_a_training_goes_on_bit_for_bit_and_its_state_holds_nothing_more(what, t
     another, _ = case(what, SparseConfig(2, 20.0))
     with pytest.raises(ConfigError, match=r"adapter\.sparse"):
         record(another, data, state)
+
+
+PROGRAM = """
+import os, signal, sys
+sys.path[:0] = ["tests/train", "."]
+import torch
+from pathlib import Path
+from test_loop import config, examples
+from krona_train import fit
+from krona_train.backbone.toy import ToyBackbone
+from krona_train.config import from_yaml
+from krona_train.run.events import Stepped
+from krona_train.run.folder import Run
+torch.set_num_threads(1)
+settings = from_yaml(Path(sys.argv[1]).read_text())
+run = Run(Path(sys.argv[2]), settings, {})
+
+def sink(event):
+    run(event)
+    if isinstance(event, Stepped) and event.step == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+fit(ToyBackbone(), examples(), settings, sink)
+"""
+
+
+def test_a_killed_training_goes_on_bit_for_bit(tmp_path):
+    settings, data = case("denoising")
+    job = tmp_path / "training.yaml"
+    job.write_text(to_yaml(settings))
+    killed = subprocess.run([sys.executable, "-c", PROGRAM, str(job), str(tmp_path / "run")], cwd=ROOT, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    state = TrainState.load(newest(tmp_path / "run"))
+    assert state.step == 2
+    assert record(settings, data, state)[-1].adapter == record(settings, data)[-1].adapter
 
 
 @pytest.mark.parametrize("what", CASES)
