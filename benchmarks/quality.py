@@ -37,9 +37,16 @@ from benchmarks import host  # noqa: E402
 from benchmarks.command import RESULTS  # noqa: E402
 from benchmarks.contest import circumstances, commit, keep, machine  # noqa: E402
 from benchmarks.world.command import say  # noqa: E402
-from benchmarks.world.contenders import PAPER, SETTINGS  # noqa: E402
+from benchmarks.world.contenders import MOSA, PAPER, SETTINGS, WHOLE  # noqa: E402
 from benchmarks.world.plan import CORE, KRONA, PARTS, missing, trials  # noqa: E402
-from benchmarks.world.summary import branch_headline, distilled_headline, headline, line, resolution_headline  # noqa: E402
+from benchmarks.world.summary import (  # noqa: E402
+    branch_headline,
+    distilled_headline,
+    headline,
+    line,
+    mosa_headline,
+    resolution_headline,
+)
 from benchmarks.world.trial import Studio, Trial, current, key  # noqa: E402
 from krona_ops.errors import KronaError  # noqa: E402
 
@@ -208,6 +215,7 @@ def sums(
             **branch_headline(branches),
             **distilled_headline(distilled),
             **resolution_headline(resolutions),
+            **mosa_headline(now, WHOLE, MOSA),
         },
         "done": {
             part: [len(wanted) - len(missing(wanted, now)), len(wanted)]

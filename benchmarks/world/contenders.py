@@ -8,6 +8,7 @@ from typing import Any
 from krona_ops.targets.rules import PAPER_FACTORS, TargetRule
 from krona_ops.updates.kron import Layout
 from krona_train.config import AdapterConfig, OptimizerConfig
+from krona_train.settings.groups import SparseConfig
 
 from . import ideas, training
 from .training import Train
@@ -21,6 +22,8 @@ class Contender:
     train: Train = training.by_the_pack
     optimizer: tuple[tuple[str, Any], ...] = ()
     """Settings of the optimizer besides the learning rate."""
+    tells_losses: bool = False
+    """Whether its rows have the loss on the pictures that it was trained on, and on others of the subject."""
 
 
 RECIPE = 0.0
@@ -46,6 +49,12 @@ def started(adapter: AdapterConfig, init_std: float) -> AdapterConfig:
 def lora(rank: int) -> Contender:
     """diffusers' LoRA on the same layers, the pack's trainer."""
     return Contender(AdapterConfig(kind="lora", rank=rank, alpha=rank, init_std=RECIPE))
+
+
+def in_parts(parts: int, consistency: float = 0.0) -> Contender:
+    """The paper's adapter, trained in so many parts (MoSA), with its losses; 1 is the training that is compared with."""
+    adapter = replace(krona(*PAPER_FACTORS).adapter, sparse=SparseConfig(parts, consistency))
+    return Contender(adapter, tells_losses=True)
 
 
 SIZES = ((64, 4), (4, 4), (2, 2))
@@ -90,5 +99,10 @@ CONTENDERS: dict[str, Contender] = {
     "idea: sum of two 64x4": Contender(krona(64, 4).adapter, ideas.sum_of((64, 4), (64, 4))),
     "idea: factors by budget": Contender(krona(64, 4).adapter, ideas.by_budget),
     "idea: half of the layers": Contender(krona(64, 4).adapter, ideas.half_of_the_layers),
+    "whole, beside MoSA": in_parts(1),
+    "MoSA 4": in_parts(4),
+    "MoSA 4, consistency 1": in_parts(4, 1.0),
 }
+WHOLE, MOSA, CONSISTENT = "whole, beside MoSA", "MoSA 4", "MoSA 4, consistency 1"
+"""Those whose losses are compared: the same training with ``B`` whole, and in parts."""
 IDEAS = tuple(name for name in CONTENDERS if name.startswith("idea"))

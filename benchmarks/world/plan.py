@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from .contenders import IDEAS, PAPER, SIDES, SIZES
+from .contenders import CONSISTENT, IDEAS, MOSA, PAPER, SIDES, SIZES, WHOLE
 from .subjects import COUNT
 from .summary import RATES, best_rate, scores
 from .trial import Trial, as_it_comes, key
@@ -58,6 +58,8 @@ PARTS = (
     "factors",
     "pictures",
     "prior",
+    "mosa",
+    "mosa consistency",
 )
 
 
@@ -126,6 +128,13 @@ def trials(part: str, rows: Sequence[Mapping[str, Any]]) -> list[Trial]:
         return [Trial(name, rate, s, pictures=n) for s in everyone for n in (1, 2, 3) for name, rate in compared]
     if part == "prior":
         return [Trial(name, rate, s, prior=1.0) for s in everyone for name, rate in compared]
+    if part == "mosa":
+        return [
+            Trial(name, best[PAPER], s, seed)
+            for seed in range(SEEDS) for s in everyone for name in (WHOLE, MOSA) if PAPER in best
+        ]  # fmt: skip
+    if part == "mosa consistency":
+        return [Trial(CONSISTENT, best[PAPER], s) for s in everyone if PAPER in best]
     raise ValueError(f"There is no part {part}; there are {', '.join(PARTS)}.")
 
 

@@ -291,6 +291,34 @@ def headline(
     }
 
 
+def mosa_headline(rows: Sequence[Row], whole: str, mosa: str) -> dict[str, float]:
+    """The subjects of which training in parts has the smaller gap between the loss on the pictures that it was trained on
+    and on others, in the mean of the seeds that both have, and how large the gaps are; empty until something is measured.
+
+    Args:
+        whole: The contender that is trained whole.
+        mosa: The same in parts.
+    """
+    gaps = {
+        name: {
+            (row["subject"], row["seed"]): row["held_out_loss"] - row["train_loss"]
+            for own in by_rate(rows, name, None).values() for row in own
+        }
+        for name in (whole, mosa)
+    }  # fmt: skip
+    shared = sorted(gaps[whole].keys() & gaps[mosa].keys())
+    if not shared:
+        return {}
+    subjects = [subject for subject, _ in shared]
+    one, other = (by_group([gaps[name][at] for at in shared], subjects) for name in (whole, mosa))
+    return {
+        "mosa_gap_subjects": int((other < one).sum()),
+        "mosa_subjects": len(one),
+        "mosa_gap_whole": float(one.mean()),
+        "mosa_gap": float(other.mean()),
+    }
+
+
 def branch_headline(rows: Sequence[Row]) -> dict[str, float]:
     """The few numbers that are quoted of parallel branches, as far as they are measured.
 

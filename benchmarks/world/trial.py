@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,10 @@ from krona_train.data.pictures import Dataset, from_tensor
 from .contenders import CONTENDERS, SETTINGS
 from .draw import draw
 from .grammar import Scene
+from .losses import loss
 from .measure import PROMPT, Judges
 from .subjects import SCENES, Subject
-from .training import Material
+from .training import Material, Trained
 
 SEEDS = 4
 """Pictures of each prompt."""
@@ -64,6 +65,8 @@ class Trial:
             for name in _YOUNGER:
                 if not rule[name]:
                     del rule[name]
+        if self.config().adapter.sparse.parts == 1:  # younger than the rows too, and off
+            del settings["adapter"]["sparse"]
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
 
     def config(self) -> TrainConfig:
@@ -118,41 +121,54 @@ class Studio:
                 "parameters": 0,
                 "seconds": 0.0,
             }
-        with self._trained(trial) as (model, clip, parameters, seconds):
+        with self._trained(trial) as (model, clip, parameters, seconds, losses):
             measures = self._judge(subject, self._drawn(subject, model, clip))
             others = draw(model, clip, self.vae, subject.class_prompts(), list(range(len(SCENES))))
         return {
-            **asdict(trial), **measures, **self._judge_class(subject, others), "parameters": parameters, "seconds": round(seconds, 2),
+            **asdict(trial), **measures, **self._judge_class(subject, others), **losses, "parameters": parameters,
+            "seconds": round(seconds, 2),
         }  # fmt: skip
 
     def pictures(self, trial: Trial) -> np.ndarray:
         """What the trial's model draws, to look at: ``(12 * seeds, 64, 64, 3)``."""
-        with self._trained(trial) as (model, clip, _, _):
+        with self._trained(trial) as (model, clip, *_):
             return self._drawn(Subject(trial.subject), model, clip)
 
     @contextmanager
-    def _trained(self, trial: Trial) -> Iterator[tuple[Any, Any, int, float]]:
-        """Model and text encoder as the trial leaves them, how many parameters were trained, and for how long."""
+    def _trained(self, trial: Trial) -> Iterator[tuple[Any, Any, int, float, dict[str, float]]]:
+        """Model and text encoder as the trial leaves them, how many parameters were trained, for how long, and the losses
+        of those that tell them."""
         if trial.contender == "base":
-            yield self.model, self.clip, 0, 0.0
+            yield self.model, self.clip, 0, 0.0, {}
             return
         material = self.material(Subject(trial.subject), trial)
         began = time.perf_counter()
         trained = CONTENDERS[trial.contender].train(material)
         seconds = time.perf_counter() - began
+        losses = self._losses(trial, material, trained) if CONTENDERS[trial.contender].tells_losses else {}
         applied = self.apply(trained.adapter, self.model, self.clip)
-        yield applied.model, applied.clip, trained.parameters, seconds
+        yield applied.model, applied.clip, trained.parameters, seconds, losses
 
-    def material(self, subject: Subject, trial: Trial) -> Material:
-        """The subject's pictures as the node encodes them."""
+    def _losses(self, trial: Trial, material: Material, trained: Trained) -> dict[str, float]:
+        subject = Subject(trial.subject)
+        others = self.material(subject, trial, subject.real_pictures(1))
+        items = {"train_loss": material.items, "held_out_loss": others.items}
+        return _rounded(**{name: loss(replace(material, items=own), trained.adapter) for name, own in items.items()})
+
+    def material(self, subject: Subject, trial: Trial, pictures: np.ndarray | None = None) -> Material:
+        """The subject's pictures as the node encodes them.
+
+        Args:
+            pictures: Others than those to train on.
+        """
         from krona_train.comfyui.model import ComfyBackbone
         from krona_train.session.material import Places, prepare
 
         config = trial.config()
-        images = torch.from_numpy(subject.training_pictures(trial.pictures)).float() / 255
+        pictures = subject.training_pictures(trial.pictures) if pictures is None else pictures
+        images = torch.from_numpy(pictures).float() / 255
         settings = DataConfig(cache=False)
-        pictures = from_tensor(images, subject.caption)
-        dataset = Dataset(pictures, class_prompt=f"a photo of a {subject.kind}", settings=settings)
+        dataset = Dataset(from_tensor(images, subject.caption), class_prompt=f"a photo of a {subject.kind}", settings=settings)
         with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
             places = Places(Path(folder), Path(folder))
             made = prepare(self.model, self.clip, self.vae, dataset, config, places, lambda done, total, what: None)

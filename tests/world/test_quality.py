@@ -14,8 +14,9 @@ import torch
 from benchmarks import quality
 from benchmarks.pages import quality as page
 from benchmarks.world import ideas, summary, training
-from benchmarks.world.contenders import CONTENDERS, IDEAS, PAPER, RECIPE, SETTINGS
+from benchmarks.world.contenders import CONTENDERS, IDEAS, MOSA, PAPER, RECIPE, SETTINGS, WHOLE
 from benchmarks.world.grammar import vocabulary
+from benchmarks.world.losses import LEVELS, loss
 from benchmarks.world.plan import BEYOND, CORE, IDEA_RATES, PARTS, PROMISING, beyond, missing, trials
 from benchmarks.world.subjects import SCENES, WORD, subjects
 from benchmarks.world.summary import RATES
@@ -29,6 +30,7 @@ from krona_train.adapters.trainee import build_layers
 from krona_train.backbone.toy import ToyBackbone
 from krona_train.batches.examples import Example
 from krona_train.batches.samples import Samples, as_items
+from krona_train.randomness import generator
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -299,6 +301,54 @@ def test_the_plan_covers_what_was_asked_for_and_skips_what_is_done(rows):
     for part in PARTS:
         assert all(t.contender in CONTENDERS or t.contender in ("base", "real") for t in trials(part, rows))
     assert Trial("lora 4").config().adapter.rank == 4
+
+
+def test_training_in_parts_is_compared_with_the_same_training_whole(rows):
+    wanted = trials("mosa", rows)
+    assert len(wanted) == len(set(wanted)) == 2 * 8 * 3
+    assert {t.rate for t in wanted} == {summary.best_rate(rows, PAPER)}
+    whole, mosa = (next(t for t in wanted if t.contender == name) for name in (WHOLE, MOSA))
+    assert whole.config() == Trial(PAPER, whole.rate).config()
+    assert whole.recipe() == Trial(PAPER, whole.rate).recipe() != mosa.recipe()
+    assert mosa.config().adapter.sparse.parts == 4
+    assert len(trials("mosa consistency", rows)) == 8
+    assert trials("mosa", []) == []
+
+
+def test_the_headline_counts_subjects_whose_gap_of_losses_is_smaller_in_parts():
+    """Of subject 0 both seeds together are smaller, though one is not; subject 2 has but one side."""
+    gaps = {(0, 0): (0.5, 0.1), (0, 1): (0.2, 0.3), (1, 0): (0.1, 0.4)}
+    measured = [
+        row(name, s, 0.5, seed=seed, train_loss=1.0, held_out_loss=1.0 + gap)
+        for (s, seed), both in gaps.items() for name, gap in zip((WHOLE, MOSA), both, strict=True)
+    ]  # fmt: skip
+    measured.append(row(MOSA, 2, 0.5, train_loss=1.0, held_out_loss=1.0))
+    told = summary.mosa_headline(measured, WHOLE, MOSA)
+    assert told["mosa_gap_subjects"] == 1
+    assert told["mosa_subjects"] == 2
+    assert told["mosa_gap_whole"] == pytest.approx((0.35 + 0.1) / 2)
+    assert told["mosa_gap"] == pytest.approx((0.2 + 0.4) / 2)
+    assert summary.mosa_headline([], WHOLE, MOSA) == {}
+
+
+def test_losses_are_of_the_result_and_the_same_whenever_they_are_asked_for(material):
+    """As the trainer's validation has them: of the picture alone, with the adapter whole."""
+    adapter = fit(material.backbone, material.items, material.config)
+    ours, base = loss(material, adapter), loss(material, fit(material.backbone, material.items, replace(material.config, steps=1)))
+    assert loss(material, adapter) == ours != base
+    twin = ToyBackbone()
+    for name, delta in adapter.layers.items():
+        twin.module(name).weight += delta.dense()
+    total = []
+    for n, item in enumerate(material.items):
+        batch = twin.collate([item.forms[0]])
+        for level in range(LEVELS):
+            noise = torch.randn(batch.x0.shape, generator=generator(0, "validation", n, level))
+            sigma = twin.noise_levels(torch.tensor([(level + 0.5) / LEVELS]))
+            with torch.no_grad():
+                flow = twin.net(torch.lerp(batch.x0, noise, sigma[0]), sigma, torch.stack(batch.conditions))
+            total.append((flow - (noise - batch.x0)).square().mean().item())
+    assert ours == pytest.approx(np.mean(total), rel=1e-4)
 
 
 def test_ideas_that_are_promising_are_tried_on_all_with_more_seeds_at_their_best_rate(rows):
