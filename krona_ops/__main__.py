@@ -8,15 +8,17 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
 from .errors import ConfigError, KronaError
-from .files import load, read_header, save
+from .files import load, load_tensors, read_header, save
 from .formats.encode import LORA, as_lora, notes_on_file, switched_off, without_vectors, writable
 from .formats.inspection import inspect_header
 from .formats.scale_rules import ScaleRule
 from .nearest.forms import Form, Forms, KronForm, LowRankForm
+from .operations.against import against
 from .operations.blend import blend
 from .operations.compress import ErrorReport, compress, forms_within
 from .operations.methods import METHODS
@@ -65,7 +67,9 @@ def _inspect(options: argparse.Namespace) -> None:
 
 
 def _convert(options: argparse.Namespace) -> None:
-    adapter = load(options.file, options.scale_rule)
+    adapter = load(options.file, options.scale_rule, options.other)
+    if options.against:
+        adapter = against(adapter, read_header(options.against).shapes, partial(load_tensors, options.against))
     weights = parse_weights(PRESETS.get(options.weights, options.weights))
     for line in describe_unmatched(adapter, weights):
         _say(line)
@@ -212,6 +216,10 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("convert", parents=[reading, writing], help="write a file in another format")
     command.add_argument("file", metavar="FILE")
+    command.add_argument("--other", metavar="FILE", help="the second file of an adapter that has two (ResAdapter)")
+    command.add_argument(
+        "--against", metavar="CHECKPOINT", help="the base model's file, where values of norms have to become changes"
+    )
     command.add_argument("--strength", type=float, default=1.0, help="multiply everything (1)")
     command.add_argument(
         "--weights", default="", help='strengths by name: "q=0.3, input_blocks.4=0", or a preset\'s name'

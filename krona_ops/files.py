@@ -29,17 +29,30 @@ if TYPE_CHECKING:  # `load` and `save` import the formats: headers and plain ten
 __all__ = ["Header", "load", "load_tensors", "read_header", "save", "save_tensors", "write_atomically"]
 
 
-def load(path: str | os.PathLike[str], scale_rule: ScaleRule = "auto") -> Adapter:
+def load(
+    path: str | os.PathLike[str], scale_rule: ScaleRule = "auto", other: str | os.PathLike[str] | None = None
+) -> Adapter:
     """Load an adapter file of any known format; `Adapter.notes` says what was decided on the way.
 
     Args:
         scale_rule: How strong the update is, where "auto" guesses wrongly; see `krona_ops.formats.scale`.
+        other: The second file of an adapter that has two (see `krona_ops.formats.pair`), in either order.
 
     Raises:
         AdapterFileError: The file cannot be read (see `read_header`).
-        FormatError: It holds no adapter of a known format, or a damaged one.
+        FormatError: It holds no adapter of a known format, or a damaged one; the two files are no pair.
         ConfigError: There is no such scale rule.
     """
+    from .formats.pair import joined, note_on_half
+
+    adapter = _load(path, scale_rule)
+    if other is not None:
+        return joined(adapter, _load(other, scale_rule))
+    note = note_on_half(adapter)
+    return replace(adapter, notes=(*adapter.notes, note)) if note else adapter
+
+
+def _load(path: str | os.PathLike[str], scale_rule: ScaleRule) -> Adapter:
     from .formats.registry import detect
 
     rule = check_rule(scale_rule)

@@ -13,6 +13,7 @@ from ..names.branches import place_of, places_by_mode
 from ..names.spellings import LayerName
 from ..nearest.low_rank import to_low_rank, without_core
 from ..room import layer_by_layer
+from ..updates.absolute import require_base
 from ..updates.adapter import Adapter
 from ..updates.control import Enlarged, Replacement
 from ..updates.delta import Delta, Dora, Matrix
@@ -64,6 +65,7 @@ def encode(adapter: Adapter, format: str = "lokr", *, rank: int | None = None, r
     Raises:
         FormatError: The format cannot hold one of the layers, or no parallel branch.
         ConfigError: There is no such format, or it needs a rank.
+        KronaError: It holds values that wait for a base model.
     """
     if format not in writable():
         raise ConfigError(
@@ -73,6 +75,7 @@ def encode(adapter: Adapter, format: str = "lokr", *, rank: int | None = None, r
             remedy='Take "lokr".',
         )
     _require_place(adapter, format)
+    require_base(adapter.layers, "saved")
     adapter = replace(adapter, layers={name: _joined(name, delta) for name, delta in adapter.layers.items()})
     errors: dict[LayerName, float] = {}
     if format in LORA:

@@ -13,6 +13,7 @@ from ..errors import FormatError
 from ..left_out import LeftOut
 from ..names.branches import GATE, Mode, place_of, places_by_mode, published_as
 from ..names.spellings import LayerName
+from ..updates.absolute import Absolute
 from ..updates.adapter import Adapter
 from ..updates.control import Enlarged, Replacement
 from ..updates.delta import Delta, Dora, Kron, Matrix, Sum
@@ -151,6 +152,8 @@ def _method(delta: Delta) -> str:
         return "LoKr" if delta.layout == "kron" else "DiffuseKronA"
     if isinstance(delta, Matrix):
         return "diff" if isinstance(delta.factor, Full) else "LoHa" if isinstance(delta.factor, Hadamard) else "LoRA"
+    if isinstance(delta, Absolute):
+        return "norm value"
     return "replacement" if isinstance(delta, Replacement) else "sum"
 
 

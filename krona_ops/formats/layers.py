@@ -14,6 +14,7 @@ from ..left_out import LeftOut, gathered
 from ..names.branches import place_of
 from ..names.families import whole_model
 from ..names.spellings import LayerName
+from ..updates.absolute import Absolute, require_base
 from ..updates.adapter import Adapter
 from ..updates.control import Enlarged, Replacement
 from ..updates.delta import Delta, Dora, Kron, Matrix, Sum
@@ -314,6 +315,7 @@ def write(adapter: Adapter, rename: Rename = str, *, norms: bool = False) -> dic
     Raises:
         FormatError: These tensors cannot hold a layer, or two layers would have one name.
     """
+    require_base(adapter.layers, "saved")
     tensors: dict[str, Tensor] = {}
     for name, delta in adapter.layers.items():
         for key, tensor in _write_layer(adapter, name, delta, rename, norms).items():
@@ -422,6 +424,8 @@ def describe(delta: Delta) -> str:
         return f"{describe(delta.delta)} with a DoRA norm"
     if isinstance(delta, Enlarged):
         return f"{describe(delta.delta)} for a weight that it enlarges"
+    if isinstance(delta, Absolute):
+        return f"{times(delta.shape)} values as they end"
     if isinstance(delta, Replacement):
         return f"a replacement of the weight by {times(delta.shape)} numbers"
     if isinstance(delta, Rows):

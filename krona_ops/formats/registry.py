@@ -20,6 +20,7 @@ from . import (
     lokr,
     lokr_sum,
     lora,
+    norm_values,
     parts,
     peft,
     sdscripts,
@@ -28,6 +29,7 @@ from .header import Header
 
 FORMATS: tuple[ModuleType, ...] = (
     lokr, kohya, peft, lora, diffusekrona, lokr_sum, sdscripts, cdka, loha, diff, attention_branch,
+    norm_values,
 )  # fmt: skip
 """Those that are written come first, as a menu shows them."""
 

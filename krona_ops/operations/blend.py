@@ -32,6 +32,7 @@ from ..names.spellings import LayerName
 from ..nearest.fit import fit
 from ..nearest.forms import Form
 from ..room import layer_by_layer
+from ..updates.absolute import require_base
 from ..updates.adapter import Adapter
 from ..updates.contraction import require_plain
 from ..updates.control import Enlarged, Replacement
@@ -71,9 +72,12 @@ def blend(
             one place; or the density is not in (0, 1].
         ShapeError: Two adapters have one layer in different shapes: they belong to different base models.
         FormatError: Of branches at one place some have matrices of their own, and some have updates.
-        KronaError: A DoRA update, or a branch's own matrix, in another method than ``"sum"``, or with a ``form``.
+        KronaError: A DoRA update, or a branch's own matrix, in another method than ``"sum"``, or with a ``form``; values
+            that wait for a base model.
     """
     _check(pairs, method, density)
+    for adapter, _ in pairs:
+        require_base(adapter.layers, "blended")
     weights = (
         _normalised([weight for _, weight in pairs])
         if normalise and method in ("sum", "dare")

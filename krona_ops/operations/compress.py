@@ -19,6 +19,7 @@ from ..nearest.forms import Form, Forms, KronForm
 from ..nearest.kronecker import Rearrangement
 from ..room import layer_by_layer
 from ..targets.rules import TargetRule
+from ..updates.absolute import require_base
 from ..updates.adapter import Adapter
 from ..updates.contraction import norm, require_plain
 from ..updates.delta import Delta
@@ -93,8 +94,10 @@ def compress(adapter: Adapter, forms: Forms | None = None) -> tuple[Adapter, Err
             that are missing stay as they are, and ``None`` leaves a layer out. Vectors (updates of biases) always stay.
 
     Raises:
-        KronaError: A layer that is to change has a DoRA update, which depends on the base model's weight.
+        KronaError: A layer that is to change has a DoRA update, which depends on the base model's weight; values wait for
+            a base model.
     """
+    require_base(adapter.layers, "brought into another form")
     wanted = forms if isinstance(forms, Mapping) else dict.fromkeys(adapter.layers, forms or KronForm())
     layers: dict[LayerName, Delta] = {}
     lost = []

@@ -21,6 +21,7 @@ from ..nearest.linalg import singular_values
 from ..nearest.low_rank import spectrum
 from ..room import layer_by_layer
 from ..shown import shown
+from ..updates.absolute import Absolute
 from ..updates.adapter import Adapter
 from ..updates.contraction import norm, terms_of, wide
 from ..updates.control import Enlarged, Replacement
@@ -247,8 +248,8 @@ def describe(delta: Delta) -> str:
         return f"DoRA of {describe(delta.delta)}"
     if isinstance(delta, Enlarged):
         return f"{describe(delta.delta)}, enlarges the weight"
-    if isinstance(delta, Replacement):
-        return "replacement"
+    if isinstance(delta, Replacement | Absolute):
+        return "replacement" if isinstance(delta, Replacement) else "norm value"
     if isinstance(delta, Rows):
         return f"rows of {describe(delta.whole)}"
     terms = [_describe_term(term) if isinstance(term, Kron | Matrix) else describe(term) for term in _terms(delta)]

@@ -12,7 +12,7 @@ from ..errors import KronaError, ShapeError
 from .delta import Delta, Sum
 
 
-class _OfTheWeight(Delta):
+class OfTheWeight(Delta):
     """An update that cannot be formed or applied without the weight, only added to it."""
 
     @property
@@ -42,7 +42,7 @@ class _OfTheWeight(Delta):
 
 @final
 @dataclass(frozen=True, eq=False)
-class Replacement(_OfTheWeight):
+class Replacement(OfTheWeight):
     """``W' = V``, at any strength but 0, as ComfyUI does with ``set_weight``:
     half of a replacement makes no sense to it."""
 
@@ -70,7 +70,7 @@ class Replacement(_OfTheWeight):
 
 @final
 @dataclass(frozen=True, eq=False)
-class Enlarged(_OfTheWeight):
+class Enlarged(OfTheWeight):
     """``W' = pad(W) + ΔW``: the weight gets rows and columns of zeros up to the shape of
     ``ΔW`` (ComfyUI's ``reshape_weight``)."""
 
