@@ -8,15 +8,19 @@ from typing import TYPE_CHECKING
 from comfy_api.latest import io
 
 from krona_host.patching.apply import MODES, Applied, Mode, apply_adapter
-from krona_ops import Adapter, load
+from krona_ops import Adapter
 from krona_ops.formats.metadata import trigger_words
 from krona_ops.formats.scale_rules import ScaleRule
 from krona_ops.operations.strengths import Weights
 
 from .inputs import (
+    NONE,
     clip_input,
     file_input,
+    files_fingerprint,
     krona_input,
+    load_files,
+    other_file_input,
     scale_input,
     strength_inputs,
     trigger_output,
@@ -54,6 +58,7 @@ class KronaLoadApply(Node):
                 file_input(),
                 *strength_inputs(),
                 scale_input(),
+                other_file_input(),
             ],
             outputs=[
                 io.Model.Output(display_name="model"),
@@ -70,8 +75,8 @@ class KronaLoadApply(Node):
         return paths.check_adapter(file)
 
     @classmethod
-    def fingerprint_inputs(cls, file: str, **kwargs: object) -> object:
-        return paths.adapter_fingerprint(file)
+    def fingerprint_inputs(cls, file: str, other_file: str = NONE, **kwargs: object) -> object:
+        return files_fingerprint(file, other_file)
 
     @classmethod
     def execute(
@@ -82,8 +87,9 @@ class KronaLoadApply(Node):
         strength_clip: float,
         clip: Clip | None = None,
         scale: ScaleRule = "auto",
+        other_file: str = NONE,
     ) -> io.NodeOutput:
-        adapter = load(paths.adapter_path(file), scale)
+        adapter = load_files(file, other_file, scale)
         show = partial(tell, node_id=cls.hidden.unique_id)
         applied = apply_adapter(adapter, model, clip, strength_model, strength_clip, tell=show)
         show("\n".join((applied.report, *applied.notes, *adapter.notes)))

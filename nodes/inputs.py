@@ -9,7 +9,7 @@ from comfy_api.latest import io
 
 from krona_ops import Adapter, load
 from krona_ops.errors import ConfigError
-from krona_ops.formats.scale_rules import RULES
+from krona_ops.formats.scale_rules import RULES, ScaleRule
 from krona_ops.nearest.forms import DenseForm, Form, KronForm, LowRankForm
 from krona_ops.operations.strengths import Weights, apply_weights, describe_unmatched
 from krona_ops.targets.rules import PAPER_FACTORS
@@ -210,6 +210,29 @@ def optional_file_input(tooltip: str, *, optional: bool = False) -> io.Combo.Inp
     """
     options = [NONE, *paths.adapter_files()]
     return io.Combo.Input("file", options=options, default=NONE, tooltip=tooltip, optional=optional)
+
+
+def other_file_input() -> io.Combo.Input:
+    """The second file of an adapter that has two, where a graph need not have one: `NONE` stands first."""
+    return optional_combo(
+        "other_file",
+        [NONE, *paths.adapter_files()],
+        NONE,
+        "The second file of an adapter that has two: ResAdapter's LoRA and its values of norms, in either order. "
+        "Everything else is one file.",
+    )
+
+
+def files_fingerprint(file: str, other_file: str) -> object:
+    """For ``fingerprint_inputs`` of a loader: changes when one of its files does; of one file as it always was."""
+    own = paths.adapter_fingerprint(file)
+    return own if other_file == NONE else (own, paths.adapter_fingerprint(other_file))
+
+
+def load_files(file: str, other_file: str, scale: ScaleRule) -> Adapter:
+    """The adapter in a loader's file, or in both of them."""
+    other = None if other_file == NONE else paths.adapter_path(other_file)
+    return load(paths.adapter_path(file), scale, other)
 
 
 def adapter_of(

@@ -39,6 +39,12 @@ class WeightsOf:
 
         Where the host has merged the patches of a loaded model, they are merged again into the copy that it keeps.
         """
+        value = self.unpatched(name)
+        patches = self._model.patches.get(name, [])
+        return comfy.lora.calculate_weight(patches, value, name) if patches else value
+
+    def unpatched(self, name: str) -> Tensor:
+        """A copy of a parameter as the checkpoint has it, also while the model is loaded with something merged into it."""
         weight: Tensor = self._weights[name]
         if name in self._model.backup:
             weight = self._model.backup[name].weight
@@ -46,6 +52,4 @@ class WeightsOf:
             weight = self._model.hook_backup[name][0]
         is_quantised = isinstance(weight, QuantizedTensor) or isinstance(weight.data, QuantizedTensor)
         plain = weight.dequantize() if is_quantised else weight
-        value = plain.detach().to("cpu", torch.float32, copy=True)
-        patches = self._model.patches.get(name, [])
-        return comfy.lora.calculate_weight(patches, value, name) if patches else value
+        return plain.detach().to("cpu", torch.float32, copy=True)

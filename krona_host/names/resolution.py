@@ -28,6 +28,7 @@ from krona_ops.updates.rows import own_rows, rows
 from ..model.families import family_of
 from .name_index import NameIndex, Place, of_encoder
 from .sites import Site, key_map, weight_shape
+from .values import against, require_whole
 
 if TYPE_CHECKING:
     from ..types import Clip, Model
@@ -77,7 +78,7 @@ class Resolution:
 
 
 def resolve(adapter: Adapter, model: Model | None = None, clip: Clip | None = None) -> Resolution:
-    """Find the weight of every layer and check that the shapes fit.
+    """Find the weight of every layer and check that the shapes fit; values become changes of the model's own.
 
     Args:
         model: The host's ``MODEL``, or ``None``.
@@ -86,7 +87,7 @@ def resolve(adapter: Adapter, model: Model | None = None, clip: Clip | None = No
     Raises:
         ShapeError: Fewer than half of the layers fit by name and shape, and some have another shape than their weight:
             the adapter is for another base model. Where most fit, those that do not are left out and reported, however
-            their names are spelled.
+            their names are spelled. A ResAdapter fits whole or not at all.
         CoverageError: Not one layer was found; or the adapter is a parallel branch alone, which is no update of a layer.
     """
     parts = [_Part("model", model.model)] if model is not None else []
@@ -103,11 +104,14 @@ def resolve(adapter: Adapter, model: Model | None = None, clip: Clip | None = No
             pairs[match.part.kind] += match.pairs
             clip_layers += match.part.kind == "text encoder"
     family = family_of(model) if model is not None else "text encoder"
+    if model is not None:
+        misfits = {name: reason for name, reason in reasons.items() if isinstance(reason, _Misfit)}
+        require_whole(adapter, family, parts[0].host_names, reasons, misfits)
     if len(reasons) == len(adapter) and not any(isinstance(reason, _Misfit) for reason in reasons.values()):
         raise _nothing_found(adapter, family, reasons)
     _check_model(adapter, family, reasons)
     return Resolution(
-        tuple(pairs["model"]),
+        against(tuple(pairs["model"]), model),
         tuple(pairs["text encoder"]),
         tuple(reasons),
         family,

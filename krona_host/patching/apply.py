@@ -114,8 +114,8 @@ class _Ways:
         if self.merged_all_the_same:
             where = "" if mode == "bypass" else " into quantised weights, which rounds them"
             notes.append(
-                f"{self.merged_all_the_same} updates are merged all the same{where}: DoRA, biases, norms and grouped "
-                "convolutions cannot run beside their layer."
+                f"{self.merged_all_the_same} updates are merged all the same{where}: DoRA, biases of layers and "
+                "grouped convolutions cannot run beside their layer."
             )
         if self.beside:
             notes.append(

@@ -22,6 +22,7 @@ from krona_ops.live.reach import Reach, some
 from krona_ops.updates.delta import Delta, map_tensors
 
 from ..names.resolution import Site
+from .norms import NormUpdate, is_vector_of_norm
 
 if TYPE_CHECKING:
     from ..types import Offset, Patcher
@@ -64,10 +65,9 @@ class BypassInjection(PatcherInjection):
         net = patcher.model
         if id(net) in self._attached:
             return
-        updates: dict[str, list[_Update]] = {}
+        updates: dict[str, list[_Update | NormUpdate]] = {}
         for entry in self.entries:
-            scale = strength_left(patcher, entry)
-            update = _Update(entry, scale, net.get_submodule(entry.site.module), patcher.load_device)
+            update = _ready(entry, strength_left(patcher, entry), net, patcher.load_device)
             updates.setdefault(entry.site.module, []).append(update)
         patches = {name: _patch(net.get_submodule(name), parts) for name, parts in updates.items()}
         self._attached[id(net)] = list(patches.values())
@@ -114,15 +114,24 @@ def strength_left(patcher: Patcher, entry: Entry) -> float:
     return entry.strength * math.prod(scales)
 
 
-class _Update:
-    """One update on its device, ready to run."""
+def _ready(entry: Entry, strength: float, net: nn.Module, device: torch.device) -> _Update | NormUpdate:
+    """An entry's update with its strength, on its device."""
+    module, key = net.get_submodule(entry.site.module), entry.site.key
+    # Nodes run under inference mode; a training may go through this layer later, and autograd saves its tensors.
+    with torch.inference_mode(False):
+        delta = map_tensors(entry.delta.scaled(strength), lambda t: _ordinary(t.to(device)))
+    if is_vector_of_norm(key, delta, module):
+        return NormUpdate(delta, module, key.endswith(".bias"))
+    return _Update(delta, entry.site, module)
 
-    def __init__(self, entry: Entry, strength: float, module: nn.Module, device: torch.device) -> None:
-        # Nodes run under inference mode; a training may go through this layer later, and autograd saves its tensors.
-        with torch.inference_mode(False):
-            self._delta = map_tensors(entry.delta.scaled(strength), lambda t: _ordinary(t.to(device)))
-        self._convolution = convolution_options(module, entry.site.key)
-        self._offset: Offset | None = entry.site.offset
+
+class _Update:
+    """One update of a layer on its device, ready to run."""
+
+    def __init__(self, delta: Delta, site: Site, module: nn.Module) -> None:
+        self._delta = delta
+        self._convolution = convolution_options(module, site.key)
+        self._offset: Offset | None = site.offset
         self._ready: dict[torch.dtype, AddProduct] = {}
 
     def add(self, y: Tensor, x: Tensor, *, is_ours: bool) -> Tensor:
@@ -157,8 +166,9 @@ def _ordinary(tensor: Tensor) -> Tensor:
     return tensor.clone() if tensor.is_inference() else tensor
 
 
-def _patch(module: nn.Module, updates: Sequence[_Update]) -> ForwardPatch:
-    return ForwardPatch(module, _adding(updates), _weighing(updates))
+def _patch(module: nn.Module, updates: Sequence[_Update | NormUpdate]) -> ForwardPatch:
+    products = [update for update in updates if isinstance(update, _Update)]  # nobody multiplies with a norm's weight
+    return ForwardPatch(module, _adding(updates), _weighing(products) if products else None)
 
 
 def _weighing(updates: Sequence[_Update]) -> Callable[[Tensor], Tensor]:
@@ -171,7 +181,7 @@ def _weighing(updates: Sequence[_Update]) -> Callable[[Tensor], Tensor]:
     return weigh
 
 
-def _adding(updates: Sequence[_Update]) -> Callable[..., Tensor]:
+def _adding(updates: Sequence[_Update | NormUpdate]) -> Callable[..., Tensor]:
     def forward(original: Callable[..., Tensor], x: Tensor, *args: object, **kwargs: object) -> Tensor:
         y = original(x, *args, **kwargs)
         for number, update in enumerate(updates):
@@ -182,7 +192,9 @@ def _adding(updates: Sequence[_Update]) -> Callable[..., Tensor]:
 
 
 def can_bypass(site: Site, delta: Delta, module: nn.Module) -> bool:
-    """Whether an update can run beside its layer: a linear layer or plain convolution, or some of its outputs."""
+    """Whether an update can run beside its layer: a linear layer or plain convolution, or some of its outputs; a norm."""
+    if is_vector_of_norm(site.key, delta, module):
+        return site.function is None and site.offset is None
     kernel = getattr(module, "kernel_size", None)
     dimensions = 2 if kernel is None else 2 + len(kernel)
     is_plain = getattr(module, "groups", 1) == 1 and getattr(module, "padding_mode", "zeros") == "zeros"

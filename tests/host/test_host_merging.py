@@ -60,7 +60,7 @@ def test_what_cannot_run_beside_its_layer_is_counted(sd15, random_adapter):
     }
     notes = apply_adapter(Adapter({**layers, **dict(rest)}), sd15, mode="bypass").notes
     assert notes[0] == (
-        "2 updates are merged all the same: DoRA, biases, norms and grouped convolutions cannot run beside their layer."
+        "2 updates are merged all the same: DoRA, biases of layers and grouped convolutions cannot run beside their layer."
     )
     assert notes[1].startswith(f"{len(rest)} updates run beside their layers.")
     assert apply_adapter(Adapter(layers), sd15).notes == ()
