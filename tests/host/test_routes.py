@@ -401,7 +401,7 @@ def test_an_adapter_is_described_from_its_header(server, adapter_file):
         "name": name, "title": "My <b>robot</b>", "base": "SDXL", "format": "lokr", "method": "LoKr", "layers": 2, "parameters": 82,
         "factors": [{"a": [2, 3], "b": [5, 7], "layers": 2}], "rank": None, "bytes": path.stat().st_size,
         "modified": path.stat().st_mtime, "trigger": ["sks robot"], "description": "About it.", "has_thumbnail": True,
-        "has_workflow": True, "left_out": [], "branches": [],
+        "has_workflow": True, "left_out": [], "branches": [], "half": "", "levels": 0,
     }  # fmt: skip
     with server.client._open(f"{server.url}/krona/adapter/thumbnail?name={name}") as answer:
         assert (answer.headers["Content-Type"], answer.headers["X-Content-Type-Options"]) == ("image/png", "nosniff")

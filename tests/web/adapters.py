@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 from official_branches import mv_adapter
+from resadapter_files import lora_file, norm_file, norm_shapes
 from safetensors.torch import save_file
 
 from krona_ops import Adapter, Full, Kron, Matrix, save, with_standard_metadata
@@ -48,6 +49,14 @@ def mv_adapter_file(path: Path, seed: int = 0) -> Path:
     sites = {f"down_blocks.{n}.attentions.0.transformer_blocks.0.attn1": (8, "") for n in range(3)}
     save_file(mv_adapter(sites, seed=seed), path, metadata={"format": "pt"})
     return path
+
+
+def resadapter_files(folder: Path, widths: tuple[int, ...] = (12, 20, 28)) -> tuple[Path, Path]:
+    """ResAdapter's two files under their own names, narrow: the LoRA and the values of norms."""
+    lora, norms = folder / "pytorch_lora_weights.safetensors", folder / "diffusion_pytorch_model.safetensors"
+    save_file(lora_file(widths), lora, metadata={"format": "pt"})
+    save_file(norm_file(norm_shapes(widths)), norms, metadata={"format": "pt"})
+    return lora, norms
 
 
 def adapter_file(

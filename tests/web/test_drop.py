@@ -7,7 +7,7 @@ import zlib
 
 import pytest
 import torch
-from adapters import WORKFLOW, adapter_file, branch_file, mv_adapter_file
+from adapters import WORKFLOW, adapter_file, branch_file, mv_adapter_file, resadapter_files
 from playwright.sync_api import expect
 from safetensors.torch import save_file
 
@@ -191,6 +191,67 @@ def test_several_files_of_mv_adapter_go_one_after_the_other(editor, tmp_path, he
     editor.look("branches in a row")
     editor.page.keyboard.press("Control+z")
     wait_for_node(editor, "KronaBranchApply", count=0)
+
+
+def files_of(editor, kind: str) -> list[tuple[str, str]]:
+    """The two files of each node of a kind."""
+    return [
+        tuple(pair)
+        for pair in editor.page.evaluate(
+            """(kind) => app.graph.nodes.filter((n) => n.type === kind).map(
+                (n) => ["file", "other_file"].map((name) => n.widgets.find((w) => w.name === name).value))""",
+            kind,
+        )
+    ]
+
+
+def test_two_files_of_one_adapter_become_one_node(editor, tmp_path, held):
+    """In either order, between the wires, with none of them twice."""
+    text_to_image(editor)
+    lora, norms = resadapter_files(tmp_path)
+    editor.drop([norms, lora], *middle_of_wire(editor))
+    wait_for_node(editor, "KronaLoadApply", norms.name)
+    assert files_of(editor, "KronaLoadApply") == [(norms.name, lora.name)]
+    assert ("KronaLoadApply", 0, "KSampler", "model") in editor.wires()
+    assert not editor.nodes("KronaBlend")
+
+
+def test_the_second_file_finds_the_node_that_has_the_first(editor, tmp_path, held):
+    lora, norms = resadapter_files(tmp_path)
+    editor.drop([lora], *POINT)
+    wait_for_node(editor, "KronaLoadApply", lora.name)
+    editor.drop([norms], 200, 650)
+    expect(told(editor, f"{norms.name} is the second file of one adapter")).to_be_visible()
+    assert files_of(editor, "KronaLoadApply") == [(lora.name, norms.name)]
+    another = adapter_file(tmp_path / "another.safetensors")
+    x, y = editor.page.evaluate(
+        """() => { const [n] = app.graph.nodes.filter((n) => n.type === "KronaLoadApply"); return [n.pos[0] + 60, n.pos[1] + 60]; }"""
+    )
+    editor.drop([another], *editor.on_page(x, y))  # on the node: another adapter takes the place of both
+    wait_for_node(editor, "KronaLoadApply", another.name)
+    assert files_of(editor, "KronaLoadApply") == [(another.name, "(none)")]
+
+
+def test_a_second_file_for_another_model_gets_a_node_of_its_own(editor, tmp_path, held):
+    lora, _ = resadapter_files(tmp_path)
+    (tmp_path / "four").mkdir()
+    _, norms = resadapter_files(tmp_path / "four", (12, 20, 28, 28))
+    editor.drop([lora], *POINT)
+    wait_for_node(editor, "KronaLoadApply", lora.name)
+    editor.drop([norms], 200, 650)
+    wait_for_node(editor, "KronaLoadApply", norms.name, count=2)
+    assert {other for _, other in files_of(editor, "KronaLoadApply")} == {"(none)"}
+
+
+def test_a_pair_among_other_files_is_applied_in_a_row(editor, tmp_path, held):
+    """A blend could not have it: its values become changes on a model."""
+    text_to_image(editor)
+    lora, norms = resadapter_files(tmp_path)
+    editor.drop([lora, adapter_file(tmp_path / "style.safetensors"), norms], *middle_of_wire(editor))
+    wait_for_node(editor, "KronaLoadApply", "style.safetensors", count=2)
+    assert sorted(files_of(editor, "KronaLoadApply")) == [(lora.name, norms.name), ("style.safetensors", "(none)")]
+    assert ("KronaLoadApply", 0, "KronaLoadApply", "model") in editor.wires()
+    assert not editor.nodes("KronaBlend")
 
 
 def test_it_hits_the_wire_also_where_the_canvas_is_moved_and_zoomed(editor, tmp_path, held):

@@ -11,10 +11,12 @@ import pytest
 import torch
 from official_branches import i2v_adapter, mv_adapter
 from originals import LAYERS, lycoris, peft_lokr
+from resadapter_files import lora_file, norm_file, norm_shapes
 from safetensors.torch import save_file
 
 from krona_ops import Adapter, Full, Kron, LowRank, Matrix, load, save
 from krona_ops.formats import inspection, strangers
+from krona_ops.formats.pair import half_told
 from krona_ops.formats.parts import split
 from tools import tiny_models
 from tools.generate import strangers as generated
@@ -152,7 +154,23 @@ def by_authors_of_branches(folder: Path) -> list[Path]:
     return [*files, save(load(files[1]).scaled(0.5), folder / "ours.safetensors")]
 
 
-@pytest.mark.parametrize("make", [by_lycoris, by_peft, by_us, by_others, by_authors_of_branches])
+def by_authors_of_resadapter(folder: Path) -> list[Path]:
+    """Both of its files, with norms that are damaged, and with other things in them."""
+    values = norm_file(norm_shapes((12, 20, 28)))
+    one = torch.ones
+    kinds = (
+        lora_file((12, 20, 28)), values, {f"unet.{key}": value for key, value in values.items()},
+        values | {"mid_block.resnets.0.norm1.weight": one(3)}, values | {"mid_block.resnets.0.norm1.bias": one(28, 1)},
+        values | {"conv_norm_out.weight": one(3), "mid_block.resnets.0.conv1.weight": one(3, 3, 1, 1)},
+        lora_file((12, 20, 28)) | {"lora_unet_conv_in.lora_up.weight": one(4, 2), "lora_unet_conv_in.lora_down.weight": one(2, 4)},
+    )  # fmt: skip
+    files = [folder / f"{n}.safetensors" for n in range(len(kinds))]
+    for path, tensors in zip(files, kinds, strict=True):
+        save_file(tensors, path, metadata={"format": "pt"})
+    return files
+
+
+@pytest.mark.parametrize("make", [by_lycoris, by_peft, by_us, by_others, by_authors_of_branches, by_authors_of_resadapter])
 def test_the_browser_says_what_krona_ops_says(make, node, tmp_path):
     files = make(tmp_path)
     for path, browser in zip(files, told(node, files), strict=True):
@@ -164,6 +182,8 @@ def test_the_browser_says_what_krona_ops_says(make, node, tmp_path):
         assert (path, browser["factors"]) == (path, expected)
         places = [{"mode": mode, "places": count} for mode, count in ours.branches.items()]
         assert (path, browser["branches"]) == (path, places)
+        half, levels = half_told(ours.layers)
+        assert (path, browser["half"], browser["levels"]) == (path, half or "", levels)
         if ours.format == "attention branch":
             assert set(browser["method"].split(", ")) == {layer.method for layer in ours.layers}
 

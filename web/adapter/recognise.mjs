@@ -1,6 +1,7 @@
 // @ts-check
 /** What a safetensors file is, told from its header as `krona_ops/formats` tells it. */
 import { publishedBranches } from "./branches.mjs";
+import { areNormValues, countNormValues, halfOf, normLayers } from "./pair.mjs";
 import { branchPlace, group, isUpdate, methodsOf, MODES, unreadableMethod } from "./parts.mjs";
 
 /** @typedef {import("./safetensors.mjs").Header} Header */
@@ -21,10 +22,14 @@ import { branchPlace, group, isUpdate, methodsOf, MODES, unreadableMethod } from
  * @property {boolean} hasWorkflow
  * @property {boolean} hasTextEncoder Whether it adapts a text encoder.
  * @property {{mode: string, places: number}[]} branches Parallel branches, and in how many places each stands.
+ * @property {import("./pair.mjs").Half} half Which of the two files of a ResAdapter it is; empty for everything else.
+ * @property {number} levels Of the UNet that such a file is for.
  */
 
 /** The format of files of MV-Adapter and I2V-Adapter. */
 export const PUBLISHED = "attention branch";
+/** The format of values of norms. */
+const VALUES = "norm values";
 const NAMES = new Map(
   Object.entries({
     lokr: "LoKr",
@@ -36,6 +41,7 @@ const NAMES = new Map(
     lora: "LoRA",
     diff: "diff",
     [PUBLISHED]: "MV-Adapter or I2V-Adapter",
+    [VALUES]: "norm value",
   }),
 );
 const PEFT_PREFIX = "base_model.model.";
@@ -67,18 +73,22 @@ export function recognise(header) {
     hasWorkflow: isWorkflow(header.metadata.get("workflow")),
     hasTextEncoder: false,
     branches: /** @type {Recognised["branches"]} */ ([]),
+    half: /** @type {Recognised["half"]} */ (""),
+    levels: 0,
   };
   if (facts.kind === "unsupported")
     facts.method = strangers.map((key) => unreadableMethod(key, header.shapes.get(key))).find(Boolean) ?? "";
   if (facts.kind !== "adapter") return { ...facts, format: "" };
   if (format === PUBLISHED) return published(header, facts);
+  if (format === VALUES)
+    return { ...facts, layers: countNormValues(header.shapes), ...halfOf(normLayers(header.shapes), format) };
   facts.layers = count(layers);
   facts.factors = common(
     [...layers].map(([layer, parts]) => factorsOf(parts, format === "diffusekrona" && released(layer) !== null)),
   );
   facts.hasTextEncoder = [...layers.keys()].some((layer) => OF_TEXT_ENCODER.some((pattern) => pattern.test(layer)));
   facts.branches = branchesOf([...layers.keys()].map(branchPlace));
-  return facts;
+  return { ...facts, ...halfOf(layers.keys(), format) };
 }
 
 /**
@@ -142,7 +152,8 @@ function formatOf(header, layers) {
   if (methods.has("hada")) return "loha";
   if (methods.has("lora")) return "lora";
   if (methods.has("diff")) return "diff";
-  return publishedBranches(header.shapes.keys()).any ? PUBLISHED : "";
+  if (publishedBranches(header.shapes.keys()).any) return PUBLISHED;
+  return areNormValues(header.shapes) ? VALUES : "";
 }
 
 /** @param {Header} header */

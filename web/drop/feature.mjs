@@ -3,11 +3,11 @@
 import { inOneStep } from "../graph.mjs";
 import { app, locale, toast } from "../host.mjs";
 import { translator } from "../texts.mjs";
-import { PUBLISHED } from "../adapter/recognise.mjs";
 import { examine } from "./examine.mjs";
+import { chooseBoth, chooseOther, completedBy, inPairs } from "./halves.mjs";
 import { modelWiresAt } from "./links.mjs";
 import { isForUs } from "./names.mjs";
-import { addOne, addSeveral, chooseFile, loaderAt } from "./place.mjs";
+import { addOne, addSeveral, loadedAs, loaderAt } from "./place.mjs";
 import { chooseFiles } from "./picker.mjs";
 import { askWhatToDo } from "./question.mjs";
 import { LARGEST, SETTING, sendAll } from "./send.mjs";
@@ -99,24 +99,25 @@ async function load(adapters, place) {
   const sent = await sendAll(adapters.map((adapter) => adapter.file));
   const files = adapters.flatMap((adapter, number) => {
     const name = sent[number];
-    const { hasTextEncoder, branches, format } = adapter.facts;
-    const hasMatrices = format === PUBLISHED;
-    return name === null ? [] : [{ name, hasTextEncoder, isBranch: branches.length > 0, hasMatrices }];
+    return name === null ? [] : [loadedAs(name, adapter.facts)];
   });
-  if (files.length) await put(files, place);
+  if (files.length) await put(inPairs(files), place);
 }
 
 /** @param {import("./place.mjs").Loaded[]} files @param {ReturnType<typeof where>} place */
 async function put(files, place) {
   const { point, graph, loader } = place;
+  const completed = files.length === 1 ? await completedBy(files[0], loader) : null;
   if (app.canvas.graph !== graph || app.extensionManager.workflow?.activeWorkflow !== place.workflow) {
     toast("info", t("moved", { name: files.map((file) => file.name).join(", ") }));
     return;
   }
   const wires = place.wires.filter((wire) => graph.getLink(wire.id) === wire);
   await inOneStep(() => {
-    if (loader?.graph === graph && files.length === 1) chooseFile(loader, files[0].name);
+    if (completed?.graph === graph) chooseOther(completed, files[0]);
+    else if (loader?.graph === graph && files.length === 1) chooseBoth(loader, files[0]);
     else if (files.length === 1) addOne(files[0], point, wires);
     else addSeveral(files, point, wires);
   });
+  if (completed) toast("info", t("completed", { name: files[0].name, title: completed.title }));
 }

@@ -1,5 +1,6 @@
 // @ts-check
 /** What a drop does to the graph. */
+import { PUBLISHED } from "../adapter/recognise.mjs";
 import { addNode, select, setValue } from "../graph.mjs";
 import { app } from "../host.mjs";
 import { GAP, joined, under } from "../places.mjs";
@@ -9,9 +10,17 @@ import { insert } from "./links.mjs";
 export const LOADERS = ["KronaLoad", "KronaLoadApply", "KronaBranchApply"];
 
 /**
- * A file in the loaders' menu.
- * @typedef {{name: string, hasTextEncoder: boolean, isBranch: boolean, hasMatrices: boolean}} Loaded
+ * A file in the loaders' menu. `half` and `levels`: of one of two files that are one adapter, see `adapter/pair.mjs`;
+ * `other`: the second one, where both are there.
+ * @typedef {{name: string, hasTextEncoder: boolean, isBranch: boolean, hasMatrices: boolean,
+ *   half: import("../adapter/pair.mjs").Half, levels: number, other?: string}} Loaded
  */
+
+/** @param {string} name @param {import("../adapter/recognise.mjs").Recognised} facts @returns {Loaded} */
+export function loadedAs(name, { hasTextEncoder, branches, format, half, levels }) {
+  const isBranch = branches.length > 0;
+  return { name, hasTextEncoder, isBranch, hasMatrices: format === PUBLISHED, half, levels };
+}
 
 /** The loader of ours at a point of the open graph. @param {number[]} point @returns {any} */
 export function loaderAt([x, y]) {
@@ -31,18 +40,26 @@ export function chooseFile(node, name) {
 export function addOne(file, point, wires) {
   const { graph } = app.canvas;
   const type = file.isBranch ? "KronaBranchApply" : "KronaLoadApply";
-  const node = addNode(graph, type, { at: under(point), values: { file: file.name } });
+  const node = addNode(graph, type, { at: under(point), values: valuesOf(file) });
   if (wires.length) insert(graph, wires, node, file.hasTextEncoder);
   select([node]);
 }
 
+/** What the widgets of its loader hold. @param {Loaded} file */
+function valuesOf({ name, other }) {
+  return other ? { file: name, other_file: other } : { file: name };
+}
+
 /**
- * Several files: as one, or one after the other where they are branches and one has matrices of its own, as MV-Adapter's
- * and I2V-Adapter's files have: the mean of two authors' matrices is no branch of either.
+ * Several files: as one; or one after the other where they are branches and one has matrices of its own, as MV-Adapter's
+ * and I2V-Adapter's files have (the mean of two authors' matrices is no branch of either), or where one holds values of
+ * norms, which become changes on a model.
  * @param {Loaded[]} files @param {number[]} point @param {any[]} wires
  */
 export function addSeveral(files, point, wires) {
-  if (files.every((file) => file.isBranch) && files.some((file) => file.hasMatrices)) addRow(files, point, wires);
+  const areBranches = files.every((file) => file.isBranch) && files.some((file) => file.hasMatrices);
+  const haveValues = files.some((file) => file.other || file.half === "norm values");
+  if (areBranches || haveValues) addRow(files, point, wires);
   else addBlend(files, point, wires);
 }
 
@@ -50,8 +67,9 @@ export function addSeveral(files, point, wires) {
 function addRow(files, point, wires) {
   const { graph } = app.canvas;
   let at = under(point);
-  const nodes = files.map(({ name }) => {
-    const node = addNode(graph, "KronaBranchApply", { at, values: { file: name } });
+  const nodes = files.map((file) => {
+    const type = file.isBranch ? "KronaBranchApply" : "KronaLoadApply";
+    const node = addNode(graph, type, { at, values: valuesOf(file) });
     const [x, y] = [node.pos[0] + node.size[0] + GAP, node.pos[1]];
     at = () => [x, y];
     return node;

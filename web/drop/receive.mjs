@@ -4,8 +4,9 @@ import { inOneStep } from "../graph.mjs";
 import { app, locale, toast } from "../host.mjs";
 import { translator } from "../texts.mjs";
 import { examine } from "./examine.mjs";
+import { chooseBoth, chooseOther, completedBy } from "./halves.mjs";
 import { chooseFiles } from "./picker.mjs";
-import { chooseFile } from "./place.mjs";
+import { loadedAs } from "./place.mjs";
 import { sendAll } from "./send.mjs";
 import { TEXTS } from "./texts.mjs";
 
@@ -21,6 +22,8 @@ export async function replaceFile(node) {
   if (verdict.act !== "load") return;
   const [name] = await sendAll([file]);
   if (!name || !node.graph) return;
-  if (node.graph === app.canvas.graph) await inOneStep(() => chooseFile(node, name));
-  else chooseFile(node, name);
+  const loaded = loadedAs(name, verdict.facts);
+  const choose = (await completedBy(loaded, node)) ? chooseOther : chooseBoth;
+  if (node.graph === app.canvas.graph) await inOneStep(() => choose(node, loaded));
+  else choose(node, loaded);
 }

@@ -29,6 +29,7 @@ export const TEXTS = {
     failed: "{file}: {reason}",
     connection: "the server cannot be reached.",
     reused: "{file} is there already as {name}, which is used.",
+    completed: "{name} is the second file of one adapter; “{title}” holds both now.",
     moved: "{name} is in models/krona now. The canvas has changed meanwhile, so no node was added.",
   },
   zh: {
@@ -58,6 +59,7 @@ export const TEXTS = {
     failed: "{file}：{reason}",
     connection: "无法连接服务器。",
     reused: "{file} 已经存在（{name}），将直接使用。",
+    completed: "{name} 是同一适配器的第二个文件；“{title}” 现在同时持有两者。",
     moved: "{name} 已存入 models/krona。画布在此期间发生了变化，因此没有添加节点。",
   },
   ja: {
@@ -87,6 +89,7 @@ export const TEXTS = {
     failed: "{file}：{reason}",
     connection: "サーバーに接続できません。",
     reused: "{file} は {name} として既にあるため、それを使います。",
+    completed: "{name} は一つのアダプターの二つ目のファイルです。「{title}」が両方を持つようになりました。",
     moved: "{name} を models/krona に保存しました。その間にキャンバスが変わったため、ノードは追加していません。",
   },
 };

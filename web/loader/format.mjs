@@ -10,6 +10,8 @@
  * @property {string} base
  * @property {string} method
  * @property {{mode: string, places: number}[]} branches Parallel branches in it.
+ * @property {import("../adapter/pair.mjs").Half} half Which of the two files of a ResAdapter it is; empty for any other.
+ * @property {number} levels Of the UNet that such a file is for.
  * @property {number} layers
  * @property {{a: number[], b: number[], layers: number}[]} factors
  * @property {number | null} rank

@@ -11,6 +11,7 @@ from aiohttp import web
 from krona_ops.formats.header import read_header
 from krona_ops.formats.inspection import inspect_header
 from krona_ops.formats.metadata import description_of, picture_type, thumbnail_in, title_of, trigger_words
+from krona_ops.formats.pair import half_told
 from krona_ops.names.families import base_of
 from krona_ops.shown import shown
 from krona_ops.updates.gates import is_gate
@@ -85,6 +86,7 @@ def _facts(name: str) -> dict[str, object]:
     contents = inspect_header(path)
     methods = Counter(layer.method for layer in contents.layers if not is_gate(layer.name))
     factors = Counter(layer.factors for layer in contents.layers if layer.factors)
+    half, levels = half_told(contents.layers)
     ranks = Counter(layer.rank for layer in contents.layers if layer.rank)
     return {
         "name": name,
@@ -93,6 +95,8 @@ def _facts(name: str) -> dict[str, object]:
         "format": contents.format,
         "method": ", ".join(method for method, _ in methods.most_common()),
         "branches": [{"mode": mode, "places": count} for mode, count in contents.branches.items()],
+        "half": half or "",
+        "levels": levels,
         "layers": len(contents.layers),
         "parameters": contents.parameters,
         "factors": [{"a": list(a), "b": list(b), "layers": count} for (a, b), count in factors.most_common()],

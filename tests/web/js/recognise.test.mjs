@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import test from "node:test";
+import { isPair } from "../../../web/adapter/pair.mjs";
 import { recognise } from "../../../web/adapter/recognise.mjs";
 import { readHeader } from "../../../web/adapter/safetensors.mjs";
 import { headerOf, safetensors } from "./files.mjs";
@@ -15,7 +16,7 @@ test("a LoKr file with its words", async () => {
     { "modelspec.title": "robot", ss_base_model_version: "sdxl_base_v1-0", "modelspec.trigger_phrase": " sks ", workflow: '{"nodes": []}' },
   );
   assert.deepEqual(found, {
-    kind: "adapter", format: "lokr", method: "LoKr", layers: 3, title: "robot", base: "sdxl_base_v1-0", trigger: "sks", hasWorkflow: true, hasTextEncoder: false, branches: [],
+    kind: "adapter", format: "lokr", method: "LoKr", layers: 3, title: "robot", base: "sdxl_base_v1-0", trigger: "sks", hasWorkflow: true, hasTextEncoder: false, branches: [], half: "", levels: 0,
     factors: [{ a: [4, 2], b: [8, 6], layers: 2 }, { a: [4, 2], b: [5, 5, 3, 3], layers: 1 }],
   });
 });
@@ -56,4 +57,23 @@ test("what else there is", async () => {
   assert.equal((await told({ value: [3] }, { "krona.kind": "krona.packed" })).kind, "state");
   const oft = await told({ "x.oft_blocks": [4, 3, 3], "x.alpha": [1] });
   assert.deepEqual([oft.kind, oft.method], ["unsupported", "OFT"]);
+});
+
+test("the two files of a ResAdapter are told, and for how many levels", async () => {
+  const conv = (/** @type {string} */ name) => ({ [`lora_unet_${name}_0_conv.lora_down.weight`]: [16, 8, 3, 3], [`lora_unet_${name}_0_conv.lora_up.weight`]: [8, 16, 1, 1], [`lora_unet_${name}_0_conv.alpha`]: [] });
+  const lora = { ...conv("down_blocks_0_downsamplers"), ...conv("down_blocks_1_downsamplers"), ...conv("up_blocks_0_upsamplers") };
+  const norm = (/** @type {string} */ name) => ({ [`${name}.weight`]: [8], [`${name}.bias`]: [8] });
+  const norms = { ...norm("down_blocks.2.resnets.0.norm1"), ...norm("mid_block.resnets.1.norm2") };
+  const of = async (/** @type {any} */ shapes) => {
+    const { kind, format, layers, half, levels } = await told(shapes);
+    return [kind, format, layers, half, levels];
+  };
+  assert.deepEqual(await of(lora), ["adapter", "lora", 3, "LoRA", 3]);
+  assert.deepEqual(await of(norms), ["adapter", "norm values", 4, "norm values", 3]);
+  assert.deepEqual(await of({ ...lora, "lora_unet_x.lora_up.weight": [3, 2], "lora_unet_x.lora_down.weight": [2, 5] }), ["adapter", "lora", 4, "", 0]);
+  assert.deepEqual(await of({ ...norms, ...norm("mid_block.resnets.0.norm1"), "mid_block.resnets.0.norm1.weight": [9] }), ["adapter", "norm values", 4, "norm values", 3]);
+  assert.equal((await told(Object.fromEntries(Object.entries(norms).map(([key, shape]) => [`encoder.${key}`, shape])))).kind, "other");
+  const [one, other] = [await told(lora), await told(norms)];
+  assert.ok(isPair(one, other) && isPair(other, one));
+  assert.ok(!isPair(one, one) && !isPair(other, other) && !isPair(one, { ...other, levels: 4 }));
 });
