@@ -146,7 +146,7 @@ def editor(request, server, chromium, kept, mode, settings):
         opened.page.context.close()
         opened = None
     if opened is None:
-        opened = Editor(chromium.new_context(viewport=VIEWPORT).new_page(), server)
+        opened = Editor(chromium.new_context(viewport=VIEWPORT, reduced_motion="reduce").new_page(), server)
         opened.open()
     elif before_this != wanted or opened.is_changed or not opened.begin_anew():
         opened.open_anew()

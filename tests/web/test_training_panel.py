@@ -181,7 +181,7 @@ def past_run(
 @pytest.fixture
 def second(server, editor):
     """Another person's page, opened before anything is trained."""
-    context = editor.page.context.browser.new_context(viewport=VIEWPORT)
+    context = editor.page.context.browser.new_context(viewport=VIEWPORT, reduced_motion="reduce")
     opened = Editor(context.new_page(), server)
     opened.open()
     yield opened
