@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import signal
 import struct
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from forks import Forked, save_for_ever
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
@@ -135,30 +135,16 @@ def test_when_the_disk_refuses_more_the_old_file_stays_and_no_rest(file):
     assert os.listdir(file.parent) == [file.name]
 
 
-LOOP = """
-import sys, torch
-from krona_ops import Adapter, Full, Kron, save
-two = [Adapter({"x": Kron(Full(torch.full((2, 3), v)), Full(torch.full((700, 700), v)))}) for v in (1.0, 2.0)]
-save(two[0], sys.argv[1])
-print("ready", flush=True)
-while True:
-    for each in two:
-        save(each, sys.argv[1])
-"""
-
-
 def test_a_kill_at_any_moment_leaves_a_whole_file(tmp_path):
     path = tmp_path / "x.safetensors"
     rng = torch.Generator().manual_seed(0)
     for _ in range(6):
-        process = subprocess.Popen([sys.executable, "-c", LOOP, str(path)], stdout=subprocess.PIPE, cwd=ROOT)
+        process = Forked(save_for_ever, path)
         try:
-            assert process.stdout.readline() == b"ready\n"
-            with pytest.raises(subprocess.TimeoutExpired):
-                process.wait(float(torch.rand((), generator=rng)) / 5)
+            assert process.hear() == "ready"
+            assert process.wait(float(torch.rand((), generator=rng)) / 5) is None
         finally:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
+            process.kill()
         delta = load(path).layers["x"]
         assert len(set(delta.b.value.unique().tolist()) | set(delta.a.value.unique().tolist())) == 1
 

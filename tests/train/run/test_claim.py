@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from forks import Forked, claim_and_train
 from test_loop import config, examples
 
 from krona_ops.errors import AdapterFileError, ConfigError
@@ -164,31 +165,12 @@ def test_while_a_run_trains_another_of_its_folder_is_refused_and_it_goes_on_undi
     assert (tmp_path / "run" / "adapter.safetensors").exists()
 
 
-TRAINING = """
-import sys
-sys.path[:0] = ["tests/train", "tests/train/run", "."]
-import torch
-from pathlib import Path
-from krona_ops.errors import ConfigError
-from test_claim import train
-torch.set_num_threads(1)
-print("ready", flush=True)
-sys.stdin.readline()
-try:
-    train(Path(sys.argv[1]))
-    print("trained")
-except ConfigError as error:
-    print(error)
-"""
-
-
 def test_of_two_new_trainings_of_one_folder_at_the_same_moment_one_trains(tmp_path):
-    command = [sys.executable, "-c", TRAINING, str(tmp_path / "run")]
-    both = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) for _ in range(2)]
-    assert [process.stdout.readline() for process in both] == ["ready\n"] * 2
+    both = [Forked(claim_and_train, tmp_path / "run") for _ in range(2)]
+    assert [process.hear() for process in both] == ["ready"] * 2
     for process in both:
-        process.stdin.write("\n")
-        process.stdin.flush()
-    words = sorted((process.communicate()[0] for process in both), key=lambda said: said != "trained\n")
-    assert words[0] == "trained\n"
+        process.say("begin")
+    words = sorted((process.hear() for process in both), key=lambda said: said != "trained")
+    assert [process.wait() for process in both] == [0, 0]
+    assert words[0] == "trained"
     assert words[1].startswith(("run: Another training writes into this run", "run: The folder holds another run already"))

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import shutil
-import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from forks import KILLED, Forked, train_toy
 from test_loop import config, examples
 from torch.testing import assert_close
 
@@ -475,27 +475,16 @@ def test_lost_or_damaged_metrics_do_not_keep_a_run_from_going_on(tmp_path, damag
     assert steps == ([] if damage is None else [1, 2]) + list(range(6, 13))
 
 
-PROGRAM = """
-import sys
-sys.path[:0] = ["tests/train", "tests/train/run", "."]
-from pathlib import Path
-from test_state import settings
-from test_loop import examples
-from krona_train import fit
-from krona_train.backbone.toy import ToyBackbone
-from krona_train.run.folder import Run
-from krona_train.run.state import TrainState, newest
-folder = Path(sys.argv[1])
-state = newest(folder)
-config = settings(steps=60, keep_states=2)
-run = Run(folder, config, {})
-def sink(event):
-    print(type(event).__name__, flush=True)
-    run(event)
-fit(ToyBackbone(), examples(), config, sink, TrainState.load(state) if state else None)
-"""
 KILLS = 6
 """`make test-slow` kills trainings seventy times more."""
+
+
+def heard_out(process):
+    """The status of a process that is heard to its end."""
+    with contextlib.suppress(EOFError):
+        while process.hear():
+            pass
+    return process.wait()
 
 
 def test_killed_again_and_again_the_finished_adapter_is_bitwise_that_of_a_run_in_peace(tmp_path):
@@ -503,13 +492,11 @@ def test_killed_again_and_again_the_finished_adapter_is_bitwise_that_of_a_run_in
     expected = fit(ToyBackbone(), examples(), settings(steps=60, keep_states=2))
     rng, folder, reached = torch.Generator().manual_seed(1), tmp_path / "run", []
     for _ in range(KILLS):
-        process = subprocess.Popen([sys.executable, "-c", PROGRAM, str(folder)], stdout=subprocess.PIPE, cwd=ROOT)
+        process = Forked(train_toy, folder)
         for _ in range(int(torch.randint(1, 10, (), generator=rng))):
-            assert process.stdout.readline(), "the run ended by itself"
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(float(torch.rand((), generator=rng)) * 0.02)
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
+            process.hear()  # the run does not end by itself
+        process.wait(float(torch.rand((), generator=rng)) * 0.02)
+        assert process.kill() == KILLED
         state = newest(folder)
         if state is not None:
             reached.append(TrainState.load(state).step)
@@ -517,7 +504,7 @@ def test_killed_again_and_again_the_finished_adapter_is_bitwise_that_of_a_run_in
             shutil.rmtree(folder, ignore_errors=True)  # killed before the first state: nothing to go on from
     assert reached == sorted(reached)
     assert 0 < reached[-1] < 60
-    subprocess.run([sys.executable, "-c", PROGRAM, str(folder)], check=True, cwd=ROOT, capture_output=True)
+    assert heard_out(Forked(train_toy, folder)) == 0
     assert dict(load(folder / "adapter.safetensors").layers) == dict(expected.layers)
     assert len(states(folder)) == 2  # also what kills between writing one and deleting the oldest had left
     assert [row["step"] for row in steps_in(folder)] == list(range(1, 61))
