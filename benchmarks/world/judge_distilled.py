@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -41,6 +41,9 @@ from benchmarks.world.summary import interval  # noqa: E402
 from benchmarks.world.train_distilled import RECIPES, Asked, asked, prompts  # noqa: E402
 from krona_ops import Adapter, load  # noqa: E402
 from krona_ops.formats.guidance import KEY, guidance_of  # noqa: E402
+
+if TYPE_CHECKING:
+    from krona_train.objectives.rollouts import Rollouts
 
 JUDGED = 1
 """The stream of prompts that nothing is trained on."""
@@ -186,11 +189,14 @@ def adapted(gallery: Gallery, part: str, adapter: Adapter) -> tuple[Any, Way]:
     return apply_adapter(adapter, gallery.model, None, strength).model, Way(RECIPES[part].calls)
 
 
-def learnt_from(adapter: Adapter) -> dict[str, str]:
-    """The sampler and the scheduler of the drawings that an adapter has learnt from; files from before they could be chosen
-    name none."""
+def drawn_as_learnt(adapter: Adapter, guidance: float) -> Rollouts:
+    """Drawings by the sampler and the scheduler of those that an adapter has learnt from; files from before they could be
+    chosen name none."""
+    from krona_train.objectives.rollouts import Rollouts
+
     objective = json.loads(adapter.metadata["krona.config"])["objective"]
-    return {name: objective[name] for name in ("sampler", "scheduler") if name in objective}
+    chosen: dict[str, Any] = {name: objective[name] for name in ("sampler", "scheduler") if name in objective}
+    return Rollouts(DRAWN, STEPS, guidance, guidance, **chosen)
 
 
 @torch.no_grad()
@@ -201,14 +207,13 @@ def guidance_errors(gallery: Gallery, adapter: Adapter) -> dict[str, float]:
     from krona_train.comfyui.model import ComfyBackbone
     from krona_train.comfyui.rollouts import roll_out
     from krona_train.comfyui.sampling import encode_prompts
-    from krona_train.objectives.rollouts import Rollouts
 
     guided, texts = guidance_of(adapter.metadata), [asked(JUDGED, n).text for n in range(DRAWN)]
     items = prompts(gallery.model, gallery.clip, gallery.vae, texts)
     [negative] = encode_prompts(gallery.clip, [guided.negative])
     errors = {}
     for guidance in ASKED_FOR:
-        how = Rollouts(DRAWN, STEPS, guidance, guidance, **learnt_from(adapter))
+        how = drawn_as_learnt(adapter, guidance)
         rolled = roll_out(
             gallery.model, items, negative, how, seed=JUDGED, at_once=TOGETHER, identity=None, cache=None, told=_quietly
         )
