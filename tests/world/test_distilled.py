@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.world.draw import draw
 from benchmarks.world.grammar import Scene
-from benchmarks.world.judge_distilled import JUDGED, WAYS, Drawn, Gallery, Way, learnt_from, written
+from benchmarks.world.judge_distilled import JUDGED, WAYS, Drawn, Gallery, Way, drawn_as_learnt, written
 from benchmarks.world.train_distilled import RECIPES, Asked, asked, settings
 from krona_ops import Adapter
 from krona_train.config import from_yaml, to_yaml
@@ -49,10 +49,12 @@ def test_errors_on_held_out_drawings_are_those_of_the_sampler_that_was_learnt_fr
     way = {"sampler": "dpmpp_2m", "scheduler": "karras"}
     recipe = replace(RECIPES["guidance"], objective=GuidanceConfig(**way))
     about = describe(settings(recipe, 20), name="g", family="small world", captions=(), resolution=64)
-    assert learnt_from(Adapter({}, about)) == way
+    how = drawn_as_learnt(Adapter({}, about), 5.0)
+    assert (how.sampler, how.scheduler, how.lowest, how.highest) == ("dpmpp_2m", "karras", 5.0, 5.0)
     older = json.loads(about["krona.config"])
     older["objective"] = {name: value for name, value in older["objective"].items() if name not in way}
-    assert learnt_from(Adapter({}, {"krona.config": json.dumps(older)})) == {}
+    how = drawn_as_learnt(Adapter({}, {"krona.config": json.dumps(older)}), 5.0)
+    assert (how.sampler, how.scheduler) == ("euler", "normal")
 
 
 def test_a_part_takes_the_place_of_its_row(tmp_path):
