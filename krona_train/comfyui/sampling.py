@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import comfy.ldm.modules.attention
@@ -105,6 +105,8 @@ class Drawing:
     scheduler: str
     embedded_guidance: float = 0.0
     """What a model that was distilled with guidance is told; 0 leaves it to the host."""
+    one_step_from: float = 0.0
+    """In one step from this noise level; 0 is as the steps and the scheduler say."""
 
     @classmethod
     def of(cls, config: PreviewConfig, size: tuple[int, int]) -> Drawing:
@@ -174,11 +176,12 @@ def sample_latent(
     guider.set_conds(*([[text.embedding, {**text.extras, **guidance}]] for text in (positive, negative)))
     guider.set_cfg(drawing.guidance)
     schedule = comfy.samplers.KSampler(model, drawing.steps, model.load_device, drawing.sampler, drawing.scheduler)
+    sigmas = torch.tensor([drawing.one_step_from, 0.0]) if drawing.one_step_from else schedule.sigmas
     method = comfy.samplers.sampler_object(drawing.sampler)
     # As the host's nodes run; what is made here is thrown away, so nothing of it can reach a backward pass.
     with torch.inference_mode(), randomness_put_back(model.load_device):
         torch.manual_seed(seed)  # a few samplers draw from the process's generator
-        return guider.sample(noise, torch.zeros(shape), method, schedule.sigmas, disable_pbar=True, seed=seed).cpu()
+        return guider.sample(noise, torch.zeros(shape), method, sigmas, disable_pbar=True, seed=seed).cpu()
 
 
 def decode_picture(vae: Vae, latent: Tensor) -> Image.Image:
@@ -248,6 +251,8 @@ class ComfyPreviewer:
     """So many pictures are drawn in one batch under each prompt, and shown side by side."""
     teacher: Sequence[Image.Image] = ()
     """Pictures that stand on the right of those that are drawn, one for each prompt; or none."""
+    one_step_from: float = 0.0
+    """See `Drawing`."""
 
     def __post_init__(self) -> None:
         Drawing.of(self.config, self.size)
@@ -262,7 +267,7 @@ class ComfyPreviewer:
         Raises:
             InterruptProcessingException: The user has pressed cancel.
         """
-        drawing = Drawing.of(self.config, self.size)
+        drawing = replace(Drawing.of(self.config, self.size), one_step_from=self.one_step_from)
         with self.paused():
             with torch.inference_mode():
                 conditions, negative = (self.conditions, self.negative) if self.encode is None else self.encode()

@@ -68,6 +68,8 @@ class Previews(NamedTuple):
     """With the adapter."""
     teacher: PreviewConfig | None = None
     """With the base alone, once: what the adapter shall come to. ``None`` where there is no such thing."""
+    one_step_from: float = 0.0
+    """With the adapter: in one step from this noise level. 0 leaves levels to the settings."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -118,7 +118,8 @@ class ScoreMatching(Stateless):
 
     def previews(self, config: PreviewConfig) -> Previews:
         """In one step without guidance, beside the teacher's in as many steps as the settings say."""
-        return Previews(replace(config, steps=1, guidance=1.0), replace(config, guidance=self.config.guidance))
+        trained, teacher = replace(config, steps=1, guidance=1.0), replace(config, guidance=self.config.guidance)
+        return Previews(trained, teacher, self.config.start_level)
 
     def one_step(self, backbone: Backbone, bank: Bank, batch: Batch, noise: Tensor) -> Tensor:
         """``x0 (B, C, *space)`` that the generator draws from noise ``z`` of unit variance: ``D_G(σ₀ z, σ₀)``."""

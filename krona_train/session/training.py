@@ -199,6 +199,7 @@ class HostTraining:
             self._with_branch if self._beside is not None else None,
             self._drawn_together(),
             by_teacher,
+            how.one_step_from,
         )
 
     def _with_branch(self, adapter: Adapter) -> Model:

@@ -150,7 +150,8 @@ def test_one_step_begins_at_the_level_of_the_adapter_unless_one_is_typed(comfy, 
 
 def test_a_file_of_another_level_is_drawn_from_there_and_apply_says_so(server, files):
     """From the file, as from an adapter on a wire; and another picture than from the model's largest level."""
-    applied = {"2": node("KronaLoadApply", model=MODEL, clip=CLIP, file=files["lower"])}
+    strengths = {"strength_model": 1.0, "strength_clip": 1.0}
+    applied = {"2": node("KronaLoadApply", model=MODEL, clip=CLIP, file=files["lower"], **strengths)}
 
     def drawn(**level):
         graph = {
@@ -171,7 +172,7 @@ def test_a_file_of_another_level_is_drawn_from_there_and_apply_says_so(server, f
     by_file, by_wire, by_default = drawn(file=files["lower"]), drawn(krona=link(2, 2)), drawn()
     assert np.array_equal(by_file, by_wire)
     assert np.abs(by_file - by_default).max() > 20
-    said = {**applied, "3": node("KronaApply", model=MODEL, krona=link(2, 2)), "9": node("PreviewAny", source=link(3, 2))}
+    said = {**applied, "3": node("KronaApply", model=MODEL, krona=link(2, 2), mode="auto", **strengths), "9": node("PreviewAny", source=link(3, 2))}
     [text] = server.client.run({**WORLD, **said}).outputs["9"]["text"]
     assert "one step from noise level 2.5" in text
     assert "KronA One Step" in text

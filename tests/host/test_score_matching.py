@@ -1,15 +1,21 @@
 """Score matching on the host's models: gradients through the frozen passes, and one step of the host's own sampler."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import tiny_families
 import torch
+from PIL import Image
 
 from krona_ops import TargetRule
 from krona_train import AdapterConfig, OptimizerConfig, TrainConfig, fit
 from krona_train.adapters.bank import Bank
 from krona_train.batches.examples import Example
 from krona_train.batches.samples import Sample
-from krona_train.config import EmaConfig
+from krona_train.config import EmaConfig, PreviewConfig
+from krona_train.data.choices import PictureFiles
+from krona_train.data.source import read_pictures
 from krona_train.loop import choose_all
 from krona_train.objectives.protocol import Piece
 from krona_train.objectives.score_matching import SCORE, ScoreMatching
@@ -80,6 +86,39 @@ def test_the_full_gradient_is_that_of_difference_quotients_with_and_without_chec
                 errors[step] = abs(slope / norm - 1).item()
     assert norm > 1e-3
     assert min(errors.values()) <= 0.01, errors
+
+
+def test_previews_begin_where_the_one_step_is_trained(world, tmp_path):
+    """Of a lower level than the model's largest: the host's sampler with these two levels, before the first step."""
+    import comfy.sample
+    import comfy.samplers
+
+    from krona_train.session.material import Places, prepare
+    from krona_train.session.training import HostTraining
+
+    model, clip, vae = world
+    said, level = "a photo of a red cat", 5.0
+    how = replace(config(start_level=level), steps=1, preview=PreviewConfig(every=1, steps=1, seed=4))
+    dataset = read_pictures(PictureFiles(prompts=(said,)), how.data)
+    with torch.inference_mode():
+        material = prepare(*world, dataset, how, Places(tmp_path / "c", tmp_path / "p"), lambda *args: None)
+    _, run = HostTraining(*world, material, how, "").run(tmp_path / "run")
+    with Image.open(run.previews[0][1][0]) as shown:
+        ours, teacher = np.split(np.asarray(shown, dtype=int), 2, axis=1)
+    noise, zeros = torch.randn(1, 32, 8, 8, generator=torch.Generator().manual_seed(4)), torch.zeros(1, 32, 8, 8)
+    with torch.inference_mode():
+        prompt, negative = (clip.encode_from_tokens_scheduled(clip.tokenize(each)) for each in (said, ""))
+        euler = comfy.samplers.sampler_object("euler")
+        drawn = {
+            sigma: comfy.sample.sample_custom(
+                model, noise, 1.0, euler, torch.tensor([sigma, 0.0]), prompt, negative, zeros, disable_pbar=True, seed=4
+            )
+            for sigma in (level, float(model.get_model_object("model_sampling").sigma_max))
+        }
+        low, high = ((vae.decode(latent)[0].clamp(0, 1) * 255).round().int().numpy() for latent in drawn.values())
+    assert np.abs(ours - low).max() <= 2
+    assert np.abs(ours - high).max() > 20
+    assert np.abs(teacher - low).max() > 20
 
 
 @pytest.mark.parametrize("gradient", ["full", "stopped"])

@@ -74,7 +74,7 @@ def field_of(node, name):
     return next(((kind, name) for kind in GROUPS[node] if name in kind.__dataclass_fields__), None)
 
 
-def numbers(comfy):
+def numbers():
     from krona_pack.nodes.dataset import KronaDataset
     from krona_pack.nodes.distill import KronaDistill
     from krona_pack.nodes.one_step import KronaOneStep
@@ -89,9 +89,18 @@ def numbers(comfy):
                 yield node.__name__, given
 
 
-def test_every_number_of_a_node_has_the_bounds_of_its_setting(comfy):
+@pytest.fixture
+def menus(comfy, monkeypatch):
+    """Nodes that list adapter files, without any."""
+    import folder_paths
+
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "krona", ([], {".safetensors"}))
+    return comfy
+
+
+def test_every_number_of_a_node_has_the_bounds_of_its_setting(menus):
     seen = 0
-    for node, given in numbers(comfy):
+    for node, given in numbers():
         field = field_of(node, given.id)
         assert field is not None, f"{node}.{given.id} becomes no setting"
         kind, name = field
@@ -102,7 +111,7 @@ def test_every_number_of_a_node_has_the_bounds_of_its_setting(comfy):
     assert seen > 60
 
 
-def test_a_guidance_is_what_the_hosts_sampler_takes_as_cfg(comfy):
+def test_a_guidance_is_what_the_hosts_sampler_takes_as_cfg(menus):
     from krona_pack.nodes.guidance import KronaGuidance
 
     import nodes
