@@ -43,14 +43,8 @@ VAE = Stage("vae", steps=12_000, batch=8, rate=3e-3)
 BASE = Stage("base", steps=6000, batch=64, rate=1.2e-3, matrix_rate=8e-3, decay=0.999, weight_decay=0.01)
 TWO_LEVELS = Stage("two-levels", steps=400, batch=64, rate=6e-4, matrix_rate=4e-3, decay=0.998, weight_decay=0.01)
 """Fewer steps and lower rates than those of `BASE`: it begins where that ended."""
-MOVES: dict[str, tuple[str, tuple[int, ...]]] = {
-    "input_blocks.1.": ("input_blocks.1.", (1,)), "input_blocks.3.": ("input_blocks.1.", (0,)),
-    "output_blocks.0.": ("output_blocks.0.", ()), "output_blocks.1.": ("output_blocks.1.", ()),
-    "output_blocks.2.": ("output_blocks.0.", (0, 2)), "output_blocks.3.": ("output_blocks.1.", (0, 1)),
-}  # fmt: skip
-"""Blocks of the UNet with two levels, to where they begin: a block of the UNet with one level, and which of its
-transformer layers. Without the others the error of v is 0.29 instead of 0.27 (docs/LOG.md)."""
 SECOND_LEVEL = ("input_blocks.3.", "output_blocks.0.", "output_blocks.1.0.")
+"""Blocks of the UNet with two levels that are below."""
 NO_CAPTION = 0.1
 """Share of samples that are trained without a caption, for classifier-free guidance (Ho and Salimans 2022)."""
 ZERO = ("proj_out.weight", "out_layers.3.weight", "out.2.weight", "last.weight")
@@ -199,49 +193,91 @@ def train_two_levels(world: Any, file: Path, folder: Path, scale: float) -> Base
     ids, tokens = tokenized(world, [for_training(n).caption for n in range(count)])
     if not torch.equal(ids, weights[world.IDS].long()):
         raise SystemExit(f"{file} was trained with other words; make it anew.")
-    base = Base(world, len(ids), "two levels")
-    base.text.load_state_dict(part(weights, "clip.transformer.text_model."))
-    base.text.requires_grad_(False)
-    with torch.no_grad():
-        base.rows.requires_grad_(False).copy_(weights[world.ROWS])
-        start_two_levels(base.unet, part(weights, "unet."))
+    one_level = with_text(world, Base(world, len(ids)), weights)
+    one_level.unet.load_state_dict(part(weights, "unet."))
+    base = with_text(world, Base(world, len(ids), "two levels"), weights)
+    start_two_levels(base.unet, one_level.unet, layers_that_matter(one_level, latents[:64].float(), tokens[:64]))
     base.to(device())
     denoise(TWO_LEVELS, base, latents, tokens, folder, scale)
     return base.cpu()
 
 
 @torch.no_grad()
-def start_two_levels(unet: nn.Module, one_level: Mapping[str, Tensor]) -> None:
-    """Begin as near as there is to a trained UNet with one level, see `MOVES`.
+def with_text(world: Any, base: Base, weights: Mapping[str, Tensor]) -> Base:
+    """The base with the text encoder of a file of the world, which stays as it is."""
+    base.text.load_state_dict(part(weights, "clip.transformer.text_model."))
+    base.text.requires_grad_(False)
+    base.rows.requires_grad_(False).copy_(weights[world.ROWS])
+    return base
 
-    Its layers move to the first level, and copies of them to the second, which changes nothing at first (see `ZERO`).
-    The downsampler begins as a blur and the upsampler as the identity.
+
+@torch.no_grad()
+def layers_that_matter(base: Base, latents: Tensor, tokens: Tensor) -> dict[str, list[int]]:
+    """Numbers of the transformer layers of each block of the UNet with one level, those first without which the error of
+    v is largest.
+
+    Args:
+        latents: Of a few pictures ``(N, 32, 8, 8)``.
+        tokens: Of their captions ``(N, 24)``.
     """
-    blur = torch.tensor([0.25, 0.5, 0.25])
-    identity = torch.tensor([0.0, 1.0, 0.0])
+    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))
+    timesteps = torch.arange(len(latents)) * 1000 // len(latents)
+    ranked = {}
+    for block in ("input_blocks.1.", "output_blocks.0.", "output_blocks.1."):
+        holder: Any = base.unet.get_submodule(f"{block}1")
+        layers, errors = holder.transformer_blocks, []
+        for left_out in range(len(layers)):
+            holder.transformer_blocks = nn.ModuleList(layer for n, layer in enumerate(layers) if n != left_out)
+            errors.append(float(base(latents, noise, timesteps, tokens)))
+        holder.transformer_blocks = layers
+        ranked[block] = sorted(range(len(layers)), key=lambda n: -errors[n])
+        say(f"{block}1 without one of its layers: error {', '.join(f'{error:.3f}' for error in errors)}")
+    return ranked
+
+
+@torch.no_grad()
+def start_two_levels(unet: nn.Module, one_level: nn.Module, ranked: Mapping[str, list[int]]) -> None:
+    """Begin as near as there is to a trained UNet with one level.
+
+    Its blocks move to the first level, with as many of their transformer layers as there is room for. Copies of them go
+    to the second level, which changes nothing at first (see `ZERO`). The downsampler begins as a blur and the upsampler
+    as the identity.
+
+    Args:
+        ranked: See `layers_that_matter`.
+    """
+    first, middle, last = (ranked[block] for block in ("input_blocks.1.", "output_blocks.0.", "output_blocks.1."))
+    moves: dict[str, tuple[str, list[int]]] = {
+        "input_blocks.1.": ("input_blocks.1.", first[:1]), "input_blocks.3.": ("input_blocks.1.", first[1:2]),
+        "output_blocks.0.": ("output_blocks.0.", []), "output_blocks.1.": ("output_blocks.1.", []),
+        "output_blocks.2.": ("output_blocks.0.", sorted(middle[:2])), "output_blocks.3.": ("output_blocks.1.", sorted(last[:2])),
+    }  # fmt: skip
+    start = {"": dict(one_level.named_parameters())}
+    for block, (origin, layers) in moves.items():
+        own = part(start[""], origin)
+        for n, layer in enumerate(layers):
+            own |= {
+                f"1.transformer_blocks.{n}.{name}": tensor
+                for name, tensor in part(start[""], f"{origin}1.transformer_blocks.{layer}.").items()
+            }
+        start[block] = own
+    taps = {"op.weight": torch.tensor([0.25, 0.5, 0.25]), "conv.weight": torch.tensor([0.0, 1.0, 0.0])}
     for name, parameter in unet.named_parameters():
-        if name.endswith((".op.weight", ".conv.weight")):
-            taps = blur if name.endswith(".op.weight") else identity
+        end = ".".join(name.split(".")[-2:])
+        if end in taps:
             parameter.zero_()
             for channel in range(parameter.shape[0]):
-                parameter[channel, channel] = torch.outer(taps, taps)
-        elif name.endswith((".op.bias", ".conv.bias")):
+                parameter[channel, channel] = torch.outer(taps[end], taps[end])
+        elif end in ("op.bias", "conv.bias"):
             parameter.zero_()
         else:
-            block = next((block for block in MOVES if name.startswith(block)), "")
-            start, layers = MOVES.get(block, ("", ()))
-            rest = name[len(block) :]
-            for n, layer in enumerate(layers):
-                if f"transformer_blocks.{n}." in rest:
-                    rest = rest.replace(f"transformer_blocks.{n}.", f"transformer_blocks.{layer}.")
-                    break
-            parameter.copy_(one_level[start + rest])
-        if not name.startswith(SECOND_LEVEL):
-            continue
-        if name.endswith((*ZERO, "proj_out.bias", "out_layers.3.bias", "skip_connection.bias")):
-            parameter.zero_()
-        elif name.endswith("skip_connection.weight"):  # of what comes from below, and of what was kept on the way down
-            parameter.zero_()[:, : parameter.shape[0], 0, 0] = torch.eye(parameter.shape[0])
+            block = next((block for block in moves if name.startswith(block)), "")
+            parameter.copy_(start[block][name[len(block) :]])
+        if name.startswith(SECOND_LEVEL):
+            if name.endswith((*ZERO, "proj_out.bias", "out_layers.3.bias", "skip_connection.bias")):
+                parameter.zero_()
+            elif name.endswith("skip_connection.weight"):  # of what comes from below, and of what was kept going down
+                parameter.zero_()[:, : parameter.shape[0], 0, 0] = torch.eye(parameter.shape[0])
 
 
 def denoise(stage: Stage, base: Base, latents: Tensor, tokens: Tensor, folder: Path, scale: float) -> None:

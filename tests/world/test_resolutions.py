@@ -1,17 +1,20 @@
 """The base with two levels, pictures of other sizes, and the adapters that learn them."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from benchmarks import quality
 from benchmarks.pages import quality as page
-from benchmarks.world import summary
+from benchmarks.world import autoencoder, summary
 from benchmarks.world.draw import draw
 from benchmarks.world.judge_resolutions import Gallery, for_the_judges, written
-from benchmarks.world.pictures import held_out, picture
+from benchmarks.world.pictures import for_training, held_out, picture
+from benchmarks.world.pretrain import Base, layers_that_matter, part, start_two_levels, with_text, write_two_levels
 from benchmarks.world.train_resolutions import RECIPES, settings, shares
 from krona_ops.errors import AdapterFileError
 from krona_train.adapters.targets import targets_of
@@ -26,24 +29,31 @@ def world(comfy):
 
 
 @pytest.fixture(scope="module")
-def started(world):
-    """The UNet of two levels as its training begins."""
-    from safetensors.torch import load_file
-
-    from benchmarks.world.pretrain import Base, part, start_two_levels
-
+def one_level(world):
+    """The shipped base, as its training has it, and the latents and captions of a few pictures."""
     weights = {name: tensor.float() for name, tensor in load_file(world.FILE).items()}
-    base = Base(world, 5, "two levels")
-    start_two_levels(base.unet, part(weights, "unet."))
+    shots = [for_training(n) for n in range(16)]
+    vae = world.build_vae(part(weights, "vae.")).first_stage_model
+    ids = weights[world.IDS].tolist()
+    place = {token: n for n, token in enumerate(ids)}
+    lines = [[token for token, *_ in world.build_clip().tokenize(shot.caption)["l"][0]] for shot in shots]
+    base = with_text(world, Base(world, len(ids)), weights)
+    base.unet.load_state_dict(part(weights, "unet."))
+    latents = autoencoder.encode(vae, np.stack([picture(shot) for shot in shots]))
+    return base, latents, torch.tensor([[place[token] for token in line] for line in lines])
+
+
+@pytest.fixture(scope="module")
+def started(world, one_level):
+    """The base of two levels as its training begins."""
+    weights = {name: tensor.float() for name, tensor in load_file(world.FILE).items()}
+    base = with_text(world, Base(world, len(weights[world.IDS]), "two levels"), weights)
+    start_two_levels(base.unet, one_level[0].unet, layers_that_matter(*one_level))
     return base
 
 
 @pytest.fixture(scope="module")
 def loaded(world, started, tmp_path_factory):
-    import shutil
-
-    from benchmarks.world.pretrain import write_two_levels
-
     file = tmp_path_factory.mktemp("two") / "world.safetensors"
     shutil.copy(world.FILE, file)
     write_two_levels(started, file.with_name(world.TWO_LEVELS))
@@ -69,6 +79,16 @@ def test_a_picture_of_another_size_is_the_same_picture(side, most):
 def test_pictures_of_the_judges_own_size_reach_them_as_they_are():
     own = picture(held_out(0))[None]
     assert for_the_judges(own) is own
+
+
+def test_the_base_with_two_levels_begins_near_the_trained_one(one_level, started):
+    """An error of v that hardly rises; a base of random weights has one of about 1."""
+    base, latents, tokens = one_level
+    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(1))
+    told = torch.arange(len(latents)) * 1000 // len(latents)
+    with torch.no_grad():
+        trained, begins = (float(each(latents, noise, told, tokens)) for each in (base, started))
+    assert trained < begins < trained + 0.1
 
 
 def test_the_lower_level_changes_nothing_at_first(started):
@@ -107,8 +127,6 @@ def test_the_shipped_second_base_draws_what_it_is_asked_for_at_its_own_size_and_
 
 
 def test_the_file_of_the_second_base_is_small_and_named_where_it_is_missing(world, loaded, tmp_path):
-    import shutil
-
     file, _ = loaded
     for shipped in (file, world.FILE):
         assert shipped.with_name(world.TWO_LEVELS).stat().st_size <= 12e6
