@@ -31,7 +31,7 @@ from .training import Material, Trained
 SEEDS = 4
 """Pictures of each prompt."""
 DEFAULTS = TrainConfig()
-_YOUNGER = ("kind", "terms")
+_YOUNGER = ("kind", "terms", "part")
 """Settings of a target rule that did not exist when the first rows were measured."""
 STEPS = 500
 """Of everybody who is compared; the paper's for a simple subject."""
