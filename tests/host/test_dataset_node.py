@@ -15,7 +15,7 @@ SAMPLES = Path(__file__).resolve().parents[2] / "samples" / "krobot"
 OLD = ["prompt", "folder", "images", "captions", "resolution"]
 NEW = [
     *("images_mask", "masks", "trigger", "class_prompt", "class_folder", "class_pictures", "repeats", "buckets", "crops"),
-    *("flip", "caption_dropout", "shuffles", "keep_tags", "texts", "groups"),
+    *("flip", "caption_dropout", "shuffles", "keep_tags", "texts", "groups", "resolutions"),
 ]
 
 
