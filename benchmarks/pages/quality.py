@@ -125,6 +125,10 @@ def headline(results: Mapping[str, Any]) -> str:
         "resadapter_gain_96": "adapter for other sizes: share of the accuracy lost at 96 pixels that comes back",
         "resadapter_gain_48": "the same, at 48 pixels",
         "resadapter_cost_64": "the same: accuracy lost at the base's own 64 pixels",
+        "mosa_gap_subjects": "training in 4 parts (MoSA): subjects of 8 whose loss on other pictures is nearer to that on their own than "
+        "with the same training whole",
+        "mosa_gap_whole": "how far apart these losses are, whole",
+        "mosa_gap": "the same, in 4 parts",
         "steps_alone": "steps of the default settings until 60 % of the gap is closed",
         "steps_with_branch": "the same, with the branch `reference` beside the adapter",
     }
@@ -138,6 +142,8 @@ def _plain(value: Any, name: str) -> str:
         return f"{value[0]:.2f} to {value[1]:.2f}"
     if name.startswith("steps") or name == "agd_calls":
         return f"{value:.0f}"
+    if name in ("mosa_gap", "mosa_gap_whole"):
+        return f"{value:.4f}"
     if name in ("branch_prompt_drop", "resadapter_cost_64"):
         return f"{100 * value:.1f} %"
     is_ratio = name.startswith(("params", "reference", "first", "views", "agd_error", "sim_freq", "sim_div", "hipa"))
