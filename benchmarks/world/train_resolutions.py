@@ -97,7 +97,7 @@ def items(clip: Any, vae: Any, folder: Path, count: int) -> Iterator[Any]:
     with torch.no_grad():
         encoded = encoder.encode_captions([*captions, ""])
         for side, share in zip(SIZES, shares(SIZES), strict=True):
-            pictures = rendered(folder / f"training-{side}.rgb", for_training, count, say, 100, side)
+            pictures = rendered(folder / f"training-{side}.rgb", for_training, count, lambda line: None, 20, side)
             size = PictureSize(side, side, 0, 0, side, side)
             for caption, picture in zip(captions, pictures, strict=True):
                 latent = encoder.encode_picture(torch.from_numpy(np.array(picture)).float() / 255)
@@ -117,7 +117,7 @@ def train(name: str, folder: Path, steps: int) -> Adapter:
     recipe = RECIPES[name]
     model, clip, vae = load_world(base="two levels")
     config = settings(recipe, steps)
-    data = tuple(items(clip, vae, folder, PICTURES if steps >= recipe.steps else 100))
+    data = tuple(items(clip, vae, folder, PICTURES if steps >= recipe.steps else 20))
     place = folder / f"{name}-{steps}"
     losses: list[float] = []
     began = time.monotonic()
