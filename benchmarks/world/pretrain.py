@@ -252,7 +252,7 @@ def start_two_levels(unet: nn.Module, one_level: nn.Module, ranked: Mapping[str,
         "output_blocks.0.": ("output_blocks.0.", []), "output_blocks.1.": ("output_blocks.1.", []),
         "output_blocks.2.": ("output_blocks.0.", sorted(middle[:2])), "output_blocks.3.": ("output_blocks.1.", sorted(last[:2])),
     }  # fmt: skip
-    start = {"": dict(one_level.named_parameters())}
+    start: dict[str, dict[str, Tensor]] = {"": dict(one_level.named_parameters())}
     for block, (origin, layers) in moves.items():
         own = part(start[""], origin)
         for n, layer in enumerate(layers):
