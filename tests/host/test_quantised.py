@@ -184,7 +184,7 @@ def distilled_gradients(backbone, objective):
     samples = []
     for number, example in enumerate(examples(2)):
         noise = torch.randn(example.latent.shape, generator=rng)
-        seen = Seen(4 * noise, 4.0, 2.0 + number, example.latent)
+        seen = Seen(4 * noise, 4.0, 2.0 + number, example.latent.clone())
         samples.append(Sample(number, replace(example, latent=None, shape=tuple(noise.shape), seen=seen)))
     with backbone.ready():
         bank = Bank(backbone, choose_all(backbone, how, settings))
@@ -214,7 +214,8 @@ def test_distillations_of_a_quantised_base_have_the_gradients_of_the_base_writte
     norm = torch.stack([w.norm() for _, w in pairs]).norm()
     error = float(torch.stack([(f - w).norm() for f, w in pairs]).norm() / norm)
     assert norm > 0
-    assert error <= TOLERANCE[kind], error
+    # Score matching adds up three passes and looks at the difference of two: 1.3e-5 was seen.
+    assert error <= (5e-5 if objective.kind == "score matching" else TOLERANCE[kind]), error
     assert all(torch.equal(weight, before[name]) for name, weight in dequantised_all(model.model).items())
 
 
