@@ -2,7 +2,7 @@
 
     python3 tools/host.py run benchmarks/world/train_resolutions.py --folder FOLDER [--recipes norms,both] [--out FOLDER] [--scale 1.0]
 
-The base with two levels was trained on pictures of 64 pixels. A recipe says what of it learns 48, 96 and 128, with the
+The base with two levels was trained on pictures of 64 pixels. A recipe says what of it learns 48 and 96, with the
 ordinary loss, and makes ``<recipe>.safetensors``. Sizes are drawn by the law of Cheng et al. 2024 (ResAdapter):
 p(x) ∝ (x − 64)². A training that was stopped goes on.
 """
@@ -32,7 +32,7 @@ from krona_ops import Adapter, TargetRule, save  # noqa: E402
 from krona_train import AdapterConfig, OptimizerConfig, TrainConfig, fit  # noqa: E402
 from krona_train.config import DataConfig, EmaConfig  # noqa: E402
 
-SIZES = (48, 96, 128)
+SIZES = (48, 96)
 """Pixels along a side, other than the base's own."""
 PICTURES = 500
 """Different ones of each size."""
@@ -48,12 +48,12 @@ class Recipe:
 
     rules: tuple[TargetRule, ...]
     rate: float = 5e-3
-    steps: int = 200
+    steps: int = 1200
     batch: int = 8
 
 
 _norms = TargetRule(projections=(), pattern=NORMS, kind="difference", rate=0.6)
-_convolutions = TargetRule((4, 4), projections=(), pattern=CONVOLUTIONS)
+_convolutions = TargetRule((2, 2), projections=(), pattern=CONVOLUTIONS)
 RECIPES = {
     "norms": Recipe((_norms,)),
     "convolutions": Recipe((_convolutions,)),
