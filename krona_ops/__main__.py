@@ -16,6 +16,7 @@ from .errors import ConfigError, KronaError
 from .files import load, load_tensors, read_header, save
 from .formats.encode import LORA, as_lora, notes_on_file, switched_off, without_vectors, writable
 from .formats.inspection import inspect_header
+from .formats.pair import note_on_half
 from .formats.scale_rules import ScaleRule
 from .nearest.forms import Form, Forms, KronForm, LowRankForm
 from .operations.against import against
@@ -68,6 +69,8 @@ def _inspect(options: argparse.Namespace) -> None:
 
 def _convert(options: argparse.Namespace) -> None:
     adapter = load(options.file, options.scale_rule, options.other)
+    if note := note_on_half(adapter):
+        _say(note)
     if options.against:
         adapter = against(adapter, read_header(options.against).shapes, partial(load_tensors, options.against))
     weights = parse_weights(PRESETS.get(options.weights, options.weights))

@@ -9,9 +9,9 @@ import re
 from collections.abc import Iterable
 
 _PREFIX = r"(?:lora[._]unet[._]|lycoris[._]|unet[._])?"
-_SAMPLER = re.compile(_PREFIX + r"(?:(?P<down>down)|up)_blocks[._](?P<level>\d{1,2})[._](?:down|up)samplers[._]0[._]conv")
+_SAMPLER = re.compile(_PREFIX + r"(?:(?P<down>down)|up)_blocks[._](?P<level>[0-9]{1,2})[._](?:down|up)samplers[._]0[._]conv")
 _NORM = re.compile(
-    _PREFIX + r"(?:(?P<side>down|up)_blocks[._](?P<level>\d{1,2})|mid_block)[._]resnets[._](?P<number>\d{1,2})[._]norm[12]"
+    _PREFIX + r"(?:(?P<side>down|up)_blocks[._](?P<level>[0-9]{1,2})|mid_block)[._]resnets[._](?P<number>[0-9]{1,2})[._]norm[12]"
 )
 _BIAS = ".bias"
 _KINDS = {4: "SD1.5", 3: "SDXL"}

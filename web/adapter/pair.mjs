@@ -7,8 +7,8 @@
 /** @typedef {"LoRA" | "norm values" | ""} Half */
 
 const PREFIX = "(?:lora[._]unet[._]|lycoris[._]|unet[._])?";
-const SAMPLER = new RegExp(`^${PREFIX}(?:down|up)_blocks[._](\\d{1,2})[._](?:down|up)samplers[._]0[._]conv$`);
-const NORM = new RegExp(`^${PREFIX}(?:(?:down|up)_blocks[._](\\d{1,2})|mid_block)[._]resnets[._]\\d{1,2}[._]norm[12]$`);
+const SAMPLER = new RegExp(`^${PREFIX}(?:down|up)_blocks[._]([0-9]{1,2})[._](?:down|up)samplers[._]0[._]conv$`);
+const NORM = new RegExp(`^${PREFIX}(?:(?:down|up)_blocks[._]([0-9]{1,2})|mid_block)[._]resnets[._][0-9]{1,2}[._]norm[12]$`);
 const END = /\.(?:weight|bias)$/;
 
 /** The norm that a tensor is of; empty for one of another kind. @param {string} key */

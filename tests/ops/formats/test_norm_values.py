@@ -232,6 +232,27 @@ def test_a_checkpoint_makes_changes_of_the_values_at_a_prompt(files, tmp_path, c
         assert torch.equal(delta.dense(), value - base[key].float())
 
 
+def test_one_file_alone_is_converted_and_says_what_the_other_would_add(files, tmp_path, capsys):
+    lora, norms = map(str, files)
+    checkpoint = put({native(key): value for key, value in norm_file(norm_shapes(NARROW), seed=9).items()}, tmp_path, "base.safetensors")
+    assert main(["convert", lora, "-o", str(tmp_path / "lora out.safetensors")]) == 0
+    assert "would add the norms" in capsys.readouterr().out
+    assert main(["convert", norms, "--against", str(checkpoint), "-o", str(tmp_path / "norms out.safetensors")]) == 0
+    assert "would add 4 convolutions" in capsys.readouterr().out
+    assert len(load(tmp_path / "norms out.safetensors")) == 68
+
+
+def test_names_that_look_like_norms_are_none():
+    for key in (
+        "down_blocks.0.resnets.0.norm3.weight", "down_blocks.999999.resnets.0.norm1.weight", "down_blocks..resnets.0.norm1.weight",
+        "down_blocks.٣.resnets.0.norm1.weight", "up_blocks.0.resnets.0.norm1", "up_blocks.0.resnets.0.norm1.bias.bias",
+        "x" * 900 + ".mid_block.resnets.0.norm1.weight", "mid_block.resnets.0.norm1.weight.weight", ".weight", "",
+    ):  # fmt: skip
+        assert not norm_values.sniff(Header({key: (4,)}, {})), key
+    many = {f"mid_block.resnets.{n}.norm1.weight": (4,) for n in range(100)} | {f"x{n}": (4,) for n in range(60_000)}
+    assert not norm_values.sniff(Header(many, {}))
+
+
 def test_a_checkpoint_of_another_model_is_refused(files, tmp_path, capsys):
     lora, norms = map(str, files)
     values = norm_file(norm_shapes(NARROW))
