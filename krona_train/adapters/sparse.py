@@ -19,7 +19,6 @@ from krona_ops.errors import ConfigError
 from krona_ops.names.branches import GATE, place_of
 from krona_ops.targets.rules import Target
 
-from ..batches.transfer import send
 from ..randomness import generator
 from ..settings.groups import AdapterConfig, SparseConfig
 from .layers import LAYERS, layer_type_of
@@ -65,7 +64,7 @@ class Sparse:
         if not self._factors:
             return None
         rng = generator(self._seed, "sparse draws", step, number)
-        return send(torch.randint(self._parts, (self._factors,), generator=rng), self._device)
+        return torch.randint(self._parts, (self._factors,), generator=rng).to(self._device, non_blocking=True)
 
     def _split(self, factor: nn.Parameter) -> Computed:
         parts, drawn, number = self._parts, self._drawn, self._factors
@@ -95,14 +94,15 @@ def require_two_factors(targets: Sequence[Target], config: AdapterConfig) -> Non
     if config.sparse.parts == 1:
         return
     for target in targets:
-        place = place_of(target.name)
+        name = target.name
+        place = place_of(name)
         is_gate = place is not None and place.part == GATE
         kind = layer_type_of(target, config)
         if not kind.splits and not is_gate:
             kinds = ", ".join(each.kind for each in LAYERS if each.splits)
             raise ConfigError(
                 f"Parts are of one factor of two, and the kind {kind.kind} has no factors.",
-                layer=target.name,
+                layer=name,
                 where="adapter.sparse.parts",
                 found=f"{config.sparse.parts} parts of the kind {kind.kind}",
                 expected=f"one of {kinds}",

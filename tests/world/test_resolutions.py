@@ -147,9 +147,9 @@ def test_a_recipe_trains_these_layers_and_can_be_written(loaded, name, count):
 
 
 def test_a_row_takes_the_place_of_that_of_the_same_part_and_size(tmp_path):
-    file = tmp_path / "resolutions.json"
-    written(file, [{"part": "both", "side": 96, "n": 1}, {"part": "base", "side": 96, "n": 1}], {})
-    written(file, [{"part": "base", "side": 96, "n": 2}, {"part": "base", "side": 48, "n": 2}], {})
+    file, about = tmp_path / "resolutions.json", {"benchmark": "resolutions"}
+    written(file, [{"part": "both", "side": 96, "n": 1}, {"part": "base", "side": 96, "n": 1}], about)
+    written(file, [{"part": "base", "side": 96, "n": 2}, {"part": "base", "side": 48, "n": 2}], about)
     rows = json.loads(file.read_text())["trials"]
     assert [(row["part"], row["side"], row["n"]) for row in rows] == [("base", 48, 2), ("base", 96, 2), ("both", 96, 1)]
 
