@@ -235,7 +235,7 @@ def resolutions(results: Mapping[str, Any]) -> str:
     called = {
         "real": "real pictures", "autoencoder": "the same through the autoencoder", "base": "the base, trained at 64",
         "norms": "norms alone", "convolutions": "convolutions alone", "both": "**both (ResAdapter)**",
-        "attention": "attention instead",
+        "both with 64": "both, four of nine samples at 64 pixels", "attention": "attention instead",
     }  # fmt: skip
     rows = {(row["part"], row["side"]): row for row in results["resolutions"]}
     sides = sorted({side for _, side in rows})

@@ -50,6 +50,8 @@ class Recipe:
     rate: float = 5e-3
     steps: int = 1200
     batch: int = 8
+    own: int = 0
+    """The share of the base's own size, where the law gives it none."""
 
 
 _norms = TargetRule(projections=(), pattern=NORMS, kind="difference", rate=0.6)
@@ -58,7 +60,8 @@ RECIPES = {
     "norms": Recipe((_norms,)),
     "convolutions": Recipe((_convolutions,)),
     "both": Recipe((_norms, _convolutions)),
-    "attention": Recipe((TargetRule((4, 4)),)),
+    "both with 64": Recipe((_norms, _convolutions), steps=800, own=4),
+    "attention": Recipe((TargetRule((4, 4)),), steps=600),
 }
 
 
@@ -87,8 +90,8 @@ def settings(recipe: Recipe, steps: int) -> TrainConfig:
     )
 
 
-def items(clip: Any, vae: Any, folder: Path, count: int) -> Iterator[Any]:
-    """The first pictures that the base was trained on, of each of the `SIZES`."""
+def items(clip: Any, vae: Any, folder: Path, count: int, own: int = 0) -> Iterator[Any]:
+    """The first pictures that the base was trained on, of each of the `SIZES`, and of its own with the share ``own``."""
     from krona_train.batches.examples import Example, Item
     from krona_train.comfyui.encode import ComfyEncoder, PictureSize
 
@@ -96,7 +99,9 @@ def items(clip: Any, vae: Any, folder: Path, count: int) -> Iterator[Any]:
     captions = [for_training(n).caption for n in range(count)]
     with torch.no_grad():
         encoded = encoder.encode_captions([*captions, ""])
-        for side, share in zip(SIZES, shares(SIZES), strict=True):
+        for side, share in (*zip(SIZES, shares(SIZES), strict=True), (SIDE, own)):
+            if not share:
+                continue
             pictures = rendered(folder / f"training-{side}.rgb", for_training, count, lambda line: None, 20, side)
             size = PictureSize(side, side, 0, 0, side, side)
             for caption, picture in zip(captions, pictures, strict=True):
