@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from ..errors import FormatError
-from ..names.branches import GATE, MODES, OUT_BIAS, PROJECTIONS, Mode, place_of
+from ..names.branches import GATE, MODES, OUT_BIAS, PROJECTIONS, READINGS, Mode, Reading, place_of
 from ..shown import shown
 from ..updates.adapter import Adapter
 from ..updates.control import Replacement
 from ..updates.delta import Delta
+from ..updates.reading import reading_of
 from .projections import Beside, Own, SiteBranch
 
 
@@ -22,6 +23,8 @@ class Branch:
     mode: Mode
     sites: Mapping[str, SiteBranch]
     """By the name of the attention that each stands beside, in the adapter's own spelling."""
+    reading: Reading = READINGS[0]
+    """How one of the mode ``first`` reads the first frame; those of other modes do not ask."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sites", MappingProxyType(dict(self.sites)))
@@ -46,7 +49,7 @@ def branches_of(adapter: Adapter) -> tuple[Branch, ...]:
 
     Raises:
         FormatError: It holds no branch; a part of one could not be read; a gate is no single number; an update needs the
-            weight that it is added to (DoRA); a bias has no matrix to go with.
+            weight that it is added to (DoRA); a bias has no matrix to go with; how the first frame is read is not known.
     """
     _require_whole(adapter)
     sites: dict[Mode, dict[str, dict[str, Delta]]] = {}
@@ -63,7 +66,11 @@ def branches_of(adapter: Adapter) -> tuple[Branch, ...]:
             remedy="Apply it with Apply KronA." if layer else "Choose another file.",
         )
     return tuple(
-        Branch(mode, {site: _site(site, parts) for site, parts in sites[mode].items()})
+        Branch(
+            mode,
+            {site: _site(site, parts) for site, parts in sites[mode].items()},
+            reading_of(adapter.metadata) if mode == "first" else READINGS[0],
+        )
         for mode in MODES
         if mode in sites
     )

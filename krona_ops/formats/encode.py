@@ -19,6 +19,7 @@ from ..updates.control import Enlarged, Replacement
 from ..updates.delta import Delta, Dora, Matrix
 from ..updates.factor import LowRank, Tucker
 from ..updates.joined import joined
+from ..updates.reading import READING
 from . import diffusekrona, kohya, lokr, lokr_sum, lora, peft
 from .layers import Rename
 from .metadata import MODELSPEC, network_facts
@@ -116,8 +117,10 @@ def _metadata(adapter: Adapter, sidecar: str | None) -> dict[str, str]:
     A recipe that the file names is left whole."""
     facts = {} if any(key in adapter.metadata for key in RECIPE) else network_facts(adapter)
     standard = {"modelspec.sai_model_spec": MODELSPEC, "modelspec.implementation": "krona", **facts}
-    metadata = {key: value for key, value in {**standard, **adapter.metadata}.items() if key != BRANCH}
-    if modes := places_by_mode(adapter.layers):
+    modes = places_by_mode(adapter.layers)
+    of_others = {BRANCH} if "first" in modes else {BRANCH, READING}
+    metadata = {key: value for key, value in {**standard, **adapter.metadata}.items() if key not in of_others}
+    if modes:
         metadata[BRANCH] = ", ".join(modes)
     return metadata if sidecar is None else {**metadata, "adapter_config": sidecar}
 

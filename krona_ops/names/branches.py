@@ -19,6 +19,10 @@ MODES: tuple[Mode, ...] = get_args(Mode)
 AmongViews = Literal["views", "row", "row+col"]
 """The modes in which the samples of a group attend to one another."""
 AMONG_VIEWS: tuple[AmongViews, ...] = get_args(AmongViews)
+Reading = Literal["with the others", "alone"]
+"""How a branch of the mode ``first`` reads the first frame: in the pass of the frames that are drawn, at their noise
+level; or in a pass of its own at no noise, as ``reference`` reads its pictures."""
+READINGS: tuple[Reading, ...] = get_args(Reading)
 PROJECTIONS = ("to_q", "to_k", "to_v", "to_out")
 OUT_BIAS = "to_out.bias"
 GATE = "gate"

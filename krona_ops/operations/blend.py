@@ -12,7 +12,8 @@ The others work on one dense layer at a time:
 Parallel branches are blended place by place: the gates as all else, undiminished by a ``density``; the projections
 averaged, with the adapters' weights divided by their sum. So one branch of weight 0.5 is `Adapter.scaled` by 0.5, and
 two of weight 0.5 are the mean of both. Matrices of a branch's own, as MV-Adapter's files have them, have a mean among
-themselves and none with updates of the base's projections.
+themselves and none with updates of the base's projections; neither have branches that read the first frame in different
+ways.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError, FormatError, ShapeError
-from ..names.branches import place_of
+from ..names.branches import Reading, place_of
 from ..names.spellings import LayerName
 from ..nearest.fit import fit
 from ..nearest.forms import Form
@@ -39,6 +40,7 @@ from ..updates.control import Enlarged, Replacement
 from ..updates.delta import Delta, Dora, Kron, Matrix, Sum, skeleton, tensors
 from ..updates.factor import Full, widened
 from ..updates.gates import acting, gates_unsaid, is_gate
+from ..updates.reading import READING, in_metadata, reading_of
 from ..updates.rows import Rows
 from .methods import METHODS, Method
 
@@ -71,13 +73,15 @@ def blend(
         ConfigError: There is no adapter, the weights to normalise by add up to zero, or those of parallel branches at
             one place; or the density is not in (0, 1].
         ShapeError: Two adapters have one layer in different shapes: they belong to different base models.
-        FormatError: Of branches at one place some have matrices of their own, and some have updates.
+        FormatError: Of branches at one place some have matrices of their own, and some have updates; or some read the
+            first frame alone, and some with the others.
         KronaError: A DoRA update, or a branch's own matrix, in another method than ``"sum"``, or with a ``form``; values
             that wait for a base model.
     """
     _check(pairs, method, density)
     for adapter, _ in pairs:
         require_base(adapter.layers, "blended")
+    reading = _reading(pairs)
     weights = (
         _normalised([weight for _, weight in pairs])
         if normalise and method in ("sum", "dare")
@@ -113,9 +117,8 @@ def blend(
     _require_means(layers, whole, weights)
     notes = dict.fromkeys(note for adapter, _ in pairs for note in adapter.notes)
     left_out = dict.fromkeys(entry for adapter, _ in pairs for entry in adapter.left_out)
-    return Adapter(
-        layers, _metadata([adapter for adapter, _ in pairs], weights, method, density), tuple(notes), tuple(left_out)
-    )
+    metadata = {**_metadata([adapter for adapter, _ in pairs], weights, method, density), **reading}
+    return Adapter(layers, metadata, tuple(notes), tuple(left_out))
 
 
 def negate(adapter: Adapter) -> Adapter:
@@ -299,6 +302,28 @@ def _check(pairs: Sequence[tuple[Adapter, float]], method: str, density: float) 
         )
 
 
+def _reading(pairs: Sequence[tuple[Adapter, float]]) -> dict[str, str]:
+    """How the branches of the mode ``first`` that are blended read the first frame, as the metadata says it.
+
+    Raises:
+        FormatError: They do so in different ways.
+    """
+    readings: dict[Reading, LayerName] = {}
+    for adapter, weight in pairs:
+        layer = next((name for name in adapter.layers if (place := place_of(name)) and place.mode == "first"), None)
+        if layer is not None and weight:
+            readings.setdefault(reading_of(adapter.metadata), layer)
+    if len(readings) > 1:
+        raise FormatError(
+            "One of the branches reads the first frame alone and another one with the others, so there is no mean.",
+            layer=readings["alone"],
+            found=" and ".join(readings),
+            expected="one of them",
+            remedy="Apply them one after the other with Apply KronA Branch; what they add is summed.",
+        )
+    return {key: value for reading in readings for key, value in in_metadata(reading).items()}
+
+
 def _normalised(weights: Sequence[float]) -> list[float]:
     total = sum(weights)
     if abs(total) <= 1e-9 * sum(map(abs, weights)):
@@ -328,5 +353,6 @@ def _check_layer(name: str, deltas: Sequence[Delta], is_exact: bool) -> None:
 def _metadata(adapters: Sequence[Adapter], weights: Sequence[float], method: str, density: float) -> dict[str, str]:
     first, *rest = (adapter.metadata for adapter in adapters)
     common = {key: value for key, value in first.items() if all(other.get(key) == value for other in rest)}
+    common.pop(READING, None)
     how = {"method": method, "weights": list(weights), **({} if method == "sum" else {"density": density})}
     return {**common, "krona.blend": json.dumps(how)}

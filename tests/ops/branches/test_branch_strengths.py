@@ -34,6 +34,7 @@ from krona_ops.operations.blend import difference, negate
 from krona_ops.operations.report import report_of_header
 from krona_ops.operations.respell import respelled, unified
 from krona_ops.operations.strengths import describe_unmatched, selectors
+from krona_ops.updates.reading import READING
 
 SITES = tuple(
     f"diffusion_model.{block}.1.transformer_blocks.0.attn1" for block in ("input_blocks.1", "output_blocks.3")
@@ -227,6 +228,48 @@ def test_a_file_lists_its_modes_and_its_methods(tmp_path):
     assert again.metadata["ss_network_args"] == '{"algo": "lokr"}'
     own = {OWN: Kron(Full(drawn(4, 2)), Full(drawn(3, 6)))}
     assert "krona.branch" not in load(save(Adapter(own, again.metadata), path)).metadata
+
+
+def first(seed=0, said=None):
+    return Adapter(adapter(seed, mode="first").layers, {} if said is None else {READING: said})
+
+
+def reading(one):
+    [branch] = branches_of(one)
+    return branch.reading
+
+
+def test_how_the_first_frame_is_read_stays_with_the_branch(tmp_path):
+    path = tmp_path / "branch.safetensors"
+    one = first(said="alone")
+    weights = parse_weights("default=0.5, output_blocks=2")
+    small, _ = compress(one, KronForm((2, 2)))
+    for each in (one, load(save(one, path)), one.scaled(0.5), apply_weights(one, weights), small, negate(one)):
+        assert reading(each) == "alone"
+    assert reading(first()) == reading(load(save(first(), path))) == "with the others"
+    # It is no word about a file that holds no such branch.
+    assert READING not in load(save(Adapter(adapter().layers, {READING: "alone"}), path)).metadata
+    [branch] = branches_of(Adapter(adapter().layers, {READING: "alone"}))
+    assert branch.reading == "with the others"
+
+
+def test_a_blend_reads_the_first_frame_as_its_branches_do(tmp_path):
+    one, two = first(1, said="alone"), first(2, said="alone")
+    others, reference = first(3), adapter(4)
+    assert reading(blend([(one, 0.5), (two, 0.5)])) == "alone"
+    assert reading(blend([(first(4), 0.5), (others, 0.5)])) == "with the others"
+    for pairs in ([(one, 1.0), (reference, 1.0)], [(reference, 1.0), (one, 1.0)]):
+        of_both = {branch.mode: branch.reading for branch in branches_of(blend(pairs))}
+        assert of_both == {"reference": "with the others", "first": "alone"}
+    assert reading(blend([(one, 1.0), (others, 0.0)])) == "alone"
+    for pairs in ([(one, 0.5), (others, 0.5)], [(others, 0.5), (one, 0.5)]):
+        with pytest.raises(FormatError, match=r"One of the branches reads the first frame alone.*Apply them one after"):
+            blend(pairs)
+
+
+def test_a_way_of_reading_that_nobody_knows_is_refused():
+    with pytest.raises(FormatError, match=r"reads the first frame in a way that this version does not know\..*newer"):
+        branches_of(first(said="twice"))
 
 
 def test_names_are_left_as_they_are():
