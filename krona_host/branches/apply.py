@@ -81,7 +81,8 @@ def apply_branches(adapter: Adapter, model: Model, use: Use) -> tuple[Model, str
         left = unmatched(branch, parts)
         beside = f"; {left} of the branch's {len(branch.sites)} places are not in this model" if left else ""
         rows, about_rows = _rows(branch, use.rows)
-        lines.append(f"{branch.mode}: beside {len(parts)} of {len(sites)} self-attentions{beside}.{about_rows}")
+        alone = " The first frame is read alone, at no noise." if branch.reading == "alone" else ""
+        lines.append(f"{branch.mode}: beside {len(parts)} of {len(sites)} self-attentions{beside}.{alone}{about_rows}")
         if use.strength != 0:
             patch = BranchPatch(
                 branch.mode,
@@ -95,6 +96,7 @@ def apply_branches(adapter: Adapter, model: Model, use: Use) -> tuple[Model, str
                 use.end,
                 blanks=branch.has_own_weights,
                 adapter=adapter,
+                reading=branch.reading,
             )
             model = patch.attach(model)
     if not use.strength:

@@ -17,7 +17,7 @@ from krona_ops import Adapter
 from krona_ops.branches.attention import Grid, among_views, size_at, to_source
 from krona_ops.branches.projections import Bases, SiteBranch
 from krona_ops.errors import ConfigError, ShapeError
-from krona_ops.names.branches import Mode
+from krona_ops.names.branches import READINGS, Mode, Reading
 
 from ..types import DiffusionNet
 from .places import Site, Spot
@@ -61,6 +61,8 @@ class BranchPatch:
     blanks: bool = False
     """Whether conditions that guidance leads away from see blank references, which is tokens of zeros: so MV-Adapter
     was trained with references left out, and so its pipeline guides."""
+    reading: Reading = READINGS[0]
+    """Of ``first``: how it reads the first frame."""
     adapter: Adapter | None = None
     """What it is a part of, so that others of the same file find it (`krona_host.branches.shared`)."""
     key: str = field(default_factory=lambda: f"{_KEY}{uuid.uuid4().hex}")
@@ -77,6 +79,11 @@ class BranchPatch:
         model.add_wrapper_with_key(kinds.SAMPLER_SAMPLE, self.key, patch._around_sampler)
         model.add_wrapper_with_key(kinds.APPLY_MODEL, self.key, patch._around_pass)
         return model
+
+    @property
+    def _reads_alone(self) -> bool:
+        """Whether what it looks at is read in a pass of its own, at no noise, instead of where pictures are drawn."""
+        return self.mode == "reference" or (self.mode == "first" and self.reading == "alone")
 
     def _around_sampling(
         self,
@@ -161,7 +168,7 @@ class BranchPatch:
         wanted = range(len(ids)) if self.rows == "both" else [n for n, i in enumerate(ids) if i in sampling.wanted]
         counted = tuple(wanted) if self._is_on(net, t) else ()
         views = self._views(each)
-        if self.mode == "reference" and sampling.reference is not None:
+        if self._reads_alone:
             for number in counted:
                 if self._sees_blank(ids[number], sampling):
                     continue
@@ -217,21 +224,33 @@ class BranchPatch:
         conditions: dict[str, Any],
         rows: range,
     ) -> None:
-        """Take the tokens of the references, at no noise and under a prompt; once for each prompt of a sampling."""
+        """Take the tokens of the references, or of each group's first frame, at no noise and under a prompt; once for each
+        prompt of a sampling."""
         key = number, str(x.device)
         if key in sampling.reads or sampling.reference is None:
             return
         # where a part of the batch is drawn at a time (context windows), all of them see what the first one sees
         is_whole = len(rows) == sampling.size[0]
-        alike = _alike(conditions, rows, len(x)) if is_whole else [list(rows)]
         alone = {name: value for name, value in options.items() if not name.startswith(_KEY)}
         alone |= {"cond_or_uncond": [0], "uuids": [number]}
         reads = []
-        for group in alike:
-            of_first = {name: _rows_of(value, group[0], len(x)) for name, value in conditions.items()}
-            tokens = self._read(executor, sampling.reference.to(x), t, alone, of_first)
-            reads.append(Read(tuple(row - rows.start for row in group), tokens))
+        for who, pictures in self._shown(sampling.reference.to(x), rows):
+            for alike in _alike(conditions, who, len(x)) if is_whole else [list(who)]:
+                if self.mode == "first" and alike == [who.start]:
+                    continue  # no frame that is drawn is under this prompt
+                of_first = {name: _rows_of(value, alike[0], len(x)) for name, value in conditions.items()}
+                tokens = self._read(executor, pictures, t, alone, of_first)
+                reads.append(Read(tuple(row - rows.start for row in alike), tokens))
         sampling.reads[key] = tuple(reads)
+
+    def _shown(self, reference: Tensor, rows: range) -> list[tuple[range, Tensor]]:
+        """Which of the rows of one condition look at which pictures: all at all references, or each group at its first
+        frame, one by one, so that it is drawn as it would be alone, to the last bit."""
+        if self.mode == "reference":
+            return [(rows, reference)]
+        views = self._views(len(rows))
+        groups = range(rows.start, rows.stop, views)
+        return [(range(start, start + views), frame) for start, frame in zip(groups, reference.split(1), strict=True)]
 
     def _read(
         self, executor: Executor, reference: Tensor, t: Tensor, options: Options, conditions: dict[str, Any]
@@ -283,6 +302,8 @@ class BranchPatch:
             for samples, source in self._sources(now, now.chunks[number], spot, n):
                 rows = slice(first, first + each) if samples is None else [first + sample for sample in samples]
                 gained[rows] = self._gain(part, bases, n[rows], source, now, attend)
+        if self.mode == "first":
+            gained[:: self._views(each)] = 0  # what the first frame is drawn from stays what the base makes of it
         return out + self.strength * gained
 
     def _sees_blank(self, condition: object, sampling: Sampling) -> bool:
@@ -291,9 +312,9 @@ class BranchPatch:
     def _sources(
         self, now: Pass, condition: object, spot: Spot, n: Tensor
     ) -> list[tuple[Sequence[int] | None, Tensor | None]]:
-        """The tokens ``(1, M, d)`` of the references as samples with a prompt of their own see them; ``None`` for all
-        samples, and where the branch attends to what is drawn."""
-        if self.mode != "reference":
+        """The tokens ``(1, M, d)`` that were read alone, as samples with a prompt or a first frame of their own see them;
+        ``None`` for all samples, and where the branch attends to what is drawn."""
+        if not self._reads_alone:
             return [(None, None)]
         if self._sees_blank(condition, now.sampling):
             return [(None, n.new_zeros(1, 1, n.shape[-1]))]  # attention to any number of zeros is attention to one
@@ -312,16 +333,14 @@ class BranchPatch:
         now: Pass,
         attend: Callable[..., Tensor],
     ) -> Tensor:
-        """What the rows of one condition gain, ``(B, N, d)``; ``source`` are the tokens of references."""
+        """What the rows of one condition gain, ``(B, N, d)``; ``source`` are tokens that were read alone."""
         if source is not None:
             return part.output(bases, n, source, partial(to_source, attend=attend))
         views = self._views(len(n))
         if self.mode == "first":
-            groups = []
-            for group in n.split(views):  # one by one, so that each is drawn as it would be alone, to the last bit
-                gained = part.output(bases, group, group[:1], partial(to_source, attend=attend))
-                groups.append(torch.cat([torch.zeros_like(gained[:1]), gained[1:]]))
-            return torch.cat(groups)
+            # one by one, so that each is drawn as it would be alone, to the last bit
+            mix = partial(to_source, attend=attend)
+            return torch.cat([part.output(bases, group, group[:1], mix) for group in n.split(views)])
         grid = Grid(views, *size_at(n.shape[1], *now.space))
         return part.output(bases, n, n, partial(among_views, self.mode, grid=grid, attend=attend))
 

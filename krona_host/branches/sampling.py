@@ -23,10 +23,10 @@ Tokens = Mapping[Spot, Tensor]
 
 
 class Read(NamedTuple):
-    """What was read of the references under one prompt."""
+    """What was read of the references, or of a group's first frame, under one prompt."""
 
     samples: tuple[int, ...]
-    """Those of a batch that have this prompt, in their order."""
+    """Those of a batch that look at it under this prompt, in their order."""
     tokens: Tokens
 
 
@@ -49,7 +49,8 @@ class Sampling:
     reference: Tensor | None
     """``(R, C, *space)`` clean latents in the model's own scale, on its device."""
     reads: dict[tuple[object, str], tuple[Read, ...]] = field(default_factory=dict)
-    """By the condition's id and the device; several where the samples of a batch have prompts of their own."""
+    """By the condition's id and the device; several where the samples of a batch have prompts or first frames of their
+    own."""
 
 
 def wanted_ids(guider: Guider) -> frozenset[object]:

@@ -314,9 +314,10 @@ def _reading(pairs: Sequence[tuple[Adapter, float]]) -> dict[str, str]:
         if layer is not None and weight:
             readings.setdefault(reading_of(adapter.metadata), layer)
     if len(readings) > 1:
+        layer = readings["alone"]
         raise FormatError(
             "One of the branches reads the first frame alone and another one with the others, so there is no mean.",
-            layer=readings["alone"],
+            layer=layer,
             found=" and ".join(readings),
             expected="one of them",
             remedy="Apply them one after the other with Apply KronA Branch; what they add is summed.",

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import pytest
 import torch
-from branch_cases import CHANNELS, EMPTY, SIZE, branch, latents, sample
+from branch_cases import ALONE, CHANNELS, EMPTY, SIZE, branch, latents, sample
 from torch.nn import functional as F
 
 from krona_ops import Adapter, Full, Kron, Matrix
@@ -112,7 +112,7 @@ def test_it_is_the_formula_in_plain_pytorch(world, prompts, mode, references):
     assert (ours - expected).norm() < 1e-5 * plain.norm()
 
 
-@pytest.mark.parametrize("mode", ["reference", "first", "views", "row"])
+@pytest.mark.parametrize("mode", ["reference", "first", ALONE, "views", "row"])
 def test_nothing_changes_at_strength_0_or_with_gates_at_0(world, prompts, mode):
     model = world[0]
     start = latents(2, seed=8)
@@ -120,7 +120,7 @@ def test_nothing_changes_at_strength_0_or_with_gates_at_0(world, prompts, mode):
     none = apply(branch(model, mode), model, strength=0.0, reference=latents(1))
     assert torch.equal(sample(none, prompts, start), plain)
     shut = sample(apply(branch(model, mode, gate=0.0), model, reference=latents(1)), prompts, start)
-    if mode == "first":  # the first frame stays all the same, and nobody looks at it
+    if mode in ("first", ALONE):  # the first frame stays all the same, and nobody looks at it
         assert torch.equal(shut[:1], latents(1))
         shut, plain = shut[1:], plain[1:]
     assert torch.equal(shut, plain)
@@ -158,7 +158,7 @@ def test_rows_count_by_what_the_guider_calls_them(world, prompts):
 
 def test_groups_in_one_batch_are_as_alone(world, prompts):
     model = world[0]
-    for mode in ("views", "row", "first"):
+    for mode in ("views", "row", "first", ALONE):
         patched = apply(branch(model, mode), model, views=2)
         start = latents(4, seed=8)
         together = sample(patched, prompts, start, denoise=0.9, steps=2)
@@ -195,9 +195,10 @@ def test_a_changed_view_reaches_its_own_group_alone(world, prompts):
     assert torch.equal(one[2:], other[2:])
 
 
-def test_the_first_frame_stays_to_the_last_bit(world, prompts):
+@pytest.mark.parametrize("mode", ["first", ALONE])
+def test_the_first_frame_stays_to_the_last_bit(world, prompts, mode):
     model = world[0]
-    adapter = branch(model, "first")
+    adapter = branch(model, mode)
     start = latents(6) / 0.18215
     for sampler in ("euler", "dpmpp_2m_sde", "euler_ancestral"):
         drawn = sample(apply(adapter, model, views=3), prompts, start, sampler=sampler)
@@ -208,6 +209,59 @@ def test_the_first_frame_stays_to_the_last_bit(world, prompts):
     assert torch.equal(drawn[::3], given.expand(2, -1, -1, -1))
     changed = sample(apply(adapter, model, views=3, reference=2 * given), prompts, torch.zeros_like(start))
     assert not torch.equal(drawn[1], changed[1])  # the frames look at it
+
+
+@pytest.mark.parametrize("rows", ["positive", "both"])
+@pytest.mark.parametrize("alike", [True, False])
+def test_first_that_reads_alone_is_reference_with_the_first_frame_to_the_last_bit(world, prompts, rows, alike):
+    """In all rows but the first, which is the frame; under one prompt and under several in one batch."""
+    model = world[0]
+    red, blurry, night = prompts
+    positive = red if alike else in_one_batch(red, night, red)
+    frame, start = latents(1, seed=4), latents(3, seed=8)
+    reference = apply(branch(model), model, reference=frame, rows=rows)
+    expected = sample(reference, (positive, blurry), start)
+    with_others, alone = (apply(branch(model, m), model, reference=frame, rows=rows) for m in ("first", ALONE))
+    drawn = sample(alone, (positive, blurry), start)
+    assert torch.equal(drawn[1:], expected[1:])
+    assert torch.equal(drawn[:1], frame)
+    assert not torch.equal(drawn[1:], sample(with_others, (positive, blurry), start)[1:])
+    # the frame may as well be the first of the latents that are sampled on
+    start[:1] = frame
+    on_it = apply(branch(model, ALONE), model, rows=rows)
+    assert torch.equal(sample(on_it, (positive, blurry), start)[1:], sample(reference, (positive, blurry), start)[1:])
+
+
+def test_the_report_says_that_the_first_frame_is_read_alone(world):
+    from krona_host.branches.apply import apply_branches
+
+    reports = [apply_branches(branch(world[0], mode), world[0], use())[1] for mode in ("first", ALONE)]
+    beside = "first: beside 7 of 7 self-attentions."
+    assert reports == [beside, f"{beside} The first frame is read alone, at no noise."]
+
+
+def test_first_frames_are_read_once_for_each_group_and_prompt(world, prompts):
+    """One by one, and not under a prompt that none of the frames that are drawn has."""
+    red, blurry, night = prompts
+    passes = []
+
+    def count(executor, x, *rest, **more):
+        passes.append(len(x))
+        return executor(x, *rest, **more)
+
+    def counted(views, *conds):
+        patched = apply(branch(world[0], ALONE), world[0], views=views).clone()
+        patched.add_wrapper_with_key("diffusion_model", "count", count)
+        passes.clear()
+        drawn = sample(patched, (in_one_batch(*conds), blurry), latents(4, seed=8))
+        assert torch.isfinite(drawn).all()
+        return passes.count(1), len(passes) - passes.count(1)
+
+    assert counted(4, red, red, red, red) == (1, 3)  # three steps
+    assert counted(2, red, red, red, red) == (2, 3)
+    assert counted(4, red, red, night, red) == (2, 3)
+    assert counted(4, night, red, red, red) == (1, 3)
+    assert counted(1, red, red, red, red) == (0, 3)  # nothing is drawn
 
 
 def in_one_batch(*conds):
@@ -294,14 +348,15 @@ def test_adapters_below_it_count_in_its_projections(world, prompts, random_adapt
     assert (ours - expected).norm() < 2e-5 * ours.norm()
 
 
-def test_nothing_stays_on_the_model_or_in_memory(world, prompts):
+@pytest.mark.parametrize("mode", ["reference", ALONE])
+def test_nothing_stays_on_the_model_or_in_memory(world, prompts, mode):
     """A sampling leaves no patch on the network, and what it kept of the reference is gone with it."""
     from krona_host.branches import patch
 
     model = world[0]
     plain = sample(model, prompts, EMPTY)
     kept = []
-    patched = apply(branch(model), model, reference=latents(1))
+    patched = apply(branch(model, mode), model, reference=latents(1))
     patched.add_wrapper_with_key(
         "sampler_sample",
         "watch",
@@ -373,8 +428,9 @@ def test_what_cannot_work_is_refused(world, sd15, prompts):
         sample(after, prompts, big)
     with pytest.raises(ShapeError, match=r"A batch of 3 cannot be drawn in groups of 2\."):
         sample(apply(branch(model, "views"), model, views=2), prompts, torch.zeros(3, CHANNELS, *SIZE))
-    with pytest.raises(ConfigError, match=r"There is no first frame\..*KronA First Frame"):
-        sample(apply(branch(model, "first"), model), prompts, EMPTY)
+    for first in ("first", ALONE):
+        with pytest.raises(ConfigError, match=r"There is no first frame\..*KronA First Frame"):
+            sample(apply(branch(model, first), model), prompts, EMPTY)
     with pytest.raises(ShapeError, match=r"2 references for 1 groups of 4 frames"):
         sample(apply(branch(model, "first"), model, reference=latents(2)), prompts, torch.zeros(4, CHANNELS, *SIZE))
     with pytest.raises(ShapeError, match="The first frame has another size"):
@@ -395,16 +451,22 @@ def test_a_transformer_model_is_refused(comfy):
 def test_area_prompts_and_context_windows_cut_groups(world, prompts):
     model = world[0]
     area = [[prompts[0][0][0], {**prompts[0][0][1], "area": (4, 4, 0, 0), "strength": 1.0}]] + prompts[2]
-    row = apply(branch(model, "row"), model)
-    with pytest.raises(
-        ConfigError, match=r"for an area of the picture, in which the rows of the views are cut \(row\)"
-    ):
-        sample(row, [area, prompts[1]], EMPTY)
+    for mode in ("row", ALONE):
+        with pytest.raises(ConfigError, match=r"for an area of the picture, in which the rows of the views are cut"):
+            sample(apply(branch(model, mode), model, reference=latents(1)), [area, prompts[1]], EMPTY)
     for mode, more in (("views", {}), ("reference", {"reference": latents(1)})):
         drawn = sample(apply(branch(model, mode), model, **more), [area, prompts[1]], EMPTY)
         assert torch.isfinite(drawn).all()
-    windows = apply(branch(model, "views"), model)
-    windows.add_wrapper_with_key(
+    for mode in ("views", ALONE):
+        windows = apply(branch(model, mode), model, reference=latents(1))
+        in_windows(windows)
+        with pytest.raises(ConfigError, match=rf"drawn at a time, which cuts the groups.*{mode.partition(',')[0]}"):
+            sample(windows, prompts, EMPTY)
+
+
+def in_windows(model):
+    """Have each picture of a batch drawn by itself, as context windows may."""
+    model.add_wrapper_with_key(
         "calc_cond_batch",
         "windows",
         lambda executor, net, conds, x, t, options: [
@@ -414,5 +476,3 @@ def test_area_prompts_and_context_windows_cut_groups(world, prompts):
             )
         ],
     )
-    with pytest.raises(ConfigError, match=r"A part of the batch is drawn at a time, which cuts the groups.*views"):
-        sample(windows, prompts, EMPTY)

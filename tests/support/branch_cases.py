@@ -4,6 +4,7 @@ import torch
 
 from krona_ops import Adapter, Full, Kron, Matrix
 from krona_ops.names.branches import GATE, PROJECTIONS, layer_name
+from krona_ops.updates.reading import in_metadata
 
 CHANNELS = 32
 """Of the small world's latents."""
@@ -12,8 +13,13 @@ SIZE = (6, 10)
 EMPTY = torch.zeros(2, CHANNELS, *SIZE)
 
 
+ALONE = "first, alone"
+"""In the place of a mode: `first` that reads the first frame alone."""
+
+
 def branch(model, mode="reference", gate=0.5, seed=0):
-    """Random parts beside every self-attention."""
+    """Random parts beside every self-attention; the numbers are the same in every mode."""
+    mode, _, reading = mode.partition(", ")
     from krona_host.model.attention import attention_sites
 
     rng = torch.Generator().manual_seed(seed)
@@ -25,7 +31,7 @@ def branch(model, mode="reference", gate=0.5, seed=0):
             b = torch.randn(out // 4, wide // 2, generator=rng) / wide**0.5
             layers[layer_name(name, mode, part)] = Kron(Full(a), Full(b))
         layers[layer_name(name, mode, GATE)] = Matrix(Full(torch.tensor([gate])))
-    return Adapter(layers)
+    return Adapter(layers, in_metadata(reading or "with the others"))
 
 
 def latents(count, seed=1, size=SIZE, channels=CHANNELS):
