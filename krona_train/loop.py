@@ -30,6 +30,7 @@ from .objectives.preservation import prior_items
 from .objectives.protocol import Objective, Source
 from .processes.together import OneProcess, Runtime
 from .run.events import Ended, Noted, Saved, Sink, Started
+from .run.metadata import said_of
 from .run.requests import Ask
 from .run.state import AS_THEN, TrainState
 from .settings.groups import MAIN, SparseConfig
@@ -195,7 +196,7 @@ def choose_all(
     """
     is_scaled = config.memory.compute == "fp16"
     how = config.adapter, config.optimizer, config.ema, config.steps, config.seed
-    main = Recipe(*how, beside=objective.beside, is_scaled=is_scaled)
+    main = Recipe(*how, beside=objective.beside, metadata=said_of(config.objective), is_scaled=is_scaled)
     chosen = {MAIN: choose(backbone, main, start)}
     whole = replace(config.adapter, sparse=SparseConfig())
     for number, (name, other) in enumerate(objective.others.items(), 1):

@@ -7,11 +7,11 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from krona_ops.names.branches import MODES
+from krona_ops.names.branches import MODES, READINGS
 from krona_train.objectives.branch_config import BranchConfig
 from krona_train.session.choices import Settings
 
-from .inputs import number_input, optional_count, optional_number
+from .inputs import number_input, optional_combo, optional_count, optional_number
 from .node import Node
 from .sockets import CATEGORY, KronaSettingsSocket
 
@@ -84,6 +84,13 @@ class KronaBranchSettings(Node):
                     tooltip="Noise levels are shifted to noise by this: what a branch can tell is decided early. 1 draws them evenly.",
                     optional=True,
                     advanced=True,
+                ),
+                optional_combo(
+                    "reading",
+                    READINGS,
+                    DEFAULTS.reading,
+                    "Of first: how the first frame is looked at. alone: without noise, as reference looks at its pictures, which draws its "
+                    "subject more alike. with the others: at their noise level, as in I2V-Adapter. The file keeps it.",
                 ),
             ],
             outputs=[KronaSettingsSocket.Output(display_name="settings")],

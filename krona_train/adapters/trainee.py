@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 import torch
@@ -44,6 +44,8 @@ class Recipe:
     """Of the adapter among those of the training: those after the first one start at other random factors."""
     beside: Mode | None = None
     """Where it is a parallel branch: what that attends to."""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """What the adapter says about itself, on which its use depends."""
     is_scaled: bool = False
     """Whether the loss is scaled up, so that gradients in fp16 do not vanish."""
 
@@ -98,7 +100,7 @@ class Trainee:
         base: Callable[[LayerName], Tensor] | None = None,
         drawn: Callable[[], Tensor | None] = lambda: None,
     ) -> None:
-        optimizer = recipe.optimizer
+        optimizer, self._metadata = recipe.optimizer, recipe.metadata
         self.layers = build_layers(targets, recipe.adapter, recipe.seed, device, base, number=recipe.number)
         for name, delta in begun.items():
             self.layers[name].begin_at(delta)
@@ -181,7 +183,7 @@ class Trainee:
     def result(self) -> Adapter:
         """The adapter that the training would return now."""
         with self.as_result() as layers:
-            return collect(layers)
+            return collect(layers).with_metadata(**self._metadata)
 
     def _set_training(self, training: bool) -> None:
         if self._schedule_free:

@@ -1,5 +1,6 @@
 """Every setting of a training, and how it is written and read: what nodes, YAML files, docs and tests import."""
 
+from ..objectives.branch_config import BranchConfig
 from ..objectives.denoising_config import DenoisingConfig, Distance, Levels, Weighting
 from ..settings.codec import from_dict, to_dict, to_yaml
 from ..settings.groups import (
@@ -23,6 +24,7 @@ from .training import TrainConfig, from_yaml
 __all__ = [
     "WIDTH",
     "AdapterConfig",
+    "BranchConfig",
     "Checkpointing",
     "Compute",
     "DataConfig",

@@ -37,7 +37,8 @@ class BranchDenoising(Stateless):
 
     All pictures of a group are at one noise level. Of ``reference`` the first pictures that are drawn from the group are
     looked at: they stay clean, and a pass of the frozen model under the prompt of the first target gives their tokens.
-    Of ``first`` the first one stays clean at every noise level. Neither counts in the loss.
+    Of ``first`` it is the first one, which is looked at in the same way, or, where it is read with the others, stays
+    clean at their noise level. Neither counts in the loss.
     """
 
     config_type: ClassVar[type] = BranchConfig
@@ -87,7 +88,7 @@ class BranchDenoising(Stateless):
         looked_at, learnt, sigma = self._looked_at(size), self._learnt(batch, size), drawn.sigma
         x_t = backbone.add_noise(batch.x0, drawn.noise, sigma)
         x0, mask = batch.x0[learnt], None if batch.mask is None else batch.mask[learnt]
-        if self.config.mode == "reference":
+        if looked_at and self._reads_alone:
             attending = self._references(backbone, bank, batch, size)
             gate = self._gate(without_source, size - looked_at, sigma)
             with bank.attending(attending), bank.only(**{MAIN: gate}):
@@ -115,9 +116,15 @@ class BranchDenoising(Stateless):
             return self.config.references
         return 1 if self.config.mode == "first" and size > 1 else 0
 
+    @property
+    def _reads_alone(self) -> bool:
+        """Whether the pictures that are looked at are read in a pass of their own, at no noise."""
+        config = self.config
+        return config.mode == "reference" or (config.mode == "first" and config.reading == "alone")
+
     def _references(self, backbone: Backbone, bank: Bank, batch: Batch, size: int) -> Attending:
-        """What the self-attentions read of each group's references, without noise."""
-        count = self.config.references
+        """What the self-attentions read of the pictures of each group that are looked at, without noise."""
+        count = self._looked_at(size)
         places = torch.arange(len(batch.x0), device=batch.x0.device)
         references = places[places % size < count]
         clean = batch.x0[references]
@@ -128,7 +135,7 @@ class BranchDenoising(Stateless):
             backbone.predict(backbone.as_input(clean, sigma), sigma, under)
         height, width = batch.x0.shape[-2:]
         groups = {name: n.reshape(-1, count * n.shape[1], n.shape[2]) for name, n in tokens.items()}
-        return Attending("reference", size - count, (height, width), groups)
+        return Attending(self.config.mode, size - count, (height, width), groups)
 
     def _gate(self, dropped: Sequence[bool], size: int, like: Tensor) -> Tensor:
         """``(G · size,)``, 0 for groups that are learnt without what the branch attends to."""

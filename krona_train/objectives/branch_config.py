@@ -7,7 +7,8 @@ from typing import Annotated, ClassVar
 
 from krona_ops.bounds import Within, require_fields
 from krona_ops.errors import ConfigError
-from krona_ops.names.branches import Mode
+from krona_ops.names.branches import Mode, Reading
+from krona_ops.updates.reading import in_metadata
 
 from .denoising_config import DenoisingConfig, Levels
 
@@ -40,6 +41,13 @@ class BranchConfig(DenoisingConfig):
     """See ``denoising``; shifted to noise, because most of what a branch can tell is decided there."""
     level_shift: Annotated[float, Within(0.01, 100)] = 3.0
     """Of ``shifted``; 8 in terms of the signal's power is MV-Adapter's."""
+    reading: Reading = "alone"
+    """Of ``first``: how the first picture is read. ``alone``: in a pass of its own at no noise, as ``reference`` reads
+    its pictures, and its subject is drawn more alike. ``with the others``: at their noise level, as in I2V-Adapter."""
+
+    def metadata(self) -> dict[str, str]:
+        """What the adapter's file says of how it reads the first frame."""
+        return in_metadata(self.reading) if self.mode == "first" else {}
 
     def __post_init__(self) -> None:
         require_fields(self)

@@ -31,7 +31,7 @@ def describe(
         "krona.schema": SCHEMA,
         "krona.config": json.dumps(to_dict(config)),
         "krona.layout": config.adapter.layout,
-        **_objective(config),
+        **said_of(config.objective),
         **_network(config),
         "ss_base_model_version": family,
         "ss_output_name": name,
@@ -49,9 +49,9 @@ def describe(
     }
 
 
-def _objective(config: TrainConfig) -> dict[str, str]:
-    """What the objective's settings have to say of the file."""
-    return config.objective.metadata() if isinstance(config.objective, Described) else {}
+def said_of(objective: object) -> dict[str, str]:
+    """What an objective's settings have to say of the file."""
+    return objective.metadata() if isinstance(objective, Described) else {}
 
 
 def _network(config: TrainConfig) -> dict[str, str]:

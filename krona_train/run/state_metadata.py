@@ -8,15 +8,16 @@ from typing import get_args
 
 from krona_ops.border import Border, Limits
 from krona_ops.errors import AdapterFileError
+from krona_ops.names.branches import READINGS
 from krona_ops.shown import shown
 
-from ..config import Checkpointing, DenoisingConfig, TrainConfig, from_dict
+from ..config import BranchConfig, Checkpointing, DenoisingConfig, TrainConfig, from_dict
 
 KIND = "krona.train-state"
 SCHEMA = "2"
 AS_THEN = "as then"
 """Among the numbers: the settings that are younger than the run, which goes on without them."""
-_YOUNGER = ("objective.embedded_guidance",)
+_YOUNGER = ("objective.embedded_guidance", "objective.reading")
 _MOST_STEPS = 100_000_000
 _LIMITS = Limits(size=20_000_000, values=2_000_000)
 """A group of numbers for each layer of a large model that has a rate of its own, and a handful for each factor."""
@@ -76,6 +77,8 @@ def _as_then(config: Mapping[str, object], border: Border) -> dict[str, object]:
     objective = border.mapping(config.get("objective", {}), "objective")
     if objective.get("kind", DenoisingConfig.kind) == DenoisingConfig.kind:
         objective = {"embedded_guidance": 0.0, **objective}
+    if _looks_at_a_first_frame(objective):
+        objective = {"reading": READINGS[0], **objective}
     optimizer = {"rate_by_width": 0.0, **border.mapping(config.get("optimizer", {}), "optimizer")}
     return {**config, "optimizer": optimizer, "objective": objective}
 
@@ -84,7 +87,13 @@ def _younger(config: Mapping[str, object], border: Border) -> list[str]:
     """Settings that a graph or a file of that time could not name, and that a saved training knows nothing of."""
     objective = border.mapping(config.get("objective", {}), "objective")
     is_denoising = objective.get("kind", DenoisingConfig.kind) == DenoisingConfig.kind
-    return list(_YOUNGER) if is_denoising and "embedded_guidance" not in objective else []
+    could_not_name = {"embedded_guidance": is_denoising, "reading": _looks_at_a_first_frame(objective)}
+    names = [name for name, is_its in could_not_name.items() if is_its and name not in objective]
+    return [place for place in _YOUNGER if place.removeprefix("objective.") in names]
+
+
+def _looks_at_a_first_frame(objective: Mapping[str, object]) -> bool:
+    return objective.get("kind") == BranchConfig.kind and objective.get("mode") == "first"
 
 
 def _check(numbers: Mapping[str, object], border: Border) -> None:

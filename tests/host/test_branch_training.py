@@ -8,9 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from krona_ops import TargetRule
+from krona_ops import TargetRule, load
 from krona_ops.branches.branch import branches_of
 from krona_ops.names.branches import MODES
+from krona_ops.updates.reading import in_metadata
 from krona_train import AdapterConfig, OptimizerConfig, TrainConfig
 from krona_train.adapters.attach import all_attached
 from krona_train.adapters.branches import branch_targets
@@ -58,8 +59,8 @@ def random_layers(backbone, mode):
     return layers
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_the_host_draws_with_what_is_trained(world, mode):
+@pytest.mark.parametrize(("mode", "alone"), [*((mode, mode == "reference") for mode in MODES), ("first", True)])
+def test_the_host_draws_with_what_is_trained(world, mode, alone):
     """One prediction of the trainer and one step of the host's sampler from the same noise are the same picture."""
     import comfy.sample
 
@@ -72,7 +73,7 @@ def test_the_host_draws_with_what_is_trained(world, mode):
     examples = [member.forms[0] for member in group.members]
     with backbone.ready(), torch.no_grad():
         layers, gates = random_layers(backbone, mode), Gates(backbone.rows)
-        adapter = collect(layers)
+        adapter = collect(layers).with_metadata(**in_metadata("alone" if alone else "with the others"))
         batch = backbone.collate(examples)
         count = VIEWS - 1 if mode == "reference" else VIEWS
         noise = torch.randn(count, *batch.x0.shape[1:], generator=torch.Generator().manual_seed(5))
@@ -81,13 +82,14 @@ def test_the_host_draws_with_what_is_trained(world, mode):
         start = torch.zeros_like(noise)
         with all_attached(backbone, {MAIN: layers}, gates):
             tokens = {}
-            if mode == "reference":
+            if alone:
                 smallest = backbone.noise_levels(torch.zeros(1))
                 with gates.attending(Recording(tokens)):
                     backbone.predict(backbone.as_input(clean, smallest), smallest, batch.conditions[:1])
             x_t = model.model.model_sampling.noise_scaling(sigma, noise, start, True)  # as at a sampler's beginning
             if mode == "first":
                 x_t[:1] = backbone.as_input(clean, sigma[:1])
+            # of `first` no frame is left out here: the one that is looked at gains what nobody sees
             with gates.attending(Attending(mode, count, tuple(noise.shape[2:]), tokens or None)):
                 ours = backbone.predict(x_t, sigma, batch.conditions[-count:])
             plain = backbone.predict(x_t, sigma, batch.conditions[-count:])
@@ -101,6 +103,20 @@ def test_the_host_draws_with_what_is_trained(world, mode):
     shown = slice(1, None) if mode == "first" else slice(None)
     assert (ours - plain)[shown].norm() > 0.02 * plain.norm()
     assert (drawn - ours)[shown].norm() < 1e-5 * plain.norm()
+
+
+def test_what_is_chosen_in_the_node_is_what_is_trained(comfy):
+    from krona_pack.nodes.branch_settings import KronaBranchSettings
+
+    chosen = {
+        "mode": "first", "targets": 3, "references": 2, "drop_text": 0.1, "drop_source": 0.2, "drop_both": 0.3,
+        "level_shift": 2.0, "reading": "with the others",
+    }  # fmt: skip
+    assert {given.id for given in KronaBranchSettings.define_schema().inputs} == {*chosen, "settings"}
+    objective = KronaBranchSettings.execute(**chosen)[0].objective
+    assert {name: getattr(objective, name) for name in chosen} == chosen
+    older = KronaBranchSettings.execute(mode="first", targets=3)[0].objective  # of a graph from before the input
+    assert older.reading == "alone"
 
 
 def config(mode, **changed):
@@ -140,6 +156,7 @@ def test_a_training_draws_previews_with_the_first_groups_reference(world, tmp_pa
         adapter, run = session(world, config(mode)).run(tmp_path / "run", [events.append])
     [branch] = branches_of(adapter)
     assert branch.mode == mode
+    assert branch.reading == ("alone" if mode == "first" else "with the others")
     assert len(branch.sites) == 7
     previews = [event for event in events if isinstance(event, Previewed)]
     assert [event.step for event in previews] == [0, 2]
@@ -147,7 +164,8 @@ def test_a_training_draws_previews_with_the_first_groups_reference(world, tmp_pa
         [picture] = event.pictures
         assert picture.size == (48 * pictures, 64)
     assert run.adapter_file is not None
-    assert Path(run.adapter_file).is_file()
+    [again] = branches_of(load(Path(run.adapter_file)))
+    assert again.reading == branch.reading
     assert all(torch.equal(value, before[name]) for name, value in world[0].model.state_dict().items())
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from krona_ops import TargetRule, load, save
+from krona_ops import Adapter, TargetRule, load, save
 from krona_ops.branches.branch import branches_of
 from krona_ops.errors import ConfigError, CoverageError, DataError
 from krona_ops.names.branches import GATE, MODES, PROJECTIONS, layer_name
@@ -45,6 +45,14 @@ def config(mode="reference", steps=6, **changed):
         objective=BranchConfig(mode=mode, **own),
         **changed,
     )
+
+
+def of_mode(said):
+    return said.partition(",")[0]
+
+
+def reading(said):
+    return {"reading": "with the others"} if said.endswith("with the others") else {}
 
 
 def train(settings, data=None, resume=None, backbone=None):
@@ -151,9 +159,9 @@ def by_formula(backbone, factors, gate, x_t, sigma, contexts, source_of):
     return x_t - sigma[:, None, None, None] * v_pred
 
 
-@pytest.mark.parametrize("mode", ["reference", "first", "views"])
+@pytest.mark.parametrize("mode", ["reference", "first", "first, with the others", "views"])
 def test_the_loss_is_the_formula(monkeypatch, mode):
-    settings = config(mode, references=2, targets=3)
+    settings = config(of_mode(mode), references=2, targets=3, **reading(mode))
     backbone, piece, loss, factors, _ = one_loss(monkeypatch, settings, groups(members=5), 0.3)
     batch, size = piece.batch, 5
     drawn = draw(backbone, batch.x0, 0, piece.numbers, settings.objective)
@@ -161,17 +169,18 @@ def test_the_loss_is_the_formula(monkeypatch, mode):
     contexts = torch.stack(batch.conditions)
     x_t = torch.lerp(batch.x0, drawn.noise, sigma[:, None, None, None])
     with torch.no_grad():
-        if mode == "reference":
+        if mode in ("reference", "first"):
+            shown = 2 if mode == "reference" else 1
             clean = backbone.noise_levels(torch.zeros(len(x_t)))
             flat = batch.x0.flatten(2).mT
             read = backbone.net.proj_in(torch.cat([flat, clean[:, None, None].expand(*flat.shape[:2], 1)], -1))
 
             def source_of(n, number):
                 group = number // size * size
-                return None if number % size < 2 else read[group : group + 2].flatten(0, 1)
+                return None if number % size < shown else read[group : group + shown].flatten(0, 1)
 
-            learnt = [i for i in range(len(x_t)) if i % size >= 2]
-        elif mode == "first":
+            learnt = [i for i in range(len(x_t)) if i % size >= shown]
+        elif mode == "first, with the others":
             x_t[::size] = batch.x0[::size]
 
             def source_of(n, number):
@@ -191,11 +200,12 @@ def test_the_loss_is_the_formula(monkeypatch, mode):
     assert not loss.values[[i for i in range(len(x_t)) if i not in learnt]].any()
 
 
-@pytest.mark.parametrize("mode", ["reference", "first", "views"])
+@pytest.mark.parametrize("mode", ["reference", "first", "first, with the others", "views"])
 def test_a_group_that_is_kept_out_is_looked_at_whole_without_weights_or_chance(monkeypatch, mode):
     """The validation loss is the formula's plain error, at each level, of the pictures that are learnt."""
     kept_out = ValidationConfig(every=5, pictures=1, levels=2)
-    settings = config(mode, references=2, targets=3, drop_source=1.0, weighting="min_snr", validation=kept_out)
+    how = {"references": 2, "targets": 3, "drop_source": 1.0, "weighting": "min_snr", **reading(mode)}
+    settings = config(of_mode(mode), validation=kept_out, **how)
     data = groups(members=5)
     backbone, _, _, factors, events = one_loss(monkeypatch, settings, data, 0.3)
     [group] = keep_out(data, settings)[1]
@@ -208,16 +218,17 @@ def test_a_group_that_is_kept_out_is_looked_at_whole_without_weights_or_chance(m
         x_t = torch.lerp(x0, noise, sigma[:, None, None, None])
         clean = backbone.noise_levels(torch.zeros(5))
         read = backbone.net.proj_in(torch.cat([x0.flatten(2).mT, clean[:, None, None].expand(5, 24, 1)], -1))
-        if mode == "first":
+        if mode == "first, with the others":
             x_t[0] = x0[0]
         sources = {
             "reference": lambda n, number, read=read: None if number < 2 else read[:2].flatten(0, 1),
-            "first": lambda n, number: n[0] if number else None,
+            "first": lambda n, number, read=read: read[0] if number else None,
+            "first, with the others": lambda n, number: n[0] if number else None,
             "views": lambda n, number: n.flatten(0, 1),
         }
         with torch.no_grad():
             predicted = by_formula(backbone, factors, 0.3, x_t, sigma, contexts, sources[mode])
-        learnt = {"reference": slice(2, None), "first": slice(1, None), "views": slice(None)}[mode]
+        learnt = {"reference": slice(2, None), "first": slice(1, None), "views": slice(None)}[of_mode(mode)]
         errors.append(((predicted - x0).square().flatten(1).mean(1) / sigma**2)[learnt].mean().item())
     validated = next(event for event in events if isinstance(event, Validated))
     assert validated.step == 0
@@ -253,6 +264,37 @@ def test_what_is_computed_again_attends_to_the_same(mode):
         ended(train(config(mode, memory=MemoryConfig(checkpointing=c)))).adapter for c in ("none", "blocks")
     )
     assert dict(plain.layers) == dict(again.layers)
+
+
+@pytest.mark.parametrize(("mode", "said"), [("first", "alone"), ("first, with the others", None), ("reference", None)])
+def test_the_adapter_says_how_the_first_frame_is_read(mode, said, tmp_path):
+    """From the first step on: previews draw with it as it stands."""
+    settings = config(of_mode(mode), steps=2, **reading(mode))
+    events = train(settings)
+    for adapter in (ended(events).adapter, load(save(ended(events).adapter, tmp_path / "branch.safetensors"))):
+        assert adapter.metadata.get("krona.branch.reading") == said
+        [branch] = branches_of(adapter)
+        assert branch.reading == (said or "with the others")
+
+
+def test_first_read_alone_is_trained_as_reference_with_one_picture_is_bit_for_bit():
+    """Where any picture of a group may be its first: the same factors, moments and losses at every step."""
+    dropped = {"drop_text": 0.2, "drop_source": 0.2, "drop_both": 0.2}
+    reference = train(config("reference", references=1, targets=3, **dropped))
+    drawn_anew = [replace(group, take=4) for group in groups()]
+    first = train(config("first", **dropped), drawn_anew)
+    losses = [[event.loss for event in events if isinstance(event, Stepped)] for events in (reference, first)]
+    assert losses[0] == losses[1]
+    assert len(set(losses[0])) == 6
+    ours = {name.replace("krona_first", "krona_reference"): d for name, d in ended(first).adapter.layers.items()}
+    assert Adapter(ours) == Adapter(ended(reference).adapter.layers)
+    others = train(config("first", reading="with the others", **dropped), drawn_anew)
+    assert [event.loss for event in others if isinstance(event, Stepped)] != losses[0]
+
+
+def test_a_group_of_one_picture_teaches_nothing_and_stops_nothing():
+    losses = [event.loss for event in train(config("first"), groups(members=1)) if isinstance(event, Stepped)]
+    assert len(losses) == 6
 
 
 def test_groups_are_learnt_without_text_or_source_as_often_as_asked():

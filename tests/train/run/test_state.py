@@ -21,7 +21,7 @@ from krona_ops.formats.header import read_header
 from krona_train import AdapterConfig, OptimizerConfig, TrainConfig, fit
 from krona_train.backbone.toy import ToyBackbone
 from krona_train.batches.examples import Example
-from krona_train.config import DenoisingConfig
+from krona_train.config import BranchConfig, DenoisingConfig
 from krona_train.run import folder as runs
 from krona_train.run.events import Ended, Noted, Saved, Stepped
 from krona_train.run.folder import Run
@@ -152,6 +152,23 @@ def test_a_training_from_before_embedded_guidance_goes_on_as_it_began_and_anothe
     assert later.adopted(settings()) == then
     assert record(then, resume=later)[-1].adapter == record(then)[-1].adapter
     assert record(then, stop_after=3)[-1].state.adopted(settings()) == settings()
+
+
+@pytest.mark.parametrize(("mode", "then"), [("first", "with the others"), ("views", "alone")])
+def test_a_branch_from_before_there_was_a_choice_goes_on_reading_the_first_frame_with_the_others(tmp_path, mode, then):
+    """The default has changed for those that look at a first frame; others never ask."""
+    began = settings(objective=BranchConfig(mode=mode, reading=then))
+    state = replace(record(settings(), stop_after=3)[-1].state, config=began)
+    path = state.save(tmp_path / "state-00000003.safetensors")
+    header = read_header(path).metadata
+    told, numbers = json.loads(header["krona.config"]), json.loads(header["krona.numbers"])
+    del told["objective"]["reading"], numbers[AS_THEN]
+    older = {**header, "krona.config": json.dumps(told), "krona.numbers": json.dumps(numbers)}
+    save_tensors(load_tensors(path), path, older)
+    state = TrainState.load(path)
+    assert state.config == began
+    assert state.adopted(settings(objective=BranchConfig(mode=mode))) == began
+    assert state.numbers[AS_THEN] == (["objective.reading"] if mode == "first" else [])
 
 
 JUMPS = {"constant": "", "linear": "rises", "cosine": "rises", "polynomial": "rises"}
