@@ -305,10 +305,11 @@ def test_a_graph_that_names_what_another_has_just_saved_opens_without_an_error(o
 def test_nothing_of_the_card_is_saved_or_sent(opened, files):
     node = opened.add("KronaLoadApply", (300, 150), file=files[0], strength_model=0.5)
     saved = opened.page.evaluate("(id) => app.graph.getNodeById(id).serialize()", node)
-    assert saved["widgets_values"] == [files[0], 0.5, 1, "auto"]
-    assert {entry["name"] for entry in saved["inputs"]} == {"model", "clip", "file", "strength_model", "strength_clip", "scale"}
+    assert saved["widgets_values"] == [files[0], 0.5, 1, "auto", "(none)"]
+    own = {"file", "strength_model", "strength_clip", "scale", "other_file"}
+    assert {entry["name"] for entry in saved["inputs"]} == {"model", "clip", *own}
     prompt = opened.page.evaluate("app.graphToPrompt().then((told) => told.output)")
-    assert set(prompt[str(node)]["inputs"]) == {"file", "strength_model", "strength_clip", "scale"}
+    assert set(prompt[str(node)]["inputs"]) == own
 
 
 def test_a_graph_that_was_saved_without_the_card_still_fits(opened, files):
