@@ -350,7 +350,9 @@ def test_text_encoder_layers_go_to_the_clip_with_their_own_strength(comfy):
     assert not torch.equal(base, changed)
 
 
-def test_biases_and_norms_change_too(sd15, load):
+@pytest.mark.parametrize("mode", ["merge", "bypass"])
+def test_biases_and_norms_change_too(sd15, load, mode):
+    """In the weights; a bypassed norm runs beside them and leaves its weight as it is."""
     from krona_host.patching.apply import apply_adapter
     from krona_ops import Matrix
 
@@ -358,9 +360,11 @@ def test_biases_and_norms_change_too(sd15, load):
     changes = {f"{block}.attn1.to_out.0.bias": torch.randn(320), f"{block}.norm1": torch.randn(320)}
     base = weights(load(sd15))
     model = apply_adapter(
-        Adapter({n: Matrix(Full(v)) for n, v in changes.items()}), sd15, strength_model=2.0, mode="bypass"
+        Adapter({n: Matrix(Full(v)) for n, v in changes.items()}), sd15, strength_model=2.0, mode=mode
     ).model
     patched = weights(load(model))
     for name, change in changes.items():
-        key = name if name.endswith(".bias") else f"{name}.weight"
-        assert_close(patched[key], base[key] + 2 * change, rtol=0, atol=1e-6)
+        is_bias = name.endswith(".bias")
+        key = name if is_bias else f"{name}.weight"
+        added = 2 * change if is_bias or mode == "merge" else 0
+        assert_close(patched[key], base[key] + added, rtol=0, atol=1e-6)

@@ -51,7 +51,7 @@ class Backbone(ToyBackbone):
     def predict(self, x_t, sigma, conditions):
         if torch.is_grad_enabled():
             self._fault(len(x_t))
-        return super().predict(x_t, sigma, conditions)
+        return super().predict(x_t.double(), sigma, conditions)  # drawings are kept in float32
 
 
 def pictures(count=7, seed=1):
