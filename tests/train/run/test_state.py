@@ -529,7 +529,7 @@ def test_killed_again_and_again_the_finished_adapter_is_bitwise_that_of_a_run_in
 
 FULL = """
 import resource, signal, sys
-sys.path[:0] = ["tests/train", "tests/train/run", "."]
+sys.path[:0] = ["tests/support", "tests/train", "tests/train/run", "."]
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 from pathlib import Path
 from test_state import settings
