@@ -14,7 +14,7 @@ import platform
 import re
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from importlib import metadata
@@ -212,6 +212,28 @@ def keep(path: Path, values: Mapping[str, Any], rows: Iterable[Mapping[str, Any]
     waiting = path.with_suffix(".part")
     waiting.write_text(text + "\n", encoding="utf-8")
     os.replace(waiting, path)
+
+
+def keep_among(
+    path: Path,
+    values: Mapping[str, Any],
+    rows: Iterable[Mapping[str, Any]],
+    same: Sequence[str],
+    place: Callable[[Mapping[str, Any]], Any],
+) -> None:
+    """Write rows into a results' file, in the place of those that were there of the ``same`` values.
+
+    Args:
+        place: Where a row stands among the others.
+    """
+
+    def key(row: Mapping[str, Any]) -> tuple[Any, ...]:
+        return tuple(row[name] for name in same)
+
+    before = json.loads(path.read_text(encoding="utf-8"))["trials"] if path.exists() else []
+    anew = list(rows)
+    replaced = {key(row) for row in anew}
+    keep(path, values, sorted([*(row for row in before if key(row) not in replaced), *anew], key=place))
 
 
 def _version(package: str) -> str | None:

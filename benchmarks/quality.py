@@ -111,53 +111,36 @@ def of_all_machines(folder: Path, judges: str) -> list[Row]:
 
 
 def of_branches(folder: Path, judges: str) -> list[Row]:
-    """What `benchmarks.world.judge_branches` has measured with this model and these judges; of several machines, the
-    newest of each row."""
-    results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("branches-*.json"))]
-    rows: dict[tuple, Row] = {}
-    for result in sorted(results, key=lambda result: result["date"]):
-        if result["judged by"] == judges:
-            rows |= {
-                tuple(row.get(name) for name in ("part", "subject", "adapter", "steps")): row
-                for row in result["trials"]
-            }
-    return list(rows.values())
+    """What `benchmarks.world.judge_branches` has measured with this model and these judges."""
+    return _newest(folder, "branches", judges, ("part", "subject", "adapter", "steps"))
 
 
 def of_distilled(folder: Path, judges: str) -> list[Row]:
-    """What `benchmarks.world.judge_distilled` has measured with this model and these judges; of several machines, the
-    newest of each part."""
-    results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("distilled-*.json"))]
-    rows: dict[str, Row] = {}
-    for result in sorted(results, key=lambda result: result["date"]):
-        if result["judged by"] == judges:
-            rows |= {row["part"]: row for row in result["trials"]}
-    return list(rows.values())
+    """What `benchmarks.world.judge_distilled` has measured with this model and these judges."""
+    return _newest(folder, "distilled", judges, ("part",))
 
 
 def of_guidance(folder: Path, judges: str) -> list[Row]:
-    """What `benchmarks.world.judge_guidance` has measured with this model and these judges; of several machines, the
-    newest of each row."""
-    results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("guidance-*.json"))]
-    rows: dict[tuple, Row] = {}
-    for result in sorted(results, key=lambda result: result["date"]):
-        if result["judged by"] == judges:
-            rows |= {tuple(row[name] for name in ("part", "subject", "way")): row for row in result["trials"]}
-    return list(rows.values())
+    """What `benchmarks.world.judge_guidance` has measured with this model and these judges."""
+    return _newest(folder, "guidance", judges, ("part", "subject", "way"))
 
 
 def of_resolutions(folder: Path, judges: str) -> list[Row]:
-    """What `benchmarks.world.judge_resolutions` has measured with these models and these judges; of several machines, the
-    newest of each part and size.
+    """What `benchmarks.world.judge_resolutions` has measured with these models and these judges.
 
     Args:
         judges: `judged_by` of `WITH_TWO_LEVELS`.
     """
-    results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("resolutions-*.json"))]
-    rows: dict[tuple[str, int], Row] = {}
+    return _newest(folder, "resolutions", judges, ("part", "side"))
+
+
+def _newest(folder: Path, benchmark: str, judges: str, same: Sequence[str]) -> list[Row]:
+    """The rows of a benchmark; of several machines, the newest of those that have the ``same`` values."""
+    results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob(f"{benchmark}-*.json"))]
+    rows: dict[tuple, Row] = {}
     for result in sorted(results, key=lambda result: result["date"]):
         if result["judged by"] == judges:
-            rows |= {(row["part"], row["side"]): row for row in result["trials"]}
+            rows |= {tuple(row.get(name) for name in same): row for row in result["trials"]}
     return list(rows.values())
 
 

@@ -203,7 +203,7 @@ class FileOrWire(Node):
 
 
 def optional_file_input(tooltip: str, *, optional: bool = False) -> io.Combo.Input:
-    """The same for a node that does without a file: `NONE` stands first.
+    """The menu of adapter files, for a node that does without one: `NONE` stands first.
 
     Args:
         optional: Whether graphs from before it was there have no value of it.

@@ -6,8 +6,15 @@ import argparse
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
+
+from .render import SIDE
+
+if TYPE_CHECKING:
+    from krona_ops import Adapter
+    from krona_train import TrainConfig
 
 
 def say(line: str) -> None:
@@ -36,3 +43,18 @@ def arguments(text: str, out: Path, **more: str) -> argparse.Namespace:
         torch.set_num_threads(options.threads)
     options.folder.mkdir(parents=True, exist_ok=True)
     return options
+
+
+def write_adapter(adapter: Adapter, config: TrainConfig, out: Path, made: str) -> None:
+    """A trained adapter's file, with what a training of the pack says in it.
+
+    Args:
+        out: The file, whose name is the adapter's.
+        made: The script that has trained it.
+    """
+    from krona_ops import save
+    from krona_train.run.metadata import describe
+
+    about = describe(config, name=out.stem, family="small world", captions=(), resolution=SIDE)
+    save(adapter.with_metadata(**about, made=made), out)
+    say(f"written {out}: {out.stat().st_size / 1e3:.0f} kB")

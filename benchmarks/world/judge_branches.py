@@ -29,7 +29,7 @@ if __name__ == "__main__":
 
 from benchmarks import host  # noqa: E402
 from benchmarks.command import RESULTS  # noqa: E402
-from benchmarks.contest import circumstances, commit, keep, machine  # noqa: E402
+from benchmarks.contest import circumstances, commit, keep_among, machine  # noqa: E402
 from benchmarks.quality import judged_by  # noqa: E402
 from benchmarks.world.command import say  # noqa: E402
 from benchmarks.world.draw import GUIDANCE, STEPS  # noqa: E402
@@ -176,13 +176,15 @@ def short_hash(file: Path) -> str:
     return sha256(file.read_bytes()).hexdigest()[:12]
 
 
-def written(file: Path, part: str, rows: Sequence[Row], about: Row) -> None:
-    """The part's rows in the place of those of the same subjects that were there."""
-    before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"trials": []}
-    anew = {row["subject"] for row in rows}
-    others = [row for row in before["trials"] if row["part"] != part or row["subject"] not in anew]
-    kept = sorted([*others, *rows], key=lambda row: (PARTS.index(row["part"]), row["subject"], row.get("steps", 0)))
-    keep(file, about, kept)
+def written(file: Path, rows: Sequence[Row], about: Row) -> None:
+    """The rows in the place of those of the same parts and subjects that were there."""
+    keep_among(
+        file,
+        about,
+        rows,
+        ("part", "subject"),
+        lambda row: (PARTS.index(row["part"]), row["subject"], row.get("steps", 0)),
+    )
 
 
 def main() -> None:
@@ -206,7 +208,7 @@ def main() -> None:
                 rows.append({"part": part, **row, "seeds": options.seeds, **branch, "commit": made_by})
                 say(json.dumps(rows[-1]))
         about = {**circumstances("branches"), "judged by": judged_by()}
-        written(options.results / f"branches-{machine()}.json", part, rows, about)
+        written(options.results / f"branches-{machine()}.json", rows, about)
         say(
             f"{part}: likeness {np.mean([r['likeness'] for r in rows]):.4f}, least {min(r['likeness'] for r in rows):.4f}"
         )

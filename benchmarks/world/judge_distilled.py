@@ -29,7 +29,7 @@ if __name__ == "__main__":
 
 from benchmarks import host  # noqa: E402
 from benchmarks.command import RESULTS  # noqa: E402
-from benchmarks.contest import circumstances, commit, keep, machine  # noqa: E402
+from benchmarks.contest import circumstances, commit, keep_among, machine  # noqa: E402
 from benchmarks.quality import judged_by  # noqa: E402
 from benchmarks.world.autoencoder import pixels  # noqa: E402
 from benchmarks.world.command import say  # noqa: E402
@@ -240,11 +240,8 @@ def _quietly(done: int, total: int, what: str) -> None:
 
 def written(file: Path, rows: Sequence[Row], about: Row) -> None:
     """The rows in the place of those of the same parts that were there."""
-    before = json.loads(file.read_text(encoding="utf-8"))["trials"] if file.exists() else []
     order = [*WAYS, *RECIPES]
-    anew = {row["part"] for row in rows}
-    others = [row for row in before if row["part"] not in anew]
-    keep(file, about, sorted([*others, *rows], key=lambda row: order.index(row["part"])))
+    keep_among(file, about, rows, ("part",), lambda row: order.index(row["part"]))
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ if __name__ == "__main__":
 
 from benchmarks import host  # noqa: E402
 from benchmarks.command import RESULTS  # noqa: E402
-from benchmarks.contest import circumstances, commit, keep, machine  # noqa: E402
+from benchmarks.contest import circumstances, commit, keep_among, machine  # noqa: E402
 from benchmarks.quality import judged_by  # noqa: E402
 from benchmarks.world.command import say  # noqa: E402
 from benchmarks.world.contenders import CONTENDERS, SETTINGS  # noqa: E402
@@ -74,13 +74,13 @@ def of_part(gallery: Gallery, studio: Studio, part: str, subject: Subject, guida
 
 def written(file: Path, rows: Sequence[Row], about: Row) -> None:
     """The rows in the place of those of the same parts and subjects that were there."""
-    before = json.loads(file.read_text(encoding="utf-8"))["trials"] if file.exists() else []
-    anew = {(row["part"], row["subject"]) for row in rows}
-    others = [row for row in before if (row["part"], row["subject"]) not in anew]
-    order = sorted(
-        [*others, *rows], key=lambda row: (PARTS.index(row["part"]), row["subject"], WAYS.index(row["way"]))
+    keep_among(
+        file,
+        about,
+        rows,
+        ("part", "subject"),
+        lambda row: (PARTS.index(row["part"]), row["subject"], WAYS.index(row["way"])),
     )
-    keep(file, about, order)
 
 
 def main() -> None:

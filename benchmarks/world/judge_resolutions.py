@@ -28,7 +28,7 @@ if __name__ == "__main__":
 
 from benchmarks import host  # noqa: E402
 from benchmarks.command import RESULTS  # noqa: E402
-from benchmarks.contest import circumstances, commit, keep, machine  # noqa: E402
+from benchmarks.contest import circumstances, commit, keep_among, machine  # noqa: E402
 from benchmarks.quality import WITH_TWO_LEVELS, judged_by  # noqa: E402
 from benchmarks.world.autoencoder import pixels  # noqa: E402
 from benchmarks.world.command import say  # noqa: E402
@@ -112,11 +112,8 @@ def adapted(gallery: Gallery, file: Path) -> Any:
 
 def written(file: Path, rows: Sequence[Row], about: Row) -> None:
     """The rows in the place of those of the same part and side that were there."""
-    before = json.loads(file.read_text(encoding="utf-8"))["trials"] if file.exists() else []
     order = [*WAYS, *RECIPES]
-    anew = {(row["part"], row["side"]) for row in rows}
-    others = [row for row in before if (row["part"], row["side"]) not in anew]
-    keep(file, about, sorted([*others, *rows], key=lambda row: (order.index(row["part"]), row["side"])))
+    keep_among(file, about, rows, ("part", "side"), lambda row: (order.index(row["part"]), row["side"]))
 
 
 def main() -> None:

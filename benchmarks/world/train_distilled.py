@@ -25,12 +25,12 @@ if __name__ == "__main__":
 
 from benchmarks import host  # noqa: E402
 from benchmarks.world.characters import character  # noqa: E402
-from benchmarks.world.command import arguments, say  # noqa: E402
+from benchmarks.world.command import arguments, say, write_adapter  # noqa: E402
 from benchmarks.world.draw import GUIDANCE, STEPS  # noqa: E402
 from benchmarks.world.grammar import Scene, caption, draw_scene, who  # noqa: E402
 from benchmarks.world.render import SIDE  # noqa: E402
 from benchmarks.world.vocabulary import Kind, Paint  # noqa: E402
-from krona_ops import Adapter, TargetRule, save  # noqa: E402
+from krona_ops import Adapter, TargetRule  # noqa: E402
 from krona_ops.targets.rules import FEED_FORWARD_LAYERS  # noqa: E402
 from krona_train import AdapterConfig, OptimizerConfig, TrainConfig, fit  # noqa: E402
 from krona_train.config import EmaConfig, ValidationConfig  # noqa: E402
@@ -196,17 +196,13 @@ def main() -> None:
     """One recipe after the other."""
     options = arguments(__doc__, ROOT / "world-work" / "distilled", recipes="pairs-mse,pairs-magnitude-3")
     host.start()
-    from krona_train.run.metadata import describe
-
     options.out.mkdir(parents=True, exist_ok=True)
     for name in options.recipes.split(","):
         recipe = RECIPES[name]
         steps = max(2, round(recipe.steps * options.scale))
         adapter = train(name, options.folder, steps)
-        about = describe(settings(recipe, steps), name=name, family="small world", captions=(), resolution=SIDE)
-        out = options.out / f"{name}.safetensors"
-        save(adapter.with_metadata(**about, made="benchmarks/world/train_distilled.py"), out)
-        say(f"written {out}: {out.stat().st_size / 1e3:.0f} kB")
+        made = "benchmarks/world/train_distilled.py"
+        write_adapter(adapter, settings(recipe, steps), options.out / f"{name}.safetensors", made)
 
 
 if __name__ == "__main__":

@@ -9,10 +9,9 @@ p(x) ∝ (x − 64)². A training that was stopped goes on.
 
 from __future__ import annotations
 
-import math
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,21 +24,19 @@ if __name__ == "__main__":
     sys.path[0] = str(ROOT)  # instead of benchmarks/world/, so that `benchmarks` is a package
 
 from benchmarks import host  # noqa: E402
-from benchmarks.world.command import arguments, say  # noqa: E402
+from benchmarks.world.command import arguments, say, write_adapter  # noqa: E402
 from benchmarks.world.pictures import for_training, rendered  # noqa: E402
 from benchmarks.world.render import SIDE  # noqa: E402
-from krona_ops import Adapter, TargetRule, save  # noqa: E402
+from krona_ops import Adapter, TargetRule  # noqa: E402
+from krona_ops.targets.parts import NORMS, SAMPLERS  # noqa: E402
 from krona_train import AdapterConfig, OptimizerConfig, TrainConfig, fit  # noqa: E402
 from krona_train.config import DataConfig, EmaConfig  # noqa: E402
+from krona_train.data.resolutions import size_weights  # noqa: E402
 
 SIZES = (48, 96)
 """Pixels along a side, other than the base's own."""
 PICTURES = 500
 """Different ones of each size."""
-NORMS = r"\.(in|out)_layers\.0(\.bias)?$"
-"""Of the residual blocks: weights and biases of their norms."""
-CONVOLUTIONS = r"\.(op|conv)$"
-"""Of the downsamplers and the upsamplers."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +51,8 @@ class Recipe:
     """The share of the base's own size, where the law gives it none."""
 
 
-_norms = TargetRule(projections=(), pattern=NORMS, kind="difference", rate=0.6)
-_convolutions = TargetRule((2, 2), projections=(), pattern=CONVOLUTIONS)
+_norms = TargetRule(projections=(), part=NORMS, rate=0.6)
+_convolutions = TargetRule((2, 2), projections=(), part=SAMPLERS)
 RECIPES = {
     "norms": Recipe((_norms,)),
     "convolutions": Recipe((_convolutions,)),
@@ -63,12 +60,6 @@ RECIPES = {
     "both with 64": Recipe((_norms, _convolutions), steps=800, own=4),
     "attention": Recipe((TargetRule((4, 4)),), steps=600),
 }
-
-
-def shares(sizes: Sequence[int], own: int = SIDE) -> tuple[int, ...]:
-    """How often each size is drawn, as the smallest whole numbers: ``((x − own) / d)²``."""
-    far = [abs(size - own) for size in sizes]
-    return tuple((each // math.gcd(*far)) ** 2 for each in far)
 
 
 def settings(recipe: Recipe, steps: int) -> TrainConfig:
@@ -99,7 +90,7 @@ def items(clip: Any, vae: Any, folder: Path, count: int, own: int = 0) -> Iterat
     captions = [for_training(n).caption for n in range(count)]
     with torch.no_grad():
         encoded = encoder.encode_captions([*captions, ""])
-        for side, share in (*zip(SIZES, shares(SIZES), strict=True), (SIDE, own)):
+        for side, share in (size_weights(SIZES, SIDE) | {SIDE: own}).items():
             if not share:
                 continue
             pictures = rendered(folder / f"training-{side}.rgb", for_training, count, lambda line: None, 20, side)
@@ -143,17 +134,13 @@ def main() -> None:
     """One recipe after the other."""
     options = arguments(__doc__, ROOT / "world-work" / "resolutions", recipes=",".join(RECIPES))
     host.start()
-    from krona_train.run.metadata import describe
-
     options.out.mkdir(parents=True, exist_ok=True)
     for name in options.recipes.split(","):
         recipe = RECIPES[name]
         steps = max(2, round(recipe.steps * options.scale))
         adapter = train(name, options.folder, steps)
-        about = describe(settings(recipe, steps), name=name, family="small world", captions=(), resolution=SIDE)
-        out = options.out / f"{name}.safetensors"
-        save(adapter.with_metadata(**about, made="benchmarks/world/train_resolutions.py"), out)
-        say(f"written {out}: {out.stat().st_size / 1e3:.0f} kB")
+        made = "benchmarks/world/train_resolutions.py"
+        write_adapter(adapter, settings(recipe, steps), options.out / f"{name}.safetensors", made)
 
 
 if __name__ == "__main__":

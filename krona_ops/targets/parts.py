@@ -8,18 +8,15 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from ..names.places import path_of
+from ..names.resadapter import is_norm, is_sampler
 from ..names.spellings import projection
 
 BIAS = ".bias"
 """The end of a bias's name, behind its layer's."""
 _NORM = re.compile(
-    r"(?:(?:input_blocks\.\d+|output_blocks\.\d+|middle_block)\.\d+\.(?:in_layers|out_layers)\.0"
-    r"|(?:down_blocks\.\d+|up_blocks\.\d+|mid_block)\.resnets\.\d+\.norm[12])(?:\.bias)?"
+    r"(?:input_blocks\.\d+|output_blocks\.\d+|middle_block)\.\d+\.(?:in_layers|out_layers)\.0(?:\.bias)?"
 )
-_SAMPLER = re.compile(
-    r"input_blocks\.\d+\.\d+\.op|output_blocks\.\d+\.\d+\.conv"
-    r"|down_blocks\.\d+\.downsamplers\.\d+\.conv|up_blocks\.\d+\.upsamplers\.\d+\.conv"
-)
+_SAMPLER = re.compile(r"input_blocks\.\d+\.\d+\.op|output_blocks\.\d+\.\d+\.conv")
 
 
 @dataclass(frozen=True)
@@ -34,6 +31,16 @@ class Part:
     """The kind of model that alone has such a part; empty is any."""
 
 
+def _is_norm(name: str) -> bool:
+    path = path_of(name)
+    return _NORM.fullmatch(path) is not None or is_norm(path)
+
+
+def _is_sampler(name: str) -> bool:
+    path = path_of(name)
+    return _SAMPLER.fullmatch(path) is not None or is_sampler(path)
+
+
 def _is_bias_of_attention(name: str) -> bool:
     return name.endswith(BIAS) and projection(name.removesuffix(BIAS)) is not None
 
@@ -41,8 +48,8 @@ def _is_bias_of_attention(name: str) -> bool:
 NORMS, SAMPLERS, BIASES = "norms of the residual blocks", "down- and upsamplers", "biases of attention"
 MODEL_PARTS = MappingProxyType(
     {
-        NORMS: Part(lambda name: _NORM.fullmatch(path_of(name)) is not None, "difference", "UNet"),
-        SAMPLERS: Part(lambda name: _SAMPLER.fullmatch(path_of(name)) is not None, architecture="UNet"),
+        NORMS: Part(_is_norm, "difference", "UNet"),
+        SAMPLERS: Part(_is_sampler, architecture="UNet"),
         BIASES: Part(_is_bias_of_attention, "difference"),
     }
 )

@@ -61,7 +61,7 @@ def require_multiples(sizes: Sequence[int], step: int) -> None:
         )
 
 
-def told(dataset: Dataset, native: int, weights: Mapping[int, int]) -> tuple[str, ...]:
+def describe_sizes(dataset: Dataset, native: int, weights: Mapping[int, int]) -> tuple[str, ...]:
     """What the run's log says of the sizes: how often each comes, what is left out, which pictures are enlarged."""
     total = sum(weights.values())
     shares = ", ".join(f"{size}: {weight} of {total}" for size, weight in weights.items())

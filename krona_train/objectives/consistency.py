@@ -3,27 +3,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor
 
-from krona_ops.names.branches import Mode
-
 from ..backbone.protocol import Backbone
-from ..settings.groups import MAIN, PreviewConfig, SparseConfig
-from .protocol import Captured, Loss, Need, Objective, Other, Piece, Previews, Turn
-from .rollouts import Rollouts
-
-if TYPE_CHECKING:
-    from ..adapters.bank import Bank
-    from ..batches.examples import Batch
-    from .noise import Draw
+from ..settings.groups import MAIN, SparseConfig
+from .protocol import Loss, Objective, Piece, Wrapping
 
 
-class ConsistencyOfDraws:
+class ConsistencyOfDraws(Wrapping):
     """Another objective with ``λ · mean ‖x̂₀(e) − x̂₀(e')‖²`` for each pass that `MAIN` is learnt from.
 
     ``e`` is the draw of the step, with which the other objective computes, and ``e'`` a second one of the same step.
@@ -34,23 +26,15 @@ class ConsistencyOfDraws:
     """
 
     config_type: ClassVar[type] = SparseConfig
-    name: str
-    needs: frozenset[Need]
-    turns: tuple[Turn, ...]
-    others: Mapping[str, Other]
-    beside: Mode | None
-    take: int
-    rollouts: Rollouts | None
 
     def __init__(self, inner: Objective, config: SparseConfig) -> None:
-        self.config, self._inner = config, inner
-        self.name, self.needs, self.turns, self.others = inner.name, inner.needs, inner.turns, inner.others
-        self.beside, self.take, self.rollouts = inner.beside, inner.take, inner.rollouts
+        super().__init__(inner)
+        self.config = config
 
     def begin(self, backbone: Backbone) -> tuple[str, ...]:
         """What the inner objective says, and what two passes cost."""
         return (
-            *self._inner.begin(backbone),
+            *super().begin(backbone),
             "The consistency of draws: each pass with a gradient is computed twice, and both are kept for the gradient. "
             "Set adapter.sparse.consistency to 0 for half of the time and of the activations' memory.",
         )
@@ -66,22 +50,6 @@ class ConsistencyOfDraws:
                 yield term
                 continue
             yield Loss(term.weight * term.values + self.config.consistency * torch.stack(differences).sum())
-
-    def held_out(self, backbone: Backbone, bank: Bank, batch: Batch, drawn: Draw) -> Tensor:
-        """That of the inner objective: nothing is drawn."""
-        return self._inner.held_out(backbone, bank, batch, drawn)
-
-    def previews(self, config: PreviewConfig) -> Previews:
-        """Those of the inner objective."""
-        return self._inner.previews(config)
-
-    def capture(self) -> Captured:
-        """The state of the inner objective; draws come from the seed and the step."""
-        return self._inner.capture()
-
-    def restore(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, object]) -> None:
-        """Put the inner objective's state back."""
-        self._inner.restore(tensors, numbers)
 
 
 class _Twice:

@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from krona_ops.errors import ConfigError, DataError
-from krona_ops.names.branches import Mode
 
 from ..backbone.protocol import Backbone
 from ..batches.examples import Batch, Example, Group, Item
 from ..batches.samples import as_items
-from ..settings.groups import PreviewConfig, PriorConfig
+from ..settings.groups import PriorConfig
 from .denoising import Denoising, error
 from .denoising_config import DenoisingConfig
 from .needs import members_of
 from .noise import Draw
-from .protocol import Captured, Loss, Need, Objective, Other, Piece, Previews, Turn
-from .rollouts import Rollouts
-
-if TYPE_CHECKING:
-    from ..adapters.bank import Bank
+from .protocol import Loss, Objective, Piece, Wrapping
 
 
-class PriorPreservation:
+class PriorPreservation(Wrapping):
     """Another objective with a term for the subject's class.
 
     The term is taken on pictures of the class, or without pictures on what the frozen model makes of its caption.
@@ -41,13 +36,6 @@ class PriorPreservation:
     """
 
     config_type: ClassVar[type] = PriorConfig
-    name: str
-    needs: frozenset[Need]
-    turns: tuple[Turn, ...]
-    others: Mapping[str, Other]
-    beside: Mode | None = None
-    take: int = 0
-    rollouts: Rollouts | None = None
     config: PriorConfig
     _inner: Denoising
 
@@ -59,15 +47,10 @@ class PriorPreservation:
                 expected=Denoising.name,
                 remedy="Set prior.weight to 0.",
             )
+        super().__init__(inner)
         self.config = config
-        self._inner = inner
-        self.name, self.needs, self.others = inner.name, inner.needs, inner.others
         with_pictures = config.source == "pictures"
         self.turns = tuple(replace(t, sources=(*t.sources, "class data")) if with_pictures else t for t in inner.turns)
-
-    def begin(self, backbone: Backbone) -> tuple[str, ...]:
-        """What the inner objective says."""
-        return self._inner.begin(backbone)
 
     def losses(self, piece: Piece) -> Iterator[Loss]:
         """The inner terms; and the class's, in pieces of its pictures or after each piece of the subject's."""
@@ -79,22 +62,6 @@ class PriorPreservation:
             drawn, settings = self._inner.drawn(piece), self._inner.config
             distance = preservation(piece.backbone, piece.batch, drawn, settings, piece.bank.none())
             yield Loss(self.config.weight * distance)
-
-    def held_out(self, backbone: Backbone, bank: Bank, batch: Batch, drawn: Draw) -> Tensor:
-        """That of the inner objective: the class is not asked."""
-        return self._inner.held_out(backbone, bank, batch, drawn)
-
-    def previews(self, config: PreviewConfig) -> Previews:
-        """Those of the inner objective."""
-        return self._inner.previews(config)
-
-    def capture(self) -> Captured:
-        """The state of the inner objective; the term of the class has none."""
-        return self._inner.capture()
-
-    def restore(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, object]) -> None:
-        """Put the inner objective's state back."""
-        self._inner.restore(tensors, numbers)
 
 
 def preservation(

@@ -199,3 +199,44 @@ class Stateless:
 
     def restore(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, object]) -> None:
         """Does nothing: there is no state to put back."""
+
+
+class Wrapping:
+    """What objectives share that wrap another one: all that they do not change is that one's.
+
+    Args:
+        inner: What is minimised besides.
+    """
+
+    name: str
+    needs: frozenset[Need]
+    turns: tuple[Turn, ...]
+    others: Mapping[str, Other]
+    beside: Mode | None
+    take: int
+    rollouts: Rollouts | None
+
+    def __init__(self, inner: Objective) -> None:
+        self._inner = inner
+        self.name, self.needs, self.turns, self.others = inner.name, inner.needs, inner.turns, inner.others
+        self.beside, self.take, self.rollouts = inner.beside, inner.take, inner.rollouts
+
+    def begin(self, backbone: Backbone) -> tuple[str, ...]:
+        """What the inner objective says."""
+        return self._inner.begin(backbone)
+
+    def held_out(self, backbone: Backbone, bank: Bank, batch: Batch, drawn: Draw) -> Tensor:
+        """That of the inner objective."""
+        return self._inner.held_out(backbone, bank, batch, drawn)
+
+    def previews(self, config: PreviewConfig) -> Previews:
+        """Those of the inner objective."""
+        return self._inner.previews(config)
+
+    def capture(self) -> Captured:
+        """The state of the inner objective."""
+        return self._inner.capture()
+
+    def restore(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, object]) -> None:
+        """Put the inner objective's state back."""
+        self._inner.restore(tensors, numbers)

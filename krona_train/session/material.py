@@ -31,7 +31,7 @@ from ..data.class_pictures import class_folder, make_class_pictures
 from ..data.packed import pack, unpack
 from ..data.pictures import Dataset, Picture
 from ..data.prompt_items import items_of_prompts, size_drawn
-from ..data.resolutions import require_multiples, size_weights, told
+from ..data.resolutions import describe_sizes, require_multiples, size_weights
 from ..data.source import unused_class_pictures
 from ..data.store import EncodedText
 from ..monitor.preview import preview_prompts
@@ -167,7 +167,7 @@ def trained_sizes(model: Model, dataset: Dataset, resolution: int) -> tuple[tupl
         return (), {}
     require_multiples(wanted, lcm(STEP, model.get_model_object("latent_format").spacial_downscale_ratio))
     weights = size_weights(wanted, resolution)
-    about = told(dataset, resolution, weights)
+    about = describe_sizes(dataset, resolution, weights)
     for line in about:
         log.info("KronA: %s", line)
     return about, weights

@@ -15,7 +15,7 @@ from benchmarks.world.draw import draw
 from benchmarks.world.judge_resolutions import Gallery, for_the_judges, written
 from benchmarks.world.pictures import for_training, held_out, picture
 from benchmarks.world.pretrain import Base, layers_that_matter, part, start_two_levels, with_text, write_two_levels
-from benchmarks.world.train_resolutions import RECIPES, settings, shares
+from benchmarks.world.train_resolutions import RECIPES, settings
 from krona_ops.errors import AdapterFileError
 from krona_train.adapters.targets import targets_of
 from krona_train.config import from_yaml, to_yaml
@@ -59,11 +59,6 @@ def loaded(world, started, tmp_path_factory):
     write_two_levels(started, file.with_name(world.TWO_LEVELS))
     with torch.inference_mode():
         return file, world.load_world(file, base="two levels")
-
-
-def test_sizes_are_drawn_by_their_squared_distance_in_whole_numbers():
-    assert shares((48, 96, 128)) == (1, 4, 16)
-    assert shares((128, 256, 384, 768, 1024), 512) == (9, 4, 1, 4, 16)
 
 
 @pytest.mark.parametrize(("side", "most"), [(48, 6.0), (96, 3.0), (128, 2.0)])

@@ -23,7 +23,7 @@ from krona_train.data.choices import PictureFiles
 from krona_train.data.encoding import encode
 from krona_train.data.folder import from_folder
 from krona_train.data.pictures import Dataset
-from krona_train.data.resolutions import require_multiples, size_weights, told
+from krona_train.data.resolutions import describe_sizes, require_multiples, size_weights
 from krona_train.data.source import read_pictures
 from krona_train.drawing.contact_sheet import contact_sheet
 from krona_train.monitor.validation import keep_out
@@ -139,7 +139,7 @@ def test_the_log_says_the_shares_the_models_own_size_and_what_is_enlarged(folder
     data = dataset(folder, resolutions=sizes)
     weights = size_weights(sizes, 64)
     assert weights == {32: 4, 48: 1, 96: 4, 256: 144}
-    assert told(data, 64, weights) == (
+    assert describe_sizes(data, 64, weights) == (
         "Sizes that are trained, each picture at every one: 32: 4 of 153, 48: 1 of 153, 96: 4 of 153, 256: 144 of 153.",
         "64 is the model's own size, whose weight is 0: it is not trained.",
         "3 of 3 pictures are smaller than 256 and are enlarged to it.",
