@@ -280,8 +280,9 @@ def _sparse_inputs() -> list[io.Input]:
             "sparse_parts",
             DEFAULTS.sparse.parts,
             "Split B at random into so many parts and train one of them in each step (MoSA; its authors take 4), to learn less by heart. "
-            "The file is of the same size. It costs likeness: the adapter moves more slowly, so that it may need more steps or a higher "
-            "rate. 1 trains all of B. For kronecker, lora and sum.",
+            "The file is of the same size. It costs likeness: in the pack's small world 0.43 instead of 0.62 with 4 parts after as many steps, "
+            "while the loss on other pictures was lower and more prompts were kept (99.0 % instead of 97.6). 1 trains all of B. For "
+            "kronecker, lora and sum.",
             low=1,
             high=MOST_PARTS,
         ),
